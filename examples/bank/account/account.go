@@ -1,0 +1,101 @@
+// Package account is the rules of a bank account: what may happen to it, and what it comes to.
+// They are pure functions. They know of no database, no clock and no framework but the four words of package es.
+package account
+
+import "github.com/thalo-go/es"
+
+// Rules decide on commands and evolve the state by events.
+type Rules struct{}
+
+// Decide implements es.Aggregate.
+func (Rules) Decide(a Account, c Command) ([]Event, error) { return c.decide(a) }
+
+// Evolve implements es.Aggregate.
+func (Rules) Evolve(a Account, e Event) Account { return e.apply(a) }
+
+// An Account is the state. Its zero value is an account that was never opened.
+type Account struct {
+	Owner        string
+	Balance      int64 // cents
+	Open, Closed bool
+}
+
+// A Command asks for something, an Event says what happened. Their methods do the work, so that a forgotten case does not compile.
+type (
+	Command interface {
+		decide(Account) ([]Event, error)
+	}
+	Event interface{ apply(Account) Account }
+)
+
+// Commands.
+type (
+	Open     struct{ Owner string }
+	Deposit  struct{ Amount int64 } // cents
+	Withdraw struct{ Amount int64 } // cents
+	Close    struct{}
+)
+
+// Events.
+type (
+	Opened    struct{ Owner string }
+	Deposited struct{ Amount int64 } // cents
+	Withdrawn struct{ Amount int64 } // cents
+	Closed    struct{}
+)
+
+// Codec gives the events the names under which they are stored.
+var Codec = es.JSON(map[string]Event{
+	"opened":    Opened{},
+	"deposited": Deposited{},
+	"withdrawn": Withdrawn{},
+	"closed":    Closed{},
+})
+
+func (c Open) decide(a Account) ([]Event, error) {
+	if a.Open || a.Closed {
+		return nil, es.Invariant("ACCOUNT_ALREADY_OPENED", "the account of %s is already open", a.Owner)
+	}
+	return []Event{Opened{c.Owner}}, nil
+}
+
+func (c Deposit) decide(a Account) ([]Event, error) {
+	return []Event{Deposited{c.Amount}}, a.usable(c.Amount)
+}
+
+func (c Withdraw) decide(a Account) ([]Event, error) {
+	if err := a.usable(c.Amount); err != nil {
+		return nil, err
+	}
+	if c.Amount > a.Balance {
+		return nil, es.Invariant("INSUFFICIENT_FUNDS", "%d cents are there, %d are asked for", a.Balance, c.Amount)
+	}
+	return []Event{Withdrawn{c.Amount}}, nil
+}
+
+func (Close) decide(a Account) ([]Event, error) {
+	switch {
+	case a.Closed:
+		return nil, nil // closed is closed: nothing to do
+	case !a.Open:
+		return nil, es.Invariant("ACCOUNT_NOT_OPEN", "there is no such account")
+	case a.Balance != 0:
+		return nil, es.Invariant("ACCOUNT_NOT_EMPTY", "%d cents are still there", a.Balance)
+	}
+	return []Event{Closed{}}, nil
+}
+
+func (a Account) usable(amount int64) error {
+	switch {
+	case !a.Open:
+		return es.Invariant("ACCOUNT_NOT_OPEN", "the account is not open")
+	case amount <= 0:
+		return es.Invariant("AMOUNT_NOT_POSITIVE", "%d cents cannot be moved", amount)
+	}
+	return nil
+}
+
+func (e Opened) apply(a Account) Account    { a.Owner, a.Open = e.Owner, true; return a }
+func (e Deposited) apply(a Account) Account { a.Balance += e.Amount; return a }
+func (e Withdrawn) apply(a Account) Account { a.Balance -= e.Amount; return a }
+func (e Closed) apply(a Account) Account    { a.Open, a.Closed = false, true; return a }

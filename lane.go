@@ -1,0 +1,213 @@
+package es
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+)
+
+// A lane is the commands that wait on one aggregate. While it has any, a goroutine of its own works on them, round by round,
+// so that no caller's context or panic decides over the others. Everything in it is guarded by Repo.mu.
+type lane[S, C, E any] struct {
+	waiting []*call[S, C, E]
+	round   *round[S, C, E] // the one under way
+}
+
+// A round is the calls that a lane works on together.
+type round[S, C, E any] struct {
+	ctx    context.Context // ends when the contexts of all its calls have
+	cancel context.CancelFunc
+	live   int // calls that have neither been answered nor left
+	calls  []*call[S, C, E]
+}
+
+// A call is one Execute on its way through a lane.
+type call[S, C, E any] struct {
+	ctx     context.Context
+	command C
+	settings
+
+	phase phase           // guarded by Repo.mu
+	round *round[S, C, E] // guarded by Repo.mu; nil while it waits for one
+
+	// The answer: written by the lane, read by the caller once done is closed.
+	done     chan struct{}
+	result   Result[S, E]
+	err      error
+	panicked *PanicError
+	exited   bool // the rules called runtime.Goexit, as t.FailNow does
+}
+
+type phase int8
+
+const (
+	waiting  phase = iota // nothing of it is on its way to the store
+	claimed               // its events may be on their way
+	answered              // done is closed
+	left                  // its caller did not wait for the answer
+)
+
+// enter puts a call into the lane of its aggregate.
+func (r *Repo[S, C, E]) enter(stream Stream, c *call[S, C, E]) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return fmt.Errorf("es: execute on %s: repo is %w", stream, ErrClosed)
+	}
+	l := r.lanes[stream.ID]
+	if l == nil {
+		l = &lane[S, C, E]{}
+		r.lanes[stream.ID] = l
+		r.work.Add(1)
+		go r.run(stream, l)
+	}
+	l.waiting = append(l.waiting, c)
+	return nil
+}
+
+// leave takes out a call whose context has ended. Without an error there is an answer after all.
+func (r *Repo[S, C, E]) leave(c *call[S, C, E]) error {
+	r.mu.Lock()
+	switch {
+	case c.phase == waiting:
+		c.phase = left
+		c.round.less()
+		r.mu.Unlock()
+		return c.ctx.Err()
+	case c.phase == claimed && c.round.live > 1:
+		c.phase = left
+		c.round.less()
+		r.mu.Unlock()
+		return fmt.Errorf("%w: %w", ErrUnknownOutcome, c.ctx.Err())
+	}
+	// Nobody else needs the round: its context has ended with this call's, and the store knows best how that went.
+	if c.phase == claimed && c.round.cancel != nil {
+		c.round.cancel()
+	}
+	r.mu.Unlock()
+	<-c.done
+	return nil
+}
+
+// less counts one call less and ends the round's context with the last one.
+func (r *round[S, C, E]) less() {
+	if r == nil {
+		return
+	}
+	if r.live--; r.live == 0 && r.cancel != nil {
+		r.cancel()
+	}
+}
+
+// run works on a lane until nothing waits in it.
+func (r *Repo[S, C, E]) run(stream Stream, l *lane[S, C, E]) {
+	finished := false
+	defer func() {
+		if !finished {
+			// The rules called runtime.Goexit, which has ended this goroutine: let it end the callers', and go on in another one.
+			r.abort(l.round.calls, func(c *call[S, C, E]) { c.exited = true })
+			go r.run(stream, l)
+			return
+		}
+		r.work.Done()
+	}()
+	for r.next(stream, l) {
+		if p := protect(func() { r.settle(l.round.ctx, stream, l.round.calls) }); p != nil {
+			r.abort(l.round.calls, func(c *call[S, C, E]) { c.panicked = p }) // an event in the history that Evolve cannot take: nobody can be served
+		}
+	}
+	finished = true
+}
+
+// next begins the next round with all that waits. It removes a lane in which nothing does.
+func (r *Repo[S, C, E]) next(stream Stream, l *lane[S, C, E]) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	calls := l.waiting[:0:len(l.waiting)]
+	for _, c := range l.waiting {
+		if c.phase == waiting {
+			calls = append(calls, c)
+		}
+	}
+	l.waiting = nil
+	if len(calls) == 0 {
+		delete(r.lanes, stream.ID)
+		return false
+	}
+	l.round = &round[S, C, E]{ctx: calls[0].ctx, calls: calls, live: len(calls)}
+	if len(calls) > 1 {
+		l.round.ctx, l.round.cancel = context.WithCancel(context.WithoutCancel(calls[0].ctx))
+	}
+	for _, c := range calls {
+		c.round = l.round
+	}
+	return true
+}
+
+// claim marks the calls as possibly on their way to the store, and leaves out those whose callers have left or have their answer.
+func (r *Repo[S, C, E]) claim(calls []*call[S, C, E]) []*call[S, C, E] {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var claims []*call[S, C, E]
+	for _, c := range calls {
+		if c.phase == waiting || c.phase == claimed {
+			c.phase = claimed
+			claims = append(claims, c)
+		}
+	}
+	return claims
+}
+
+// unclaim says of calls that nothing of them is on its way to the store, and nothing was written.
+func (r *Repo[S, C, E]) unclaim(calls []*call[S, C, E]) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range calls {
+		if c.phase == claimed {
+			c.phase = waiting
+		}
+	}
+}
+
+// answer hands the calls the answers that are in them.
+func (r *Repo[S, C, E]) answer(calls ...*call[S, C, E]) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range calls {
+		if c.phase == waiting || c.phase == claimed {
+			c.phase = answered
+			c.round.less()
+			close(c.done)
+		}
+	}
+}
+
+func (r *Repo[S, C, E]) fail(calls []*call[S, C, E], err error) {
+	for _, c := range calls {
+		c.err = err
+	}
+	r.answer(calls...)
+}
+
+// abort answers the calls of a round that did not come to its end; set says how.
+func (r *Repo[S, C, E]) abort(calls []*call[S, C, E], set func(*call[S, C, E])) {
+	for _, c := range calls {
+		select {
+		case <-c.done:
+		default:
+			set(c)
+		}
+	}
+	r.answer(calls...)
+}
+
+// protect runs the user's code and returns its panic.
+func protect(f func()) (p *PanicError) {
+	defer func() {
+		if v := recover(); v != nil {
+			p = &PanicError{v, debug.Stack()}
+		}
+	}()
+	f()
+	return nil
+}

@@ -1,0 +1,130 @@
+package es
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// Limits on what a store takes: the same in every backend, and checked before anything is written.
+// They are wide enough for events and narrow enough for an index, a message and a round trip.
+const (
+	MaxKind    = 128      // bytes of a stream's kind
+	MaxID      = 512      // bytes of a stream's id
+	MaxType    = 256      // bytes of an event's stored name
+	MaxData    = 16 << 20 // bytes of one event's data
+	MaxMeta    = 64 << 10 // bytes of one event's metadata: keys and values together
+	MaxCommand = 1024     // bytes of a command's identity: room for a Record.ID and a suffix
+	MaxEvents  = 10_000   // events in one call of Store.Append
+	MaxBytes   = 64 << 20 // bytes of data and metadata in one call of Store.Append
+)
+
+// Check tells whether a store can have the stream. Its error wraps [ErrInvalid] and says what to mend.
+func (s Stream) Check() error {
+	if bad := badName(s.Kind, MaxKind); bad != "" {
+		return invalid("kind of stream %.80q %s", s, bad)
+	}
+	if strings.Contains(s.Kind, "/") {
+		return invalid("kind of stream %.80q has a \"/\", which separates kind and id: use another character", s)
+	}
+	if bad := badName(s.ID, MaxID); bad != "" {
+		return invalid("id of stream %.80q %s", s, bad)
+	}
+	return nil
+}
+
+// CheckAppends tells whether one call of [Store.Append] is within the limits. Every store calls it before it does anything else.
+// Its error wraps [ErrInvalid], names the stream and the thing, and says what to mend.
+func CheckAppends(appends ...Append) error {
+	events, bytes := 0, 0
+	var seen map[command]bool
+	for i := range appends {
+		a := &appends[i]
+		n, err := a.check()
+		if err != nil {
+			return err
+		}
+		bytes += n
+		events += len(a.Events)
+		if a.Command != "" && len(appends) > 1 {
+			c := command{a.Stream, a.Command}
+			if seen[c] {
+				return invalid("append to %s: command %q is given twice in one call", a.Stream, a.Command)
+			}
+			if seen == nil {
+				seen = make(map[command]bool)
+			}
+			seen[c] = true
+		}
+	}
+	if events > MaxEvents {
+		return invalid("append of %d events in one call: the limit is %d; append in several calls", events, MaxEvents)
+	}
+	if bytes > MaxBytes {
+		return invalid("append of %d bytes in one call: the limit is %d; append in several calls", bytes, MaxBytes)
+	}
+	return nil
+}
+
+// A command is the identity of a command: its id counts within a stream.
+type command struct {
+	stream Stream
+	id     string
+}
+
+func (a *Append) check() (bytes int, err error) {
+	if err := a.Stream.Check(); err != nil {
+		return 0, err
+	}
+	if a.Expected < AnyVersion {
+		return 0, invalid("append to %s: expected version %d: use 0 for a new stream, or AnyVersion", a.Stream, a.Expected)
+	}
+	if a.Command != "" {
+		if bad := badName(a.Command, MaxCommand); bad != "" {
+			return 0, invalid("append to %s: command %.80q %s", a.Stream, a.Command, bad)
+		}
+	}
+	for i := range a.Events {
+		n, err := a.Events[i].check(a.Stream)
+		if err != nil {
+			return 0, err
+		}
+		bytes += n
+	}
+	return bytes, nil
+}
+
+func (r *Record) check(stream Stream) (bytes int, err error) {
+	if bad := badName(r.Type, MaxType); bad != "" {
+		return 0, invalid("append to %s: event type %.80q %s", stream, r.Type, bad)
+	}
+	if len(r.Data) > MaxData {
+		return 0, invalid("append to %s: event %q has %d bytes of data: the limit is %d; store large things elsewhere and refer to them", stream, r.Type, len(r.Data), MaxData)
+	}
+	meta := 0
+	for key, value := range r.Meta {
+		meta += len(key) + len(value)
+		if !isText(key) || !isText(value) {
+			return 0, invalid("append to %s: event %q: metadata %.80q=%.80q has a NUL byte or is not UTF-8: encode it as text", stream, r.Type, key, value)
+		}
+	}
+	if meta > MaxMeta {
+		return 0, invalid("append to %s: event %q has %d bytes of metadata: the limit is %d; put it into the data", stream, r.Type, meta, MaxMeta)
+	}
+	return len(r.Data) + meta, nil
+}
+
+// badName says what is wrong with a name and what to do, or "".
+func badName(name string, limit int) string {
+	switch {
+	case name == "":
+		return "is empty: give it a name"
+	case len(name) > limit:
+		return fmt.Sprintf("has %d bytes: the limit is %d", len(name), limit)
+	case !isText(name):
+		return "has a NUL byte or is not UTF-8: names are text"
+	}
+	return ""
+}
+
+func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }

@@ -1,0 +1,194 @@
+package es
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"iter"
+	"maps"
+	"sync"
+	"time"
+)
+
+// Mem is a [Log] in memory, for tests and first steps: the reference for the promises of [Store] and [Log], durability apart,
+// and the smallest model of how to write one. It is ready to use as new(es.Mem).
+type Mem struct {
+	mu        sync.Mutex
+	records   []Record            // by position; only ever appended to, so that a reader may use what it has seen without the lock
+	streams   map[Stream][]Record // by version; the same
+	commands  map[command]span
+	snapshots map[Stream]Snapshot
+	changed   chan struct{} // closed by the next append; nil while nobody waits
+}
+
+// A span is the versions that a command caused.
+type span struct{ first, last Version }
+
+// Append implements [Store].
+func (m *Mem) Append(ctx context.Context, appends ...Append) (Position, error) {
+	if err := CheckAppends(appends...); err != nil {
+		return 0, err
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.check(appends); err != nil {
+		return 0, err
+	}
+	return m.write(appends), nil
+}
+
+// check gives the verdict on a whole call before anything is written.
+func (m *Mem) check(appends []Append) error {
+	heads := make(map[Stream]Version, len(appends))
+	for _, a := range appends {
+		if c, found := m.commands[command{a.Stream, a.Command}]; found {
+			return &DuplicateError{a.Stream, a.Command, c.first, c.last}
+		}
+		head, earlier := heads[a.Stream]
+		if !earlier {
+			head = Version(len(m.streams[a.Stream]))
+		}
+		if a.Expected != AnyVersion && a.Expected != head {
+			return &ConflictError{a.Stream, a.Expected}
+		}
+		heads[a.Stream] = head + Version(len(a.Events))
+	}
+	return nil
+}
+
+func (m *Mem) write(appends []Append) Position {
+	if m.streams == nil {
+		m.streams = make(map[Stream][]Record)
+		m.commands = make(map[command]span)
+	}
+	before := len(m.records)
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	if before > 0 && now.Before(m.records[before-1].Time) {
+		now = m.records[before-1].Time // the clock was set back; the log's time is not
+	}
+	for _, a := range appends {
+		stream := m.streams[a.Stream]
+		first := Version(len(stream) + 1)
+		for _, e := range a.Events {
+			r := e.clone()
+			r.Stream, r.Version, r.Position, r.Time = a.Stream, Version(len(stream)+1), Position(len(m.records)+1), now
+			stream = append(stream, r)
+			m.records = append(m.records, r)
+		}
+		if len(a.Events) == 0 {
+			continue
+		}
+		m.streams[a.Stream] = stream
+		if a.Command != "" {
+			m.commands[command{a.Stream, a.Command}] = span{first, Version(len(stream))}
+		}
+	}
+	if len(m.records) == before {
+		return 0
+	}
+	if m.changed != nil {
+		close(m.changed)
+		m.changed = nil
+	}
+	return Position(len(m.records))
+}
+
+// Read implements [Store].
+func (m *Mem) Read(ctx context.Context, stream Stream, after Version) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		if err := stream.Check(); err != nil {
+			yield(Record{}, err)
+			return
+		}
+		m.mu.Lock()
+		records := m.streams[stream]
+		m.mu.Unlock()
+		records = records[min(max(after, 0), Version(len(records))):]
+		each(ctx, records, Filter{}, yield)
+	}
+}
+
+// All implements [Log].
+func (m *Mem) All(ctx context.Context, after Position, filter Filter) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		m.mu.Lock()
+		records := m.records
+		m.mu.Unlock()
+		records = records[min(max(after, 0), Position(len(records))):]
+		each(ctx, records, filter, yield)
+	}
+}
+
+func each(ctx context.Context, records []Record, filter Filter, yield func(Record, error) bool) {
+	for _, r := range records {
+		if err := ctx.Err(); err != nil {
+			yield(Record{}, err)
+			return
+		}
+		if filter.Match(r) && !yield(r.clone(), nil) {
+			return
+		}
+	}
+}
+
+// Changed implements [Log].
+func (m *Mem) Changed(ctx context.Context, after Position) (Position, error) {
+	for {
+		m.mu.Lock()
+		head := Position(len(m.records))
+		if m.changed == nil {
+			m.changed = make(chan struct{})
+		}
+		changed := m.changed
+		m.mu.Unlock()
+		switch {
+		case head > after:
+			return head, ctx.Err()
+		case head < after:
+			return 0, fmt.Errorf("es: %w", &AheadError{after, head})
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// SaveSnapshot implements [Snapshots].
+func (m *Mem) SaveSnapshot(ctx context.Context, s Snapshot) error {
+	if err := s.Stream.Check(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.snapshots == nil {
+		m.snapshots = make(map[Stream]Snapshot)
+	}
+	if !m.snapshots[s.Stream].Newer(s) {
+		s.Data = bytes.Clone(s.Data)
+		m.snapshots[s.Stream] = s
+	}
+	return ctx.Err()
+}
+
+// LoadSnapshot implements [Snapshots].
+func (m *Mem) LoadSnapshot(ctx context.Context, stream Stream) (Snapshot, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.snapshots[stream]
+	s.Data = bytes.Clone(s.Data)
+	return s, ctx.Err()
+}
+
+func (r Record) clone() Record {
+	r.Data = bytes.Clone(r.Data)
+	if len(r.Meta) == 0 {
+		r.Meta = nil
+	}
+	r.Meta = maps.Clone(r.Meta)
+	return r
+}

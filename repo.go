@@ -1,0 +1,359 @@
+package es
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"time"
+)
+
+// Defaults of a [Repo].
+const (
+	DefaultRetries       = 16
+	DefaultCacheSize     = 10_000
+	DefaultSnapshotEvery = 100
+)
+
+// A Repo runs commands on the aggregates of one kind. It is the one algorithm of the toolkit: load, decide, append, again on conflict.
+//
+// Commands that wait on the same aggregate in one Repo share a lane: they are decided one after the other, each on the state that
+// the ones before produced, and appended together. States are cached, so that a command on a cached state reads nothing.
+//
+// The exported fields are settings, to be made before the first use. The methods may be called from many goroutines,
+// and any number of Repos, also in several processes, may work on the same aggregates.
+type Repo[S, C, E any] struct {
+	// Retries is how often a command is decided again when another writer was faster, with a growing jittered pause in between.
+	// 0 means [DefaultRetries], a negative number none.
+	Retries int
+
+	// CacheSize is how many states are kept, the least recently used going first. 0 means [DefaultCacheSize], a negative number none.
+	CacheSize int
+
+	// Snapshots, if set, keeps states so that loading a long stream need not read all of it. It costs the callers nothing:
+	// snapshots are taken behind their backs, and one that is missing, broken or of another schema is read past.
+	// The state is kept as JSON, which must bring back an equal state: it is tried, and where it fails no snapshot is kept.
+	Snapshots Snapshots
+
+	// SnapshotEvery is the number of events after which a new snapshot is taken. 0 means [DefaultSnapshotEvery].
+	SnapshotEvery int
+
+	// SnapshotSchema numbers the layout of S and the meaning of Evolve. Raise it whenever either changes:
+	// snapshots of another number are not used.
+	SnapshotSchema int
+
+	// Logger hears of what costs time but has no caller to tell, such as a broken snapshot. nil means nobody does.
+	Logger *slog.Logger
+
+	store     Store
+	kind      string
+	rules     Aggregate[S, C, E]
+	codec     Codec[E]
+	init      sync.Once
+	cache     cache[S]
+	snapshots snapshotter[S]
+
+	mu     sync.Mutex // guards lanes, the calls in them, and closed
+	lanes  map[string]*lane[S, C, E]
+	closed bool
+	work   sync.WaitGroup // lanes and snapshots under way
+}
+
+// NewRepo returns a Repo for the aggregates of one kind, such as "account".
+func NewRepo[S, C, E any](store Store, kind string, rules Aggregate[S, C, E], codec Codec[E]) *Repo[S, C, E] {
+	return &Repo[S, C, E]{store: store, kind: kind, rules: rules, codec: codec}
+}
+
+// A Result is what a command led to.
+type Result[S, E any] struct {
+	// State is the state after the command. It is shared with the Repo and its other callers: read it, do not change what it points to.
+	State S
+
+	// Version is that of the state.
+	Version Version
+
+	// Position is that of the last event in the state: a reader that has come so far sees what the command did.
+	Position Position
+
+	// Events are what the command caused; none if there was nothing to do.
+	Events []E
+}
+
+// Execute runs a command on the aggregate with the given id: it loads the state, lets the rules decide, and appends the events.
+// When another writer was faster it decides again on the new state, up to [Repo.Retries] times.
+//
+// A refusal is the error of Decide, as it is. It was decided on a state that the store had after Execute was called, not on a stale one.
+// Other errors: [*ConflictError] if the retries ran out, or at once with [ExpectVersion]; one that wraps [ErrInvalid] for input that no store takes;
+// one that wraps [ErrUnknownOutcome] if the context ended, or the store broke, at a moment when the events may or may not have been written;
+// with any other, the context's among them, nothing was written.
+//
+// A panic in Decide or Evolve comes out of Execute as a [*PanicError]; other callers do not notice.
+func (r *Repo[S, C, E]) Execute(ctx context.Context, id string, command C, options ...ExecuteOption) (Result[S, E], error) {
+	c := &call[S, C, E]{ctx: ctx, command: command, done: make(chan struct{})}
+	for _, option := range options {
+		option(&c.settings)
+	}
+	stream := Stream{r.kind, id}
+	if err := stream.Check(); err != nil {
+		return Result[S, E]{}, err
+	}
+	if c.hasCommandID {
+		if bad := badName(c.commandID, MaxCommand); bad != "" {
+			return Result[S, E]{}, invalid("command id %.80q for %s %s", c.commandID, stream, bad)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return Result[S, E]{}, err
+	}
+	r.init.Do(r.start)
+	if err := r.enter(stream, c); err != nil {
+		return Result[S, E]{}, err
+	}
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		if err := r.leave(c); err != nil {
+			return Result[S, E]{}, fmt.Errorf("es: execute on %s: %w", stream, err)
+		}
+	}
+	if c.panicked != nil {
+		panic(c.panicked)
+	}
+	if c.exited {
+		runtime.Goexit()
+	}
+	if c.err != nil {
+		return Result[S, E]{}, c.err
+	}
+	return c.result, nil
+}
+
+// Load returns the state of an aggregate as the store has it now, and its version: the zero S and 0 if it has no events.
+// The state is shared: read it, do not change what it points to.
+func (r *Repo[S, C, E]) Load(ctx context.Context, id string) (S, Version, error) {
+	r.init.Do(r.start)
+	stream := Stream{r.kind, id}
+	base, cached := r.cache.get(id)
+	var err error
+	if cached {
+		base, err = r.fold(ctx, stream, base, math.MaxInt64, nil)
+	} else {
+		base, err = r.load(ctx, stream, math.MaxInt64)
+	}
+	if err != nil {
+		var none S
+		return none, 0, err
+	}
+	r.cache.put(id, base)
+	return base.state, base.version, nil
+}
+
+// LoadAt returns the state that an aggregate had at a version. A version that it has not reached makes an error that wraps [ErrInvalid].
+func (r *Repo[S, C, E]) LoadAt(ctx context.Context, id string, version Version) (S, error) {
+	r.init.Do(r.start)
+	stream := Stream{r.kind, id}
+	at, err := r.load(ctx, stream, version)
+	if err == nil && at.version != version {
+		err = invalid("%s has version %d, not %d: ask for one from 0 to that", stream, at.version, version)
+	}
+	if err != nil {
+		var none S
+		return none, err
+	}
+	return at.state, nil
+}
+
+// Close waits for commands and snapshots under way. Commands sent afterwards are refused with an error that wraps [ErrClosed].
+// It does not close the store. A Repo need not be closed if its commands have all returned and nothing is lost by a missing snapshot.
+func (r *Repo[S, C, E]) Close() error {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.work.Wait()
+	return nil
+}
+
+func (r *Repo[S, C, E]) start() {
+	r.cache.init(orDefault(r.CacheSize, DefaultCacheSize))
+	r.lanes = make(map[string]*lane[S, C, E])
+	r.snapshots.init(r.Snapshots, r.SnapshotSchema, max(1, orDefault(r.SnapshotEvery, DefaultSnapshotEvery)), r.log())
+}
+
+func orDefault(n, otherwise int) int {
+	if n == 0 {
+		return otherwise
+	}
+	return n
+}
+
+func (r *Repo[S, C, E]) log() *slog.Logger {
+	if r.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return r.Logger
+}
+
+// A versioned is a state with the place in the log where it stands.
+type versioned[S any] struct {
+	state    S
+	version  Version
+	position Position
+}
+
+// load reads a state from the store, as it is now or at an earlier version, beginning with a snapshot if there is a fitting one.
+func (r *Repo[S, C, E]) load(ctx context.Context, stream Stream, upTo Version) (versioned[S], error) {
+	var zero versioned[S]
+	from, found := r.snapshots.load(ctx, stream, upTo)
+	if !found {
+		at, err := r.fold(ctx, stream, zero, upTo, nil)
+		r.snapshots.consider(&r.work, stream, zero.version, at)
+		return at, err
+	}
+	// Read again the event at which the snapshot stands: a store that was restored from an older copy may not have it, or another in its place.
+	stands := false
+	for record, err := range r.store.Read(ctx, stream, from.version-1) {
+		if err != nil {
+			return zero, fmt.Errorf("es: load %s: %w", stream, err)
+		}
+		stands = record.Version == from.version && record.Position == from.position
+		break
+	}
+	if !stands {
+		r.log().Warn("es: snapshot is not of this history, reading all events instead", "stream", stream.String(), "version", from.version)
+		return r.fold(ctx, stream, zero, upTo, nil)
+	}
+	at, err := r.fold(ctx, stream, from, upTo, nil)
+	r.snapshots.consider(&r.work, stream, from.version, at)
+	return at, err
+}
+
+// fold reads the events after a state, up to a version, and returns the state with them. It calls see, if not nil, with each.
+func (r *Repo[S, C, E]) fold(ctx context.Context, stream Stream, at versioned[S], upTo Version, see func(E)) (versioned[S], error) {
+	if at.version >= upTo {
+		return at, nil
+	}
+	for record, err := range r.store.Read(ctx, stream, at.version) {
+		if err != nil {
+			return at, fmt.Errorf("es: load %s: %w", stream, err)
+		}
+		if record.Version != at.version+1 {
+			return at, fmt.Errorf("es: load %s: the store gave version %d after %d: its history is damaged, or the store breaks its contract; verify it", stream, record.Version, at.version)
+		}
+		event, err := r.codec.Decode(record)
+		switch {
+		case errors.Is(err, ErrRetired):
+		case err != nil:
+			return at, err
+		default:
+			at.state = r.rules.Evolve(at.state, event)
+			if see != nil {
+				see(event)
+			}
+		}
+		at.version, at.position = record.Version, record.Position
+		if at.version == upTo {
+			break
+		}
+	}
+	return at, nil
+}
+
+// settle answers every call on one aggregate. It returns when each has its answer or has left.
+func (r *Repo[S, C, E]) settle(ctx context.Context, stream Stream, calls []*call[S, C, E]) {
+	base, cached := r.cache.get(stream.ID)
+	if !cached {
+		var err error
+		if base, err = r.load(ctx, stream, math.MaxInt64); err != nil {
+			r.fail(calls, err)
+			return
+		}
+		r.cache.put(stream.ID, base)
+	}
+	fresh := !cached // whether the base was read after the calls came in
+	for attempt := 0; ; {
+		if calls = r.claim(calls); len(calls) == 0 {
+			return
+		}
+		p := r.plan(stream, base, calls)
+		if len(p.appends) == 0 && !fresh {
+			// Refusals and no-ops decided on a cached state are decided again on what the store has now.
+			r.unclaim(calls)
+			next, err := r.fold(ctx, stream, base, math.MaxInt64, nil)
+			if err != nil {
+				r.fail(calls, err)
+				return
+			}
+			base, fresh = next, true
+			r.cache.put(stream.ID, base)
+			continue
+		}
+		var conflict *ConflictError
+		var duplicate *DuplicateError
+		err := r.append(ctx, &p)
+		switch {
+		case err == nil:
+			r.confirm(ctx, stream, &p)
+			r.snapshots.consider(&r.work, stream, base.version, p.end)
+			base, fresh, calls = p.end, false, p.later
+			r.cache.put(stream.ID, base)
+
+		case errors.As(err, &duplicate):
+			calls = r.repeat(ctx, stream, &p, duplicate)
+			r.unclaim(calls)
+
+		case errors.As(err, &conflict):
+			r.cache.drop(stream.ID)
+			if attempt++; attempt > max(0, orDefault(r.Retries, DefaultRetries)) {
+				r.fail(calls, fmt.Errorf("es: execute on %s: gave up after %d attempts: %w", stream, attempt, err))
+				return
+			}
+			r.unclaim(calls)
+			if base, err = r.reload(ctx, stream, base, attempt); err != nil {
+				r.fail(calls, err)
+				return
+			}
+			fresh = true
+			r.cache.put(stream.ID, base)
+
+		default:
+			r.cache.drop(stream.ID)
+			err = fmt.Errorf("es: execute on %s: %w", stream, err)
+			r.fail(p.sent, err)
+			calls = append(p.answered, p.later...) // their answers were not confirmed by the append
+			r.unclaim(calls)
+		}
+	}
+}
+
+// reload returns the state after a conflict: the tail alone is read, after a pause that grows with the attempts.
+func (r *Repo[S, C, E]) reload(ctx context.Context, stream Stream, base versioned[S], attempt int) (versioned[S], error) {
+	if err := pause(ctx, attempt); err != nil {
+		return base, fmt.Errorf("es: execute on %s: %w", stream, err)
+	}
+	next, err := r.fold(ctx, stream, base, math.MaxInt64, nil)
+	if err == nil && next.version == base.version {
+		// A conflict with no event to show for it: the state is ahead of the store, which was restored from an older copy.
+		return r.load(ctx, stream, math.MaxInt64)
+	}
+	return next, err
+}
+
+// pause waits a random time of up to 1 ms before the second attempt, doubled with each further one up to 128 ms ("full jitter").
+func pause(ctx context.Context, attempt int) error {
+	if attempt < 2 {
+		return ctx.Err() // the first conflict is met at once: mostly the other writer is done
+	}
+	limit := time.Millisecond << min(attempt-2, 7)
+	timer := time.NewTimer(rand.N(limit))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
