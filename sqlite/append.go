@@ -1,0 +1,258 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/commit"
+)
+
+// Append implements [es.Store]. It waits for the transaction that it shares with whoever else appends at the time.
+//
+// If another process holds the write lock longer than [Config.BusyTimeout], or the disk is full, nothing was written and the error says so.
+// If the disk fails at the very commit, the error wraps [es.ErrUnknownOutcome].
+func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, error) {
+	if err := es.CheckAppends(appends...); err != nil {
+		return 0, err
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	position, err := s.queue.Append(ctx, appends)
+	if err != nil {
+		return 0, fmt.Errorf("sqlite: append: %w", explain(err))
+	}
+	return position, nil
+}
+
+// begin begins a transaction that may write, waiting as long as Config.BusyTimeout for other processes' to end.
+func (s *Store) begin(ctx context.Context) (*sql.Conn, error) {
+	deadline := time.Now().Add(s.busy)
+	for {
+		conn, err := s.write.Conn(ctx)
+		if err == nil {
+			// Without a context: beginning does not wait (busy_timeout is 0), and go-sqlite3 starts a goroutine for each context it watches.
+			if _, err = conn.ExecContext(context.Background(), "begin immediate"); err == nil {
+				return conn, nil
+			}
+			_ = conn.Close() // hands it back to the pool
+		}
+		if !isBusy(err) {
+			return nil, err
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("%w, for longer than %v", err, s.busy)
+		}
+		select {
+		case <-time.After(100*time.Microsecond + rand.N(time.Millisecond)): // jittered, so that two processes take turns
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (s *Store) beginAppend(ctx context.Context) (commit.Tx, error) {
+	conn, err := s.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &tx{s, conn}, nil
+}
+
+// A tx is a transaction of the group commit.
+type tx struct {
+	store *Store
+	conn  *sql.Conn
+}
+
+// Write implements commit.Tx. A transaction takes no longer than its disk, so nobody's context ends it.
+func (t *tx) Write(_ context.Context, requests []*commit.Request) {
+	defer t.conn.Close()
+	w := &t.store.writer
+	err := t.conn.Raw(func(driver any) error { return w.write(driver.(*sqlite3.SQLiteConn), requests) })
+	if err != nil {
+		for _, r := range requests {
+			if r.Err == nil {
+				r.Err = err
+			}
+		}
+		return
+	}
+	t.store.watcher.saw(w.head)
+}
+
+// write writes the requests in the transaction that is open on the connection, and ends it.
+func (w *writer) write(conn *sqlite3.SQLiteConn, requests []*commit.Request) error {
+	err := w.try(conn, requests, false)
+	if isConstraint(err) {
+		// A stream taken for new is not. Once more, with a look at every head.
+		if _, err = conn.Exec("begin immediate", nil); err == nil {
+			err = w.try(conn, requests, true)
+		}
+	}
+	return err
+}
+
+func (w *writer) try(conn *sqlite3.SQLiteConn, requests []*commit.Request, careful bool) error {
+	b := batch{writer: w, conn: conn, careful: careful, heads: make(map[es.Stream]es.Version)}
+	err := w.ready(conn)
+	for _, r := range requests {
+		if err != nil {
+			break
+		}
+		r.Position, r.Err, err = b.add(r.Appends)
+	}
+	if err == nil {
+		err = b.insert()
+	}
+	end := "commit"
+	if err != nil || len(b.rows) == 0 {
+		end = "rollback" // also when there is nothing to write: it costs no sync
+	}
+	if _, endErr := conn.Exec(end, nil); err == nil && endErr != nil {
+		err = endErr
+		if isIO(endErr) {
+			err = fmt.Errorf("%w: %w", es.ErrUnknownOutcome, endErr) // after a failed sync, a crash may still bring it to light
+		}
+		_, _ = conn.Exec("rollback", nil) // fails if SQLite has rolled back already
+	}
+	if err != nil {
+		w.forget()
+		return err
+	}
+	if len(b.rows) > 0 {
+		w.head, w.time = b.head, b.time
+		for stream, version := range b.heads {
+			w.heads.Add(stream, version)
+		}
+	}
+	return nil
+}
+
+// A batch is what the requests of one transaction come to.
+type batch struct {
+	*writer
+	conn     *sqlite3.SQLiteConn
+	careful  bool // look up every head that is not known, also those that are expected to be 0
+	heads    map[es.Stream]es.Version
+	commands map[command]span
+	rows     []row
+	head     es.Position
+	time     int64 // microseconds since 1970
+}
+
+type (
+	command struct {
+		stream es.Stream
+		id     string
+	}
+	span struct{ first, last es.Version }
+	row  struct {
+		stream  *es.Stream
+		version es.Version
+		event   *es.Record
+		meta    any // string or nil
+	}
+)
+
+// add gives the verdict on one call of Append and, if it is good, takes its rows into the batch.
+func (b *batch) add(appends []es.Append) (position es.Position, verdict, err error) {
+	var heads map[es.Stream]es.Version // as they will be; the batch's own change only if all goes well
+	if len(appends) > 1 {
+		heads = make(map[es.Stream]es.Version, len(appends))
+	}
+	versions := make([]es.Version, len(appends))
+	for i := range appends {
+		a := &appends[i]
+		if a.Command != "" {
+			if c, found, err := b.lookUp(command{a.Stream, a.Command}); err != nil {
+				return 0, nil, err
+			} else if found {
+				return 0, &es.DuplicateError{Stream: a.Stream, Command: a.Command, First: c.first, Last: c.last}, nil
+			}
+		}
+		head, earlier := heads[a.Stream]
+		if !earlier {
+			if head, err = b.headOf(a); err != nil {
+				return 0, nil, err
+			}
+		}
+		if a.Expected != es.AnyVersion && a.Expected != head {
+			return 0, &es.ConflictError{Stream: a.Stream, Expected: a.Expected}, nil
+		}
+		versions[i] = head
+		if heads != nil {
+			heads[a.Stream] = head + es.Version(len(a.Events))
+		}
+	}
+	before := len(b.rows)
+	for i := range appends {
+		if err := b.take(&appends[i], versions[i]); err != nil {
+			return 0, nil, err
+		}
+	}
+	if len(b.rows) > before {
+		position = b.writer.head + es.Position(len(b.rows))
+	}
+	return position, nil, nil
+}
+
+func (b *batch) take(a *es.Append, version es.Version) error {
+	if len(a.Events) == 0 {
+		return nil
+	}
+	if a.Command != "" {
+		if b.commands == nil {
+			b.commands = make(map[command]span)
+		}
+		b.commands[command{a.Stream, a.Command}] = span{version + 1, version + es.Version(len(a.Events))}
+	}
+	for i := range a.Events {
+		e := &a.Events[i]
+		version++
+		r := row{stream: &a.Stream, version: version, event: e}
+		if len(e.Meta) > 0 {
+			meta, err := json.Marshal(e.Meta)
+			if err != nil {
+				return err
+			}
+			r.meta = string(meta)
+		}
+		b.rows = append(b.rows, r)
+	}
+	b.heads[a.Stream] = version
+	return nil
+}
+
+// headOf returns the version of the stream of an append, as it stands in the batch so far.
+func (b *batch) headOf(a *es.Append) (es.Version, error) {
+	if head, found := b.heads[a.Stream]; found {
+		return head, nil
+	}
+	if head, found := b.writer.heads.Get(a.Stream); found {
+		return head, nil
+	}
+	if a.Expected == 0 && !b.careful && len(a.Events) > 0 {
+		return 0, nil // if it is not, the unique index says so
+	}
+	return b.selectHead(a.Stream)
+}
+
+func (b *batch) lookUp(c command) (span, bool, error) {
+	if s, found := b.commands[c]; found {
+		return s, true, nil
+	}
+	return b.selectCommand(c)
+}
+
+func isIO(err error) bool {
+	var e sqlite3.Error
+	return errors.As(err, &e) && e.Code == sqlite3.ErrIoErr
+}

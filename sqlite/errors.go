@@ -1,0 +1,46 @@
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/mattn/go-sqlite3"
+	"github.com/thalo-go/es"
+)
+
+func isBusy(err error) bool {
+	var e sqlite3.Error
+	return errors.As(err, &e) && (e.Code == sqlite3.ErrBusy || e.Code == sqlite3.ErrLocked)
+}
+
+func isConstraint(err error) bool {
+	var e sqlite3.Error
+	return errors.As(err, &e) && e.Code == sqlite3.ErrConstraint
+}
+
+// explain adds to an error of SQLite what there is to do about it.
+func explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	if err.Error() == "sql: database is closed" { // database/sql has no value for it
+		return fmt.Errorf("store is %w", es.ErrClosed)
+	}
+	var e sqlite3.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Code {
+	case sqlite3.ErrFull:
+		return fmt.Errorf("%w: nothing was written; free some space and send it again", err)
+	case sqlite3.ErrNotADB:
+		return fmt.Errorf("%w: give another path, or move the file away", err)
+	case sqlite3.ErrCorrupt:
+		return fmt.Errorf("%w: stop, keep the file for a closer look, and restore a backup", err)
+	case sqlite3.ErrReadonly, sqlite3.ErrPerm, sqlite3.ErrCantOpen:
+		return fmt.Errorf("%w: check the permissions of the file and its folder, which SQLite writes to as well", err)
+	case sqlite3.ErrBusy, sqlite3.ErrLocked:
+		return fmt.Errorf("%w: another process holds the lock; nothing was written", err)
+	}
+	return err
+}

@@ -1,0 +1,171 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"time"
+
+	"github.com/thalo-go/es"
+)
+
+// background is for calls of the driver that do not wait: it starts a goroutine for each context that it watches.
+var background = context.Background()
+
+// A page is read at once and handed out afterwards, so that the loop body runs with nothing held.
+// It grows, so that a reader of a few records does not pay for many; and its bytes are bounded, so that memory is.
+const (
+	firstPage = 64
+	lastPage  = 1024
+	pageBytes = 4 << 20
+)
+
+const (
+	selectStream = "select position, version, time, type, data, meta from es_events where kind = ? and id = ? and version > ? order by version limit ?"
+	selectAll    = "select position, version, time, type, data, meta, kind, id from es_events where position > ? order by position limit ?"
+	selectKinds  = "select position, version, time, type, data, meta, kind, id from es_events where position > ?1 and kind in (select value from json_each(?3)) order by position limit ?2"
+	selectTypes  = "select position, version, time, type, data, meta, kind, id from es_events where position > ?1 and type in (select value from json_each(?4)) order by position limit ?2"
+	selectBoth   = "select position, version, time, type, data, meta, kind, id from es_events where position > ?1 and kind in (select value from json_each(?3)) and type in (select value from json_each(?4)) order by position limit ?2"
+)
+
+// Read implements [es.Store]. It reads page by page, each in a transaction of its own.
+func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) iter.Seq2[es.Record, error] {
+	return func(yield func(es.Record, error) bool) {
+		if err := stream.Check(); err != nil {
+			yield(es.Record{}, err)
+			return
+		}
+		after := max(after, 0)
+		s.pages(ctx, yield, "read "+stream.String(), func(last *es.Record, limit int) (string, []driver.Value) {
+			if last != nil {
+				after = last.Version
+			}
+			return selectStream, []driver.Value{stream.Kind, stream.ID, int64(after), int64(limit)}
+		}, stream)
+	}
+}
+
+// All implements [es.Log]. It reads page by page, each in a transaction of its own.
+func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) iter.Seq2[es.Record, error] {
+	return func(yield func(es.Record, error) bool) {
+		after := max(after, 0)
+		s.pages(ctx, yield, "read the log", func(last *es.Record, limit int) (string, []driver.Value) {
+			if last != nil {
+				after = last.Position
+			}
+			query, args := selectFiltered(filter)
+			return query, append([]driver.Value{int64(after), int64(limit)}, args...)
+		}, es.Stream{})
+	}
+}
+
+func selectFiltered(filter es.Filter) (query string, args []driver.Value) {
+	kinds, types := names(filter.Kinds), names(filter.Types)
+	switch {
+	case kinds != nil && types != nil:
+		return selectBoth, []driver.Value{kinds, types}
+	case kinds != nil:
+		return selectKinds, []driver.Value{kinds}
+	case types != nil:
+		return selectTypes, []driver.Value{nil, types}
+	}
+	return selectAll, nil
+}
+
+// names returns a list for json_each, or nil if it is empty.
+func names(list []string) driver.Value {
+	if len(list) == 0 {
+		return nil
+	}
+	text, _ := json.Marshal(list) // a list of strings has no error; names that are not UTF-8 match nothing stored
+	return string(text)
+}
+
+// pages reads page after page and hands out the records. next gives the query for the page after a record, or for the first one.
+func (s *Store) pages(ctx context.Context, yield func(es.Record, error) bool, what string, next func(last *es.Record, limit int) (string, []driver.Value), stream es.Stream) {
+	var last *es.Record
+	for limit := firstPage; ; limit = min(4*limit, lastPage) {
+		query, args := next(last, limit)
+		page, whole, err := s.page(ctx, query, args, limit, stream)
+		if err != nil {
+			if ctx.Err() == nil {
+				err = fmt.Errorf("sqlite: %s: %w", what, explain(err))
+			}
+			yield(es.Record{}, err)
+			return
+		}
+		for i := range page {
+			if err := ctx.Err(); err != nil {
+				yield(es.Record{}, err)
+				return
+			}
+			if !yield(page[i], nil) {
+				return
+			}
+		}
+		if whole {
+			return
+		}
+		last = &page[len(page)-1]
+	}
+}
+
+// page reads up to limit records, fewer if they are large, and tells whether that was all there is.
+func (s *Store) page(ctx context.Context, query string, args []driver.Value, limit int, stream es.Stream) (page []es.Record, whole bool, err error) {
+	conn, err := s.read.Conn(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	defer conn.Close()
+	err = conn.Raw(func(dc any) error {
+		rows, err := dc.(driver.QueryerContext).QueryContext(ctx, query, named(args))
+		if err != nil {
+			return err
+		}
+		page, whole, err = scan(rows, limit, stream)
+		return errors.Join(err, rows.Close())
+	})
+	return page, whole, err
+}
+
+func scan(rows driver.Rows, limit int, stream es.Stream) (page []es.Record, whole bool, err error) {
+	values := make([]driver.Value, len(rows.Columns()))
+	for bytes := 0; len(page) < limit && bytes < pageBytes; {
+		if err := rows.Next(values); errors.Is(err, io.EOF) {
+			return page, true, nil
+		} else if err != nil {
+			return nil, false, err
+		}
+		r, err := record(values, stream)
+		if err != nil {
+			return nil, false, err
+		}
+		bytes += len(r.Data)
+		page = append(page, r)
+	}
+	return page, false, nil
+}
+
+// record makes a record of a row. go-sqlite3 gives each its own memory.
+func record(values []driver.Value, stream es.Stream) (r es.Record, err error) {
+	if len(values) > 6 {
+		stream.Kind, _ = values[6].(string)
+		stream.ID, _ = values[7].(string)
+	}
+	position, _ := values[0].(int64)
+	version, _ := values[1].(int64)
+	micros, _ := values[2].(int64)
+	r = es.Record{Stream: stream, Version: es.Version(version), Position: es.Position(position), Time: time.UnixMicro(micros).UTC()}
+	r.Type, _ = values[3].(string)
+	r.Data, _ = values[4].([]byte)
+	if meta, ok := values[5].(string); ok {
+		if err := json.Unmarshal([]byte(meta), &r.Meta); err != nil {
+			return r, fmt.Errorf("metadata of %s at position %d: %w", r.ID(), position, err)
+		}
+	}
+	return r, nil
+}

@@ -1,0 +1,80 @@
+package sqlite
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"embed"
+	"fmt"
+	"strconv"
+)
+
+// migrations/001.sql brings an empty database to schema version 1, 002.sql from there to 2, and so on.
+//
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+const schemaVersion = 1
+
+const createMeta = `create table if not exists es_meta (key text primary key, value text not null) strict, without rowid`
+
+// migrate brings the database to the schema of this release. Any number of processes may do it at once: one does, the others wait.
+func (s *Store) migrate(ctx context.Context) error {
+	conn, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := s.migrateWithin(ctx, conn); err != nil {
+		_, _ = conn.ExecContext(context.WithoutCancel(ctx), "rollback") // the first error says what is wrong
+		return err
+	}
+	_, err = conn.ExecContext(ctx, "commit")
+	return err
+}
+
+func (s *Store) migrateWithin(ctx context.Context, conn *sql.Conn) error {
+	if _, err := conn.ExecContext(ctx, createMeta); err != nil {
+		return err
+	}
+	meta := make(map[string]string)
+	rows, err := conn.QueryContext(ctx, "select key, value from es_meta")
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var key, value string
+		if err := rows.Scan(&key, &value); err != nil {
+			return err
+		}
+		meta[key] = value
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	have := 0
+	if text, found := meta["schema"]; found {
+		if have, err = strconv.Atoi(text); err != nil {
+			return fmt.Errorf("schema version %q in es_meta is not a number: the database is damaged; restore a backup", text)
+		}
+	}
+	if have > schemaVersion {
+		return fmt.Errorf("the database has schema version %d and this release knows versions up to %d: it was used by a newer release; upgrade this program", have, schemaVersion)
+	}
+	for v := have + 1; v <= schemaVersion; v++ {
+		script, err := migrations.ReadFile(fmt.Sprintf("migrations/%03d.sql", v))
+		if err != nil {
+			return err
+		}
+		if _, err := conn.ExecContext(ctx, string(script)); err != nil {
+			return fmt.Errorf("migrate to schema version %d: %w", v, err)
+		}
+	}
+	s.id = meta["store"]
+	if s.id == "" {
+		s.id = rand.Text()
+	}
+	_, err = conn.ExecContext(ctx, "insert or replace into es_meta (key, value) values ('schema', ?), ('store', ?)", strconv.Itoa(schemaVersion), s.id)
+	return err
+}

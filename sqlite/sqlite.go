@@ -1,0 +1,149 @@
+// Package sqlite keeps events in a SQLite database: for tests, for programs on one machine, for embedded use.
+//
+// Appends are durable when they return (write-ahead log, synchronous=FULL) and share transactions: what many goroutines append at the
+// same time is written in one commit. Several processes may share the file.
+//
+// The tables' names begin with es_, so that read models may stand beside them in the same database; see migrations for the columns.
+// A copy of a database in use is made with [Store.Backup], never by copying the file.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/commit"
+)
+
+// Store is an [es.Log] and [es.Snapshots] in a SQLite database. [Open] makes it.
+type Store struct {
+	name    string
+	id      string
+	busy    time.Duration
+	write   *sql.DB // one connection
+	read    *sql.DB // a pool; the same as write for a database in memory
+	queue   *commit.Queue
+	writer  writer
+	watcher watcher
+}
+
+var (
+	_ es.Log       = (*Store)(nil)
+	_ es.Snapshots = (*Store)(nil)
+)
+
+// Config is what can be set about a store. Its zero value is what [Open] uses.
+type Config struct {
+	// BusyTimeout is how long an append waits for another process that holds the write lock. 0 means 10 seconds.
+	BusyTimeout time.Duration
+
+	// Poll is how often Changed looks for what other processes have written, while anybody waits in it. 0 means 10 milliseconds.
+	// What this process writes wakes it at once.
+	Poll time.Duration
+}
+
+// Open opens the database in a file, and makes or migrates it as needed. The folder must exist.
+// The path ":memory:" gives an empty database of its own that is gone when it is closed.
+//
+// A database of a newer release is refused, and so is a file that is no database.
+func Open(path string) (*Store, error) { return Config{}.Open(path) }
+
+// Open is like the function [Open], with settings.
+func (c Config) Open(path string) (*Store, error) {
+	s := &Store{name: path, busy: c.BusyTimeout}
+	if s.busy <= 0 {
+		s.busy = 10 * time.Second
+	}
+	if c.Poll <= 0 {
+		c.Poll = 10 * time.Millisecond
+	}
+	if err := s.connect(path); err != nil {
+		return nil, fmt.Errorf("sqlite: open %s: %w", path, explain(err))
+	}
+	s.queue = commit.New(s.beginAppend, commit.Options{})
+	s.watcher.init(s, c.Poll, s.read != s.write)
+	if err := s.migrate(context.Background()); err != nil {
+		err = errors.Join(fmt.Errorf("sqlite: open %s: %w", path, explain(err)), s.Close())
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Store) connect(path string) error {
+	if path == "" {
+		return errors.New("the path is empty: give a file, or :memory:")
+	}
+	if path == ":memory:" {
+		s.write = sql.OpenDB(newConnector("file::memory:", memoryPragmas))
+		s.write.SetMaxOpenConns(1)
+		s.write.SetMaxIdleConns(1)
+		s.read = s.write
+		return nil
+	}
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Dir(absolute)); err != nil {
+		return fmt.Errorf("the folder must exist: %w", err)
+	}
+	s.write = sql.OpenDB(newConnector(fileURI(absolute), writePragmas))
+	s.write.SetMaxOpenConns(1)
+	s.write.SetMaxIdleConns(1)
+	readers := max(4, 2*runtime.GOMAXPROCS(0))
+	s.read = sql.OpenDB(newConnector(fileURI(absolute), readPragmas))
+	s.read.SetMaxOpenConns(readers)
+	s.read.SetMaxIdleConns(readers)
+	return nil
+}
+
+// ID identifies the store for ever: it is made with the database and goes along with copies of it.
+func (s *Store) ID() string { return s.id }
+
+// DB gives read-only connections to the database, for queries by the application.
+func (s *Store) DB() *sql.DB { return s.read }
+
+// Close waits for appends under way, ends waiting readers and closes the database. What is called afterwards returns an error that wraps [es.ErrClosed].
+func (s *Store) Close() error {
+	s.queue.Close()
+	s.watcher.close()
+	err := s.write.Close()
+	if s.read != s.write {
+		err = errors.Join(s.read.Close(), err)
+	}
+	return err
+}
+
+// Backup writes a copy of the database, as it is at one moment, to a file that must not exist yet. Appends and reads go on meanwhile.
+// The copy is a store with the same ID.
+func (s *Store) Backup(ctx context.Context, path string) error {
+	if _, err := os.Stat(path); err == nil {
+		return fmt.Errorf("sqlite: backup of %s: %s exists already: give a new name", s.name, path)
+	}
+	if err := s.vacuumInto(ctx, path); err != nil {
+		return fmt.Errorf("sqlite: backup of %s to %s: %w", s.name, path, explain(err))
+	}
+	return nil
+}
+
+func (s *Store) vacuumInto(ctx context.Context, path string) error {
+	conn, err := s.read.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if s.read != s.write {
+		if _, err := conn.ExecContext(ctx, "pragma query_only = off"); err != nil {
+			return err
+		}
+		defer conn.ExecContext(background, "pragma query_only = on")
+	}
+	_, err = conn.ExecContext(ctx, "vacuum into ?", path)
+	return err
+}

@@ -1,0 +1,133 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/thalo-go/es"
+)
+
+// A watcher tells those who wait in Changed when the log has grown. What this store commits it hears of at once;
+// for what other processes commit it looks at the head of the log every few milliseconds, while anybody waits.
+type watcher struct {
+	store  *Store
+	poll   time.Duration
+	shared bool // other processes may write to the database
+
+	mu      sync.Mutex
+	head    es.Position   // the last that was seen
+	err     error         // of the last look, if it failed
+	grown   chan struct{} // closed when head grows, or a look fails
+	waiters int
+	polling bool
+	closed  chan struct{}
+	work    sync.WaitGroup
+}
+
+func (w *watcher) init(s *Store, poll time.Duration, shared bool) {
+	w.store, w.poll, w.shared = s, poll, shared
+	w.grown = make(chan struct{})
+	w.closed = make(chan struct{})
+}
+
+// saw notes that the log reaches to a position.
+func (w *watcher) saw(head es.Position) { w.note(head, nil) }
+
+func (w *watcher) note(head es.Position, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.err = err
+	if head > w.head || err != nil {
+		w.head = max(head, w.head)
+		close(w.grown)
+		w.grown = make(chan struct{})
+	}
+}
+
+func (w *watcher) close() {
+	close(w.closed)
+	w.work.Wait()
+}
+
+// Changed implements [es.Log]. It hears of this store's appends at once and of other processes' within [Config.Poll].
+// Waiting costs one look at the end of the table each time, about 10 µs of one CPU, however many wait.
+func (s *Store) Changed(ctx context.Context, after es.Position) (es.Position, error) {
+	head, err := s.head(ctx)
+	if err != nil {
+		return 0, err
+	}
+	s.watcher.saw(head)
+	if head > after {
+		return head, nil
+	}
+	if head < after {
+		return 0, fmt.Errorf("sqlite: %w", &es.AheadError{After: after, Head: head})
+	}
+	return s.watcher.wait(ctx, after)
+}
+
+func (w *watcher) wait(ctx context.Context, after es.Position) (es.Position, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waiters++
+	defer func() { w.waiters-- }()
+	if w.shared && !w.polling {
+		w.polling = true
+		w.work.Add(1)
+		go w.run()
+	}
+	for w.head <= after {
+		grown := w.grown
+		w.mu.Unlock()
+		var err error
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-w.closed:
+			err = fmt.Errorf("sqlite: store is %w", es.ErrClosed)
+		}
+		w.mu.Lock()
+		if err == nil {
+			err = w.err
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return w.head, nil
+}
+
+// run polls until nobody waits.
+func (w *watcher) run() {
+	defer w.work.Done()
+	tick := time.NewTicker(w.poll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-w.closed:
+			return
+		}
+		w.mu.Lock()
+		if w.waiters == 0 {
+			w.polling = false
+			w.mu.Unlock()
+			return
+		}
+		w.mu.Unlock()
+		w.note(w.store.head(context.Background()))
+	}
+}
+
+const selectHead = "select coalesce(max(position), 0) from es_events"
+
+func (s *Store) head(ctx context.Context) (es.Position, error) {
+	var head es.Position
+	if err := s.read.QueryRowContext(ctx, selectHead).Scan(&head); err != nil {
+		return 0, fmt.Errorf("sqlite: head of the log: %w", explain(err))
+	}
+	return head, nil
+}

@@ -1,0 +1,207 @@
+package sqlite
+
+import (
+	"database/sql/driver"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/mattn/go-sqlite3"
+	"github.com/thalo-go/es"
+)
+
+// A writer is what the group commit knows on its connection. It is used by whoever holds the open transaction.
+//
+// It remembers the head of the log and of the streams last written. That holds as long as SQLite's data_version says that
+// no other connection has changed the database: the comparison is made within the transaction, so nobody can change it afterwards.
+type writer struct {
+	conn        *sqlite3.SQLiteConn // that of the statements
+	statements  map[string]driver.Stmt
+	dataVersion int64
+	known       bool // head, time and heads hold as of dataVersion
+	head        es.Position
+	time        int64 // of the record there, in microseconds since 1970
+	heads       *simplelru.LRU[es.Stream, es.Version]
+	args        []driver.NamedValue
+}
+
+const knownHeads = 1 << 16 // streams whose heads are remembered
+
+const (
+	selectDataVersion = "pragma data_version"
+	selectLast        = "select position, time from es_events order by position desc limit 1"
+	selectStreamHead  = "select version from es_events where kind = ? and id = ? order by version desc limit 1"
+	selectCommand     = "select first, last from es_commands where kind = ? and id = ? and command = ?"
+	insertCommand     = "insert into es_commands (kind, id, command, first, last) values (?, ?, ?, ?, ?)"
+	insertEvents      = "insert into es_events (position, kind, id, version, time, type, data, meta) values "
+	eventValues       = "(?, ?, ?, ?, ?, ?, ?, ?)"
+	eventColumns      = 8
+)
+
+// Many rows go into one statement, because each call of SQLite from Go has a price. The sizes are few, because each is a statement to prepare.
+var insertSizes = []int{32, 8, 1}
+
+// ready makes what the writer knows true for the transaction that has begun.
+func (w *writer) ready(conn *sqlite3.SQLiteConn) error {
+	if w.conn != conn {
+		w.conn, w.statements = conn, make(map[string]driver.Stmt)
+		w.forget()
+	}
+	if w.heads == nil {
+		w.heads, _ = simplelru.NewLRU[es.Stream, es.Version](knownHeads, nil) // fails for a size below 1 only
+	}
+	var version [1]int64
+	if _, err := w.query(selectDataVersion, version[:]); err != nil {
+		return err
+	}
+	if w.known && version[0] == w.dataVersion {
+		return nil
+	}
+	var last [2]int64 // zeros if there is none
+	if _, err := w.query(selectLast, last[:]); err != nil {
+		return err
+	}
+	w.heads.Purge()
+	w.dataVersion, w.head, w.time, w.known = version[0], es.Position(last[0]), last[1], true
+	return nil
+}
+
+func (w *writer) forget() { w.known = false }
+
+func (w *writer) selectHead(stream es.Stream) (es.Version, error) {
+	var version [1]int64
+	_, err := w.query(selectStreamHead, version[:], stream.Kind, stream.ID)
+	if err == nil {
+		w.heads.Add(stream, es.Version(version[0]))
+	}
+	return es.Version(version[0]), err
+}
+
+func (w *writer) selectCommand(c command) (s span, found bool, err error) {
+	var versions [2]int64
+	found, err = w.query(selectCommand, versions[:], c.stream.Kind, c.stream.ID, c.id)
+	return span{es.Version(versions[0]), es.Version(versions[1])}, found, err
+}
+
+// insert writes the rows of a batch.
+func (b *batch) insert() error {
+	if len(b.rows) == 0 {
+		return nil
+	}
+	b.head, b.time = b.writer.head, max(b.writer.time, time.Now().UnixMicro())
+	for rows := b.rows; len(rows) > 0; {
+		n := chunk(rows)
+		if err := b.insertRows(rows[:n]); err != nil {
+			return err
+		}
+		rows = rows[n:]
+	}
+	for c, s := range b.commands {
+		if err := b.run(insertCommand, c.stream.Kind, c.stream.ID, c.id, int64(s.first), int64(s.last)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// chunk says how many of the rows go into the next statement. A large one goes alone: go-sqlite3 copies all parameters at once.
+func chunk(rows []row) int {
+	for _, size := range insertSizes {
+		bytes := 0
+		for i := 0; i < min(size, len(rows)); i++ {
+			bytes += len(rows[i].event.Data)
+		}
+		if size <= len(rows) && bytes <= 1<<20 {
+			return size
+		}
+	}
+	return 1
+}
+
+func (b *batch) insertRows(rows []row) error {
+	args := b.args[:0]
+	add := func(v driver.Value) { args = append(args, driver.NamedValue{Ordinal: len(args) + 1, Value: v}) }
+	var now driver.Value = b.time
+	for i := range rows {
+		r := &rows[i]
+		b.head++
+		add(int64(b.head))
+		add(r.stream.Kind)
+		add(r.stream.ID)
+		add(int64(r.version))
+		add(now)
+		add(r.event.Type)
+		if r.event.Data == nil {
+			add([]byte{})
+		} else {
+			add(r.event.Data)
+		}
+		add(r.meta)
+	}
+	b.args = args
+	err := b.exec(insertStatement[len(rows)], args)
+	clear(args) // keeps no memory of the callers'
+	return err
+}
+
+var insertStatement = func() map[int]string {
+	statements := make(map[int]string)
+	for _, n := range insertSizes {
+		query := insertEvents
+		for i := range n {
+			if i > 0 {
+				query += ", "
+			}
+			query += eventValues
+		}
+		statements[n] = query
+	}
+	return statements
+}()
+
+// query runs a statement that returns at most one row of integers, and tells whether it did.
+func (w *writer) query(query string, row []int64, args ...driver.Value) (found bool, err error) {
+	return w.step(query, row, named(args))
+}
+
+func (w *writer) run(query string, args ...driver.Value) error { return w.exec(query, named(args)) }
+
+// exec runs a statement that returns no row. go-sqlite3 binds and steps a query in one call of C, and an Exec in one for each parameter.
+func (w *writer) exec(query string, args []driver.NamedValue) error {
+	_, err := w.step(query, nil, args)
+	return err
+}
+
+func (w *writer) step(query string, row []int64, args []driver.NamedValue) (found bool, err error) {
+	stmt := w.statements[query]
+	if stmt == nil {
+		if stmt, err = w.conn.Prepare(query); err != nil {
+			return false, err
+		}
+		w.statements[query] = stmt
+	}
+	rows, err := stmt.(driver.StmtQueryContext).QueryContext(background, args)
+	if err != nil {
+		return false, err
+	}
+	values := make([]driver.Value, len(row))
+	err = rows.Next(values)
+	if found = err == nil; found {
+		for i := range row {
+			row[i], _ = values[i].(int64)
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return found, errors.Join(err, rows.Close())
+}
+
+func named(values []driver.Value) []driver.NamedValue {
+	args := make([]driver.NamedValue, len(values))
+	for i, v := range values {
+		args[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
+	}
+	return args
+}
