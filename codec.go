@@ -43,8 +43,8 @@ type JSONCodec[E any] struct {
 //
 // Reading is tolerant: a field that the type does not have is passed over, one that the data does not have stays zero.
 //
-// JSON panics on what would lose events: two names for one type, a pointer, a type that encoding/json cannot take
-// or of which it would drop fields because they are unexported.
+// JSON panics on what would lose events: two names for one type, a pointer, a type that encoding/json cannot take, or of which it would
+// drop a part without a word, such as an unexported field or a big.Int that is not behind a pointer.
 func JSON[E any](events map[string]E) *JSONCodec[E] {
 	c := &JSONCodec[E]{
 		names:   make(map[reflect.Type]string),
@@ -72,8 +72,8 @@ func (c *JSONCodec[E]) add(name string, t reflect.Type) {
 	if other, twice := c.names[t]; twice {
 		panic(fmt.Sprintf("es: JSON: %v has two names, %q and %q: keep the one to write, and Rename the other", t, other, name))
 	}
-	if path := unstorable(t, nil); path != "" {
-		panic(fmt.Sprintf("es: JSON: %q: encoding/json cannot keep %s: export it, tag it `json:\"-\"`, or give %v MarshalJSON and UnmarshalJSON", name, path, t))
+	if part := unstorable(t, false, nil); part != "" {
+		panic(fmt.Sprintf("es: JSON: %q: encoding/json cannot keep %s, or give %v MarshalJSON and UnmarshalJSON of its own", name, part, t))
 	}
 	c.claim(name)
 	c.names[t] = name
@@ -176,36 +176,70 @@ func (c *JSONCodec[E]) Decode(r Record) (E, error) {
 }
 
 var (
-	jsonMarshaler = reflect.TypeFor[json.Marshaler]()
-	textMarshaler = reflect.TypeFor[encoding.TextMarshaler]()
+	marshalers   = []reflect.Type{reflect.TypeFor[json.Marshaler](), reflect.TypeFor[encoding.TextMarshaler]()}
+	unmarshalers = []reflect.Type{reflect.TypeFor[json.Unmarshaler](), reflect.TypeFor[encoding.TextUnmarshaler]()}
 )
 
-// unstorable names a part of a type that encoding/json would drop or refuse, or returns "".
-func unstorable(t reflect.Type, within []reflect.Type) string {
-	if p := reflect.PointerTo(t); p.Implements(jsonMarshaler) || p.Implements(textMarshaler) || slices.Contains(within, t) {
+func implements(t reflect.Type, interfaces []reflect.Type) bool {
+	return slices.ContainsFunc(interfaces, t.Implements)
+}
+
+// unstorable names a part of a type that encoding/json would drop or refuse or could not bring back, and what to do; or it returns "".
+// A value is addressable for encoding/json behind a pointer and in a slice; only there it finds methods with pointer receivers.
+func unstorable(t reflect.Type, addressable bool, within []reflect.Type) string {
+	if slices.Contains(within, t) {
 		return ""
 	}
 	within = append(within, t)
+	if p := reflect.PointerTo(t); t.Kind() != reflect.Pointer && t.Kind() != reflect.Interface && implements(p, marshalers) {
+		switch {
+		case !addressable && !implements(t, marshalers):
+			return fmt.Sprintf("%v, whose marshaling method has a pointer receiver and is not found on a value: keep a pointer to it", t)
+		case !implements(p, unmarshalers):
+			return fmt.Sprintf("%v, which has a method to marshal and none to unmarshal it: write it", t)
+		}
+		return spokenFor(t)
+	}
 	switch t.Kind() {
-	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
-		return unstorable(t.Elem(), within)
+	case reflect.Pointer, reflect.Slice:
+		return unstorable(t.Elem(), true, within)
+	case reflect.Array:
+		return unstorable(t.Elem(), addressable, within)
+	case reflect.Map:
+		if k := t.Key(); !implements(k, marshalers[1:]) && (k.Kind() < reflect.Int || k.Kind() > reflect.Uintptr) && k.Kind() != reflect.String {
+			return fmt.Sprintf("%v as the key of a map: make it a string or a number", k)
+		}
+		return unstorable(t.Elem(), false, within)
 	case reflect.Interface:
 		if t.NumMethod() > 0 {
-			return "the interface " + t.String()
+			return fmt.Sprintf("the interface %v: use a type that is not one", t)
 		}
 	case reflect.Chan, reflect.Func, reflect.Complex64, reflect.Complex128, reflect.UnsafePointer:
-		return "a " + t.String()
+		return fmt.Sprintf("a %v: leave it out", t)
 	case reflect.Struct:
 		for f := range t.Fields() {
 			if f.Tag.Get("json") == "-" || f.Name == "_" {
 				continue
 			}
-			if !f.IsExported() && !f.Anonymous {
-				return fmt.Sprintf("%v.%s", t, f.Name)
+			if !f.IsExported() && (!f.Anonymous || f.Type.Kind() != reflect.Struct) {
+				return fmt.Sprintf("%v.%s, which is unexported: export it, tag it `json:\"-\"`", t, f.Name)
 			}
-			if part := unstorable(f.Type, within); part != "" {
+			if part := unstorable(f.Type, addressable, within); part != "" {
 				return part
 			}
+		}
+	}
+	return ""
+}
+
+// spokenFor names the embedded field of a struct, such as a time.Time, whose marshaling method is promoted and so would write itself alone.
+func spokenFor(t reflect.Type) string {
+	if t.Kind() != reflect.Struct || t.NumField() == 1 {
+		return ""
+	}
+	for f := range t.Fields() {
+		if f.Anonymous && (implements(f.Type, marshalers) || implements(reflect.PointerTo(f.Type), marshalers)) {
+			return fmt.Sprintf("the other fields beside %v.%s, whose marshaling method speaks for all of them: give the field a name", t, f.Name)
 		}
 	}
 	return ""

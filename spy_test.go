@@ -1,0 +1,169 @@
+package es_test
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/examples/bank/account"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A spy is a log that notes what it is asked, and lets a test stand between a Repo and its store.
+type spy struct {
+	es.Log
+
+	// append, if set, takes the place of Append; write is what it would have done.
+	append func(ctx context.Context, appends []es.Append, write func() (es.Position, error)) (es.Position, error)
+
+	// read, if set, is asked before each Read; its error is what the Read comes to.
+	read func(ctx context.Context) error
+
+	mu    sync.Mutex
+	notes notes
+}
+
+// Notes are what a spy has seen.
+type notes struct {
+	Reads   []es.Version // the after of each
+	Records int          // that were read
+	Appends []int        // how many appends each call had
+	Changed int
+}
+
+func newSpy() *spy { return &spy{Log: new(es.Mem)} }
+
+func (s *spy) note(f func(n *notes)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(&s.notes)
+}
+
+// take returns the notes and begins anew.
+func (s *spy) take() (n notes) {
+	s.note(func(all *notes) { n, *all = *all, notes{} })
+	return n
+}
+
+func (s *spy) Append(ctx context.Context, appends ...es.Append) (es.Position, error) {
+	s.note(func(n *notes) { n.Appends = append(n.Appends, len(appends)) })
+	write := func() (es.Position, error) { return s.Log.Append(ctx, appends...) }
+	if s.append == nil {
+		return write()
+	}
+	return s.append(ctx, appends, write)
+}
+
+func (s *spy) Read(ctx context.Context, stream es.Stream, after es.Version) iter.Seq2[es.Record, error] {
+	return func(yield func(es.Record, error) bool) {
+		s.note(func(n *notes) { n.Reads = append(n.Reads, after) })
+		if s.read != nil {
+			if err := s.read(ctx); err != nil {
+				yield(es.Record{}, err)
+				return
+			}
+		}
+		for r, err := range s.Log.Read(ctx, stream, after) {
+			s.note(func(n *notes) { n.Records++ })
+			if !yield(r, err) {
+				return
+			}
+		}
+	}
+}
+
+func (s *spy) Changed(ctx context.Context, after es.Position) (es.Position, error) {
+	s.note(func(n *notes) { n.Changed++ })
+	return s.Log.Changed(ctx, after)
+}
+
+// The bank is the example's: enough rules to refuse, to do nothing and to write.
+type bank = es.Repo[account.Account, account.Command, account.Event]
+
+type bankResult = es.Result[account.Account, account.Event]
+
+func newBank(store es.Store) *bank {
+	return es.NewRepo(store, "account", account.Rules{}, account.Codec)
+}
+
+// execute runs a command that must succeed.
+func execute(t testing.TB, b *bank, id string, c account.Command, options ...es.ExecuteOption) bankResult {
+	t.Helper()
+	result, err := b.Execute(t.Context(), id, c, options...)
+	if err != nil {
+		t.Fatalf("%T on %s: %v", c, id, err)
+	}
+	return result
+}
+
+// opened opens an account and pays in so much; it has version 2.
+func opened(t testing.TB, b *bank, id string, cents int64) {
+	t.Helper()
+	execute(t, b, id, account.Open{Owner: "Ada"})
+	execute(t, b, id, account.Deposit{Amount: cents})
+}
+
+// stored returns the records of a stream.
+func stored(t testing.TB, store es.Store, stream es.Stream) []es.Record {
+	t.Helper()
+	var records []es.Record
+	for r, err := range store.Read(t.Context(), stream, 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		records = append(records, r)
+	}
+	return records
+}
+
+// balance loads an account as the store has it, by a repo that knows nothing yet.
+func balance(t testing.TB, store es.Store, id string) (int64, es.Version) {
+	t.Helper()
+	a, version, err := newBank(store).Load(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.Balance, version
+}
+
+// The tally is the smallest aggregate: a sum of what was added, whose commands are functions, so that a test can do anything within Decide.
+type tally struct {
+	evolve func(added) // called before each Evolve, if set
+}
+
+type (
+	do    func(total) ([]added, error)
+	added struct{ N int }
+	total struct{ N int }
+)
+
+func (tally) Decide(s total, c do) ([]added, error) { return c(s) }
+
+func (r tally) Evolve(s total, e added) total {
+	if r.evolve != nil {
+		r.evolve(e)
+	}
+	return total{s.N + e.N}
+}
+
+var tallyCodec = es.JSON(map[string]added{"added": {}})
+
+func newTally(store es.Store) *es.Repo[total, do, added] {
+	return es.NewRepo(store, "tally", tally{}, tallyCodec)
+}
+
+// add is the command that adds the numbers, an event each.
+func add(numbers ...int) do {
+	return func(total) ([]added, error) {
+		var events []added
+		for n := range slices.Values(numbers) {
+			events = append(events, added{n})
+		}
+		return events, nil
+	}
+}
