@@ -7,6 +7,9 @@ import "github.com/thalo-go/es"
 // Rules decide on commands and evolve the state by events.
 type Rules struct{}
 
+// MaxAmount is the most that one command moves, in cents.
+const MaxAmount = 1_000_000_000_00
+
 // Decide implements es.Aggregate.
 func (Rules) Decide(a Account, c Command) ([]Event, error) { return c.decide(a) }
 
@@ -59,18 +62,13 @@ func (c Open) decide(a Account) ([]Event, error) {
 	return []Event{Opened{c.Owner}}, nil
 }
 
-func (c Deposit) decide(a Account) ([]Event, error) {
-	return []Event{Deposited{c.Amount}}, a.usable(c.Amount)
-}
+func (c Deposit) decide(a Account) ([]Event, error) { return a.move(c.Amount, Deposited{c.Amount}) }
 
 func (c Withdraw) decide(a Account) ([]Event, error) {
-	if err := a.usable(c.Amount); err != nil {
-		return nil, err
-	}
-	if c.Amount > a.Balance {
+	if a.Open && c.Amount > a.Balance {
 		return nil, es.Invariant("INSUFFICIENT_FUNDS", "%d cents are there, %d are asked for", a.Balance, c.Amount)
 	}
-	return []Event{Withdrawn{c.Amount}}, nil
+	return a.move(c.Amount, Withdrawn{c.Amount})
 }
 
 func (Close) decide(a Account) ([]Event, error) {
@@ -85,14 +83,14 @@ func (Close) decide(a Account) ([]Event, error) {
 	return []Event{Closed{}}, nil
 }
 
-func (a Account) usable(amount int64) error {
+func (a Account) move(amount int64, e Event) ([]Event, error) {
 	switch {
 	case !a.Open:
-		return es.Invariant("ACCOUNT_NOT_OPEN", "the account is not open")
-	case amount <= 0:
-		return es.Invariant("AMOUNT_NOT_POSITIVE", "%d cents cannot be moved", amount)
+		return nil, es.Invariant("ACCOUNT_NOT_OPEN", "the account is not open")
+	case amount <= 0 || amount > MaxAmount:
+		return nil, es.Invariant("AMOUNT_OUT_OF_RANGE", "%d cents: from 1 to %d can be moved", amount, int64(MaxAmount))
 	}
-	return nil
+	return []Event{e}, nil
 }
 
 func (e Opened) apply(a Account) Account    { a.Owner, a.Open = e.Owner, true; return a }
