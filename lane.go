@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"slices"
 )
 
 // A lane is the commands that wait on one aggregate. While it has any, a goroutine of its own works on them, round by round,
@@ -27,6 +28,7 @@ type call[S, C, E any] struct {
 	command C
 	settings
 
+	busy  bool            // the lane runs rules for this call alone
 	phase phase           // guarded by Repo.mu
 	round *round[S, C, E] // guarded by Repo.mu; nil while it waits for one
 
@@ -104,8 +106,8 @@ func (r *Repo[S, C, E]) run(stream Stream, l *lane[S, C, E]) {
 	finished := false
 	defer func() {
 		if !finished {
-			// The rules called runtime.Goexit, which has ended this goroutine: let it end the callers', and go on in another one.
-			r.abort(l.round.calls, func(c *call[S, C, E]) { c.exited = true })
+			// The rules called runtime.Goexit, which has ended this goroutine: go on in another one.
+			r.exit(l)
 			go r.run(stream, l)
 			return
 		}
@@ -117,6 +119,21 @@ func (r *Repo[S, C, E]) run(stream Stream, l *lane[S, C, E]) {
 		}
 	}
 	finished = true
+}
+
+// exit ends the caller for whom the rules called runtime.Goexit, and lets the others in the round wait for the next.
+// If the rules did so on history, all end.
+func (r *Repo[S, C, E]) exit(l *lane[S, C, E]) {
+	calls := l.round.calls
+	if i := slices.IndexFunc(calls, func(c *call[S, C, E]) bool { return c.busy }); i >= 0 {
+		others := slices.Concat(calls[:i], calls[i+1:])
+		calls = calls[i : i+1]
+		r.unclaim(others)
+		r.mu.Lock()
+		l.waiting = append(others, l.waiting...)
+		r.mu.Unlock()
+	}
+	r.abort(calls, func(c *call[S, C, E]) { c.exited = true })
 }
 
 // next begins the next round with all that waits. It removes a lane in which nothing does.
@@ -199,6 +216,13 @@ func (r *Repo[S, C, E]) abort(calls []*call[S, C, E], set func(*call[S, C, E])) 
 		}
 	}
 	r.answer(calls...)
+}
+
+// run runs the user's code for one call, to which a panic goes.
+func (c *call[S, C, E]) run(f func()) {
+	c.busy = true
+	c.panicked = protect(f)
+	c.busy = false // not reached if f calls runtime.Goexit
 }
 
 // protect runs the user's code and returns its panic.

@@ -55,14 +55,14 @@ func (r *Repo[S, C, E]) plan(stream Stream, base versioned[S], calls []*call[S, 
 
 // decide lets the rules decide on one command and fills in its result. It is ok if there is something to append.
 func (r *Repo[S, C, E]) decide(stream Stream, at versioned[S], c *call[S, C, E]) (a Append, next versioned[S], ok bool) {
-	c.err, c.panicked = nil, nil
+	c.err = nil
 	c.result = Result[S, E]{State: at.state, Version: at.version}
 	if c.hasExpected && c.expected != at.version {
 		c.err = fmt.Errorf("es: execute on %s: %w", stream, &ConflictError{stream, c.expected})
 		return a, at, false
 	}
 	next = at
-	c.panicked = protect(func() {
+	c.run(func() {
 		var events []E
 		if events, c.err = r.rules.Decide(at.state, c.command); c.err != nil || len(events) == 0 {
 			return
@@ -117,6 +117,7 @@ func (r *Repo[S, C, E]) append(ctx context.Context, p *plan[S, C, E]) error {
 
 // confirm answers the calls of a plan that is in the store.
 func (r *Repo[S, C, E]) confirm(ctx context.Context, stream Stream, p *plan[S, C, E]) {
+	r.answer(p.sent...) // whatever becomes of the others, these are done
 	for _, c := range p.answered {
 		if !c.hasCommandID || c.panicked != nil {
 			continue
@@ -130,7 +131,7 @@ func (r *Repo[S, C, E]) confirm(ctx context.Context, stream Stream, p *plan[S, C
 			c.err = fmt.Errorf("es: execute on %s: %w", stream, err)
 		}
 	}
-	r.answer(p.calls...)
+	r.answer(p.answered...)
 }
 
 // repeat answers the call whose command is in the store already, and returns all the others.
@@ -149,8 +150,11 @@ func (r *Repo[S, C, E]) repeat(ctx context.Context, stream Stream, p *plan[S, C,
 
 // recall sets the answer of a call to what its command led to the first time.
 func (r *Repo[S, C, E]) recall(ctx context.Context, stream Stream, c *call[S, C, E], d *DuplicateError) {
-	c.err = nil
-	c.result = Result[S, E]{}
+	c.run(func() { c.result, c.err = r.first(ctx, stream, d) })
+}
+
+// first returns what a command led to the first time.
+func (r *Repo[S, C, E]) first(ctx context.Context, stream Stream, d *DuplicateError) (Result[S, E], error) {
 	var events []E
 	at, err := r.load(ctx, stream, d.First-1)
 	if err == nil {
@@ -160,8 +164,7 @@ func (r *Repo[S, C, E]) recall(ctx context.Context, stream Stream, c *call[S, C,
 		err = fmt.Errorf("es: execute on %s: %w, but the store has only %d versions: its history is damaged; verify it", stream, d, at.version)
 	}
 	if err != nil {
-		c.err = err
-		return
+		return Result[S, E]{}, err
 	}
-	c.result = Result[S, E]{State: at.state, Version: at.version, Position: at.position, Events: events}
+	return Result[S, E]{State: at.state, Version: at.version, Position: at.position, Events: events}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/account"
@@ -166,4 +167,62 @@ func add(numbers ...int) do {
 		}
 		return events, nil
 	}
+}
+
+type tallies = es.Repo[total, do, added]
+
+// A caller is an Execute on tally/1 in a goroutine of its own. What it came to may be read once done is closed.
+type caller struct {
+	done     chan struct{}
+	result   es.Result[total, added]
+	err      error
+	panicked any
+	exited   bool // the goroutine was ended by runtime.Goexit
+}
+
+func call(ctx context.Context, repo *tallies, c do, options ...es.ExecuteOption) *caller {
+	k := &caller{done: make(chan struct{}), exited: true}
+	go func() {
+		defer close(k.done)
+		defer func() {
+			if k.panicked = recover(); k.panicked != nil {
+				k.exited = false
+			}
+		}()
+		k.result, k.err = repo.Execute(ctx, "1", c, options...)
+		k.exited = false
+	}()
+	return k
+}
+
+func (k *caller) answered() bool {
+	select {
+	case <-k.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// crowd starts callers, in order, while the lane of tally/1 is busy adding 1, so that they come into one round together, and waits
+// until all is still. The notes are what the lane then asked of the store. It is for a synctest bubble.
+func crowd(store *spy, repo *tallies, starts ...func() *caller) ([]*caller, notes) {
+	hold := make(chan struct{})
+	next := store.append
+	store.append = func(_ context.Context, _ []es.Append, write func() (es.Position, error)) (es.Position, error) {
+		<-hold
+		return write()
+	}
+	call(context.Background(), repo, add(1))
+	synctest.Wait()
+	callers := make([]*caller, len(starts))
+	for i, start := range starts {
+		callers[i] = start()
+		synctest.Wait()
+	}
+	store.append = next
+	store.take()
+	close(hold)
+	synctest.Wait()
+	return callers, store.take()
 }

@@ -1,0 +1,261 @@
+package es_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/examples/bank/account"
+)
+
+var errRefused = errors.New("refused")
+
+func refuse(total) ([]added, error)  { return nil, errRefused }
+func nothing(total) ([]added, error) { return nil, nil }
+
+var tally1 = es.Stream{Kind: "tally", ID: "1"}
+
+func TestACrowdOnOneAggregateSharesAnAppend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSpy()
+		repo := newTally(store)
+		execute(t, newBank(store), "42", account.Open{Owner: "Ada"}) // so that positions are not versions
+
+		starts := make([]func() *caller, 64)
+		for i := range starts {
+			c := add(10 * i)
+			switch i % 8 {
+			case 1:
+				c = add(i, i)
+			case 2:
+				c = refuse
+			case 3:
+				c = nothing
+			}
+			starts[i] = func() *caller { return call(t.Context(), repo, c) }
+		}
+		callers, seen := crowd(store, repo, starts...)
+		if diff := cmp.Diff(notes{Appends: []int{48}}, seen); diff != "" {
+			t.Errorf("the store was not asked for one append of 48 commands (-want +got):\n%s", diff)
+		}
+
+		records := stored(t, store, tally1)
+		if len(records) != 1+40+2*8 {
+			t.Fatalf("%d records are stored, not %d", len(records), 1+40+2*8)
+		}
+		sums := []int{0} // by version
+		for _, r := range records {
+			e, err := tallyCodec.Decode(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sums = append(sums, sums[len(sums)-1]+e.N)
+		}
+		ends := make(map[es.Version]int) // whose events a version ends
+		for i, k := range callers {
+			want := []added{{10 * i}}
+			switch i % 8 {
+			case 1:
+				want = []added{{i}, {i}}
+			case 2:
+				if k.err != errRefused {
+					t.Errorf("caller %d: %v; want its refusal as it is", i, k.err)
+				}
+				continue
+			case 3:
+				want = nil
+			}
+			got := k.result
+			if k.err != nil || !slices.Equal(got.Events, want) {
+				t.Errorf("caller %d got %v, %v; want %v", i, got.Events, k.err, want)
+				continue
+			}
+			if other, twice := ends[got.Version]; twice && want != nil {
+				t.Errorf("callers %d and %d both have version %d", other, i, got.Version)
+			}
+			if want != nil {
+				ends[got.Version] = i
+			}
+			if got.State.N != sums[got.Version] || got.Position != records[got.Version-1].Position {
+				t.Errorf("caller %d: state %d at version %d, position %d; the store says %d at position %d",
+					i, got.State.N, got.Version, got.Position, sums[got.Version], records[got.Version-1].Position)
+			}
+		}
+	})
+}
+
+func TestManyRoundsNeedFewAppends(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const callers, rounds = 64, 20
+		store := newSpy()
+		repo := newTally(store)
+		store.append = func(_ context.Context, _ []es.Append, write func() (es.Position, error)) (es.Position, error) {
+			time.Sleep(time.Millisecond) // what a commit costs
+			return write()
+		}
+		var wait sync.WaitGroup
+		for range callers {
+			wait.Go(func() {
+				for range rounds {
+					if _, err := repo.Execute(t.Context(), "1", add(1)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wait.Wait()
+		if n := len(store.take().Appends); n > 2*rounds {
+			t.Errorf("%d commands took %d appends; one for each round of %d callers is enough", callers*rounds, n, callers)
+		}
+		if state, version, err := repo.Load(t.Context(), "1"); err != nil || state.N != callers*rounds || version != callers*rounds {
+			t.Errorf("the sum is %d at version %d, %v; want %d", state.N, version, err, callers*rounds)
+		}
+	})
+}
+
+func TestAggregatesDoNotWaitForEachOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSpy()
+		repo := newTally(store)
+		hold := make(chan struct{})
+		store.append = func(_ context.Context, appends []es.Append, write func() (es.Position, error)) (es.Position, error) {
+			if appends[0].Stream == tally1 {
+				<-hold
+			}
+			return write()
+		}
+		k := call(t.Context(), repo, add(1))
+		synctest.Wait()
+		if _, err := repo.Execute(t.Context(), "2", add(2)); err != nil {
+			t.Error(err)
+		}
+		if k.answered() {
+			t.Error("the append was not held back")
+		}
+		close(hold)
+		<-k.done
+	})
+}
+
+func TestAConflictDecidesTheWholeRoundAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSpy()
+		repo, elsewhere := newTally(store), newTally(store.Log)
+		conflicts := 0
+		store.append = func(_ context.Context, _ []es.Append, write func() (es.Position, error)) (es.Position, error) {
+			if conflicts++; conflicts == 1 {
+				if _, err := elsewhere.Execute(t.Context(), "1", add(100)); err != nil {
+					t.Error(err)
+				}
+			}
+			return write()
+		}
+		const limit = 3
+		upTo := func(s total) ([]added, error) { // refuses once 100 is there
+			if s.N > limit {
+				return nil, errRefused
+			}
+			return []added{{1}}, nil
+		}
+		callers, seen := crowd(store, repo,
+			func() *caller { return call(t.Context(), repo, upTo) },
+			func() *caller { return call(t.Context(), repo, add(5)) },
+			func() *caller { return call(t.Context(), repo, nothing) },
+		)
+		a, b, c := callers[0], callers[1], callers[2]
+		if a.err != errRefused {
+			t.Errorf("the first was decided on a state that was none any more: %v, %v", a.result, a.err)
+		}
+		if want := (es.Result[total, added]{State: total{106}, Version: 3, Position: 3, Events: []added{{5}}}); !cmp.Equal(b.result, want) || b.err != nil {
+			t.Errorf("the second got %v, %v; want %v", b.result, b.err, want)
+		}
+		if c.err != nil || c.result.Version != 3 || c.result.State.N != 106 || c.result.Position != 3 {
+			t.Errorf("the third got %v, %v; want no events at version 3", c.result, c.err)
+		}
+		if diff := cmp.Diff(notes{Reads: []es.Version{1}, Records: 1, Appends: []int{2, 1}}, seen); diff != "" {
+			t.Errorf("one tail should have been read (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestAStoreThatFailsHurtsOnlyWhoHadSomethingToWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSpy()
+		repo := newTally(store)
+		broken := errors.New("disk full")
+		store.append = func(context.Context, []es.Append, func() (es.Position, error)) (es.Position, error) { return 0, broken }
+		unlessMore := func(s total) ([]added, error) { // does nothing if the one before took place
+			if s.N > 1 {
+				return nil, nil
+			}
+			return []added{{7}}, nil
+		}
+		callers, _ := crowd(store, repo,
+			func() *caller { return call(t.Context(), repo, add(1)) },
+			func() *caller { return call(t.Context(), repo, refuse) },
+			func() *caller { return call(t.Context(), repo, nothing) },
+			func() *caller { return call(t.Context(), repo, unlessMore) },
+		)
+		writer, refused, idle, hopeful := callers[0], callers[1], callers[2], callers[3]
+		if !errors.Is(writer.err, broken) || writer.err == broken {
+			t.Errorf("the writer got %v; want the store's error, with the stream's name", writer.err)
+		}
+		if refused.err != errRefused {
+			t.Errorf("the refused one got %v", refused.err)
+		}
+		if idle.err != nil || idle.result.Version != 1 {
+			t.Errorf("the one with nothing to do got %v, %v; want version 1", idle.result, idle.err)
+		}
+		if !errors.Is(hopeful.err, broken) {
+			t.Errorf("%v, %v: an answer that rests on an append that failed", hopeful.result, hopeful.err)
+		}
+		store.append = nil
+		result, err := repo.Execute(t.Context(), "1", add(2))
+		if want := (total{3}); err != nil || result.State != want {
+			t.Errorf("after the failure: %v, %v; want %v", result, err, want)
+		}
+	})
+}
+
+func TestRoundsKeepToTheLimitsOfAnAppend(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		codec   es.Codec[added]
+		command do
+		callers int
+		want    []int
+	}{
+		{"events", tallyCodec, add(make([]int, es.MaxEvents*2/5)...), 5, []int{2, 2, 1}},
+		{"events, to the last one", tallyCodec, add(make([]int, es.MaxEvents/2)...), 4, []int{2, 2}},
+		{"bytes", padded{make([]byte, es.MaxData)}, add(1), 6, []int{4, 2}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newSpy()
+				repo := es.NewRepo(store, "tally", tally{}, test.codec)
+				start := func() *caller { return call(t.Context(), repo, test.command) }
+				callers, seen := crowd(store, repo, slices.Repeat([]func() *caller{start}, test.callers)...)
+				for _, k := range callers {
+					if k.err != nil {
+						t.Error(k.err)
+					}
+				}
+				if diff := cmp.Diff(test.want, seen.Appends); diff != "" {
+					t.Errorf("the commands were not split over appends as the limits ask (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+// A padded codec makes events of a size.
+type padded struct{ data []byte }
+
+func (p padded) Encode(added) (es.Record, error) { return es.Record{Type: "added", Data: p.data}, nil }
+func (p padded) Decode(es.Record) (added, error) { return added{1}, nil }
