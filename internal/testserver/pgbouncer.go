@@ -1,0 +1,175 @@
+package testserver
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// PgBouncerOptions describe a pgbouncer.
+type PgBouncerOptions struct {
+	PoolSize int               // connections to the server per user and database, 20 if zero
+	Users    map[string]string // who may log in, with passwords; the server's superuser always may
+	Settings map[string]string // over the defaults of its [pgbouncer] section: "server_reset_query_always": "1"
+}
+
+// A PgBouncer is a pooler of connections, in transaction mode.
+type PgBouncer struct {
+	folder   string
+	port     int
+	programs installation
+	process  *process
+}
+
+// StartPgBouncer starts a pgbouncer in transaction mode in front of a server. It is gone when the test ends.
+func StartPgBouncer(t testing.TB, server *Server, options PgBouncerOptions) *PgBouncer {
+	t.Helper()
+	programs, err := pgbouncer(struct{}{})
+	if err != nil {
+		fault(t, err)
+	}
+	folder, err := scratch()
+	if err != nil {
+		t.Fatalf("testserver: %v", err)
+	}
+	p := &PgBouncer{folder: folder, programs: programs}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log of pgbouncer:\n%s", tail(p.Log(), 50))
+		}
+		if p.process != nil && p.process.running(0) {
+			// A transaction left open must not hold up the end of the test.
+			if err := p.process.end(killed); err != nil {
+				t.Errorf("testserver: stop pgbouncer: %v", err)
+			}
+		}
+		if err := os.RemoveAll(folder); err != nil {
+			t.Errorf("testserver: %v", err)
+		}
+	})
+	p.port, err = freePort()
+	if err == nil {
+		err = p.configure(server, options)
+	}
+	if err == nil {
+		err = p.start()
+	}
+	if err != nil {
+		t.Fatalf("testserver: start pgbouncer: %v", err)
+	}
+	return p
+}
+
+// URL returns the URL of a database of the server, by way of the pooler.
+func (p *PgBouncer) URL(database string) string { return databaseURL(p.port, database) }
+
+// Through returns the URL of a server with the pooler in its place.
+func (p *PgBouncer) Through(rawURL string) string { return redirect(rawURL, p.port) }
+
+// Log is what pgbouncer has written to its log.
+func (p *PgBouncer) Log() string {
+	text, err := os.ReadFile(filepath.Join(p.folder, "log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// Restart ends pgbouncer, which drops all connections, and starts it again.
+func (p *PgBouncer) Restart(t testing.TB) {
+	t.Helper()
+	if err := errors.Join(p.process.end(terminate), p.start()); err != nil {
+		t.Fatalf("testserver: restart pgbouncer: %v", err)
+	}
+}
+
+func (p *PgBouncer) configure(server *Server, options PgBouncerOptions) error {
+	config, err := pgx.ParseConfig(server.URL("postgres"))
+	if err != nil {
+		return err
+	}
+	users := map[string]string{config.User: config.Password}
+	maps.Copy(users, options.Users)
+	var list strings.Builder
+	for _, user := range slices.Sorted(maps.Keys(users)) {
+		quoted := strings.NewReplacer(`"`, `""`)
+		fmt.Fprintf(&list, "\"%s\" \"%s\"\n", quoted.Replace(user), quoted.Replace(users[user]))
+	}
+	settings := map[string]string{
+		"listen_addr":        "127.0.0.1",
+		"listen_port":        strconv.Itoa(p.port),
+		"unix_socket_dir":    "",
+		"auth_type":          "trust",
+		"auth_file":          filepath.Join(p.folder, "users"),
+		"admin_users":        config.User,
+		"pool_mode":          "transaction",
+		"max_client_conn":    "2000",
+		"default_pool_size":  "20",
+		"log_connections":    "0",
+		"log_disconnections": "0",
+		"server_login_retry": "0.1", // by default a client waits 15 s after the server was away
+	}
+	if options.PoolSize != 0 {
+		settings["default_pool_size"] = strconv.Itoa(options.PoolSize)
+	}
+	maps.Copy(settings, options.Settings)
+	var ini strings.Builder
+	fmt.Fprintf(&ini, "[databases]\n* = host=%s port=%d\n[pgbouncer]\n", config.Host, config.Port)
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		fmt.Fprintf(&ini, "%s = %s\n", name, settings[name])
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(p.folder, "users"), []byte(list.String()), 0o600),
+		os.WriteFile(filepath.Join(p.folder, "pgbouncer.ini"), []byte(ini.String()), 0o600),
+		give(p.folder))
+}
+
+func (p *PgBouncer) start() error {
+	started, err := launch(command{
+		path: filepath.Join(p.programs.bin, "pgbouncer"), args: []string{filepath.Join(p.folder, "pgbouncer.ini")}, env: environment(p.programs.libraries),
+		folder: p.folder, log: filepath.Join(p.folder, "log"), end: terminate,
+	})
+	if err != nil {
+		return err
+	}
+	p.process = started
+	ctx, cancel := background()
+	defer cancel()
+	for {
+		// Its own console answers even while the server is away.
+		c, err := pgx.Connect(ctx, p.URL("pgbouncer"))
+		if err == nil {
+			return c.Close(ctx)
+		}
+		if started.hasEnded(5*time.Millisecond) || ctx.Err() != nil {
+			return fmt.Errorf("%w\n%s", err, tail(p.Log(), 20))
+		}
+	}
+}
+
+// pgbouncer returns where it is, fetched if need be.
+var pgbouncer = once(func(struct{}) (installation, error) {
+	for _, bin := range []string{"/usr/sbin", "/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"} {
+		if _, err := os.Stat(filepath.Join(bin, "pgbouncer")); err == nil {
+			return installation{bin: bin}, nil
+		}
+	}
+	folder, err := fetchDebian("pgbouncer")
+	if err != nil {
+		return installation{}, &unavailableError{fmt.Errorf("pgbouncer: %w", err)}
+	}
+	found := installation{bin: filepath.Join(folder, "usr/sbin"), libraries: libraries(folder)}
+	if _, err := run(found.command("pgbouncer", "--version")); err != nil {
+		return found, &unavailableError{err}
+	}
+	return found, nil
+})
