@@ -1,0 +1,363 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/commit"
+)
+
+// Append implements [es.Store]. It waits for the transaction that it shares with whoever else appends at the time.
+//
+// If the connection breaks before the answer, the store finds out whether the records were written, and writes them if they were not,
+// until the context ends. If the server cannot be reached at all for [Config.Patience], nothing was written and the error says so.
+func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, error) {
+	if err := es.CheckAppends(appends...); err != nil {
+		return 0, err
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	position, err := s.queue.Append(ctx, appends)
+	if err != nil {
+		var conflict *es.ConflictError
+		var duplicate *es.DuplicateError
+		if errors.As(err, &conflict) || errors.As(err, &duplicate) {
+			return 0, fmt.Errorf("postgres: %w", err)
+		}
+		return 0, within(ctx, "append", err)
+	}
+	return position, nil
+}
+
+// begin takes a connection for the next batch, and waits for the server as long as Config.Patience.
+func (s *Store) begin(ctx context.Context) (commit.Tx, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.config.Patience)
+	defer cancel()
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("nothing was written: %w", err)
+	}
+	return &tx{s, conn}, nil
+}
+
+// connect takes a connection, trying again until the context ends.
+func (s *Store) connect(ctx context.Context) (*pgxpool.Conn, error) {
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		conn, err := s.pool.Acquire(ctx)
+		if err == nil || !isConnecting(err) && ctx.Err() == nil {
+			return conn, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no connection to the server: %w", err)
+		case <-s.closing:
+			return nil, errClosed
+		}
+	}
+}
+
+// A tx is a transaction of the group commit.
+type tx struct {
+	store *Store
+	conn  *pgxpool.Conn // nil after it broke
+}
+
+// Write implements commit.Tx.
+func (t *tx) Write(ctx context.Context, requests []*commit.Request) {
+	defer t.release()
+	for rest := requests; len(rest) > 0; {
+		rest = t.write(ctx, rest)
+	}
+}
+
+func (t *tx) release() {
+	if t.conn != nil {
+		t.conn.Release()
+		t.conn = nil
+	}
+}
+
+// write brings one batch to its verdicts, and returns the requests that need another one.
+func (t *tx) write(ctx context.Context, requests []*commit.Request) []*commit.Request {
+	s := t.store
+	b := &s.batch
+	look := s.cautious > 0
+	if look {
+		s.cautious--
+	}
+	for {
+		rest := b.fill(requests, &s.heads, look)
+		if len(b.requests) == 0 {
+			return rest
+		}
+		known, token := s.heads.fingerprint()
+		answer, err := s.call(ctx, s.alone(), t.conn.Conn(), b.params(known, token))
+		switch {
+		case err == nil && answer.status == rewound:
+			if err := t.rewind(ctx); err != nil {
+				b.fail(err)
+				return rest
+			}
+		case err == nil && answer.status == mustLook:
+			look = true
+			s.cautious = cautiousBatches
+		case err == nil:
+			s.settle(b, answer)
+			return rest
+		case s.remedied(err):
+		case pgconn.SafeToRetry(err) && ctx.Err() == nil, isUnknown(err):
+			again, err := t.resolve(ctx, b, known, pgconn.SafeToRetry(err), err)
+			if err != nil {
+				b.fail(err)
+				return rest
+			}
+			if len(again) == 0 {
+				return rest
+			}
+			requests = slices.Concat(again, rest)
+			look = len(again) < len(b.requests)
+		default:
+			b.fail(err)
+			return rest
+		}
+	}
+}
+
+// cautiousBatches is how many batches look up heads first after one that met a conflict: where there is one, there are more.
+const cautiousBatches = 8
+
+// remedied tells whether the store has mended what a call failed of, so that it can be made again.
+func (s *Store) remedied(err error) bool {
+	if sqlState(err) == wrongIsolation && !s.wrapped.Swap(true) {
+		return true
+	}
+	return s.noPrepared(err)
+}
+
+// isUnknown tells whether a call may have been carried out although it failed: anything but the server's word that it was not.
+func isUnknown(err error) bool { return !isRefused(err) }
+
+func (b *batch) fail(err error) {
+	for _, r := range b.requests {
+		r.Err = err
+	}
+}
+
+// An answer is what the function append returns.
+type answer struct {
+	status                  int
+	before                  es.Position
+	verdicts, firsts, lasts []int64
+}
+
+const (
+	written  = 0
+	rewound  = 1
+	mustLook = 2
+)
+
+const (
+	good      = 0
+	conflict  = 1
+	duplicate = 2
+)
+
+// call calls the function append, in one round trip.
+func (s *Store) call(ctx context.Context, run runner, conn *pgx.Conn, params [][]byte) (a answer, err error) {
+	err = run(ctx, conn, s.statements.append, params, func(row [][]byte) error {
+		a.status, a.before = getInt4(row[0]), es.Position(getInt8(row[1]))
+		var errs [3]error
+		a.verdicts, errs[0] = getInts(row[2])
+		a.firsts, errs[1] = getInts(row[3])
+		a.lasts, errs[2] = getInts(row[4])
+		return errors.Join(errs[:]...)
+	})
+	return a, err
+}
+
+// A runner runs a statement and calls read with every row.
+type runner func(ctx context.Context, conn *pgx.Conn, stmt *statement, params [][]byte, read func(row [][]byte) error) error
+
+// alone returns what runs a statement in a transaction of its own at isolation level read committed.
+func (s *Store) alone() runner {
+	if s.wrapped.Load() {
+		return s.wrap
+	}
+	return s.each
+}
+
+// wrap runs a statement in a transaction of its own at isolation level read committed, for servers whose default is another; still one round trip.
+func (s *Store) wrap(ctx context.Context, conn *pgx.Conn, stmt *statement, params [][]byte, read func(row [][]byte) error) error {
+	var batch pgconn.Batch
+	batch.ExecParams("begin isolation level read committed", nil, nil, nil, nil)
+	batch.ExecParams(stmt.sql, params, stmt.oids, binaryFormat, binaryFormat)
+	batch.ExecParams("commit", nil, nil, nil, nil)
+	results := conn.PgConn().ExecBatch(ctx, &batch)
+	var failed error
+	for results.NextResult() {
+		reader := results.ResultReader()
+		for reader.NextRow() {
+			failed = errors.Join(failed, read(reader.Values()))
+		}
+	}
+	err := results.Close()
+	if err != nil && !conn.IsClosed() {
+		_, _ = conn.Exec(context.WithoutCancel(ctx), "rollback") // the first error says what is wrong; a connection that stays broken is not used again
+	}
+	if err != nil {
+		return err
+	}
+	return failed
+}
+
+// settle gives the requests of a batch their verdicts.
+func (s *Store) settle(b *batch, a answer) {
+	s.heads.mu.Lock()
+	defer s.heads.mu.Unlock()
+	position := a.before
+	i := 0 // of the append in the batch
+	last := 0
+	for n, r := range b.requests {
+		r.Err = verdict(r, a, i)
+		r.Position = 0
+		if r.Err == nil {
+			position += es.Position(r.Events)
+			if r.Events > 0 {
+				r.Position = position
+				last = b.last[n]
+			}
+			for j := range r.Appends {
+				s.note(b, &r.Appends[j], a, i+j)
+			}
+		}
+		i += len(r.Appends)
+	}
+	if last > 0 && position > s.heads.position {
+		s.heads.position, s.heads.token = position, b.tokens+int64(last)
+	}
+	if last > 0 {
+		s.watcher.wrote(position)
+	}
+}
+
+// note remembers the head that a stream has after an append of a batch.
+func (s *Store) note(b *batch, a *es.Append, answer answer, i int) {
+	switch {
+	case answer.lasts != nil:
+		s.heads.learn(a.Stream, es.Version(answer.lasts[i]), s.heads.epoch)
+	default:
+		s.heads.learn(a.Stream, b.heads[a.Stream], s.heads.epoch)
+	}
+}
+
+func verdict(r *commit.Request, a answer, i int) error {
+	for j := range r.Appends {
+		if a.verdicts == nil {
+			return nil
+		}
+		x := &r.Appends[j]
+		switch a.verdicts[i+j] {
+		case conflict:
+			return &es.ConflictError{Stream: x.Stream, Expected: x.Expected}
+		case duplicate:
+			return &es.DuplicateError{Stream: x.Stream, Command: x.Command, First: es.Version(a.firsts[i+j]), Last: es.Version(a.lasts[i+j])}
+		}
+	}
+	return nil
+}
+
+// rewind drops what the store knew, because the database has lost its end, and takes a new fingerprint.
+func (t *tx) rewind(ctx context.Context) error {
+	s := t.store
+	s.heads.forget()
+	return s.each(ctx, t.conn.Conn(), s.statements.head, nil, func(row [][]byte) error {
+		s.heads.top(es.Position(getInt8(row[0])), getInt8(row[1]))
+		return nil
+	})
+}
+
+// resolve finds out about a batch whose connection broke before the answer, on a new connection: it returns the requests
+// that were not written, and gives the others their verdicts. It tries until the context ends, or the store is closed.
+// If the batch was never sent, it only takes a new connection.
+func (t *tx) resolve(ctx context.Context, b *batch, known es.Position, unsent bool, cause error) ([]*commit.Request, error) {
+	s := t.store
+	t.release()
+	if s.ownPool {
+		s.pool.Reset() // where one connection broke, others are likely to be broken
+	}
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		again, err := t.ask(ctx, b, known, unsent)
+		if err == nil {
+			return again, nil
+		}
+		if isRefused(err) && sqlState(err) != readOnlyTransaction {
+			return nil, fmt.Errorf("%w: %w; and then: %w", es.ErrUnknownOutcome, cause, err)
+		}
+		t.release()
+		select {
+		case <-time.After(wait):
+			continue
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-s.closing:
+			err = errClosed
+		}
+		if unsent {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w: %w: %w", es.ErrUnknownOutcome, cause, err)
+	}
+}
+
+func (t *tx) ask(ctx context.Context, b *batch, known es.Position, unsent bool) (again []*commit.Request, err error) {
+	s := t.store
+	if t.conn, err = s.connect(ctx); err != nil || unsent {
+		return b.requests, err
+	}
+	landed := make(map[int64]es.Position) // by the number of the event in the batch
+	params := [][]byte{int8Param(int64(known)), int8Param(b.tokens + 1), int8Param(b.tokens + int64(b.events))}
+	read := func(row [][]byte) error {
+		landed[getInt8(row[1])-b.tokens] = es.Position(getInt8(row[0]))
+		return nil
+	}
+	if err = s.alone()(ctx, t.conn.Conn(), s.statements.resolve, params, read); err != nil {
+		if s.remedied(err) {
+			return t.ask(ctx, b, known, unsent)
+		}
+		return nil, err
+	}
+	for i, r := range b.requests {
+		position, found := landed[int64(b.last[i])]
+		if r.Events == 0 || !found {
+			again = append(again, r)
+			continue
+		}
+		r.Position, r.Err = position, nil
+		s.watcher.wrote(position)
+	}
+	return again, nil
+}
+
+// isNetwork tells whether an error is one of the network rather than of the request.
+func isNetwork(err error) bool {
+	var network net.Error
+	var connect *pgconn.ConnectError
+	return errors.As(err, &network) || errors.As(err, &connect) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) || strings.Contains(err.Error(), "conn closed")
+}

@@ -1,0 +1,181 @@
+package postgres
+
+import (
+	"encoding/json"
+	"math"
+	"math/rand/v2"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/commit"
+)
+
+// A batch is what one call of the function append is given. Its memory is used again for the next.
+type batch struct {
+	requests []*commit.Request // those in it
+	last     []int             // of each, how many events are in the batch up to and with it
+	look     bool
+	tokens   int64 // event n of the batch, counted from 1, has this plus n
+	events   int
+
+	// Parameters of the function, as it names them.
+	eKind, eID, eVersion, eType, eData, eMeta   array
+	cKind, cID, cCommand, cFirst, cLast         array
+	sKind, sID                                  array
+	aCall, aStream, aExpected, aCount, aCommand array
+	anyMeta                                     bool
+	heads                                       map[es.Stream]es.Version // as they are after the batch, as far as is known
+	streams                                     map[es.Stream]int        // index into s_*
+	commands                                    map[command]bool
+}
+
+type command struct {
+	stream es.Stream
+	id     string
+}
+
+func (b *batch) reset() {
+	b.requests, b.last, b.look, b.events, b.anyMeta = b.requests[:0], b.last[:0], false, 0, false
+	b.tokens = rand.Int64N(math.MaxInt64 - 2*es.MaxEvents)
+	for _, a := range []*array{&b.eKind, &b.eID, &b.eType, &b.eMeta, &b.cKind, &b.cID, &b.cCommand, &b.sKind, &b.sID} {
+		a.reset(oidText)
+	}
+	for _, a := range []*array{&b.eVersion, &b.cFirst, &b.cLast, &b.aExpected} {
+		a.reset(oidInt8)
+	}
+	for _, a := range []*array{&b.aCall, &b.aStream, &b.aCount, &b.aCommand} {
+		a.reset(oidInt4)
+	}
+	b.eData.reset(oidBytea)
+	if b.heads == nil {
+		b.heads, b.streams, b.commands = make(map[es.Stream]es.Version), make(map[es.Stream]int), make(map[command]bool)
+	}
+	clear(b.heads)
+	clear(b.streams)
+	clear(b.commands)
+}
+
+// fill takes requests into the batch, and returns those that must wait for another one.
+// A request that cannot succeed gets its verdict at once.
+func (b *batch) fill(requests []*commit.Request, h *heads, look bool) (rest []*commit.Request) {
+	b.reset()
+	b.look = look
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i, r := range requests {
+		if b.repeats(r) {
+			return requests[i:] // the server is asked about commands before it writes, so not about those of the same batch
+		}
+		if r.Err = stale(r, h); r.Err != nil {
+			continue
+		}
+		for j := range r.Appends {
+			b.add(len(b.requests), &r.Appends[j], h)
+		}
+		b.requests = append(b.requests, r)
+		b.last = append(b.last, b.events)
+	}
+	return nil
+}
+
+func (b *batch) repeats(r *commit.Request) bool {
+	for i := range r.Appends {
+		if a := &r.Appends[i]; a.Command != "" && b.commands[command{a.Stream, a.Command}] {
+			return true
+		}
+	}
+	return false
+}
+
+// stale finds a conflict without asking the server: history only grows. A command must be asked for, for it may be a duplicate.
+func stale(r *commit.Request, h *heads) error {
+	if len(r.Appends) != 1 {
+		return nil
+	}
+	a := &r.Appends[0]
+	known := h.knows(a.Stream)
+	if a.Command == "" && a.Expected >= 0 && (known > a.Expected || h.rewound && known < a.Expected) {
+		return &es.ConflictError{Stream: a.Stream, Expected: a.Expected}
+	}
+	return nil
+}
+
+func (b *batch) add(call int, a *es.Append, h *heads) {
+	expected := int64(a.Expected)
+	head, planned := b.heads[a.Stream]
+	if !planned {
+		head = h.knows(a.Stream)
+		if h.rewound && head < a.Expected {
+			// Whoever expects that version knows it from a history that is no more.
+			expected = math.MaxInt64
+		}
+	}
+	if a.Expected != es.AnyVersion && a.Expected != head || a.Expected == es.AnyVersion && head == 0 || len(a.Events) == 0 {
+		b.look = true
+	}
+	stream, found := b.streams[a.Stream]
+	if !found {
+		stream = len(b.streams) + 1
+		b.streams[a.Stream] = stream
+		b.sKind.text(a.Stream.Kind)
+		b.sID.text(a.Stream.ID)
+	}
+	b.aCall.int4(call)
+	b.aStream.int4(stream)
+	b.aExpected.int8(expected)
+	b.aCount.int4(len(a.Events))
+	if a.Command == "" {
+		b.aCommand.int4(0)
+	} else {
+		b.commands[command{a.Stream, a.Command}] = true
+		b.cKind.text(a.Stream.Kind)
+		b.cID.text(a.Stream.ID)
+		b.cCommand.text(a.Command)
+		b.cFirst.int8(int64(head) + 1)
+		b.cLast.int8(int64(head) + int64(len(a.Events)))
+		b.aCommand.int4(b.cKind.n)
+	}
+	for i := range a.Events {
+		e := &a.Events[i]
+		head++
+		b.events++
+		b.eKind.text(a.Stream.Kind)
+		b.eID.text(a.Stream.ID)
+		b.eVersion.int8(int64(head))
+		b.eType.text(e.Type)
+		b.eData.bytes(e.Data)
+		b.eMeta.text(b.meta(e.Meta))
+	}
+	b.heads[a.Stream] = head
+}
+
+func (b *batch) meta(meta map[string]string) string {
+	if len(meta) == 0 {
+		return ""
+	}
+	b.anyMeta = true
+	text, _ := json.Marshal(meta) // a map of strings has no error
+	return string(text)
+}
+
+// params returns the parameters of the function append.
+func (b *batch) params(known es.Position, token int64) [][]byte {
+	params := [][]byte{
+		int8Param(b.tokens), int8Param(int64(known)), int8Param(token), boolParam(b.look),
+		b.eKind.param(), b.eID.param(), b.eVersion.param(), b.eType.param(), b.eData.param(), nil,
+		nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil,
+	}
+	if b.anyMeta {
+		params[9] = b.eMeta.param()
+	}
+	if b.cKind.n > 0 {
+		for i, a := range []*array{&b.cKind, &b.cID, &b.cCommand, &b.cFirst, &b.cLast} {
+			params[10+i] = a.param()
+		}
+	}
+	if b.look {
+		for i, a := range []*array{&b.sKind, &b.sID, &b.aCall, &b.aStream, &b.aExpected, &b.aCount, &b.aCommand} {
+			params[15+i] = a.param()
+		}
+	}
+	return params
+}

@@ -1,0 +1,137 @@
+package postgres
+
+import (
+	"context"
+	"crypto/rand"
+	"embed"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/thalo-go/es"
+)
+
+// migrations/001.sql brings an empty schema to version 1, 002.sql from there to 2, and so on.
+//
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+const schemaVersion = 1
+
+const (
+	createMeta   = `create schema if not exists {schema}; create table if not exists {schema}.meta (key text primary key, value text not null)`
+	selectSchema = `select value from {schema}.meta where key = 'schema'`
+	upsertMeta   = `insert into {schema}.meta (key, value) values ($1, $2) on conflict (key) do update set value = excluded.value`
+	insertMeta   = `insert into {schema}.meta (key, value) values ($1, $2) on conflict (key) do nothing`
+)
+
+// Migrate makes the schema or brings it to this release, and returns. [Open] and [New] do so as well; it is for set-ups in which
+// the program's own role may not: run it with the owner's first, and Open then needs no rights to change anything.
+// Any number of processes may do it at once.
+func Migrate(ctx context.Context, pool *pgxpool.Pool) error { return Config{}.Migrate(ctx, pool) }
+
+// Migrate is like the function [Migrate], with settings.
+func (c Config) Migrate(ctx context.Context, pool *pgxpool.Pool) error {
+	s, err := c.store(pool)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := s.migrate(ctx); err != nil {
+		return fmt.Errorf("postgres: migrate: %w", explain(err))
+	}
+	return nil
+}
+
+// lockKey returns the key of one of the schema's advisory locks.
+func (s *Store) lockKey(purpose string) int64 {
+	h := fnv.New64a()
+	h.Write([]byte("es " + purpose + " " + s.config.Schema))
+	return int64(h.Sum64())
+}
+
+func (s *Store) sql(text string) string {
+	return strings.NewReplacer("{schema}", s.schema, "{lock}", strconv.FormatInt(s.lockKey("append"), 10)).Replace(text)
+}
+
+// migrate looks first, which needs no rights, and changes what is not as it should be.
+func (s *Store) migrate(ctx context.Context) error {
+	have, err := s.schemaVersion(ctx, s.pool)
+	if err != nil || have == schemaVersion {
+		return err
+	}
+	tx, err := s.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) // does nothing after a commit
+	if err := s.migrateWithin(ctx, tx); err != nil {
+		return err
+	}
+	return tx.Commit(ctx)
+}
+
+func (s *Store) migrateWithin(ctx context.Context, tx pgx.Tx) error {
+	// A lock of the transaction, not of the session: that one a pooler would leave behind.
+	if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock($1)", s.lockKey("migrate")); err != nil {
+		return err
+	}
+	have, err := s.schemaVersion(ctx, tx)
+	if err != nil || have == schemaVersion {
+		return err
+	}
+	if have == 0 {
+		if err := script(ctx, tx, s.sql(createMeta)); err != nil {
+			return err
+		}
+	}
+	for v := have + 1; v <= schemaVersion; v++ {
+		text, err := migrations.ReadFile(fmt.Sprintf("migrations/%03d.sql", v))
+		if err != nil {
+			return err
+		}
+		if err := script(ctx, tx, s.sql(string(text))); err != nil {
+			return fmt.Errorf("to schema version %d: %w", v, err)
+		}
+	}
+	if _, err := tx.Exec(ctx, s.sql(upsertMeta), "schema", strconv.Itoa(schemaVersion)); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, s.sql(insertMeta), "store", rand.Text())
+	return err
+}
+
+// script runs several statements.
+func script(ctx context.Context, tx pgx.Tx, sql string) error {
+	_, err := tx.Conn().PgConn().Exec(ctx, sql).ReadAll()
+	return err
+}
+
+// schemaVersion returns the version of the schema in the database, 0 if there is none.
+func (s *Store) schemaVersion(ctx context.Context, db interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}) (int, error) {
+	var there bool
+	if err := db.QueryRow(ctx, "select to_regclass($1) is not null", s.schema+".meta").Scan(&there); err != nil || !there {
+		return 0, err
+	}
+	var text string
+	if err := db.QueryRow(ctx, s.sql(selectSchema)).Scan(&text); errors.Is(err, pgx.ErrNoRows) {
+		return 0, nil
+	} else if err != nil {
+		return 0, err
+	}
+	have, err := strconv.Atoi(text)
+	if err != nil || have < 1 {
+		return 0, fmt.Errorf("%w: schema version %q in %s.meta is not a number: it is damaged; restore a backup", es.ErrInvalid, text, s.schema)
+	}
+	if have > schemaVersion {
+		return 0, fmt.Errorf("%w: schema %s has version %d and this release knows versions up to %d: it was used by a newer release; upgrade this program", es.ErrInvalid, s.schema, have, schemaVersion)
+	}
+	return have, nil
+}

@@ -1,0 +1,233 @@
+-- {schema} and {lock} are replaced: by the quoted name of the schema, and by the key of its advisory lock.
+-- The whole file runs in one transaction.
+
+-- The events are the log and the outbox in one. Names compare byte by byte (collate "C"), which is also the fastest way.
+-- No column is ever null: rows without nulls need no bitmap, and stay eight bytes shorter.
+create table {schema}.events (
+	position bigint      not null primary key,
+	kind     text        not null collate "C",
+	id       text        not null collate "C",
+	version  bigint      not null,
+	time     timestamptz not null,
+	type     text        not null collate "C",
+	data     bytea       not null,
+	meta     text        not null collate "C", -- a JSON object of strings; empty if there is none
+	token    bigint      not null,             -- which call of append wrote it: by it the outcome of a broken call is found
+	constraint events_stream unique (kind, id, version)
+);
+
+-- The commands that took effect, for those that have an identity.
+create table {schema}.commands (
+	kind    text   not null collate "C",
+	id      text   not null collate "C",
+	command text   not null collate "C",
+	first   bigint not null, -- versions
+	last    bigint not null,
+	constraint commands_once primary key (kind, id, command)
+);
+
+create table {schema}.snapshots (
+	kind     text    not null collate "C",
+	id       text    not null collate "C",
+	version  bigint  not null,
+	position bigint  not null,
+	schema   integer not null,
+	data     bytea   not null,
+	primary key (kind, id)
+);
+
+-- Calls of append that were given up while they might still be under way: they must not arrive afterwards.
+create table {schema}.fences (
+	token bigint      not null primary key,
+	time  timestamptz not null default now()
+);
+
+-- A call of append, once it has the lock, sees what was committed before only if each of its statements has a snapshot of its own.
+create function {schema}.lock() returns void language plpgsql as $$
+begin
+	if current_setting('transaction_isolation') <> 'read committed' then
+		raise exception 'es: append needs a transaction at isolation level read committed, not %', current_setting('transaction_isolation')
+			using errcode = 'ES001';
+	end if;
+	perform pg_advisory_xact_lock({lock});
+end $$;
+
+-- append writes a batch of appends. Positions are assigned under the lock, which is held to the end of the transaction,
+-- so commit order is position order: a reader that has seen a position never finds anything new below it.
+--
+-- What the client knows comes along. known and known_token are the highest position that it has seen and what stands there:
+-- if that record is still the same, everything below it is, and so is what the client knows of the streams' heads. It then sends
+-- versions that it knows to continue their streams, and the unique keys find the streams that are further on (look = false).
+-- Otherwise, or after such a find, heads and commands are looked up and each call gets its verdict (look = true).
+--
+-- The events come in the order of the appends. With look, a_* describe the appends: their call (all or nothing), stream (index into s_*),
+-- expected version (-1 any), number of events, and command; c_* the commands that have an id.
+--
+-- status: 0 written; 1 nothing written, the history is not what the client knows; 2 nothing written, look first.
+-- With look, verdicts has for each append 0 good, 1 conflict, 2 duplicate (first and last have the versions), 3 another append of its call failed.
+create function {schema}.append(
+	tokens bigint, known bigint, known_token bigint, look boolean,
+	e_kind text[], e_id text[], e_version bigint[], e_type text[], e_data bytea[], e_meta text[],
+	c_kind text[], c_id text[], c_command text[], c_first bigint[], c_last bigint[],
+	s_kind text[], s_id text[],
+	a_call integer[], a_stream integer[], a_expected bigint[], a_count integer[], a_command integer[],
+	out status integer, out before bigint, out verdicts integer[], out firsts bigint[], out lasts bigint[])
+language plpgsql as $$
+declare
+	last_token bigint;
+	moment timestamptz;
+begin
+	perform {schema}.lock();
+	if exists (select from {schema}.fences f where f.token = tokens) then
+		raise exception 'es: this call of append was given up' using errcode = 'ES002';
+	end if;
+	select e.position, e.token, e.time into before, last_token, moment from {schema}.events e order by e.position desc limit 1;
+	before := coalesce(before, 0);
+	if known > before
+		or known = before and known > 0 and known_token <> last_token
+		or known < before and known > 0 and not exists (select from {schema}.events e where e.position = known and e.token = known_token)
+	then
+		status := 1;
+		return;
+	end if;
+	moment := greatest(clock_timestamp(), moment);
+	status := 0;
+	if not look then
+		begin
+			insert into {schema}.events (position, kind, id, version, time, type, data, meta, token)
+			select before + e.n, e.kind, e.id, e.version, moment, e.type, e.data, coalesce(e.meta, ''), tokens + e.n
+			from unnest(e_kind, e_id, e_version, e_type, e_data, e_meta) with ordinality as e (kind, id, version, type, data, meta, n);
+			if c_command is not null then
+				insert into {schema}.commands (kind, id, command, first, last)
+				select * from unnest(c_kind, c_id, c_command, c_first, c_last);
+			end if;
+		exception when unique_violation then
+			status := 2;
+		end;
+		return;
+	end if;
+	select j.verdicts, j.firsts, j.lasts, j.versions into verdicts, firsts, lasts, e_version
+	from {schema}.judge(e_version, c_kind, c_id, c_command, s_kind, s_id, a_call, a_stream, a_expected, a_count, a_command) j;
+	insert into {schema}.events (position, kind, id, version, time, type, data, meta, token)
+	select before + row_number() over (order by e.n), e.kind, e.id, e.version, moment, e.type, e.data, coalesce(e.meta, ''), tokens + e.n
+	from unnest(e_kind, e_id, e_version, e_type, e_data, e_meta) with ordinality as e (kind, id, version, type, data, meta, n)
+	where e.version > 0;
+	insert into {schema}.commands (kind, id, command, first, last)
+	select c_kind[a_command[a.n]], c_id[a_command[a.n]], c_command[a_command[a.n]], firsts[a.n], lasts[a.n]
+	from unnest(a_count) with ordinality as a (count, n)
+	where a_command[a.n] > 0 and a.count > 0 and verdicts[a.n] = 0;
+end $$;
+
+-- judge gives the verdict on each append, and each event its version, or 0 if it is not to be written.
+-- Heads and commands are looked up by scalar sub-selects, which only the index can serve: a plan made while the table
+-- was empty must not turn into a scan of it when it is large.
+create function {schema}.judge(
+	e_version bigint[],
+	c_kind text[], c_id text[], c_command text[],
+	s_kind text[], s_id text[],
+	a_call integer[], a_stream integer[], a_expected bigint[], a_count integer[], a_command integer[],
+	out verdicts integer[], out firsts bigint[], out lasts bigint[], out versions bigint[])
+language plpgsql as $$
+declare
+	heads bigint[];      -- of the streams, with what has been accepted so far
+	c_firsts bigint[];   -- of the commands that are there already
+	c_lasts bigint[];
+	n integer := coalesce(cardinality(a_call), 0);
+	i integer := 1;      -- the first append of a call
+	j integer;
+	stop integer;        -- the last one
+	event integer := 0;  -- the events before
+	next integer;
+	good boolean;
+	tentative bigint[];
+begin
+	heads := array(select coalesce((select e.version from {schema}.events e where e.kind = s.kind and e.id = s.id order by e.version desc limit 1), 0)
+		from unnest(s_kind, s_id) with ordinality as s (kind, id, n) order by s.n);
+	c_firsts := array(select (select x.first from {schema}.commands x where x.kind = c.kind and x.id = c.id and x.command = c.command limit 1)
+		from unnest(c_kind, c_id, c_command) with ordinality as c (kind, id, command, n) order by c.n);
+	c_lasts := array(select (select x.last from {schema}.commands x where x.kind = c.kind and x.id = c.id and x.command = c.command limit 1)
+		from unnest(c_kind, c_id, c_command) with ordinality as c (kind, id, command, n) order by c.n);
+	verdicts := array_fill(0, array[n]);
+	firsts := array_fill(0::bigint, array[n]);
+	lasts := array_fill(0::bigint, array[n]);
+	versions := e_version;
+	while i <= n loop
+		stop := i;
+		while stop < n and a_call[stop + 1] = a_call[i] loop
+			stop := stop + 1;
+		end loop;
+		good := true;
+		tentative := heads;
+		for j in i .. stop loop
+			if a_command[j] > 0 and c_firsts[a_command[j]] is not null then
+				verdicts[j] := 2;
+				firsts[j] := c_firsts[a_command[j]];
+				lasts[j] := c_lasts[a_command[j]];
+				good := false;
+				exit;
+			end if;
+			if a_expected[j] >= 0 and a_expected[j] <> tentative[a_stream[j]] then
+				verdicts[j] := 1;
+				good := false;
+				exit;
+			end if;
+			firsts[j] := tentative[a_stream[j]] + 1;
+			tentative[a_stream[j]] := tentative[a_stream[j]] + a_count[j];
+			lasts[j] := tentative[a_stream[j]];
+		end loop;
+		for j in i .. stop loop
+			if not good and verdicts[j] = 0 then
+				verdicts[j] := 3;
+			end if;
+			for next in 1 .. a_count[j] loop
+				event := event + 1;
+				versions[event] := case when good then firsts[j] + next - 1 else 0 end;
+			end loop;
+		end loop;
+		if good then
+			heads := tentative;
+		end if;
+		i := stop + 1;
+	end loop;
+end $$;
+
+-- resolve tells which events of a broken call of append were written, and sees to it that none are written afterwards.
+-- The lock makes it wait for a call that is still at work; the fence turns away one that comes later.
+create function {schema}.resolve(after bigint, first_token bigint, last_token bigint, out at bigint, out by bigint)
+returns setof record language plpgsql as $$
+begin
+	perform {schema}.lock();
+	return query select e.position, e.token from {schema}.events e
+		where e.position > after and e.token between first_token and last_token order by e.position;
+	if not found then
+		insert into {schema}.fences (token) values (first_token - 1) on conflict do nothing;
+		delete from {schema}.fences f where f.time < now() - interval '7 days';
+	end if;
+end $$;
+
+-- History is not changed: a reader that has seen a record must be able to rely on it. This binds the owner too,
+-- who may switch it off on purpose, for the transaction: set local es.change_history = 'on'.
+create function {schema}.refuse() returns trigger language plpgsql as $$
+begin
+	if current_setting('es.change_history', true) = 'on' then
+		return null;
+	end if;
+	raise exception 'es: % of % refused: history is not changed', lower(tg_op), tg_table_name
+		using errcode = 'ES003', hint = 'If it must be, set local es.change_history = ''on'' first.';
+end $$;
+
+create trigger history before update or delete or truncate on {schema}.events for each statement execute function {schema}.refuse();
+
+-- as_jsonb shows data as JSON where it is JSON.
+create function {schema}.as_jsonb(data bytea) returns jsonb language plpgsql immutable as $$
+begin
+	return convert_from(data, 'UTF8')::jsonb;
+exception when others then
+	return null;
+end $$;
+
+-- For people with psql: select * from history order by position desc limit 20.
+create view {schema}.history as
+select position, kind || '/' || id as stream, version, time, type,
+	{schema}.as_jsonb(data) as data, nullif(meta, '')::jsonb as meta, length(data) as bytes
+from {schema}.events;

@@ -1,0 +1,214 @@
+// Package postgres keeps events in PostgreSQL, 14 or newer.
+//
+// Appends share transactions: what many goroutines append at the same time is written by one call of one function in the server,
+// under an advisory lock that is held for that statement and its commit. Positions are assigned under the lock, so they are dense and
+// in commit order, and readers neither skip events nor wait for anybody's open transaction.
+//
+// Everything is in one schema, "es" by default: tables events, commands and snapshots, functions, and the view history for people.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/commit"
+)
+
+// Store is an [es.Log] and [es.Snapshots] in a PostgreSQL database. [Open] and [New] make it.
+type Store struct {
+	pool    *pgxpool.Pool
+	ownPool bool
+	config  Config
+	schema  string // quoted
+	channel string // of announcements
+	id      string
+
+	unprepared atomic.Bool // behind a pooler that does not know prepared statements
+	wrapped    atomic.Bool // the server's default isolation is not read committed
+	statements statements
+	heads      heads
+	queue      *commit.Queue
+	batch      batch // the memory of the one that is being written
+	cautious   int   // batches that are to look before they write, because one before met a conflict
+	loader     loader
+	watcher    watcher
+	closing    chan struct{}
+	close      sync.Once
+}
+
+var (
+	_ es.Log       = (*Store)(nil)
+	_ es.Snapshots = (*Store)(nil)
+)
+
+// Config is what can be set about a store. Its zero value is what [Open] and [New] use.
+type Config struct {
+	// Schema is the schema in which everything is, so that several stores may share a database. "" means "es".
+	Schema string
+
+	// Patience is how long an append waits for a server that cannot be reached, before it is refused with nothing written. 0 means 10 seconds.
+	// It does not limit how long the store tries to find out about an append that was already sent: that lasts until the caller's context ends.
+	Patience time.Duration
+
+	// Poll is how often Changed looks for what others have written, while anybody waits in it and the server's announcements
+	// do not arrive: behind a pooler in transaction mode, say. 0 means 25 milliseconds. Where they do arrive it looks once a second all the same.
+	Poll time.Duration
+}
+
+// Open connects to the database that a URL or a string of keywords names, and makes or migrates the schema as needed.
+// While the server is not there it tries again until the context ends. A schema of a newer release is refused.
+func Open(ctx context.Context, url string) (*Store, error) { return Config{}.Open(ctx, url) }
+
+// New is like [Open] on a pool of the application's, which Close leaves open.
+func New(ctx context.Context, pool *pgxpool.Pool) (*Store, error) { return Config{}.New(ctx, pool) }
+
+// Open is like the function [Open], with settings.
+func (c Config) Open(ctx context.Context, url string) (*Store, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: open: %w", err)
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: open: %w", err)
+	}
+	s, err := c.New(ctx, pool)
+	if err != nil {
+		pool.Close()
+		return nil, err
+	}
+	s.ownPool = true
+	return s, nil
+}
+
+// New is like the function [New], with settings.
+func (c Config) New(ctx context.Context, pool *pgxpool.Pool) (*Store, error) {
+	s, err := c.store(pool)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.open(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
+	if c.Schema == "" {
+		c.Schema = "es"
+	}
+	if len(c.Schema) > 50 || strings.ContainsRune(c.Schema, 0) {
+		return nil, fmt.Errorf("postgres: schema %.60q: a name has at most 50 bytes and no NUL", c.Schema)
+	}
+	if c.Patience <= 0 {
+		c.Patience = 10 * time.Second
+	}
+	if c.Poll <= 0 {
+		c.Poll = 25 * time.Millisecond
+	}
+	s := &Store{pool: pool, config: c, schema: pgx.Identifier{c.Schema}.Sanitize(), channel: "es:" + c.Schema, closing: make(chan struct{})}
+	s.unprepared.Store(pool.Config().ConnConfig.DefaultQueryExecMode != pgx.QueryExecModeCacheStatement)
+	s.prepare()
+	s.heads.init()
+	s.queue = commit.New(s.begin, commit.Options{})
+	s.loader.init(s)
+	s.watcher.init(s)
+	return s, nil
+}
+
+// open waits for the server, and makes the store ready for work.
+func (s *Store) open(ctx context.Context) error {
+	wait := 50 * time.Millisecond
+	for {
+		err := s.migrate(ctx)
+		if err == nil {
+			err = s.learn(ctx)
+		}
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("postgres: open: %w; the last attempt: %w", ctx.Err(), err)
+		case !isConnecting(err):
+			return fmt.Errorf("postgres: open: %w", explain(err))
+		}
+		select {
+		case <-time.After(wait):
+			wait = min(2*wait, time.Second)
+		case <-ctx.Done():
+			return fmt.Errorf("postgres: open: %w; the last attempt: %w", ctx.Err(), err)
+		}
+	}
+}
+
+// learn reads what the store must know of the database before its first append.
+func (s *Store) learn(ctx context.Context) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	var isolation string
+	row := conn.QueryRow(ctx, strings.ReplaceAll("select value, current_setting('default_transaction_isolation') from {schema}.meta where key = 'store'", "{schema}", s.schema))
+	if err := row.Scan(&s.id, &isolation); err != nil {
+		return err
+	}
+	s.wrapped.Store(isolation != "read committed")
+	return s.each(ctx, conn.Conn(), s.statements.head, nil, func(row [][]byte) error {
+		s.heads.top(es.Position(getInt8(row[0])), getInt8(row[1]))
+		return nil
+	})
+}
+
+// ID identifies the store for ever: it is made with the schema and goes along with copies of the database.
+func (s *Store) ID() string { return s.id }
+
+// Close waits for appends under way, ends waiting readers and, if the store opened the pool, closes it.
+// What is called afterwards returns an error that wraps [es.ErrClosed].
+// An append whose connection broke, and whose outcome is still being looked into, is answered with [es.ErrUnknownOutcome].
+func (s *Store) Close() error {
+	s.close.Do(func() {
+		close(s.closing)
+		s.queue.Close()
+		s.loader.close()
+		s.watcher.close()
+		if s.ownPool {
+			s.pool.Close()
+		}
+	})
+	return nil
+}
+
+var errClosed = fmt.Errorf("postgres: store is %w", es.ErrClosed)
+
+func (s *Store) closed() bool {
+	select {
+	case <-s.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// isConnecting tells whether an error is one of reaching the server, which may yet come up.
+func isConnecting(err error) bool {
+	if err == nil || hopeless(err) {
+		return false
+	}
+	switch sqlState(err) {
+	case "":
+		return !errors.Is(err, es.ErrInvalid) && isNetwork(err)
+	case cannotConnectNow, tooManyConnections:
+		return true
+	}
+	return !isRefused(err)
+}

@@ -1,0 +1,234 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/thalo-go/es"
+)
+
+// A page is read at once and handed out afterwards, so that the loop body runs with nothing held.
+// It grows, so that a reader of a few records does not pay for many; and its bytes are bounded, so that memory is.
+const (
+	firstPage = 64
+	lastPage  = 1024
+	pageBytes = 8 << 20
+)
+
+// A page is a run of records.
+type page struct {
+	records []es.Record
+	token   int64 // of the last one
+	whole   bool  // it goes to the end, as it was then
+	err     error
+}
+
+// Read implements [es.Store]. It reads page by page. What many goroutines begin to read at the same time is read in one round trip.
+func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) iter.Seq2[es.Record, error] {
+	return func(yield func(es.Record, error) bool) {
+		if err := stream.Check(); err != nil {
+			yield(es.Record{}, err)
+			return
+		}
+		what := "read " + stream.String()
+		after, epoch := max(after, 0), s.heads.now()
+		p := s.loader.load(ctx, stream, after)
+		for limit := lastPage; ; {
+			if n := len(p.records); n > 0 {
+				last := &p.records[n-1]
+				s.heads.read(stream, last.Version, last.Position, p.token, epoch)
+				after = last.Version
+			}
+			if !handOut(ctx, p, what, yield) {
+				return
+			}
+			epoch = s.heads.now()
+			p = s.readPage(ctx, s.statements.stream, stream, limit, []byte(stream.Kind), []byte(stream.ID), int8Param(int64(after)), int8Param(int64(limit)))
+			limit = nextLimit(p, limit)
+		}
+	}
+}
+
+// All implements [es.Log]. It reads page by page, the next one while the caller works on the one before.
+func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) iter.Seq2[es.Record, error] {
+	return func(yield func(es.Record, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		stmt, names := s.filtered(filter)
+		after := max(after, 0)
+		next := func(limit int) page {
+			params := append([][]byte{int8Param(int64(after)), int8Param(int64(limit))}, names...)
+			return s.readPage(ctx, stmt, es.Stream{}, limit, params...)
+		}
+		ahead := make(chan page, 1)
+		reading := false
+		defer func() {
+			cancel()
+			if reading {
+				<-ahead // the goroutine must not outlive the loop
+			}
+		}()
+		p := next(firstPage)
+		for limit := nextLimit(p, firstPage); ; {
+			if !p.whole && p.err == nil {
+				after = p.records[len(p.records)-1].Position
+				reading = true
+				go func() { ahead <- next(limit) }()
+			}
+			if !handOut(ctx, p, "read the log", yield) {
+				return
+			}
+			p = <-ahead
+			reading = false
+			limit = nextLimit(p, limit)
+		}
+	}
+}
+
+// nextLimit is the size of the page after one: four times as many records, or as many as had room in its bytes.
+func nextLimit(p page, limit int) int {
+	if !p.whole && len(p.records) < limit {
+		return max(1, len(p.records))
+	}
+	return min(4*limit, lastPage)
+}
+
+// handOut gives a page to the loop body, and tells whether there is more to read.
+func handOut(ctx context.Context, p page, what string, yield func(es.Record, error) bool) bool {
+	if p.err != nil {
+		yield(es.Record{}, within(ctx, what, p.err))
+		return false
+	}
+	for i := range p.records {
+		if err := ctx.Err(); err != nil {
+			yield(es.Record{}, err)
+			return false
+		}
+		if !yield(p.records[i], nil) {
+			return false
+		}
+	}
+	return !p.whole
+}
+
+func (s *Store) filtered(f es.Filter) (*statement, [][]byte) {
+	switch {
+	case len(f.Kinds) > 0 && len(f.Types) > 0:
+		return s.statements.both, [][]byte{textArray(f.Kinds), textArray(f.Types)}
+	case len(f.Kinds) > 0:
+		return s.statements.kinds, [][]byte{textArray(f.Kinds)}
+	case len(f.Types) > 0:
+		return s.statements.types, [][]byte{textArray(f.Types)}
+	}
+	return s.statements.all, nil
+}
+
+// textArray leaves out names that no store takes, and the server would not: they match nothing.
+func textArray(names []string) []byte {
+	var a array
+	a.reset(oidText)
+	for _, name := range names {
+		if (es.Stream{Kind: "k", ID: name}).Check() == nil || (es.Stream{Kind: name, ID: "i"}).Check() == nil {
+			a.text(name)
+		}
+	}
+	return a.param()
+}
+
+func (s *Store) readPage(ctx context.Context, stmt *statement, stream es.Stream, limit int, params ...[]byte) page {
+	if s.closed() {
+		return page{err: fmt.Errorf("store is %w", es.ErrClosed)}
+	}
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return page{err: err}
+	}
+	defer conn.Release()
+	return s.pageOn(ctx, conn.Conn(), stmt, stream, limit, params...)
+}
+
+func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, stmt *statement, stream es.Stream, limit int, params ...[]byte) page {
+	p := page{whole: true}
+	size := 0
+	p.err = s.each(ctx, conn, stmt, params, func(row [][]byte) error {
+		if size > pageBytes {
+			p.whole = false // what is left is read again, in a smaller page
+			return nil
+		}
+		r, token, err := record(row, stream)
+		if err != nil {
+			return err
+		}
+		size += len(r.Data)
+		p.records, p.token = append(p.records, r), token
+		return nil
+	})
+	if len(p.records) == limit {
+		p.whole = false
+	}
+	return p
+}
+
+// record makes a record of a row, in memory of its own.
+func record(row [][]byte, stream es.Stream) (r es.Record, token int64, err error) {
+	if stream.Kind == "" {
+		stream = es.Stream{Kind: string(row[7]), ID: string(row[8])}
+	}
+	r = es.Record{
+		Stream:   stream,
+		Position: es.Position(getInt8(row[0])),
+		Version:  es.Version(getInt8(row[1])),
+		Time:     getTime(row[2]),
+		Type:     string(row[3]),
+		Data:     bytes.Clone(row[4]),
+	}
+	if len(row[5]) > 0 {
+		if err := json.Unmarshal(row[5], &r.Meta); err != nil {
+			return r, 0, fmt.Errorf("metadata of %s at position %d: %w", r.ID(), r.Position, err)
+		}
+	}
+	return r, getInt8(row[6]), nil
+}
+
+// SaveSnapshot implements [es.Snapshots].
+func (s *Store) SaveSnapshot(ctx context.Context, n es.Snapshot) error {
+	if err := n.Stream.Check(); err != nil {
+		return err
+	}
+	data := n.Data
+	if data == nil {
+		data = []byte{}
+	}
+	return within(ctx, "snapshot of "+n.Stream.String(), s.once(ctx, s.statements.saveSnapshot, [][]byte{
+		[]byte(n.Stream.Kind), []byte(n.Stream.ID), int8Param(int64(n.Version)), int8Param(int64(n.Position)), int4Param(n.Schema), data,
+	}, nil))
+}
+
+// LoadSnapshot implements [es.Snapshots].
+func (s *Store) LoadSnapshot(ctx context.Context, stream es.Stream) (n es.Snapshot, err error) {
+	err = s.once(ctx, s.statements.loadSnapshot, [][]byte{[]byte(stream.Kind), []byte(stream.ID)}, func(row [][]byte) error {
+		n = es.Snapshot{
+			Stream: stream, Version: es.Version(getInt8(row[0])), Position: es.Position(getInt8(row[1])), Schema: getInt4(row[2]), Data: slices.Clone(row[3]),
+		}
+		return nil
+	})
+	return n, within(ctx, "snapshot of "+stream.String(), err)
+}
+
+// once runs a statement on a connection of its own.
+func (s *Store) once(ctx context.Context, stmt *statement, params [][]byte, f func(row [][]byte) error) error {
+	if s.closed() {
+		return fmt.Errorf("store is %w", es.ErrClosed)
+	}
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	return s.each(ctx, conn.Conn(), stmt, params, f)
+}

@@ -1,0 +1,48 @@
+package postgres
+
+// statements are those that the store runs again and again.
+type statements struct {
+	append, resolve, head      *statement
+	stream, streams            *statement
+	all, kinds, types, both    *statement
+	saveSnapshot, loadSnapshot *statement
+	announce                   *statement
+}
+
+// What a record is read from. The token goes along for the fingerprint; see heads.
+const recordColumns = "e.position, e.version, e.time, e.type, e.data, e.meta, e.token"
+
+func (s *Store) prepare() {
+	s.statements = statements{
+		append: s.newStatement(`select status, before, verdicts, firsts, lasts from {schema}.append(
+			$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)`),
+		resolve: s.newStatement("select r.at, r.by from {schema}.resolve($1, $2, $3) r"),
+		head:    s.newStatement("select position, token from {schema}.events order by position desc limit 1"),
+
+		stream: s.newStatement("select " + recordColumns + ` from {schema}.events e
+			where e.kind = $1 and e.id = $2 and e.version > $3 order by e.version limit $4`),
+		// Many streams in one round trip. Lateral, so that only the index can serve it.
+		streams: s.newStatement("select " + recordColumns + `, q.n from unnest($1::text[], $2::text[], $3::bigint[]) with ordinality as q (kind, id, after, n)
+			cross join lateral (select * from {schema}.events e
+				where e.kind = q.kind and e.id = q.id and e.version > q.after order by e.version limit $4) e
+			order by q.n, e.version`),
+
+		all: s.newStatement("select " + recordColumns + `, e.kind, e.id from {schema}.events e
+			where e.position > $1 order by e.position limit $2`),
+		kinds: s.newStatement("select " + recordColumns + `, e.kind, e.id from {schema}.events e
+			where e.position > $1 and e.kind = any ($3::text[]) order by e.position limit $2`),
+		types: s.newStatement("select " + recordColumns + `, e.kind, e.id from {schema}.events e
+			where e.position > $1 and e.type = any ($3::text[]) order by e.position limit $2`),
+		both: s.newStatement("select " + recordColumns + `, e.kind, e.id from {schema}.events e
+			where e.position > $1 and e.kind = any ($3::text[]) and e.type = any ($4::text[]) order by e.position limit $2`),
+
+		// A newer one stays: see es.Snapshot.Newer.
+		saveSnapshot: s.newStatement(`insert into {schema}.snapshots as s (kind, id, version, position, schema, data) values ($1, $2, $3, $4, $5, $6)
+			on conflict (kind, id) do update set version = excluded.version, position = excluded.position, schema = excluded.schema, data = excluded.data
+			where (excluded.schema, excluded.version) >= (s.schema, s.version)`),
+		loadSnapshot: s.newStatement("select version, position, schema, data from {schema}.snapshots where kind = $1 and id = $2"),
+
+		// An announcement need not survive a crash, so its commit need not wait for the disk.
+		announce: s.newStatement("select set_config('synchronous_commit', 'off', true), pg_notify($1, '')"),
+	}
+}

@@ -1,0 +1,107 @@
+package postgres
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+)
+
+// The binary format of the few types that go over the wire in bulk. Encoding them here costs a fifth of what a general
+// encoder does, and a batch has a thousand rows. Source: array_recv, int8recv, timestamptz_recv and the like in the server's
+// src/backend/utils/adt; the format has been stable since version 7.4.
+const (
+	oidBytea = 17
+	oidInt8  = 20
+	oidInt4  = 23
+	oidText  = 25
+)
+
+// An array is a one-dimensional array parameter without nulls. Its memory is used again.
+type array struct {
+	buf []byte
+	n   int
+}
+
+const arrayHeader = 20 // dimensions, has nulls, type, length, lower bound
+
+func (a *array) reset(oid uint32) {
+	a.n = 0
+	a.buf = append(a.buf[:0], 0, 0, 0, 1, 0, 0, 0, 0)
+	a.buf = binary.BigEndian.AppendUint32(a.buf, oid)
+	a.buf = append(a.buf, 0, 0, 0, 0, 0, 0, 0, 1)
+}
+
+func (a *array) text(s string) {
+	a.n++
+	a.buf = binary.BigEndian.AppendUint32(a.buf, uint32(len(s)))
+	a.buf = append(a.buf, s...)
+}
+
+func (a *array) bytes(b []byte) {
+	a.n++
+	a.buf = binary.BigEndian.AppendUint32(a.buf, uint32(len(b)))
+	a.buf = append(a.buf, b...)
+}
+
+func (a *array) int8(i int64) {
+	a.n++
+	a.buf = append(a.buf, 0, 0, 0, 8)
+	a.buf = binary.BigEndian.AppendUint64(a.buf, uint64(i))
+}
+
+func (a *array) int4(i int) {
+	a.n++
+	a.buf = append(a.buf, 0, 0, 0, 4)
+	a.buf = binary.BigEndian.AppendUint32(a.buf, uint32(int32(i)))
+}
+
+// param returns the parameter's value.
+func (a *array) param() []byte {
+	if a.n == 0 {
+		copy(a.buf, []byte{0, 0, 0, 0}) // no dimensions
+		return a.buf[:12]
+	}
+	binary.BigEndian.PutUint32(a.buf[12:], uint32(a.n))
+	return a.buf
+}
+
+func int8Param(i int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(i)) }
+
+func boolParam(b bool) []byte {
+	if b {
+		return []byte{1}
+	}
+	return []byte{0}
+}
+
+func getInt8(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) }
+func getInt4(b []byte) int   { return int(int32(binary.BigEndian.Uint32(b))) }
+
+// getInts reads an array of int4 or int8; null and empty arrays are nil.
+func getInts(b []byte) ([]int64, error) {
+	if len(b) < arrayHeader {
+		return nil, nil
+	}
+	ints := make([]int64, getInt4(b[12:]))
+	b = b[arrayHeader:]
+	for i := range ints {
+		switch size := getInt4(b); size {
+		case -1:
+			b = b[4:]
+		case 4:
+			ints[i], b = int64(getInt4(b[4:])), b[8:]
+		case 8:
+			ints[i], b = getInt8(b[4:]), b[12:]
+		default:
+			return nil, fmt.Errorf("array element of %d bytes where an integer was expected", size)
+		}
+	}
+	return ints, nil
+}
+
+// Timestamps are microseconds since 2000.
+var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
+
+func getTime(b []byte) time.Time { return time.UnixMicro(epoch + getInt8(b)).UTC() }
+
+func int4Param(i int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(int32(i))) }
