@@ -6,8 +6,11 @@
 package commit
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/thalo-go/es"
@@ -24,7 +27,7 @@ type Request struct {
 	Err      error
 
 	batch *batch        // the one it was taken into; guarded by Queue.mu
-	gone  bool          // its caller left before it was taken; guarded by Queue.mu
+	gone  bool          // its caller left before it was taken, and may be using its memory again; guarded by Queue.mu
 	done  chan struct{} // closed when the verdict is there
 }
 
@@ -44,6 +47,8 @@ type Queue struct {
 
 	mu       sync.Mutex
 	waiting  []*Request
+	here     int                // callers of those waiting that have not left
+	giveUp   context.CancelFunc // ends the begin under way, if it is no caller's own
 	flushing bool
 	closed   bool
 	idle     sync.Cond // signalled when flushing ends
@@ -63,7 +68,7 @@ type Options struct {
 }
 
 // New returns a queue. begin makes ready for the next transaction, waiting for a connection and a lock as long as it has to;
-// what gathers meanwhile goes into it. Its error is the verdict for all that wait.
+// what gathers meanwhile goes into it. Its error is the verdict for all that wait. Its context ends when nobody waits any more.
 func New(begin func(ctx context.Context) (Tx, error), o Options) *Queue {
 	q := &Queue{begin: begin, events: or(o.Events, 4096), bytes: or(o.Bytes, 16<<20), slots: make(chan struct{}, or(o.Waiting, 16384))}
 	q.idle.L = &q.mu
@@ -87,16 +92,10 @@ func (q *Queue) Append(ctx context.Context, appends []es.Append) (es.Position, e
 		return 0, ctx.Err()
 	}
 	r := newRequest(appends)
-	q.mu.Lock()
-	if q.closed {
-		q.mu.Unlock()
-		return 0, fmt.Errorf("store is %w", es.ErrClosed)
+	lead, err := q.enter(r)
+	if err != nil {
+		return 0, err
 	}
-	q.waiting = append(q.waiting, r)
-	lead := !q.flushing
-	q.flushing = true
-	q.mu.Unlock()
-
 	if lead {
 		q.lead(ctx, r)
 	}
@@ -106,6 +105,25 @@ func (q *Queue) Append(ctx context.Context, appends []es.Append) (es.Position, e
 	case <-ctx.Done():
 		return q.leave(ctx, r)
 	}
+}
+
+// enter puts a request into the queue and tells whether its caller is to write it himself.
+func (q *Queue) enter(r *Request) (lead bool, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.flushing {
+		q.mu.Unlock()
+		r.own() // here, where it holds nobody up
+		q.mu.Lock()
+	}
+	if q.closed {
+		return false, fmt.Errorf("store is %w", es.ErrClosed)
+	}
+	q.waiting = append(q.waiting, r)
+	q.here++
+	lead = !q.flushing
+	q.flushing = true
+	return lead, nil
 }
 
 func newRequest(appends []es.Append) *Request {
@@ -125,11 +143,30 @@ func newRequest(appends []es.Append) *Request {
 	return r
 }
 
+// own copies what the caller may use again once he has left, which he may do while another goroutine writes it.
+func (r *Request) own() {
+	r.Appends = slices.Clone(r.Appends)
+	for i := range r.Appends {
+		events := slices.Clone(r.Appends[i].Events)
+		for j := range events {
+			events[j].Data = bytes.Clone(events[j].Data)
+			events[j].Meta = maps.Clone(events[j].Meta)
+		}
+		r.Appends[i].Events = events
+	}
+}
+
 // leave gives up on a request whose caller's context has ended.
 func (q *Queue) leave(ctx context.Context, r *Request) (es.Position, error) {
 	q.mu.Lock()
+	select {
+	case <-r.done: // at the same moment
+		q.mu.Unlock()
+		return r.Position, r.Err
+	default:
+	}
 	if r.batch == nil {
-		r.gone = true
+		q.drop(r)
 		q.mu.Unlock()
 		return 0, ctx.Err()
 	}
@@ -144,53 +181,88 @@ func (q *Queue) leave(ctx context.Context, r *Request) (es.Position, error) {
 	return r.Position, r.Err
 }
 
+// drop takes out a request that is still waiting.
+func (q *Queue) drop(r *Request) {
+	if r.gone {
+		return
+	}
+	r.gone = true
+	q.here--
+	if q.here == 0 && q.giveUp != nil {
+		q.giveUp()
+	}
+}
+
 // lead writes the request of a caller that found nobody writing. If others have come meanwhile, a goroutine takes over.
 func (q *Queue) lead(ctx context.Context, own *Request) {
 	tx, err := q.begin(ctx)
 	q.mu.Lock()
 	if len(q.waiting) > 1 {
-		if err != nil && ctx.Err() != nil {
-			err = nil // this caller's context is his own affair: begin anew for the others
+		if ctx.Err() != nil { // this caller's context is his own affair: begin anew for the others
+			q.drop(own)
+			err = nil
 		}
 		q.mu.Unlock()
+		own.own()
 		go q.flush(tx, err)
 		return
 	}
-	q.waiting = nil
+	q.waiting, q.here = nil, 0
 	own.batch = &batch{cancel: func() {}, live: 1}
 	q.mu.Unlock()
+	defer q.pass() // also when the backend panics: the others' appends are not lost with this one
 	q.write(ctx, tx, err, []*Request{own})
+}
+
+// pass lets a goroutine go on with what has come meanwhile.
+func (q *Queue) pass() {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	if len(q.waiting) > 0 {
 		go q.flush(nil, nil)
 	} else {
 		q.rest()
 	}
-	q.mu.Unlock()
 }
 
-// flush writes all that waits, until nothing does. It may be given a transaction to begin with.
+// flush writes all that waits, until nothing does. It may be given a transaction to begin with, or the error instead.
 func (q *Queue) flush(tx Tx, err error) {
-	ctx := context.Background()
 	for {
+		begin, cancel := context.WithCancel(context.Background())
 		if tx == nil && err == nil {
-			tx, err = q.begin(ctx)
+			if !q.expect(cancel) {
+				cancel()
+				return
+			}
+			tx, err = q.begin(begin)
+			if err != nil && begin.Err() != nil { // all have left; perhaps others have come
+				err = nil
+				continue
+			}
 		}
-		ctx, requests, cancel := q.take()
+		ctx, requests, done := q.take()
 		q.write(ctx, tx, err, requests)
+		done()
 		cancel()
 		tx, err = nil, nil
-		q.mu.Lock()
-		if len(q.waiting) == 0 {
-			q.rest()
-			q.mu.Unlock()
-			return
-		}
-		q.mu.Unlock()
 	}
 }
 
+// expect tells whether anybody waits for a transaction, who may give it up. If not, the queue rests.
+func (q *Queue) expect(giveUp context.CancelFunc) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.here == 0 {
+		q.waiting = nil
+		q.rest()
+		return false
+	}
+	q.giveUp = giveUp
+	return true
+}
+
 func (q *Queue) rest() {
+	q.giveUp = nil
 	q.flushing = false
 	q.idle.Broadcast()
 }
@@ -215,6 +287,7 @@ func (q *Queue) take() (context.Context, []*Request, context.CancelFunc) {
 	events, bytes := 0, 0
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.giveUp = nil
 	i := 0
 	for ; i < len(q.waiting); i++ {
 		r := q.waiting[i]
@@ -229,6 +302,7 @@ func (q *Queue) take() (context.Context, []*Request, context.CancelFunc) {
 		requests = append(requests, r)
 	}
 	b.live = len(requests)
+	q.here -= len(requests)
 	clear(q.waiting[:i])
 	q.waiting = q.waiting[i:]
 	return ctx, requests, cancel
