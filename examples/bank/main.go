@@ -4,6 +4,7 @@
 //	go run ./examples/bank                       a SQLite file in a temporary folder
 //	go run ./examples/bank -store bank.db        a SQLite file that stays; run it again and it goes on
 //	go run ./examples/bank -store mem:           in memory
+//	go run ./examples/bank -store postgres://user@host/database
 package main
 
 import (
@@ -28,7 +29,7 @@ import (
 
 func main() {
 	log.SetFlags(0)
-	store := flag.String("store", "", "where the events are kept: a SQLite file, or mem: (default a file in a temporary folder)")
+	store := flag.String("store", "", open.Usage+" (default a SQLite file in a temporary folder)")
 	transfers := flag.Int("transfers", 2000, "how many transfers are tried")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

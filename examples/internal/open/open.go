@@ -6,13 +6,24 @@ import (
 	"strings"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/postgres"
 	"github.com/thalo-go/es/sqlite"
 )
 
-// Log opens a store: "mem:" for one in memory, otherwise a SQLite file. The caller calls the function that comes with it at the end.
-func Log(_ context.Context, where string) (es.Log, func() error, error) {
-	if strings.HasPrefix(where, "mem:") {
+// Usage says what Log takes.
+const Usage = "where the events are kept: a SQLite file, mem: for memory, or postgres://user@host/database"
+
+// Log opens a store: "mem:" for one in memory, a postgres:// URL, otherwise a SQLite file. The function that comes with it closes it.
+func Log(ctx context.Context, where string) (es.Log, func() error, error) {
+	switch {
+	case strings.HasPrefix(where, "mem:"):
 		return new(es.Mem), func() error { return nil }, nil
+	case strings.HasPrefix(where, "postgres:"), strings.HasPrefix(where, "postgresql:"):
+		store, err := postgres.Open(ctx, where)
+		if err != nil {
+			return nil, nil, err
+		}
+		return store, store.Close, nil
 	}
 	store, err := sqlite.Open(strings.TrimPrefix(where, "sqlite:"))
 	if err != nil {
