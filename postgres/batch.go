@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"math/rand/v2"
 
@@ -93,7 +94,12 @@ func stale(r *commit.Request, h *heads) error {
 	}
 	a := &r.Appends[0]
 	known := h.knows(a.Stream)
-	if a.Command == "" && a.Expected >= 0 && (known > a.Expected || h.rewound && known < a.Expected) {
+	switch {
+	case a.Command != "" || a.Expected == es.AnyVersion:
+		return nil
+	case h.rewound && known < a.Expected:
+		return fmt.Errorf("%w: %w", &es.ConflictError{Stream: a.Stream, Expected: a.Expected}, es.ErrRewound)
+	case known > a.Expected:
 		return &es.ConflictError{Stream: a.Stream, Expected: a.Expected}
 	}
 	return nil

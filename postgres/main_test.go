@@ -1,0 +1,253 @@
+package postgres_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/goleak"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/postgres"
+)
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv("ES_TEST_CHILD"); name != "" {
+		os.Exit(beChild(name, os.Args[1:]))
+	}
+	goleak.VerifyTestMain(servers{m})
+}
+
+// servers stops the servers before goleak looks for what was left behind.
+type servers struct{ m *testing.M }
+
+func (s servers) Run() int { return testserver.Run(s.m) }
+
+// open opens a store as postgres.Open does, and closes it when the test ends.
+func open(t testing.TB, url string) *postgres.Store {
+	t.Helper()
+	return openWith(t, postgres.Config{}, url)
+}
+
+func openWith(t testing.TB, c postgres.Config, url string) *postgres.Store {
+	t.Helper()
+	s, err := c.Open(t.Context(), url)
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return s
+}
+
+// with returns a URL with a parameter more, such as pool_max_conns=1.
+func with(url, parameter string) string {
+	if strings.Contains(url, "?") {
+		return url + "&" + parameter
+	}
+	return url + "?" + parameter
+}
+
+// connect returns a connection past the store.
+func connect(t testing.TB, url string) *pgx.Conn {
+	t.Helper()
+	c, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatalf("connect: %v", err)
+	}
+	t.Cleanup(func() { _ = c.Close(context.Background()) }) // a server that was stopped has closed it
+	return c
+}
+
+// run runs statements on a connection of their own.
+func run(t testing.TB, url string, statements ...string) {
+	t.Helper()
+	c := connect(t, url)
+	for _, sql := range statements {
+		if _, err := c.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	if err := c.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// scalar returns the one value that a query has.
+func scalar[T any](t testing.TB, url, sql string, args ...any) (value T) {
+	t.Helper()
+	c := connect(t, url)
+	if err := c.QueryRow(t.Context(), sql, args...).Scan(&value); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	if err := c.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+func account(id string) es.Stream { return es.Stream{Kind: "account", ID: id} }
+
+// events returns n small events.
+func events(n int) []es.Record {
+	records := make([]es.Record, n)
+	for i := range records {
+		records[i] = es.Record{Type: "deposited", Data: fmt.Appendf(nil, `{"n":%d}`, i)}
+	}
+	return records
+}
+
+// add appends n events to a stream, whatever its version.
+func add(stream es.Stream, n int) es.Append { return at(stream, es.AnyVersion, n) }
+
+// at appends n events to a stream at a version.
+func at(stream es.Stream, version es.Version, n int) es.Append {
+	return es.Append{Stream: stream, Expected: version, Events: events(n)}
+}
+
+// mustAppend appends what must be taken.
+func mustAppend(t testing.TB, s es.Store, appends ...es.Append) es.Position {
+	t.Helper()
+	position, err := s.Append(t.Context(), appends...)
+	if err != nil {
+		t.Fatalf("append: %v", err)
+	}
+	return position
+}
+
+// collect reads what must come without an error.
+func collect(t testing.TB, records iter.Seq2[es.Record, error]) []es.Record {
+	t.Helper()
+	all, err := drain(records)
+	if err != nil {
+		t.Fatalf("reading broke off after %d records: %v", len(all), err)
+	}
+	return all
+}
+
+func drain(records iter.Seq2[es.Record, error]) (all []es.Record, err error) {
+	for r, err := range records {
+		if err != nil {
+			return all, err
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+// dense reads the whole log and tests that positions count 1, 2, 3 over all streams and versions within each.
+func dense(t testing.TB, log es.Log) []es.Record {
+	t.Helper()
+	all := collect(t, log.All(t.Context(), 0, es.Filter{}))
+	heads := make(map[es.Stream]es.Version)
+	for i, r := range all {
+		heads[r.Stream]++
+		if r.Position != es.Position(i+1) || r.Version != heads[r.Stream] {
+			t.Fatalf("record %d is %s at position %d: want version %d at position %d", i+1, r.ID(), r.Position, heads[r.Stream], i+1)
+		}
+	}
+	return all
+}
+
+// eventually waits until something is so that nothing tells of.
+func eventually(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !is(); {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+		select {
+		case <-time.After(2 * time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatal(t.Context().Err())
+		}
+	}
+}
+
+// children are what this test binary does when a test starts it anew as another process. Files of tests add theirs in init.
+// What a child says goes to the test line by line; it should end when its standard input does, as it does when the test is killed.
+var children = map[string]func(ctx context.Context, arguments []string, say func(format string, args ...any)) error{}
+
+func beChild(name string, arguments []string) int {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // that it ends is all there is to hear
+		cancel()
+	}()
+	err := children[name](ctx, arguments, func(format string, args ...any) { fmt.Printf(format+"\n", args...) })
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// A child is another process.
+type child struct {
+	*exec.Cmd
+	lines *bufio.Scanner // what it says
+	input io.Closer      // closed to end it
+	fault strings.Builder
+}
+
+// startChild starts this test binary as another process, which ends with the test.
+func startChild(t testing.TB, name string, arguments ...string) *child {
+	t.Helper()
+	c := &child{Cmd: exec.Command(os.Args[0], arguments...)}
+	c.Env = append(os.Environ(), "ES_TEST_CHILD="+name)
+	c.Stderr = &c.fault
+	input, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	output, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.input, c.lines = input, bufio.NewScanner(output)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if c.ProcessState == nil {
+			_ = c.Process.Kill() // it may have ended
+			_ = c.Wait()         // says that it was killed
+		}
+	})
+	return c
+}
+
+// line returns the next line that the child says.
+func (c *child) line(t testing.TB) string {
+	t.Helper()
+	if !c.lines.Scan() {
+		err := c.Wait()
+		t.Fatalf("the other process said no more: %v, %v\n%s", err, c.lines.Err(), c.fault.String())
+	}
+	return c.lines.Text()
+}
+
+// end waits until the child has ended well, and returns what it still said.
+func (c *child) end(t testing.TB) (lines []string) {
+	t.Helper()
+	for c.lines.Scan() {
+		lines = append(lines, c.lines.Text())
+	}
+	if err := errors.Join(c.lines.Err(), c.Wait()); err != nil {
+		t.Fatalf("the other process: %v\n%s", err, c.fault.String())
+	}
+	return lines
+}
