@@ -15,6 +15,11 @@ var (
 	// whether it was written. Send the command again with the same [CommandID], which takes effect at most once, or load and look.
 	ErrUnknownOutcome = errors.New("outcome unknown: it may or may not have been written; send it again with the same command id, or load and look")
 
+	// ErrRewound is wrapped, beside a [*ConflictError], if the store found that the database has lost the end of its history since the
+	// caller read it: it was restored from an older copy, or failed over to a replica that was behind. What was read before may never
+	// have been. Load from the beginning and decide again; [Repo.Execute] has done that already.
+	ErrRewound = errors.New("the database has lost the end of its history: load from the beginning")
+
 	// ErrClosed is wrapped by the error for a call on a store or repo that was closed. Nothing was written.
 	ErrClosed = errors.New("closed")
 

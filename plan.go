@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 )
 
 // A plan is what the calls of a round come to, decided one after the other from one state.
@@ -102,7 +103,7 @@ func (r *Repo[S, C, E]) append(ctx context.Context, p *plan[S, C, E]) error {
 		if err != nil {
 			return err
 		}
-		p.end.position = last
+		p.end.position, p.end.time = last, time.Time{}
 		at = last - Position(p.end.version-p.base.version)
 	}
 	for _, c := range p.calls {

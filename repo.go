@@ -137,13 +137,7 @@ func (r *Repo[S, C, E]) Execute(ctx context.Context, id string, command C, optio
 func (r *Repo[S, C, E]) Load(ctx context.Context, id string) (S, Version, error) {
 	r.init.Do(r.start)
 	stream := Stream{r.kind, id}
-	base, cached := r.cache.get(id)
-	var err error
-	if cached {
-		base, err = r.fold(ctx, stream, base, math.MaxInt64, nil)
-	} else {
-		base, err = r.load(ctx, stream, math.MaxInt64)
-	}
+	base, err := r.current(ctx, stream)
 	if err != nil {
 		var none S
 		return none, 0, err
@@ -202,64 +196,99 @@ type versioned[S any] struct {
 	state    S
 	version  Version
 	position Position
+	time     time.Time // of the record there, if it has been read
+}
+
+// isOf tells whether a state is of the history in which a record stands at its version.
+func (v versioned[S]) isOf(r Record) bool {
+	return r.Version == v.version && r.Position == v.position && (v.time.IsZero() || v.time.Equal(r.Time))
+}
+
+// errElsewhere says that a state is not of the history that the store has: the store was restored from an older copy.
+var errElsewhere = errors.New("the state is not of this history")
+
+// current returns the state that the store has now.
+func (r *Repo[S, C, E]) current(ctx context.Context, stream Stream) (versioned[S], error) {
+	if base, cached := r.cache.get(stream.ID); cached {
+		return r.refresh(ctx, stream, base)
+	}
+	return r.load(ctx, stream, math.MaxInt64)
+}
+
+// refresh reads what has come after a state.
+func (r *Repo[S, C, E]) refresh(ctx context.Context, stream Stream, base versioned[S]) (versioned[S], error) {
+	next, err := r.fold(ctx, stream, base, math.MaxInt64, nil)
+	if errors.Is(err, errElsewhere) {
+		r.log().Warn("es: cached state is not of this history, reading all events instead", "stream", stream.String(), "version", base.version)
+		r.cache.drop(stream.ID)
+		return r.load(ctx, stream, math.MaxInt64)
+	}
+	return next, err
 }
 
 // load reads a state from the store, as it is now or at an earlier version, beginning with a snapshot if there is a fitting one.
 func (r *Repo[S, C, E]) load(ctx context.Context, stream Stream, upTo Version) (versioned[S], error) {
-	var zero versioned[S]
 	from, found := r.snapshots.load(ctx, stream, upTo)
-	if !found {
-		at, err := r.fold(ctx, stream, zero, upTo, nil)
-		r.snapshots.consider(&r.work, stream, zero.version, at)
-		return at, err
-	}
-	// Read again the event at which the snapshot stands: a store that was restored from an older copy may not have it, or another in its place.
-	stands := false
-	for record, err := range r.store.Read(ctx, stream, from.version-1) {
-		if err != nil {
-			return zero, fmt.Errorf("es: load %s: %w", stream, err)
-		}
-		stands = record.Version == from.version && record.Position == from.position
-		break
-	}
-	if !stands {
-		r.log().Warn("es: snapshot is not of this history, reading all events instead", "stream", stream.String(), "version", from.version)
-		return r.fold(ctx, stream, zero, upTo, nil)
-	}
 	at, err := r.fold(ctx, stream, from, upTo, nil)
-	r.snapshots.consider(&r.work, stream, from.version, at)
+	if found && errors.Is(err, errElsewhere) {
+		r.log().Warn("es: snapshot is not of this history, reading all events instead", "stream", stream.String(), "version", from.version)
+		return r.fold(ctx, stream, versioned[S]{}, upTo, nil)
+	}
+	if err == nil {
+		r.snapshots.consider(&r.work, stream, from.version, at)
+	}
 	return at, err
 }
 
 // fold reads the events after a state, up to a version, and returns the state with them. It calls see, if not nil, with each.
+//
+// It reads the last event in the state once more and compares: history only grows, unless the store was restored from an older copy.
 func (r *Repo[S, C, E]) fold(ctx context.Context, stream Stream, at versioned[S], upTo Version, see func(E)) (versioned[S], error) {
-	if at.version >= upTo {
+	if upTo <= 0 {
 		return at, nil
 	}
-	for record, err := range r.store.Read(ctx, stream, at.version) {
+	known := at.version == 0
+	for record, err := range r.store.Read(ctx, stream, max(at.version-1, 0)) {
 		if err != nil {
 			return at, fmt.Errorf("es: load %s: %w", stream, err)
 		}
-		if record.Version != at.version+1 {
-			return at, fmt.Errorf("es: load %s: the store gave version %d after %d: its history is damaged, or the store breaks its contract; verify it", stream, record.Version, at.version)
-		}
-		event, err := r.codec.Decode(record)
 		switch {
-		case errors.Is(err, ErrRetired):
-		case err != nil:
-			return at, err
+		case !known:
+			if known = at.isOf(record); !known {
+				return at, errElsewhere
+			}
+			at.time = record.Time
+		case record.Version != at.version+1:
+			return at, fmt.Errorf("es: load %s: the store gave version %d after %d: its history is damaged, or the store breaks its contract; verify it", stream, record.Version, at.version)
 		default:
-			at.state = r.rules.Evolve(at.state, event)
-			if see != nil {
-				see(event)
+			if err := r.evolve(&at, record, see); err != nil {
+				return at, err
 			}
 		}
-		at.version, at.position = record.Version, record.Position
-		if at.version == upTo {
+		if at.version >= upTo {
 			break
 		}
 	}
+	if !known {
+		return at, errElsewhere
+	}
 	return at, nil
+}
+
+func (r *Repo[S, C, E]) evolve(at *versioned[S], record Record, see func(E)) error {
+	event, err := r.codec.Decode(record)
+	switch {
+	case errors.Is(err, ErrRetired):
+	case err != nil:
+		return err
+	default:
+		at.state = r.rules.Evolve(at.state, event)
+		if see != nil {
+			see(event)
+		}
+	}
+	at.version, at.position, at.time = record.Version, record.Position, record.Time
+	return nil
 }
 
 // settle answers every call on one aggregate. It returns when each has its answer or has left.
@@ -282,7 +311,7 @@ func (r *Repo[S, C, E]) settle(ctx context.Context, stream Stream, calls []*call
 		if len(p.appends) == 0 && !fresh {
 			// Refusals and no-ops decided on a cached state are decided again on what the store has now.
 			r.unclaim(calls)
-			next, err := r.fold(ctx, stream, base, math.MaxInt64, nil)
+			next, err := r.refresh(ctx, stream, base)
 			if err != nil {
 				r.fail(calls, err)
 				return
@@ -312,7 +341,7 @@ func (r *Repo[S, C, E]) settle(ctx context.Context, stream Stream, calls []*call
 				return
 			}
 			r.unclaim(calls)
-			if base, err = r.reload(ctx, stream, base, attempt); err != nil {
+			if base, err = r.reload(ctx, stream, base, attempt, err); err != nil {
 				r.fail(calls, err)
 				return
 			}
@@ -330,16 +359,14 @@ func (r *Repo[S, C, E]) settle(ctx context.Context, stream Stream, calls []*call
 }
 
 // reload returns the state after a conflict: the tail alone is read, after a pause that grows with the attempts.
-func (r *Repo[S, C, E]) reload(ctx context.Context, stream Stream, base versioned[S], attempt int) (versioned[S], error) {
+func (r *Repo[S, C, E]) reload(ctx context.Context, stream Stream, base versioned[S], attempt int, conflict error) (versioned[S], error) {
 	if err := pause(ctx, attempt); err != nil {
 		return base, fmt.Errorf("es: execute on %s: %w", stream, err)
 	}
-	next, err := r.fold(ctx, stream, base, math.MaxInt64, nil)
-	if err == nil && next.version == base.version {
-		// A conflict with no event to show for it: the state is ahead of the store, which was restored from an older copy.
+	if errors.Is(conflict, ErrRewound) {
 		return r.load(ctx, stream, math.MaxInt64)
 	}
-	return next, err
+	return r.refresh(ctx, stream, base)
 }
 
 // pause waits a random time of up to 1 ms before the second attempt, doubled with each further one up to 128 ms ("full jitter").
