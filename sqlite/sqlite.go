@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/thalo-go/es"
@@ -31,6 +32,7 @@ type Store struct {
 	queue   *commit.Queue
 	writer  writer
 	watcher watcher
+	close   func() error // does it once
 }
 
 var (
@@ -57,6 +59,7 @@ func Open(path string) (*Store, error) { return Config{}.Open(path) }
 // Open is like the function [Open], with settings.
 func (c Config) Open(path string) (*Store, error) {
 	s := &Store{name: path, busy: c.BusyTimeout}
+	s.close = sync.OnceValue(s.closeOnce)
 	if s.busy <= 0 {
 		s.busy = 10 * time.Second
 	}
@@ -109,15 +112,22 @@ func (s *Store) ID() string { return s.id }
 // DB gives read-only connections to the database, for queries by the application.
 func (s *Store) DB() *sql.DB { return s.read }
 
-// Close waits for appends under way, ends waiting readers and closes the database. What is called afterwards returns an error that wraps [es.ErrClosed].
-func (s *Store) Close() error {
+// Close waits for appends under way, ends waiting readers and closes the database. What is called afterwards returns an error
+// that wraps [es.ErrClosed]; Close itself may be called again.
+func (s *Store) Close() error { return s.close() }
+
+func (s *Store) closeOnce() error {
 	s.queue.Close()
 	s.watcher.close()
-	err := s.write.Close()
+	var err error
 	if s.read != s.write {
-		err = errors.Join(s.read.Close(), err)
+		// The readers first: whoever closes last brings the write-ahead log into the file, and the writer syncs as it should.
+		err = s.read.Close()
 	}
-	return err
+	if conn, connErr := s.write.Conn(background); connErr == nil { // waits for a snapshot under way
+		err = errors.Join(err, conn.Raw(func(any) error { return s.writer.close() }), conn.Close())
+	}
+	return errors.Join(err, s.write.Close())
 }
 
 // Backup writes a copy of the database, as it is at one moment, to a file that must not exist yet. Appends and reads go on meanwhile.

@@ -22,7 +22,8 @@ type watcher struct {
 	grown   chan struct{} // closed when head grows, or a look fails
 	waiters int
 	polling bool
-	closed  chan struct{}
+	ended   bool          // whether closed is closed
+	closed  chan struct{} // closed by close
 	work    sync.WaitGroup
 }
 
@@ -47,7 +48,10 @@ func (w *watcher) note(head es.Position, err error) {
 }
 
 func (w *watcher) close() {
+	w.mu.Lock()
+	w.ended = true
 	close(w.closed)
+	w.mu.Unlock()
 	w.work.Wait()
 }
 
@@ -73,7 +77,7 @@ func (w *watcher) wait(ctx context.Context, after es.Position) (es.Position, err
 	defer w.mu.Unlock()
 	w.waiters++
 	defer func() { w.waiters-- }()
-	if w.shared && !w.polling {
+	if w.shared && !w.polling && !w.ended {
 		w.polling = true
 		w.work.Add(1)
 		go w.run()

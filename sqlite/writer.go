@@ -67,6 +67,15 @@ func (w *writer) ready(conn *sqlite3.SQLiteConn) error {
 	return nil
 }
 
+// close closes the statements. SQLite keeps a connection open, with its files and locks, as long as one of its statements is.
+func (w *writer) close() (err error) {
+	for _, stmt := range w.statements {
+		err = errors.Join(err, stmt.Close())
+	}
+	w.statements = nil
+	return err
+}
+
 func (w *writer) forget() { w.known = false }
 
 func (w *writer) selectHead(stream es.Stream) (es.Version, error) {
