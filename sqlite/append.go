@@ -73,31 +73,32 @@ type tx struct {
 }
 
 // Write implements commit.Tx. A transaction takes no longer than its disk, so nobody's context ends it.
-func (t *tx) Write(_ context.Context, requests []*commit.Request) {
-	defer t.conn.Close()
-	w := &t.store.writer
-	err := t.conn.Raw(func(driver any) error { return w.write(driver.(*sqlite3.SQLiteConn), requests) })
+func (t *tx) Write(ctx context.Context, requests []*commit.Request) {
+	err := t.write(requests, false)
+	if isConstraint(err) {
+		// A stream taken for new is not. Once more, with a look at every head, when other processes give the lock back.
+		if t.conn, err = t.store.begin(ctx); err == nil {
+			err = t.write(requests, true)
+		}
+	}
 	if err != nil {
 		for _, r := range requests {
-			if r.Err == nil {
-				r.Err = err
-			}
+			r.Position, r.Err = 0, err // nobody's verdict stands: it may count on what a neighbour was to write
 		}
-		return
 	}
-	t.store.watcher.saw(w.head)
 }
 
-// write writes the requests in the transaction that is open on the connection, and ends it.
-func (w *writer) write(conn *sqlite3.SQLiteConn, requests []*commit.Request) error {
-	err := w.try(conn, requests, false)
-	if isConstraint(err) {
-		// A stream taken for new is not. Once more, with a look at every head.
-		if _, err = conn.Exec("begin immediate", nil); err == nil {
-			err = w.try(conn, requests, true)
+// write writes the requests in the transaction that is open, ends it, and hands the connection back.
+func (t *tx) write(requests []*commit.Request, careful bool) error {
+	defer t.conn.Close()
+	w := &t.store.writer
+	return t.conn.Raw(func(driver any) error {
+		err := w.try(driver.(*sqlite3.SQLiteConn), requests, careful)
+		if err == nil {
+			t.store.watcher.saw(w.head)
 		}
-	}
-	return err
+		return err
+	})
 }
 
 func (w *writer) try(conn *sqlite3.SQLiteConn, requests []*commit.Request, careful bool) error {

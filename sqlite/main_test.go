@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/mattn/go-sqlite3"
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/sqlite"
 	"go.uber.org/goleak"
@@ -180,4 +182,16 @@ func expectError(t testing.TB, err error, targets ...error) {
 			t.Errorf("the error is %v; expected %v", err, target)
 		}
 	}
+}
+
+// value returns the first value that a query gives on a connection of the driver.
+func value(conn *sqlite3.SQLiteConn, query string) (driver.Value, error) {
+	rows, err := conn.Query(query, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	values := make([]driver.Value, len(rows.Columns()))
+	err = rows.Next(values)
+	return values[0], err
 }

@@ -1,0 +1,16 @@
+package sqlite
+
+import "github.com/mattn/go-sqlite3"
+
+// OnWriter runs f on the connection that writes, while nothing else does.
+func (s *Store) OnWriter(f func(conn *sqlite3.SQLiteConn) error) error {
+	conn, err := s.write.Conn(background)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return conn.Raw(func(driver any) error { return f(driver.(*sqlite3.SQLiteConn)) })
+}
+
+// Queries are the statements that must be answered from an index.
+var Queries = []string{selectStream, selectAll, selectKinds, selectTypes, selectBoth, selectHead, selectLast, selectStreamHead, selectCommand, selectSnapshot}
