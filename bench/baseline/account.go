@@ -1,0 +1,103 @@
+package baseline
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/examples/bank/account"
+)
+
+// Accounts runs the bank's commands the way most programs do it: load the whole stream, decide, append, and when somebody else
+// was faster, all of it again. Decoding is a switch over the types, as one would write it by hand.
+//
+// It leaves out: a cache of states, which would need an answer to other processes' writes; snapshots; a bound on the retries;
+// command ids and metadata; renamed and retired events. The rules are the same.
+type Accounts struct{ Store *SQLite }
+
+// Load returns an account and its version.
+func (s Accounts) Load(ctx context.Context, id string) (account.Account, es.Version, error) {
+	var a account.Account
+	var at es.Version
+	err := s.Store.Read(ctx, es.Stream{Kind: "account", ID: id}, 0, func(version es.Version, name string, data []byte) error {
+		event, err := decode(name, data)
+		if err != nil {
+			return err
+		}
+		a, at = account.Rules{}.Evolve(a, event), version
+		return nil
+	})
+	return a, at, err
+}
+
+// Execute runs a command until nobody was faster.
+//
+// It tries again at once. A jittered pause between the tries, which is the other way, makes no difference that can be measured: the callers
+// queue for the connections and the disk in any case.
+func (s Accounts) Execute(ctx context.Context, id string, command account.Command) (account.Account, error) {
+	for {
+		a, version, err := s.Load(ctx, id)
+		if err != nil {
+			return a, err
+		}
+		events, err := account.Rules{}.Decide(a, command)
+		if err != nil || len(events) == 0 {
+			return a, err
+		}
+		records := make([]es.Record, len(events))
+		for i, event := range events {
+			if records[i], err = encode(event); err != nil {
+				return a, err
+			}
+			a = account.Rules{}.Evolve(a, event)
+		}
+		err = s.Store.Append(ctx, es.Stream{Kind: "account", ID: id}, version, records)
+		if !errors.Is(err, ErrConflict) {
+			return a, err
+		}
+		if err := ctx.Err(); err != nil {
+			return a, err
+		}
+	}
+}
+
+func encode(event account.Event) (es.Record, error) {
+	r := es.Record{}
+	switch event.(type) {
+	case account.Opened:
+		r.Type = "opened"
+	case account.Deposited:
+		r.Type = "deposited"
+	case account.Withdrawn:
+		r.Type = "withdrawn"
+	case account.Closed:
+		r.Type = "closed"
+	default:
+		return r, fmt.Errorf("baseline: no name for %T", event)
+	}
+	var err error
+	r.Data, err = json.Marshal(event)
+	return r, err
+}
+
+func decode(name string, data []byte) (account.Event, error) {
+	switch name {
+	case "opened":
+		return unmarshal[account.Opened](data)
+	case "deposited":
+		return unmarshal[account.Deposited](data)
+	case "withdrawn":
+		return unmarshal[account.Withdrawn](data)
+	case "closed":
+		return unmarshal[account.Closed](data)
+	}
+	return nil, fmt.Errorf("baseline: no type for %q", name)
+}
+
+func unmarshal[T account.Event](data []byte) (account.Event, error) {
+	var event T
+	err := json.Unmarshal(data, &event)
+	return event, err
+}

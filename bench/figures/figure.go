@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/thalo-go/es/bench/internal/measure"
+)
+
+// A figure is one number by which the toolkit is judged.
+type figure struct {
+	name    string
+	what    string // what is measured, against what
+	goal    goal
+	measure func(ctx context.Context, s *session) (outcome, error)
+}
+
+// A goal is a bound on a figure.
+type goal struct {
+	bound float64
+	most  bool // the bound is the most that is good, not the least
+	unit  string
+}
+
+func atLeast(ratio float64) goal             { return goal{bound: ratio} }
+func atMost(bound float64, unit string) goal { return goal{bound: bound, most: true, unit: unit} }
+
+// metBy tells whether a value reaches the goal. One that is not a number does not.
+func (g goal) metBy(value float64) bool {
+	if g.most {
+		return value <= g.bound
+	}
+	return value >= g.bound
+}
+
+// String prints the goal as ≥ 5 or ≤ 30 MB.
+func (g goal) String() string {
+	sign := "≥"
+	if g.most {
+		sign = "≤"
+	}
+	bound := strconv.FormatFloat(g.bound, 'g', -1, 64)
+	if g.unit != "" {
+		bound += " " + g.unit
+	}
+	return sign + " " + bound
+}
+
+// format prints a value with as many digits as are worth reading.
+func (g goal) format(value float64) string {
+	digits := 2
+	if value >= 100 {
+		digits = 0
+	} else if value >= 10 {
+		digits = 1
+	}
+	text := strconv.FormatFloat(value, 'f', digits, 64)
+	if g.unit != "" {
+		text += " " + g.unit
+	}
+	return text
+}
+
+// An outcome is what measuring a figure came to.
+type outcome struct {
+	value   float64
+	details []string // lines for -v; tabs align columns
+}
+
+// An effort is how much is measured.
+type effort struct {
+	rounds  int           // each on fresh databases
+	pairs   int           // of turns in a round
+	turn    time.Duration // of one side
+	warmUp  time.Duration // of each side, in each round
+	records int           // in a log that is long
+}
+
+var (
+	long  = effort{rounds: 3, pairs: 6, turn: 400 * time.Millisecond, warmUp: 200 * time.Millisecond, records: 1_000_000}
+	smoke = effort{rounds: 1, pairs: 1, turn: 20 * time.Millisecond, warmUp: 5 * time.Millisecond, records: 20_000}
+)
+
+// A session is one run of the program.
+type session struct {
+	effort
+	dir string
+}
+
+// A round is one turn after the other on databases of its own.
+type round struct {
+	dir      string // its own, and empty
+	cleanups []func() error
+}
+
+// cleanup has a function called at the end of the round, the last one first.
+func (r *round) cleanup(f func() error) { r.cleanups = append(r.cleanups, f) }
+
+// round does something in a fresh folder, and cleans up.
+func (s *session) round(do func(r *round) error) (err error) {
+	dir, err := os.MkdirTemp(s.dir, "figures")
+	if err != nil {
+		return err
+	}
+	r := &round{dir: dir}
+	defer func() {
+		for _, f := range slices.Backward(r.cleanups) {
+			err = errors.Join(err, f())
+		}
+		err = errors.Join(err, os.RemoveAll(dir))
+	}()
+	return do(r)
+}
+
+// A setUp makes the two sides for a round: ours is the toolkit, theirs the baseline.
+type setUp func(ctx context.Context, r *round) (ours, theirs measure.Side, err error)
+
+// rates measures our rate over theirs.
+func rates(set setUp) func(context.Context, *session) (outcome, error) {
+	return func(ctx context.Context, s *session) (outcome, error) {
+		pairs, err := s.compare(ctx, set)
+		return pairs.outcome(pairs.Ratio()), err
+	}
+}
+
+// times measures the time that we take over the time that they take.
+func times(set setUp) func(context.Context, *session) (outcome, error) {
+	return func(ctx context.Context, s *session) (outcome, error) {
+		pairs, err := s.compare(ctx, set)
+		return pairs.outcome(1 / pairs.Ratio()), err
+	}
+}
+
+// A comparison is the turns of all rounds.
+type comparison struct {
+	measure.Pairs
+	ours, theirs string // names
+}
+
+func (s *session) compare(ctx context.Context, set setUp) (comparison, error) {
+	var c comparison
+	for range s.rounds {
+		err := s.round(func(r *round) error {
+			ours, theirs, err := set(ctx, r)
+			if err != nil {
+				return err
+			}
+			c.ours, c.theirs = ours.Name, theirs.Name
+			for _, side := range []measure.Side{ours, theirs} {
+				if _, err := side.For(ctx, s.warmUp); err != nil {
+					return err
+				}
+			}
+			return c.InTurns(ctx, s.pairs, s.turn, ours, theirs)
+		})
+		if err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+func (c comparison) outcome(value float64) outcome {
+	line := func(name string, samples []measure.Sample) string {
+		all := measure.Together(samples)
+		return fmt.Sprintf("%s\t%.0f/s\tp50 %.3g ms\tp99 %.3g ms", name, all.Rate(), ms(all, 50), ms(all, 99))
+	}
+	ratios := c.Ratios()
+	slices.Sort(ratios)
+	o := outcome{value: value}
+	if len(ratios) > 0 {
+		o.details = []string{
+			line(c.ours, c.A),
+			line(c.theirs, c.B),
+			fmt.Sprintf("%d pairs of turns, ratio of the rates from %.3g to %.3g", len(ratios), ratios[0], ratios[len(ratios)-1]),
+		}
+	}
+	return o
+}
+
+func ms(s measure.Sample, percent float64) float64 {
+	return float64(measure.Percentile(s.Latencies, percent)) / float64(time.Millisecond)
+}

@@ -1,0 +1,150 @@
+// Figures measures the figures by which the toolkit is judged, each against a goal, and prints a line for each:
+// its name, what came out, the goal, and "ok" or "short".
+//
+//	go run ./bench/figures [-short] [-v] [-strict] [-dir folder] [name...]
+//
+// Without names it measures all. Most are ratios: the toolkit's rate over that of a baseline (see package baseline), the two taking turns
+// in one run on fresh databases, and the median of the ratios turn by turn. So they hold on a machine that does other things as well.
+// With -short they only show that the measuring works: a turn is then too short to say anything.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/thalo-go/es/bench/internal/measure"
+)
+
+// table is all figures, in the order in which they are measured.
+// A backend brings its own, from a file of its own.
+func table() []figure {
+	return slices.Concat(
+		sqliteFigures(),
+	)
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := dispatch(ctx, os.Args[1:])
+	stop()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "figures:", err)
+		os.Exit(1)
+	}
+}
+
+func dispatch(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == followWord {
+		return measureFollow(ctx, args[1:], os.Stdout)
+	}
+	return run(ctx, args, table(), os.Stdout)
+}
+
+var errShort = errors.New("a figure is short of its goal")
+
+func run(ctx context.Context, args []string, table []figure, out io.Writer) error {
+	flags := flag.NewFlagSet("figures", flag.ContinueOnError)
+	short := flags.Bool("short", false, "only show that the measuring works, in seconds")
+	verbose := flags.Bool("v", false, "print what was measured against what, and the numbers behind the ratio")
+	strict := flags.Bool("strict", false, "fail if a figure is short")
+	dir := flags.String("dir", os.TempDir(), "the `folder` for the databases: on the disk that is to be measured")
+	flags.Usage = func() {
+		fmt.Fprintf(flags.Output(), "usage: go run ./bench/figures [flags] [name...]\n\n")
+		flags.PrintDefaults()
+		fmt.Fprintf(flags.Output(), "\nnames: %s\n", strings.Join(names(table), " "))
+	}
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	chosen, err := choose(table, flags.Args())
+	if err != nil {
+		return err
+	}
+	s := &session{effort: long, dir: *dir}
+	if *short {
+		s.effort = smoke
+	}
+	if err := describeMachine(out, *dir); err != nil {
+		return err
+	}
+	missed := 0
+	for _, f := range chosen {
+		o, err := f.measure(ctx, s)
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+		if !f.goal.metBy(o.value) {
+			missed++
+		}
+		print(out, f, o, *verbose)
+	}
+	if *strict && missed > 0 {
+		return fmt.Errorf("%w: %d of %d", errShort, missed, len(chosen))
+	}
+	return nil
+}
+
+// choose returns the figures with the names, in the order of the names; all if there are none.
+func choose(table []figure, wanted []string) ([]figure, error) {
+	if len(wanted) == 0 {
+		return table, nil
+	}
+	var chosen []figure
+	for _, name := range wanted {
+		i := slices.IndexFunc(table, func(f figure) bool { return f.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no figure %q; there are: %s", name, strings.Join(names(table), " "))
+		}
+		chosen = append(chosen, table[i])
+	}
+	return chosen, nil
+}
+
+func names(table []figure) []string {
+	names := make([]string, len(table))
+	for i, f := range table {
+		names[i] = f.name
+	}
+	return names
+}
+
+func describeMachine(out io.Writer, dir string) error {
+	sync, err := measure.Sync(dir)
+	if err != nil {
+		return err
+	}
+	disk := ""
+	if measure.InMemory(dir) {
+		disk = "; it is in memory, so nothing here says anything about a disk: give -dir"
+	}
+	_, err = fmt.Fprintf(out, "# %s %s/%s, %d CPUs, %v to sync a page to %s%s\n",
+		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), sync.Round(time.Microsecond), dir, disk)
+	return err
+}
+
+func print(out io.Writer, f figure, o outcome, verbose bool) {
+	verdict := "ok"
+	if !f.goal.metBy(o.value) {
+		verdict = "short"
+	}
+	fmt.Fprintf(out, "%-24s %9s   %-9s %s\n", f.name, f.goal.format(o.value), f.goal, verdict)
+	if !verbose {
+		return
+	}
+	fmt.Fprintf(out, "    %s\n", f.what)
+	columns := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, line := range o.details {
+		fmt.Fprintf(columns, "    %s\n", line)
+	}
+	_ = columns.Flush() // the next line printed meets the same error
+}

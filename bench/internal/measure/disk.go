@@ -1,0 +1,60 @@
+package measure
+
+import (
+	"bufio"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Sync is what it costs to append a page to a file in a folder and wait for the disk: the median of some tries.
+// It is the price of one commit, and says most of what there is to say about a machine on which stores are compared.
+func Sync(dir string) (cost time.Duration, err error) {
+	f, err := os.CreateTemp(dir, "sync")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
+	var costs []time.Duration
+	for range 64 {
+		begin := time.Now()
+		if _, err := f.Write(make([]byte, 4096)); err != nil {
+			return 0, err
+		}
+		if err := f.Sync(); err != nil {
+			return 0, err
+		}
+		costs = append(costs, time.Since(begin))
+	}
+	return Percentile(costs, 50), nil
+}
+
+// InMemory tells whether a folder is on a file system that has no disk. It knows those of Linux, and elsewhere says no.
+func InMemory(dir string) bool {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return false
+	}
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real
+	}
+	f, err := os.Open("/proc/self/mounts")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	mount, kind := "", ""
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		fields := strings.Fields(lines.Text()) // device, mount point, type
+		if len(fields) < 3 {
+			continue
+		}
+		within := dir == fields[1] || strings.HasPrefix(dir, strings.TrimSuffix(fields[1], "/")+"/")
+		if within && len(fields[1]) >= len(mount) {
+			mount, kind = fields[1], fields[2]
+		}
+	}
+	return kind == "tmpfs" || kind == "ramfs"
+}

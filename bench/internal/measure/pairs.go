@@ -1,0 +1,87 @@
+package measure
+
+import (
+	"context"
+	"math"
+	"slices"
+	"time"
+)
+
+// Pairs are the turns of two sides: A[i] was measured next to B[i].
+type Pairs struct{ A, B []Sample }
+
+// Add adds a turn of each.
+func (p *Pairs) Add(a, b Sample) {
+	p.A = append(p.A, a)
+	p.B = append(p.B, b)
+}
+
+// InTurns lets two sides work in turns of a duration each, n times, and adds the pairs. Every other time b goes first,
+// so that neither always has the disk as the other left it.
+func (p *Pairs) InTurns(ctx context.Context, n int, d time.Duration, a, b Side) error {
+	for i := range n {
+		first, second := a, b
+		if i%2 == 1 {
+			first, second = b, a
+		}
+		x, err := first.For(ctx, d)
+		if err != nil {
+			return err
+		}
+		y, err := second.For(ctx, d)
+		if err != nil {
+			return err
+		}
+		if i%2 == 1 {
+			x, y = y, x
+		}
+		p.Add(x, y)
+	}
+	return nil
+}
+
+// Ratios are the rates of A over those of B, pair by pair.
+func (p *Pairs) Ratios() []float64 {
+	ratios := make([]float64, len(p.A))
+	for i := range p.A {
+		ratios[i] = p.A[i].Rate() / p.B[i].Rate()
+	}
+	return ratios
+}
+
+// Ratio is the median of the ratios: one turn that was disturbed does not count.
+func (p *Pairs) Ratio() float64 { return Median(p.Ratios()) }
+
+// Together adds samples up.
+func Together(samples []Sample) Sample {
+	var sum Sample
+	for _, s := range samples {
+		sum.Units += s.Units
+		sum.Elapsed += s.Elapsed
+		sum.Latencies = append(sum.Latencies, s.Latencies...)
+	}
+	return sum
+}
+
+// Median is the middle value, or the mean of the two in the middle; NaN if there is none. It leaves the values as they are.
+func Median(values []float64) float64 {
+	if len(values) == 0 {
+		return math.NaN()
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	middle := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[middle]
+	}
+	return (sorted[middle-1] + sorted[middle]) / 2
+}
+
+// Percentile is the smallest latency that at least p percent of them do not exceed ("nearest rank"), 0 if there are none.
+func Percentile(latencies []time.Duration, p float64) time.Duration {
+	if len(latencies) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(latencies))
+	rank := int(math.Ceil(p / 100 * float64(len(sorted))))
+	return sorted[min(max(rank, 1), len(sorted))-1]
+}

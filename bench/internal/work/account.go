@@ -1,0 +1,141 @@
+package work
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/bench/baseline"
+	"github.com/thalo-go/es/bench/internal/measure"
+	"github.com/thalo-go/es/examples/bank/account"
+)
+
+// Repo is the bank's.
+type Repo = es.Repo[account.Account, account.Command, account.Event]
+
+// NewRepo returns a Repo of accounts with its defaults.
+func NewRepo(store es.Store) *Repo {
+	return es.NewRepo(store, "account", account.Rules{}, account.Codec)
+}
+
+// An Execute runs a command on an account.
+type Execute func(ctx context.Context, id string, command account.Command) error
+
+// On makes an Execute of a Repo.
+func On(repo *Repo) Execute {
+	return func(ctx context.Context, id string, command account.Command) error {
+		_, err := repo.Execute(ctx, id, command)
+		return err
+	}
+}
+
+// OnPlain makes an Execute of the baseline's load, decide, append.
+func OnPlain(accounts baseline.Accounts) Execute {
+	return func(ctx context.Context, id string, command account.Command) error {
+		_, err := accounts.Execute(ctx, id, command)
+		return err
+	}
+}
+
+// AccountID is the id of the account with a number.
+func AccountID(n int) string { return scatter(uint64(n) + 1) }
+
+// Warm is callers with an account each, on which they deposit. The accounts were opened, so a cache has them.
+func Warm(ctx context.Context, name string, execute Execute, callers int) (measure.Side, error) {
+	opened := measure.Side{Callers: callers, Op: func(ctx context.Context, caller int) error {
+		return execute(ctx, AccountID(caller), account.Open{Owner: "Ada"})
+	}}
+	_, err := opened.For(ctx, 0) // each of them once
+	return measure.Side{Name: name, Callers: callers, Op: func(ctx context.Context, caller int) error {
+		return execute(ctx, AccountID(caller), account.Deposit{Amount: 1})
+	}}, err
+}
+
+// Hot is callers who all deposit on one account: a new one in each turn, so that a side that reads all of it each time
+// is not punished for what was deposited before.
+func Hot(name string, execute Execute, callers int) measure.Side {
+	accounts, id := 0, ""
+	return measure.Side{
+		Name:    name,
+		Callers: callers,
+		Before: func(ctx context.Context) error {
+			accounts++
+			id = fmt.Sprint("hot-", accounts)
+			return execute(ctx, id, account.Open{Owner: "Ada"})
+		},
+		Op: func(ctx context.Context, _ int) error { return execute(ctx, id, account.Deposit{Amount: 1}) },
+	}
+}
+
+// History is the events of an account: it was opened, and then deposits took turns with withdrawals.
+func History(events int) ([]es.Record, error) {
+	records := make([]es.Record, events)
+	for i := range records {
+		var event account.Event = account.Deposited{Amount: 2}
+		switch {
+		case i == 0:
+			event = account.Opened{Owner: "Ada Lovelace"}
+		case i%2 == 0:
+			event = account.Withdrawn{Amount: 1}
+		}
+		var err error
+		if records[i], err = account.Codec.Encode(event); err != nil {
+			return nil, err
+		}
+	}
+	return records, nil
+}
+
+// Deposits is callers that append, each to one stream of his own, the event that a deposit makes.
+func Deposits(name string, to Append, callers int) (measure.Side, error) {
+	history, err := History(2)
+	versions := make([]es.Version, callers)
+	return measure.Side{Name: name, Callers: callers, Op: func(ctx context.Context, caller int) error {
+		stream := es.Stream{Kind: "account", ID: AccountID(caller)}
+		after := versions[caller]
+		versions[caller]++
+		return to(ctx, stream, after, history[1:])
+	}}, err
+}
+
+// LoadedAccounts is how many accounts [Loads] takes turns with.
+const LoadedAccounts = 16
+
+// Loads is a caller that loads one account after the other, each of the given number of events.
+func Loads(ctx context.Context, name string, to Append, load func(ctx context.Context, id string) (es.Version, error), events int) (measure.Side, error) {
+	err := open(ctx, to, LoadedAccounts, events)
+	n := 0
+	return measure.Side{Name: name, Callers: 1, Units: events, Op: func(ctx context.Context, _ int) error {
+		n++
+		id := AccountID(n % LoadedAccounts)
+		version, err := load(ctx, id)
+		if err == nil && version != es.Version(events) {
+			err = fmt.Errorf("account %s has version %d, want %d", id, version, events)
+		}
+		return err
+	}}, err
+}
+
+// Cold is callers that go round so many accounts of some events each, and deposit on each.
+func Cold(ctx context.Context, name string, to Append, execute Execute, callers, accounts, events int) (measure.Side, error) {
+	err := open(ctx, to, accounts, events)
+	var next atomic.Int64
+	return measure.Side{Name: name, Callers: callers, Op: func(ctx context.Context, _ int) error {
+		return execute(ctx, AccountID(int(next.Add(1))%accounts), account.Deposit{Amount: 1})
+	}}, err
+}
+
+// open writes accounts of some events each, many at a time.
+func open(ctx context.Context, to Append, accounts, events int) error {
+	history, err := History(events)
+	if err != nil {
+		return err
+	}
+	var next atomic.Int64
+	side := measure.Side{Callers: min(accounts, 256), Op: func(ctx context.Context, _ int) error {
+		return to(ctx, es.Stream{Kind: "account", ID: AccountID(int(next.Add(1) - 1))}, 0, history)
+	}}
+	_, err = side.Times(ctx, accounts)
+	return err
+}

@@ -1,0 +1,128 @@
+// Package work is what the two sides of a comparison are given to do: the same streams and the same bytes to both.
+package work
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/bench/baseline"
+	"github.com/thalo-go/es/bench/internal/measure"
+)
+
+// An Append writes events behind a version of a stream.
+type Append func(ctx context.Context, stream es.Stream, after es.Version, events []es.Record) error
+
+// To makes an Append of a store.
+func To(store es.Store) Append {
+	return func(ctx context.Context, stream es.Stream, after es.Version, events []es.Record) error {
+		_, err := store.Append(ctx, es.Append{Stream: stream, Expected: after, Events: events})
+		return err
+	}
+}
+
+// A Writer goes from stream to stream: ten appends on each, as on most streams in most programs.
+// The ids are scattered, like those that are made at random, so that each new stream has its own place in the index.
+type Writer struct {
+	number, streams uint64
+	stream          es.Stream
+	appends         int
+	version         es.Version
+}
+
+// NewWriters returns writers that never meet on a stream. They do the same every time.
+func NewWriters(n int) []*Writer {
+	writers := make([]*Writer, n)
+	for i := range writers {
+		writers[i] = &Writer{number: uint64(i)}
+	}
+	return writers
+}
+
+// Next returns the stream for the next append, of some events, and the version behind which it goes.
+func (w *Writer) Next(events int) (stream es.Stream, after es.Version) {
+	if w.appends%10 == 0 {
+		w.streams++
+		w.stream = es.Stream{Kind: "account", ID: scatter(w.number<<32 | w.streams)}
+		w.version = 0
+	}
+	w.appends++
+	after = w.version
+	w.version += es.Version(events)
+	return w.stream, after
+}
+
+// scatter gives each number an id of its own. Multiplying by an odd number is a permutation of the 64-bit numbers.
+func scatter(n uint64) string { return fmt.Sprintf("%016x", n*0x9e3779b97f4a7c15) }
+
+// Events returns n events of the given number of bytes each, of JSON.
+func Events(n, bytes int) []es.Record {
+	const frame = len(`{"note":""}`)
+	random := rand.New(rand.NewPCG(1, 2))
+	events := make([]es.Record, n)
+	for i := range events {
+		var note strings.Builder
+		for note.Len() < bytes-frame {
+			note.WriteByte(byte('a' + random.IntN(26)))
+		}
+		events[i] = es.Record{Type: "deposited", Data: []byte(`{"note":"` + note.String() + `"}`)}
+	}
+	return events
+}
+
+// Appends is callers that append, each to streams of his own, a batch of events of some bytes at a time.
+func Appends(name string, to Append, callers, batch, bytes int) measure.Side {
+	writers := NewWriters(callers)
+	events := Events(batch, bytes)
+	return measure.Side{Name: name, Callers: callers, Units: batch, Op: func(ctx context.Context, caller int) error {
+		stream, after := writers[caller].Next(batch)
+		return to(ctx, stream, after, events)
+	}}
+}
+
+// Fill writes records to streams of 100 events each, as fast as it goes: from several goroutines, so that they share commits.
+func Fill(ctx context.Context, to Append, records, bytes int) error {
+	const per = 100
+	events := Events(per, bytes)
+	var next atomic.Int64
+	side := measure.Side{Name: "fill", Callers: 64, Op: func(ctx context.Context, _ int) error {
+		n := int(next.Add(1)) - 1
+		return to(ctx, es.Stream{Kind: "account", ID: scatter(uint64(n))}, 0, events[:min(per, records-n*per)])
+	}}
+	_, err := side.Times(ctx, (records+per-1)/per)
+	return err
+}
+
+// Scans is one caller that reads a whole log, again and again.
+func Scans(name string, records int, scan func(ctx context.Context, see func(es.Record)) error) measure.Side {
+	return measure.Side{Name: name, Callers: 1, Units: records, Op: func(ctx context.Context, _ int) error {
+		last := es.Position(0)
+		bytes := 0
+		if err := scan(ctx, func(r es.Record) { last = r.Position; bytes += len(r.Data) }); err != nil {
+			return err
+		}
+		if last != es.Position(records) || bytes == 0 {
+			return fmt.Errorf("%s: read to position %d and %d bytes, want position %d", name, last, bytes, records)
+		}
+		return nil
+	}}
+}
+
+// Inserts is one caller that inserts the rows that so many writers would append in turn, some at a time.
+func Inserts(name string, insert func([]baseline.Row) error, writers, rows, bytes int) measure.Side {
+	w := NewWriters(writers)
+	events := Events(1, bytes)
+	next := 0
+	batch := make([]baseline.Row, rows)
+	return measure.Side{Name: name, Callers: 1, Units: rows, Op: func(context.Context, int) error {
+		for i := range batch {
+			stream, after := w[next%writers].Next(1)
+			next++
+			batch[i] = baseline.Row{Stream: stream, Version: after + 1, Event: &events[0]}
+		}
+		return insert(batch)
+	}}
+}
