@@ -1,0 +1,119 @@
+package estest_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/estest"
+)
+
+// A defect is a way in which a backend breaks one promise, and the clause that must catch it.
+type defect[B any] struct {
+	name     string
+	clause   string
+	also     []string // clauses that may notice it as well
+	blocks   bool     // the clauses that notice it wait for ever
+	alone    bool     // it shows in the number of goroutines
+	database func() (open func() B)
+}
+
+// broken makes a defect of which all stores on a database are the same value.
+func broken(name, clause string, store func(m *es.Mem) *faulty) defect[es.Log] {
+	return defect[es.Log]{name: name, clause: clause, database: func() func() es.Log {
+		log := store(new(es.Mem))
+		return func() es.Log { return log }
+	}}
+}
+
+// brokenApart makes a defect of stores that know nothing of each other but the database.
+func brokenApart(name, clause string, store func(m *es.Mem) *faulty) defect[es.Log] {
+	return defect[es.Log]{name: name, clause: clause, database: func() func() es.Log {
+		m := new(es.Mem)
+		return func() es.Log { return store(m) }
+	}}
+}
+
+func (d defect[B]) noticedBy(clauses ...string) defect[B] { d.also = clauses; return d }
+func (d defect[B]) blocking() defect[B]                   { d.blocks = true; return d }
+func (d defect[B]) byItself() defect[B]                   { d.alone = true; return d }
+
+func TestEveryDefectOfALogIsCaughtByItsClause(t *testing.T) {
+	defects := slices.Concat(brokenAppends(), brokenRaces(), brokenCommands(), brokenContents(), brokenReads(), brokenLogs(), brokenChanged())
+	catch(t, defects, estest.LogClauses(), estest.Clause.TryLog)
+}
+
+func TestEveryDefectOfSnapshotsIsCaughtByItsClause(t *testing.T) {
+	catch(t, brokenSnapshots(), estest.SnapshotClauses(), estest.Clause.TrySnapshots)
+}
+
+// trying tries a clause on a database.
+type trying[B any] func(clause estest.Clause, ctx context.Context, open func() B, patience time.Duration) []string
+
+// catch tries all clauses on each defect. The one meant for it must find something, no other may unless it is said that it does,
+// and every clause must be meant for a defect: one that never finds anything says nothing.
+func catch[B any](t *testing.T, defects []defect[B], clauses []estest.Clause, try trying[B]) {
+	t.Helper()
+	for _, clause := range clauses {
+		if !slices.ContainsFunc(defects, func(d defect[B]) bool { return d.clause == clause.Name }) {
+			t.Errorf("no defect shows that the clause %q finds anything", clause.Name)
+		}
+	}
+	// Most of the time is spent waiting, so more of them are tried at once than t.Parallel would.
+	at := make(chan struct{}, 12)
+	var all sync.WaitGroup
+	found := make([]map[string][]string, len(defects))
+	for i, d := range defects {
+		if d.alone {
+			found[i] = d.try(t, clauses, try)
+		}
+	}
+	for i, d := range defects {
+		if !d.alone {
+			all.Go(func() {
+				at <- struct{}{}
+				found[i] = d.try(t, clauses, try)
+				<-at
+			})
+		}
+	}
+	all.Wait()
+	for i, d := range defects {
+		t.Run(d.name, func(t *testing.T) {
+			if len(found[i][d.clause]) == 0 {
+				t.Errorf("the clause %q did not catch it", d.clause)
+			}
+			for clause, found := range found[i] {
+				if clause == d.clause || slices.Contains(d.also, clause) {
+					t.Logf("%s\n%s", clause, strings.Join(found, "\n"))
+				} else {
+					t.Errorf("the clause %q caught it, which is not meant for it:\n%s", clause, strings.Join(found, "\n"))
+				}
+			}
+		})
+	}
+}
+
+// try returns what each of the clauses finds. With -short it tries those only that are expected to find something.
+func (d defect[B]) try(t *testing.T, clauses []estest.Clause, try trying[B]) map[string][]string {
+	t.Helper()
+	all := make(map[string][]string)
+	for _, clause := range clauses {
+		patience := 20 * time.Second
+		expected := clause.Name == d.clause || slices.Contains(d.also, clause.Name)
+		if !expected && testing.Short() {
+			continue
+		}
+		if expected && d.blocks {
+			patience = time.Second
+		}
+		if found := try(clause, t.Context(), d.database(), patience); len(found) > 0 {
+			all[clause.Name] = found
+		}
+	}
+	return all
+}

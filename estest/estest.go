@@ -1,0 +1,2 @@
+// Package estest tests what is written against package es.
+package estest

@@ -1,0 +1,39 @@
+package estest
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/thalo-go/es"
+)
+
+// A Clause is a clause that can be tried on a backend without a *testing.T, to see what it finds.
+type Clause struct {
+	Name string
+	test clause
+}
+
+func exported(clauses []clause) []Clause {
+	var all []Clause
+	for _, c := range clauses {
+		all = append(all, Clause{c.name, c})
+	}
+	return all
+}
+
+// LogClauses returns the clauses of TestLog, SnapshotClauses those of TestSnapshots.
+func LogClauses() []Clause      { return exported(slices.Concat(storeClauses(), logClauses())) }
+func SnapshotClauses() []Clause { return exported(snapshotClauses()) }
+
+// TryLog returns what a clause of LogClauses finds.
+func (c Clause) TryLog(ctx context.Context, open func() es.Log, patience time.Duration) []string {
+	t := logTrial(open)
+	t.patience, t.many = patience, 1500
+	return c.test.try(ctx, t)
+}
+
+// TrySnapshots returns what a clause of SnapshotClauses finds.
+func (c Clause) TrySnapshots(ctx context.Context, open func() es.Snapshots, patience time.Duration) []string {
+	return c.test.try(ctx, &trial{snapshots: open, patience: patience})
+}
