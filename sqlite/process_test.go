@@ -1,0 +1,90 @@
+package sqlite_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/thalo-go/es"
+)
+
+func TestProcesses(t *testing.T) {
+	t.Run("that race on the same streams each get what they were told, once, and a follower sees all of it in order", func(t *testing.T) {
+		const racers, streams, each = 3, 4, 50
+		const total = racers * streams * each
+		path := file(t)
+		follower := start(t, "follow", path, total)
+		var children []*child
+		for i := range racers {
+			children = append(children, start(t, "race", path, fmt.Sprint("p", i), streams, each))
+		}
+		tell(t, children...)
+		var acknowledged []string
+		for _, c := range children {
+			acknowledged = append(acknowledged, c.finish(t)[1:]...)
+		}
+		var stored []string
+		for _, r := range all(t, open(t, path)) {
+			stored = append(stored, fmt.Sprint(r.Position, " ", string(r.Data)))
+		}
+		if seen := follower.finish(t); !slices.Equal(seen, stored) {
+			t.Errorf("the follower saw %d records, the log has %d; expected the same ones, in order", len(seen), len(stored))
+		}
+		slices.Sort(acknowledged)
+		slices.Sort(stored)
+		if len(stored) != total || !slices.Equal(acknowledged, stored) {
+			t.Errorf("%d acknowledged, %d stored; expected the same %d, each once", len(acknowledged), len(stored), total)
+		}
+	})
+	t.Run("wake each other's Changed", func(t *testing.T) {
+		path := file(t)
+		s := open(t, path)
+		head := add(t, s, at("a", 0, "mine"))
+		other := start(t, "once", path)
+		woken := make(chan error, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		go func() {
+			position, err := s.Changed(ctx, head)
+			if err == nil && position != head+1 {
+				err = fmt.Errorf("woken at %d; expected %d", position, head+1)
+			}
+			woken <- err
+		}()
+		tell(t, other)
+		other.finish(t)
+		if err := <-woken; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("that open a new file at once all find the same store", func(t *testing.T) {
+		for range 3 {
+			path := file(t)
+			var children []*child
+			for range 10 {
+				children = append(children, start(t, "once", path))
+			}
+			tell(t, children...)
+			for _, c := range children {
+				c.finish(t)
+			}
+			if found := strings.Count(strings.Join(texts(all(t, open(t, path))), " "), "once"); found != 10 {
+				t.Errorf("%d of 10 appends are there", found)
+			}
+		}
+	})
+	t.Run("that are two stores in one are the same", func(t *testing.T) {
+		path := file(t)
+		one, two := open(t, path), open(t, path)
+		for v := es.Version(0); v < 20; v += 2 {
+			add(t, one, at("a", v, "one"))
+			add(t, two, at("a", v+1, "two"))
+		}
+		if one.ID() != two.ID() || len(all(t, one)) != 20 || len(all(t, two)) != 20 {
+			t.Error("they differ")
+		}
+	})
+}
