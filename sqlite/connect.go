@@ -3,8 +3,9 @@ package sqlite
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
+	"fmt"
 	"net/url"
-	"path/filepath"
 
 	"github.com/mattn/go-sqlite3"
 )
@@ -15,7 +16,6 @@ const (
 	// Waiting for the lock is done in Go, where a context can end it.
 	writePragmas = `
 		pragma busy_timeout = 0;
-		pragma journal_mode = wal;
 		pragma synchronous = full;
 		pragma fullfsync = on;
 		pragma checkpoint_fullfsync = on;
@@ -39,6 +39,9 @@ type connector struct {
 func newConnector(uri, pragmas string) connector {
 	hook := func(conn *sqlite3.SQLiteConn) error {
 		_, err := conn.Exec(pragmas, nil)
+		if err == nil && pragmas == writePragmas {
+			err = useLog(conn)
+		}
 		return err
 	}
 	return connector{&sqlite3.SQLiteDriver{ConnectHook: hook}, uri + "?_stmt_cache_size=64"}
@@ -50,10 +53,25 @@ func (c connector) Connect(context.Context) (driver.Conn, error) { return c.driv
 // Driver implements driver.Connector.
 func (c connector) Driver() driver.Driver { return c.driver }
 
-// fileURI turns an absolute path into the URI form that SQLite reads, so that "?", "#" and "%" in it are only characters.
+// useLog lets the database have a write-ahead log. SQLite gives no error if it cannot: it answers with the mode that it stays in.
+func useLog(conn *sqlite3.SQLiteConn) error {
+	rows, err := conn.Query("pragma journal_mode = wal", nil)
+	if err != nil {
+		return err
+	}
+	mode := make([]driver.Value, 1)
+	if err := errors.Join(rows.Next(mode), rows.Close()); err != nil {
+		return err
+	}
+	if mode[0] != "wal" {
+		return fmt.Errorf("no write-ahead log can be had here (journal mode %v): put the database on a local disk", mode[0])
+	}
+	return nil
+}
+
+// fileURI turns an absolute path with slashes into the URI form that SQLite reads, so that "?", "#" and "%" in it are only characters.
 // Source: https://www.sqlite.org/uri.html, section 3.1.
 func fileURI(path string) string {
-	path = filepath.ToSlash(path)
 	if path[0] != '/' {
 		path = "/" + path // C:/...
 	}

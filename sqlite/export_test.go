@@ -14,3 +14,15 @@ func (s *Store) OnWriter(f func(conn *sqlite3.SQLiteConn) error) error {
 
 // Queries are the statements that must be answered from an index.
 var Queries = []string{selectStream, selectAll, selectKinds, selectTypes, selectBoth, selectHead, selectLast, selectStreamHead, selectCommand, selectSnapshot}
+
+// FileURI makes the URI of a file.
+var FileURI = fileURI
+
+// Connect opens a connection that writes to the database that a URI names, and closes it.
+func Connect(uri string) error {
+	conn, err := newConnector(uri, writePragmas).Connect(background)
+	if err == nil {
+		err = conn.Close()
+	}
+	return err
+}

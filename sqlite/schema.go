@@ -55,8 +55,8 @@ func (s *Store) migrateWithin(ctx context.Context, conn *sql.Conn) error {
 	}
 	have := 0
 	if text, found := meta["schema"]; found {
-		if have, err = strconv.Atoi(text); err != nil {
-			return fmt.Errorf("schema version %q in es_meta is not a number: the database is damaged; restore a backup", text)
+		if have, err = strconv.Atoi(text); err != nil || have < 1 {
+			return fmt.Errorf("schema version %q in es_meta is none: the database is damaged; restore a backup", text)
 		}
 	}
 	if have > schemaVersion {
@@ -72,6 +72,9 @@ func (s *Store) migrateWithin(ctx context.Context, conn *sql.Conn) error {
 		}
 	}
 	s.id = meta["store"]
+	if have == schemaVersion && s.id != "" {
+		return nil
+	}
 	if s.id == "" {
 		s.id = rand.Text()
 	}

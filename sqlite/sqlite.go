@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -79,8 +80,11 @@ func (c Config) Open(path string) (*Store, error) {
 }
 
 func (s *Store) connect(path string) error {
-	if path == "" {
+	switch {
+	case path == "":
 		return errors.New("the path is empty: give a file, or :memory:")
+	case strings.IndexByte(path, 0) >= 0:
+		return fmt.Errorf("the path %q has a NUL byte: give a file, or :memory:", path)
 	}
 	if path == ":memory:" {
 		s.write = sql.OpenDB(newConnector("file::memory:", memoryPragmas))
@@ -96,11 +100,15 @@ func (s *Store) connect(path string) error {
 	if _, err := os.Stat(filepath.Dir(absolute)); err != nil {
 		return fmt.Errorf("the folder must exist: %w", err)
 	}
-	s.write = sql.OpenDB(newConnector(fileURI(absolute), writePragmas))
+	if info, err := os.Stat(absolute); err == nil && info.IsDir() {
+		return errors.New("it is a folder: give a file in it")
+	}
+	uri := fileURI(filepath.ToSlash(absolute))
+	s.write = sql.OpenDB(newConnector(uri, writePragmas))
 	s.write.SetMaxOpenConns(1)
 	s.write.SetMaxIdleConns(1)
 	readers := max(4, 2*runtime.GOMAXPROCS(0))
-	s.read = sql.OpenDB(newConnector(fileURI(absolute), readPragmas))
+	s.read = sql.OpenDB(newConnector(uri, readPragmas))
 	s.read.SetMaxOpenConns(readers)
 	s.read.SetMaxIdleConns(readers)
 	return nil
@@ -109,7 +117,8 @@ func (s *Store) connect(path string) error {
 // ID identifies the store for ever: it is made with the database and goes along with copies of it.
 func (s *Store) ID() string { return s.id }
 
-// DB gives read-only connections to the database, for queries by the application.
+// DB gives read-only connections to the database, for queries by the application. For a database in memory it gives the only connection
+// there is: while a query has it, nothing else goes on; and it is not read-only, but the tables of this package must not be written through it.
 func (s *Store) DB() *sql.DB { return s.read }
 
 // Close waits for appends under way, ends waiting readers and closes the database. What is called afterwards returns an error

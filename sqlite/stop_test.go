@@ -11,12 +11,12 @@ import (
 )
 
 func TestCopiedWhileStopped(t *testing.T) {
-	copies := 40
+	copies := 20
 	if testing.Short() {
 		copies = 8
 	}
 	path := file(t)
-	c := start(t, "write", path, 8)
+	c := start(t, "write", path, 3)
 	c.await(1)
 	for range copies {
 		time.Sleep(rand.N(20 * time.Millisecond)) // not to wait for anything: so that it is stopped at any moment
