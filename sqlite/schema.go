@@ -73,7 +73,9 @@ func (s *Store) migrateWithin(ctx context.Context, conn *sql.Conn) error {
 	}
 	s.id = meta["store"]
 	if have == schemaVersion && s.id != "" {
-		return nil
+		// SQLite begins a transaction on a file that it may only read, and refuses the first statement that writes: better now than later.
+		_, err := conn.ExecContext(ctx, "delete from es_meta where key = ''")
+		return err
 	}
 	if s.id == "" {
 		s.id = rand.Text()
