@@ -143,10 +143,7 @@ const cautiousBatches = 8
 
 // remedied tells whether the store has mended what a call failed of, so that it can be made again.
 func (s *Store) remedied(err error) bool {
-	if sqlState(err) == wrongIsolation && !s.wrapped.Swap(true) {
-		return true
-	}
-	return s.noPrepared(err)
+	return sqlState(err) == wrongIsolation && !s.wrapped.Swap(true)
 }
 
 // isUnknown tells whether a call may have been carried out although it failed: anything but the server's word that it was not.

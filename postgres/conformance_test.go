@@ -1,18 +1,54 @@
 package postgres_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/estest"
 	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/postgres"
 )
 
-func TestLog(t *testing.T) {
-	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
-		estest.TestLog(t, func(t *testing.T) func() es.Log {
-			url := server.Database(t)
-			return func() es.Log { return open(t, url) }
+func TestConformance(t *testing.T) {
+	for _, variant := range []struct {
+		name       string
+		version    testserver.Version
+		parameters string
+	}{
+		{"as it comes", testserver.Postgres14, ""},
+		{"as it comes", testserver.Postgres18, ""},
+		{"one connection, and serializable by default", testserver.Postgres18, "pool_max_conns=1&default_transaction_isolation=serializable"},
+		{"repeatable read by default, statements described anew", testserver.Postgres14, "default_transaction_isolation=repeatable%20read&default_query_exec_mode=cache_describe"},
+		{"two connections, without prepared statements", testserver.Postgres18, "pool_max_conns=2&default_query_exec_mode=exec"},
+	} {
+		t.Run(fmt.Sprintf("%.2s %s", variant.version, variant.name), func(t *testing.T) {
+			t.Parallel()
+			server := testserver.Postgres(t, variant.version)
+			conforms(t, with(server.Database(t), variant.parameters))
 		})
+	}
+	t.Run("through pgbouncer, which the store has to find out", func(t *testing.T) {
+		t.Parallel()
+		server := testserver.Postgres(t, testserver.Postgres18)
+		pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{PoolSize: 3})
+		conforms(t, pooler.Through(server.Database(t)))
+	})
+}
+
+// conforms runs the conformance suites on a database, each clause in a schema of its own.
+func conforms(t *testing.T, url string) {
+	clause := 0
+	next := func() postgres.Config {
+		clause++
+		return postgres.Config{Schema: fmt.Sprint("clause ", clause)}
+	}
+	estest.TestLog(t, func(t *testing.T) func() es.Log {
+		c := next()
+		return func() es.Log { return openWith(t, c, url) }
+	})
+	estest.TestSnapshots(t, func(t *testing.T) func() es.Snapshots {
+		c := next()
+		return func() es.Snapshots { return openWith(t, c, url) }
 	})
 }

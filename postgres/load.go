@@ -103,7 +103,7 @@ func (l *loader) together(loads []*load) {
 	ctx, stop := anyOf(waiting)
 	defer stop()
 	params := [][]byte{kinds.param(), ids.param(), afters.param(), int8Param(firstPage)}
-	err := l.store.once(ctx, l.store.statements.streams, params, func(row [][]byte) error {
+	err := l.store.once(ctx, l.store.each, l.store.statements.streams, params, func(row [][]byte) error {
 		n := int(getInt8(row[7])) - 1
 		if n < 0 || n >= len(waiting) {
 			return errors.New("the server gave a record nobody asked for")

@@ -55,6 +55,9 @@ func openWith(t testing.TB, c postgres.Config, url string) *postgres.Store {
 
 // with returns a URL with a parameter more, such as pool_max_conns=1.
 func with(url, parameter string) string {
+	if parameter == "" {
+		return url
+	}
 	if strings.Contains(url, "?") {
 		return url + "&" + parameter
 	}

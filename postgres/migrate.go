@@ -78,7 +78,7 @@ func (s *Store) migrate(ctx context.Context) error {
 
 func (s *Store) migrateWithin(ctx context.Context, tx pgx.Tx) error {
 	// A lock of the transaction, not of the session: that one a pooler would leave behind.
-	if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock($1)", s.lockKey("migrate")); err != nil {
+	if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock($1)", pgx.QueryExecModeExec, s.lockKey("migrate")); err != nil {
 		return err
 	}
 	have, err := s.schemaVersion(ctx, tx)
@@ -99,10 +99,10 @@ func (s *Store) migrateWithin(ctx context.Context, tx pgx.Tx) error {
 			return fmt.Errorf("to schema version %d: %w", v, err)
 		}
 	}
-	if _, err := tx.Exec(ctx, s.sql(upsertMeta), "schema", strconv.Itoa(schemaVersion)); err != nil {
+	if _, err := tx.Exec(ctx, s.sql(upsertMeta), pgx.QueryExecModeExec, "schema", strconv.Itoa(schemaVersion)); err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, s.sql(insertMeta), "store", rand.Text())
+	_, err = tx.Exec(ctx, s.sql(insertMeta), pgx.QueryExecModeExec, "store", rand.Text())
 	return err
 }
 
@@ -117,11 +117,11 @@ func (s *Store) schemaVersion(ctx context.Context, db interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }) (int, error) {
 	var there bool
-	if err := db.QueryRow(ctx, "select to_regclass($1) is not null", s.schema+".meta").Scan(&there); err != nil || !there {
+	if err := db.QueryRow(ctx, "select to_regclass($1) is not null", pgx.QueryExecModeExec, s.schema+".meta").Scan(&there); err != nil || !there {
 		return 0, err
 	}
 	var text string
-	if err := db.QueryRow(ctx, s.sql(selectSchema)).Scan(&text); errors.Is(err, pgx.ErrNoRows) {
+	if err := db.QueryRow(ctx, s.sql(selectSchema), pgx.QueryExecModeExec).Scan(&text); errors.Is(err, pgx.ErrNoRows) {
 		return 0, nil
 	} else if err != nil {
 		return 0, err

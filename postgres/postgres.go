@@ -158,7 +158,7 @@ func (s *Store) learn(ctx context.Context) error {
 	}
 	defer conn.Release()
 	var isolation string
-	row := conn.QueryRow(ctx, strings.ReplaceAll("select value, current_setting('default_transaction_isolation') from {schema}.meta where key = 'store'", "{schema}", s.schema))
+	row := conn.QueryRow(ctx, strings.ReplaceAll("select value, current_setting('default_transaction_isolation') from {schema}.meta where key = 'store'", "{schema}", s.schema), pgx.QueryExecModeExec)
 	if err := row.Scan(&s.id, &isolation); err != nil {
 		return err
 	}

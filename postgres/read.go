@@ -204,14 +204,14 @@ func (s *Store) SaveSnapshot(ctx context.Context, n es.Snapshot) error {
 	if data == nil {
 		data = []byte{}
 	}
-	return within(ctx, "snapshot of "+n.Stream.String(), s.once(ctx, s.statements.saveSnapshot, [][]byte{
+	return within(ctx, "snapshot of "+n.Stream.String(), s.once(ctx, s.alone(), s.statements.saveSnapshot, [][]byte{
 		[]byte(n.Stream.Kind), []byte(n.Stream.ID), int8Param(int64(n.Version)), int8Param(int64(n.Position)), int4Param(n.Schema), data,
 	}, nil))
 }
 
 // LoadSnapshot implements [es.Snapshots].
 func (s *Store) LoadSnapshot(ctx context.Context, stream es.Stream) (n es.Snapshot, err error) {
-	err = s.once(ctx, s.statements.loadSnapshot, [][]byte{[]byte(stream.Kind), []byte(stream.ID)}, func(row [][]byte) error {
+	err = s.once(ctx, s.each, s.statements.loadSnapshot, [][]byte{[]byte(stream.Kind), []byte(stream.ID)}, func(row [][]byte) error {
 		n = es.Snapshot{
 			Stream: stream, Version: es.Version(getInt8(row[0])), Position: es.Position(getInt8(row[1])), Schema: getInt4(row[2]), Data: slices.Clone(row[3]),
 		}
@@ -221,7 +221,7 @@ func (s *Store) LoadSnapshot(ctx context.Context, stream es.Stream) (n es.Snapsh
 }
 
 // once runs a statement on a connection of its own.
-func (s *Store) once(ctx context.Context, stmt *statement, params [][]byte, f func(row [][]byte) error) error {
+func (s *Store) once(ctx context.Context, run runner, stmt *statement, params [][]byte, f func(row [][]byte) error) error {
 	if s.closed() {
 		return fmt.Errorf("store is %w", es.ErrClosed)
 	}
@@ -230,5 +230,5 @@ func (s *Store) once(ctx context.Context, stmt *statement, params [][]byte, f fu
 		return err
 	}
 	defer conn.Release()
-	return s.each(ctx, conn.Conn(), stmt, params, f)
+	return run(ctx, conn.Conn(), stmt, params, f)
 }

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"strings"
@@ -30,25 +29,24 @@ var binaryFormat = []int16{1} // one for all
 
 // query runs a statement: prepared once on each connection, or, behind a pooler that hands out connections by transaction
 // and knows nothing of prepared statements, parsed anew each time. Both are one round trip.
-func (s *Store) query(ctx context.Context, conn *pgx.Conn, stmt *statement, params ...[]byte) *pgconn.ResultReader {
-	if s.unprepared.Load() {
-		return conn.PgConn().ExecParams(ctx, stmt.sql, params, stmt.oids, binaryFormat, binaryFormat)
-	}
-	if _, err := conn.Prepare(ctx, stmt.name, stmt.sql); err != nil {
-		if s.noPrepared(err) {
-			return s.query(ctx, conn, stmt, params...)
+func (s *Store) query(ctx context.Context, conn *pgx.Conn, stmt *statement, prepared bool, params [][]byte) *pgconn.ResultReader {
+	if prepared {
+		_, err := conn.Prepare(ctx, stmt.name, stmt.sql)
+		if err == nil {
+			return conn.PgConn().ExecPrepared(ctx, stmt.name, params, binaryFormat, binaryFormat)
 		}
-		// The statement fails in the same way if it is run without being prepared, and the caller hears of it there.
-		return conn.PgConn().ExecParams(ctx, stmt.sql, params, stmt.oids, binaryFormat, binaryFormat)
+		s.giveUpPrepared(err)
+		// For any other reason the statement fails in the same way if it is run without being prepared, and the caller hears of it there.
 	}
-	return conn.PgConn().ExecPrepared(ctx, stmt.name, params, binaryFormat, binaryFormat)
+	return conn.PgConn().ExecParams(ctx, stmt.sql, params, stmt.oids, binaryFormat, binaryFormat)
 }
 
-// noPrepared tells whether an error is that of a pooler that loses or mixes up prepared statements. From then on the store does without.
-func (s *Store) noPrepared(err error) bool {
-	var e *pgconn.PgError
-	if errors.As(err, &e) && (e.Code == invalidStatementName || e.Code == duplicateStatement) {
-		return !s.unprepared.Swap(true)
+// giveUpPrepared tells whether an error is that of a pooler that loses or mixes up prepared statements. From then on the store does without.
+func (s *Store) giveUpPrepared(err error) bool {
+	switch sqlState(err) {
+	case invalidStatementName, duplicateStatement:
+		s.unprepared.Store(true)
+		return true
 	}
 	return false
 }
@@ -56,7 +54,8 @@ func (s *Store) noPrepared(err error) bool {
 // each runs a statement and calls f with every row; the values are good only during the call.
 func (s *Store) each(ctx context.Context, conn *pgx.Conn, stmt *statement, params [][]byte, f func(row [][]byte) error) error {
 	for {
-		result := s.query(ctx, conn, stmt, params...)
+		prepared := !s.unprepared.Load()
+		result := s.query(ctx, conn, stmt, prepared, params)
 		var failed error
 		for result.NextRow() {
 			if failed == nil {
@@ -64,7 +63,8 @@ func (s *Store) each(ctx context.Context, conn *pgx.Conn, stmt *statement, param
 			}
 		}
 		_, err := result.Close()
-		if s.noPrepared(err) {
+		// Others may have found out at the same time. And in a transaction of the application's, it is too late for another try.
+		if prepared && s.giveUpPrepared(err) && conn.PgConn().TxStatus() == idle {
 			continue
 		}
 		if err != nil {
@@ -73,3 +73,5 @@ func (s *Store) each(ctx context.Context, conn *pgx.Conn, stmt *statement, param
 		return failed
 	}
 }
+
+const idle = 'I' // the status of a connection that is in no transaction, in the protocol's ReadyForQuery

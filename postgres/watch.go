@@ -124,7 +124,7 @@ func (s *Store) Changed(ctx context.Context, after es.Position) (es.Position, er
 }
 
 func (s *Store) head(ctx context.Context) (head es.Position, err error) {
-	err = s.once(ctx, s.statements.head, nil, func(row [][]byte) error {
+	err = s.once(ctx, s.each, s.statements.head, nil, func(row [][]byte) error {
 		head = es.Position(getInt8(row[0]))
 		return nil
 	})

@@ -1,4 +1,4 @@
--- {schema} and {lock} are replaced: by the quoted name of the schema, and by the key of its advisory lock.
+-- {schema} stands for the quoted name of the schema; {lock}, {declare} and {enter} for the parts of enter.sql.
 -- The whole file runs in one transaction.
 
 -- The events are the log and the outbox in one. Names compare byte by byte (collate "C"), which is also the fastest way.
@@ -42,70 +42,72 @@ create table {schema}.fences (
 	time  timestamptz not null default now()
 );
 
--- A call of append, once it has the lock, sees what was committed before only if each of its statements has a snapshot of its own.
-create function {schema}.lock() returns void language plpgsql as $$
-begin
-	if current_setting('transaction_isolation') <> 'read committed' then
-		raise exception 'es: append needs a transaction at isolation level read committed, not %', current_setting('transaction_isolation')
-			using errcode = 'ES001';
-	end if;
-	perform pg_advisory_xact_lock({lock});
-end $$;
-
--- append writes a batch of appends. Positions are assigned under the lock, which is held to the end of the transaction,
--- so commit order is position order: a reader that has seen a position never finds anything new below it.
+-- There are three ways to append, which differ in what the client knows. All begin with {enter}, the text of enter.sql: it takes the lock,
+-- finds the end of the log and compares it with what the client knows. Positions are assigned under the lock, which is held to the end of
+-- the transaction, so commit order is position order: a reader that has seen a position never finds anything new below it.
 --
 -- What the client knows comes along. known and known_token are the highest position that it has seen and what stands there:
--- if that record is still the same, everything below it is, and so is what the client knows of the streams' heads. It then sends
--- versions that it knows to continue their streams, and the unique keys find the streams that are further on (look = false).
--- Otherwise, or after such a find, heads and commands are looked up and each call gets its verdict (look = true).
+-- if that record is still the same, everything below it is, and so is what the client knows of the streams' heads.
 --
--- The events come in the order of the appends. With look, a_* describe the appends: their call (all or nothing), stream (index into s_*),
--- expected version (-1 any), number of events, and command; c_* the commands that have an id.
---
--- status: 0 written; 1 nothing written, the history is not what the client knows; 2 nothing written, look first.
--- With look, verdicts has for each append 0 good, 1 conflict, 2 duplicate (first and last have the versions), 3 another append of its call failed.
-create function {schema}.append(
-	tokens bigint, known bigint, known_token bigint, look boolean,
+-- append_one and append_known write events whose versions the client knows to continue their streams; the unique keys find the streams that
+-- are further on. They return the position before the first event; -1 if the history is not what the client knows; -2 if a key was there
+-- already, and the client must look. Nothing was written then.
+
+-- append_one writes a single event, which is what a lone writer has.
+create function {schema}.append_one(tokens bigint, known bigint, known_token bigint,
+	e_kind text, e_id text, e_version bigint, e_type text, e_data bytea, e_meta text)
+returns bigint language plpgsql as $$
+declare
+	{declare}
+begin
+	{enter}
+	begin
+		insert into {schema}.events (position, kind, id, version, time, type, data, meta, token)
+		values (before + 1, e_kind, e_id, e_version, moment, e_type, e_data, e_meta, tokens + 1);
+	exception when unique_violation then
+		return -2;
+	end;
+	return before;
+end $$;
+
+-- append_known writes a batch: events in the order of the appends, and the commands that have an id. e_meta may be null, for no metadata at all.
+create function {schema}.append_known(tokens bigint, known bigint, known_token bigint,
 	e_kind text[], e_id text[], e_version bigint[], e_type text[], e_data bytea[], e_meta text[],
-	c_kind text[], c_id text[], c_command text[], c_first bigint[], c_last bigint[],
+	c_kind text[], c_id text[], c_command text[], c_first bigint[], c_last bigint[])
+returns bigint language plpgsql as $$
+declare
+	{declare}
+begin
+	{enter}
+	begin
+		insert into {schema}.events (position, kind, id, version, time, type, data, meta, token)
+		select before + e.n, e.kind, e.id, e.version, moment, e.type, e.data, coalesce(e.meta, ''), tokens + e.n
+		from unnest(e_kind, e_id, e_version, e_type, e_data, e_meta) with ordinality as e (kind, id, version, type, data, meta, n);
+		if c_command is not null then
+			insert into {schema}.commands (kind, id, command, first, last)
+			select * from unnest(c_kind, c_id, c_command, c_first, c_last);
+		end if;
+	exception when unique_violation then
+		return -2;
+	end;
+	return before;
+end $$;
+
+-- append_judged looks up heads and commands, and gives each append its verdict before it writes what is good.
+-- a_* describe the appends: their call (all or nothing), stream (index into s_*), expected version (-1 any), number of events, and
+-- command (index into c_*, or 0). verdicts has for each append 0 good, 1 conflict, 2 duplicate, 3 another append of its call failed;
+-- firsts and lasts the versions that its events have or, for a duplicate, had.
+create function {schema}.append_judged(tokens bigint, known bigint, known_token bigint,
+	e_kind text[], e_id text[], e_version bigint[], e_type text[], e_data bytea[], e_meta text[],
+	c_kind text[], c_id text[], c_command text[],
 	s_kind text[], s_id text[],
 	a_call integer[], a_stream integer[], a_expected bigint[], a_count integer[], a_command integer[],
-	out status integer, out before bigint, out verdicts integer[], out firsts bigint[], out lasts bigint[])
+	out start bigint, out verdicts integer[], out firsts bigint[], out lasts bigint[])
 language plpgsql as $$
 declare
-	last_token bigint;
-	moment timestamptz;
+	{declare}
 begin
-	perform {schema}.lock();
-	if exists (select from {schema}.fences f where f.token = tokens) then
-		raise exception 'es: this call of append was given up' using errcode = 'ES002';
-	end if;
-	select e.position, e.token, e.time into before, last_token, moment from {schema}.events e order by e.position desc limit 1;
-	before := coalesce(before, 0);
-	if known > before
-		or known = before and known > 0 and known_token <> last_token
-		or known < before and known > 0 and not exists (select from {schema}.events e where e.position = known and e.token = known_token)
-	then
-		status := 1;
-		return;
-	end if;
-	moment := greatest(clock_timestamp(), moment);
-	status := 0;
-	if not look then
-		begin
-			insert into {schema}.events (position, kind, id, version, time, type, data, meta, token)
-			select before + e.n, e.kind, e.id, e.version, moment, e.type, e.data, coalesce(e.meta, ''), tokens + e.n
-			from unnest(e_kind, e_id, e_version, e_type, e_data, e_meta) with ordinality as e (kind, id, version, type, data, meta, n);
-			if c_command is not null then
-				insert into {schema}.commands (kind, id, command, first, last)
-				select * from unnest(c_kind, c_id, c_command, c_first, c_last);
-			end if;
-		exception when unique_violation then
-			status := 2;
-		end;
-		return;
-	end if;
+	{enter}
 	select j.verdicts, j.firsts, j.lasts, j.versions into verdicts, firsts, lasts, e_version
 	from {schema}.judge(e_version, c_kind, c_id, c_command, s_kind, s_id, a_call, a_stream, a_expected, a_count, a_command) j;
 	insert into {schema}.events (position, kind, id, version, time, type, data, meta, token)
@@ -116,6 +118,7 @@ begin
 	select c_kind[a_command[a.n]], c_id[a_command[a.n]], c_command[a_command[a.n]], firsts[a.n], lasts[a.n]
 	from unnest(a_count) with ordinality as a (count, n)
 	where a_command[a.n] > 0 and a.count > 0 and verdicts[a.n] = 0;
+	start := before;
 end $$;
 
 -- judge gives the verdict on each append, and each event its version, or 0 if it is not to be written.
@@ -196,7 +199,7 @@ end $$;
 create function {schema}.resolve(after bigint, first_token bigint, last_token bigint, out at bigint, out by bigint)
 returns setof record language plpgsql as $$
 begin
-	perform {schema}.lock();
+	{lock}
 	return query select e.position, e.token from {schema}.events e
 		where e.position > after and e.token between first_token and last_token order by e.position;
 	if not found then
