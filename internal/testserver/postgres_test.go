@@ -59,11 +59,14 @@ func exec(t *testing.T, url string, statements ...string) {
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	const limit = 30 * time.Second
-	for end := time.Now().Add(limit); !is(); {
+	for end := time.Now().Add(limit); ; <-time.After(10 * time.Millisecond) {
+		done := is()
 		if time.Now().After(end) {
-			t.Fatalf("not after %v: %s", limit, what)
+			t.Fatalf("not within %v: %s", limit, what)
 		}
-		<-time.After(10 * time.Millisecond)
+		if done {
+			return
+		}
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 //go:embed guard.sh
-var guard string
+var guard []byte
 
 // A signal is named as kill(1) names it, for the guard and so that this file compiles where there are none.
 type signal string
@@ -68,15 +68,13 @@ func launch(c command) (*process, error) {
 	}
 	defer told.Close()
 
-	shell := exec.Command("sh", append([]string{"-c", guard, "guard", c.folder, string(c.end), c.path}, c.args...)...)
+	script := filepath.Join(c.folder, "guard")
+	shell := exec.Command("sh", append([]string{script, c.folder, string(c.end), c.path}, c.args...)...)
 	shell.Dir, shell.Env = c.folder, c.env
 	shell.Stdin, shell.Stdout, shell.Stderr = held, log, log
 	shell.ExtraFiles = []*os.File{told}
 	p := &process{guard: shell, control: control, status: status}
-	err = give(c.log)
-	if err == nil {
-		err = demote(shell)
-	}
+	err = errors.Join(os.WriteFile(script, guard, 0o600), give(script), give(c.log), demote(shell))
 	if err == nil {
 		err = shell.Start()
 	}
