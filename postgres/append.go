@@ -106,14 +106,14 @@ func (t *tx) write(ctx context.Context, requests []*commit.Request) []*commit.Re
 			return rest
 		}
 		known, token := s.heads.fingerprint()
-		answer, err := s.call(ctx, s.alone(), t.conn.Conn(), b.params(known, token))
+		answer, err := s.call(ctx, s.alone(), t.conn.Conn(), b, known, token)
 		switch {
-		case err == nil && answer.status == rewound:
+		case err == nil && answer.before == rewound:
 			if err := t.rewind(ctx); err != nil {
 				b.fail(err)
 				return rest
 			}
-		case err == nil && answer.status == mustLook:
+		case err == nil && answer.before == mustLook:
 			look = true
 			s.cautious = cautiousBatches
 		case err == nil:
@@ -155,17 +155,15 @@ func (b *batch) fail(err error) {
 	}
 }
 
-// An answer is what the function append returns.
+// An answer is what the functions that append return.
 type answer struct {
-	status                  int
-	before                  es.Position
-	verdicts, firsts, lasts []int64
+	before                  es.Position // the one before the first event, or rewound, or mustLook
+	verdicts, firsts, lasts []int64     // for each append, if they were judged
 }
 
 const (
-	written  = 0
-	rewound  = 1
-	mustLook = 2
+	rewound  = -1
+	mustLook = -2
 )
 
 const (
@@ -174,14 +172,18 @@ const (
 	duplicate = 2
 )
 
-// call calls the function append, in one round trip.
-func (s *Store) call(ctx context.Context, run runner, conn *pgx.Conn, params [][]byte) (a answer, err error) {
-	err = run(ctx, conn, s.statements.append, params, func(row [][]byte) error {
-		a.status, a.before = getInt4(row[0]), es.Position(getInt8(row[1]))
+// call writes a batch, in one round trip.
+func (s *Store) call(ctx context.Context, run runner, conn *pgx.Conn, b *batch, known es.Position, token int64) (a answer, err error) {
+	stmt, params := b.call(&s.statements, known, token)
+	err = run(ctx, conn, stmt, params, func(row [][]byte) error {
+		a.before = es.Position(getInt8(row[0]))
+		if !b.look {
+			return nil
+		}
 		var errs [3]error
-		a.verdicts, errs[0] = getInts(row[2])
-		a.firsts, errs[1] = getInts(row[3])
-		a.lasts, errs[2] = getInts(row[4])
+		a.verdicts, errs[0] = getInts(row[1])
+		a.firsts, errs[1] = getInts(row[2])
+		a.lasts, errs[2] = getInts(row[3])
 		return errors.Join(errs[:]...)
 	})
 	return a, err

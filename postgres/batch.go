@@ -10,7 +10,7 @@ import (
 	"github.com/thalo-go/es/internal/commit"
 )
 
-// A batch is what one call of the function append is given. Its memory is used again for the next.
+// A batch is what one call of a function that appends is given. Its memory is used again for the next.
 type batch struct {
 	requests []*commit.Request // those in it
 	last     []int             // of each, how many events are in the batch up to and with it
@@ -163,25 +163,35 @@ func (b *batch) meta(meta map[string]string) string {
 	return string(text)
 }
 
-// params returns the parameters of the function append.
-func (b *batch) params(known es.Position, token int64) [][]byte {
-	params := [][]byte{
-		int8Param(b.tokens), int8Param(int64(known)), int8Param(token), boolParam(b.look),
-		b.eKind.param(), b.eID.param(), b.eVersion.param(), b.eType.param(), b.eData.param(), nil,
-		nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil,
+// call returns the statement that writes the batch, and its parameters.
+func (b *batch) call(s *statements, known es.Position, token int64) (*statement, [][]byte) {
+	params := [][]byte{int8Param(b.tokens), int8Param(int64(known)), int8Param(token)}
+	if b.events == 1 && b.cKind.n == 0 && !b.look {
+		for _, a := range []*array{&b.eKind, &b.eID, &b.eVersion, &b.eType, &b.eData, &b.eMeta} {
+			params = append(params, a.only())
+		}
+		return s.appendOne, params
 	}
+	params = append(params, b.eKind.param(), b.eID.param(), b.eVersion.param(), b.eType.param(), b.eData.param(), nil)
 	if b.anyMeta {
-		params[9] = b.eMeta.param()
+		params[len(params)-1] = b.eMeta.param()
 	}
-	if b.cKind.n > 0 {
-		for i, a := range []*array{&b.cKind, &b.cID, &b.cCommand, &b.cFirst, &b.cLast} {
-			params[10+i] = a.param()
-		}
-	}
+	commands := []*array{&b.cKind, &b.cID, &b.cCommand, &b.cFirst, &b.cLast}
 	if b.look {
-		for i, a := range []*array{&b.sKind, &b.sID, &b.aCall, &b.aStream, &b.aExpected, &b.aCount, &b.aCommand} {
-			params[15+i] = a.param()
+		commands = commands[:3]
+	}
+	for _, a := range commands {
+		if b.cKind.n == 0 {
+			params = append(params, nil)
+		} else {
+			params = append(params, a.param())
 		}
 	}
-	return params
+	if !b.look {
+		return s.appendKnown, params
+	}
+	for _, a := range []*array{&b.sKind, &b.sID, &b.aCall, &b.aStream, &b.aExpected, &b.aCount, &b.aCommand} {
+		params = append(params, a.param())
+	}
+	return s.appendJudged, params
 }

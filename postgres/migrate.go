@@ -18,8 +18,11 @@ import (
 
 // migrations/001.sql brings an empty schema to version 1, 002.sql from there to 2, and so on.
 //
-//go:embed migrations/*.sql
+//go:embed migrations/0*.sql
 var migrations embed.FS
+
+//go:embed migrations/enter.sql
+var parts string
 
 const schemaVersion = 1
 
@@ -55,8 +58,14 @@ func (s *Store) lockKey(purpose string) int64 {
 	return int64(h.Sum64())
 }
 
+// sql fills in what stands in braces: the schema, the key of its lock, and the parts that functions have in common.
 func (s *Store) sql(text string) string {
-	return strings.NewReplacer("{schema}", s.schema, "{lock}", strconv.FormatInt(s.lockKey("append"), 10)).Replace(text)
+	for _, part := range []string{"declare", "enter", "lock"} {
+		_, rest, _ := strings.Cut(parts, "-- {"+part+"}\n")
+		rest, _, _ = strings.Cut(rest, "\n-- {")
+		text = strings.ReplaceAll(text, "{"+part+"}", rest)
+	}
+	return strings.NewReplacer("{schema}", s.schema, "{key}", strconv.FormatInt(s.lockKey("append"), 10)).Replace(text)
 }
 
 // migrate looks first, which needs no rights, and changes what is not as it should be.

@@ -2,11 +2,12 @@ package postgres
 
 // statements are those that the store runs again and again.
 type statements struct {
-	append, resolve, head      *statement
-	stream, streams            *statement
-	all, kinds, types, both    *statement
-	saveSnapshot, loadSnapshot *statement
-	announce                   *statement
+	appendOne, appendKnown, appendJudged *statement
+	resolve, head                        *statement
+	stream, streams                      *statement
+	all, kinds, types, both              *statement
+	saveSnapshot, loadSnapshot           *statement
+	announce                             *statement
 }
 
 // What a record is read from. The token goes along for the fingerprint; see heads.
@@ -14,10 +15,11 @@ const recordColumns = "e.position, e.version, e.time, e.type, e.data, e.meta, e.
 
 func (s *Store) prepare() {
 	s.statements = statements{
-		append: s.newStatement(`select status, before, verdicts, firsts, lasts from {schema}.append(
-			$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)`),
-		resolve: s.newStatement("select r.at, r.by from {schema}.resolve($1, $2, $3) r"),
-		head:    s.newStatement("select position, token from {schema}.events order by position desc limit 1"),
+		appendOne:    s.newStatement("select {schema}.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9)"),
+		appendKnown:  s.newStatement("select {schema}.append_known($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"),
+		appendJudged: s.newStatement("select start, verdicts, firsts, lasts from {schema}.append_judged($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"),
+		resolve:      s.newStatement("select r.at, r.by from {schema}.resolve($1, $2, $3) r"),
+		head:         s.newStatement("select position, token from {schema}.events order by position desc limit 1"),
 
 		stream: s.newStatement("select " + recordColumns + ` from {schema}.events e
 			where e.kind = $1 and e.id = $2 and e.version > $3 order by e.version limit $4`),

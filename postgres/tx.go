@@ -39,7 +39,7 @@ func (t *inTx) Append(ctx context.Context, appends ...es.Append) (es.Position, e
 	none.init()
 	var b batch
 	b.fill([]*commit.Request{r}, &none, true)
-	a, err := t.store.call(ctx, t.store.each, t.tx.Conn(), b.params(0, 0))
+	a, err := t.store.call(ctx, t.store.each, t.tx.Conn(), &b, 0, 0)
 	if err != nil {
 		return 0, within(ctx, "append", err)
 	}

@@ -65,6 +65,9 @@ func (a *array) param() []byte {
 	return a.buf
 }
 
+// only returns the element of an array that has just one.
+func (a *array) only() []byte { return a.buf[arrayHeader+4:] }
+
 func int8Param(i int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(i)) }
 
 func boolParam(b bool) []byte {

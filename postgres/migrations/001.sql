@@ -1,4 +1,4 @@
--- {schema} stands for the quoted name of the schema; {lock}, {declare} and {enter} for the parts of enter.sql.
+-- What stands in braces is filled in: the quoted name of the schema, and parts that functions have in common, from enter.sql.
 -- The whole file runs in one transaction.
 
 -- The events are the log and the outbox in one. Names compare byte by byte (collate "C"), which is also the fastest way.
@@ -42,7 +42,7 @@ create table {schema}.fences (
 	time  timestamptz not null default now()
 );
 
--- There are three ways to append, which differ in what the client knows. All begin with {enter}, the text of enter.sql: it takes the lock,
+-- There are three ways to append, which differ in what the client knows. All begin with the text of enter.sql: it takes the lock,
 -- finds the end of the log and compares it with what the client knows. Positions are assigned under the lock, which is held to the end of
 -- the transaction, so commit order is position order: a reader that has seen a position never finds anything new below it.
 --
@@ -61,6 +61,9 @@ declare
 	{declare}
 begin
 	{enter}
+	if before < 0 then
+		return before;
+	end if;
 	begin
 		insert into {schema}.events (position, kind, id, version, time, type, data, meta, token)
 		values (before + 1, e_kind, e_id, e_version, moment, e_type, e_data, e_meta, tokens + 1);
@@ -79,6 +82,9 @@ declare
 	{declare}
 begin
 	{enter}
+	if before < 0 then
+		return before;
+	end if;
 	begin
 		insert into {schema}.events (position, kind, id, version, time, type, data, meta, token)
 		select before + e.n, e.kind, e.id, e.version, moment, e.type, e.data, coalesce(e.meta, ''), tokens + e.n
@@ -108,6 +114,10 @@ declare
 	{declare}
 begin
 	{enter}
+	start := before;
+	if before < 0 then
+		return;
+	end if;
 	select j.verdicts, j.firsts, j.lasts, j.versions into verdicts, firsts, lasts, e_version
 	from {schema}.judge(e_version, c_kind, c_id, c_command, s_kind, s_id, a_call, a_stream, a_expected, a_count, a_command) j;
 	insert into {schema}.events (position, kind, id, version, time, type, data, meta, token)
@@ -118,7 +128,6 @@ begin
 	select c_kind[a_command[a.n]], c_id[a_command[a.n]], c_command[a_command[a.n]], firsts[a.n], lasts[a.n]
 	from unnest(a_count) with ordinality as a (count, n)
 	where a_command[a.n] > 0 and a.count > 0 and verdicts[a.n] = 0;
-	start := before;
 end $$;
 
 -- judge gives the verdict on each append, and each event its version, or 0 if it is not to be written.

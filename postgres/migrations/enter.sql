@@ -1,0 +1,36 @@
+-- The parts that the functions of 001.sql have in common, each between its name and the next.
+
+-- {lock}
+-- A call that has the lock sees what was committed before only if each of its statements has a snapshot of its own.
+if current_setting('transaction_isolation') <> 'read committed' then
+	raise exception 'es: append needs a transaction at isolation level read committed, not %', current_setting('transaction_isolation')
+		using errcode = 'ES001';
+end if;
+perform pg_advisory_xact_lock({key});
+
+-- {declare}
+before bigint;       -- the last position so far
+last_token bigint;   -- and what stands there
+moment timestamptz;
+fenced boolean;
+
+-- {enter}
+{lock}
+select e.position, e.token, e.time, exists (select from {schema}.fences f where f.token = tokens)
+into before, last_token, moment, fenced from {schema}.events e order by e.position desc limit 1;
+if not found then
+	before := 0;
+	fenced := exists (select from {schema}.fences f where f.token = tokens);
+end if;
+if fenced then
+	raise exception 'es: this call of append was given up' using errcode = 'ES002';
+end if;
+if known < before and known > 0 then
+	perform from {schema}.events e where e.position = known and e.token = known_token; -- apart, because a query within a condition is slow
+	if not found then
+		before := -1;
+	end if;
+elsif known > before or known > 0 and known_token <> last_token then
+	before := -1;
+end if;
+moment := greatest(clock_timestamp(), moment); -- time does not run backwards along positions
