@@ -1,0 +1,59 @@
+package account_test
+
+import (
+	"testing"
+
+	"github.com/thalo-go/es/estest"
+	"github.com/thalo-go/es/examples/bank/account"
+)
+
+func TestRules(t *testing.T) {
+	none := estest.For(t, account.Rules{})
+	open := none.Given(account.Opened{Owner: "Ann"})
+	filled := open.Given(account.Deposited{Amount: 100})
+	closed := open.Given(account.Closed{})
+
+	t.Run("an account is opened once", func(t *testing.T) {
+		none.When(account.Open{Owner: "Ann"}).Then(account.Opened{Owner: "Ann"})
+		open.When(account.Open{Owner: "Bob"}).ThenCode("ACCOUNT_ALREADY_OPENED")
+		closed.When(account.Open{Owner: "Ann"}).ThenCode("ACCOUNT_ALREADY_OPENED")
+	})
+	t.Run("money moves in and out of an open account", func(t *testing.T) {
+		open.When(account.Deposit{Amount: 5}).Then(account.Deposited{Amount: 5}).ThenState(account.Account{Owner: "Ann", Balance: 5, Open: true})
+		filled.When(account.Withdraw{Amount: 100}).Then(account.Withdrawn{Amount: 100}).ThenState(account.Account{Owner: "Ann", Open: true})
+		none.When(account.Deposit{Amount: 5}).ThenCode("ACCOUNT_NOT_OPEN")
+		none.When(account.Withdraw{Amount: 5}).ThenCode("ACCOUNT_NOT_OPEN")
+		closed.When(account.Deposit{Amount: 5}).ThenCode("ACCOUNT_NOT_OPEN")
+		closed.When(account.Withdraw{Amount: 5}).ThenCode("ACCOUNT_NOT_OPEN")
+	})
+	t.Run("no more goes out than is there", func(t *testing.T) {
+		filled.When(account.Withdraw{Amount: 101}).ThenCode("INSUFFICIENT_FUNDS")
+	})
+	t.Run("an amount is positive and not too large to be added up", func(t *testing.T) {
+		for _, amount := range []int64{0, -1, account.MaxAmount + 1} {
+			open.When(account.Deposit{Amount: amount}).ThenCode("AMOUNT_OUT_OF_RANGE")
+		}
+		filled.When(account.Withdraw{Amount: -1}).ThenCode("AMOUNT_OUT_OF_RANGE")
+		open.When(account.Deposit{Amount: account.MaxAmount}).Then(account.Deposited{Amount: account.MaxAmount})
+	})
+	t.Run("an empty account is closed, and once is enough", func(t *testing.T) {
+		open.When(account.Close{}).Then(account.Closed{}).ThenState(account.Account{Owner: "Ann", Closed: true})
+		closed.When(account.Close{}).ThenNothing()
+		filled.When(account.Close{}).ThenCode("ACCOUNT_NOT_EMPTY")
+		none.When(account.Close{}).ThenCode("ACCOUNT_NOT_OPEN")
+	})
+}
+
+// The test that README.md shows.
+func TestWithdraw(t *testing.T) {
+	estest.For(t, account.Rules{}).
+		Given(account.Opened{Owner: "ann"}, account.Deposited{Amount: 100_00}).
+		When(account.Withdraw{Amount: 100_01}).
+		ThenCode("INSUFFICIENT_FUNDS")
+}
+
+func TestCodec(t *testing.T) {
+	estest.TestCodec(t, account.Codec, []account.Event{
+		account.Opened{Owner: "Ann"}, account.Deposited{Amount: 1}, account.Withdrawn{Amount: 1}, account.Closed{},
+	})
+}

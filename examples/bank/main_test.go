@@ -1,0 +1,67 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/examples/bank/account"
+	"github.com/thalo-go/es/examples/internal/open"
+)
+
+func TestTheBankRunsAndGoesOn(t *testing.T) {
+	for name, where := range map[string]string{"in memory": "mem:", "in a file": filepath.Join(t.TempDir(), "bank.db")} {
+		t.Run(name, func(t *testing.T) {
+			for range 2 { // the second time in a file with the first one's accounts
+				if err := run(t.Context(), where, 300); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func TestTheAuditFinds(t *testing.T) {
+	transfer := es.Meta(map[string]string{es.MetaCorrelation: "transfer-1"})
+	for _, test := range []struct {
+		name, want string
+		commands   func(do func(id string, c account.Command, options ...es.ExecuteOption))
+	}{{
+		"money that was lost on its way", "transfer-1 of 0.30 is not complete",
+		func(do func(string, account.Command, ...es.ExecuteOption)) {
+			do("ann", account.Withdraw{Amount: 30}, transfer)
+		},
+	}, {
+		"money that arrived twice", "transfer-1 of -0.30 is not complete",
+		func(do func(string, account.Command, ...es.ExecuteOption)) {
+			do("ann", account.Withdraw{Amount: 30}, transfer)
+			do("bob", account.Deposit{Amount: 30}, transfer)
+			do("bob", account.Deposit{Amount: 30}, transfer)
+		},
+	}} {
+		t.Run(test.name, func(t *testing.T) {
+			store := new(es.Mem)
+			accounts := es.NewRepo(store, "account", account.Rules{}, account.Codec)
+			do := func(id string, c account.Command, options ...es.ExecuteOption) {
+				if _, err := accounts.Execute(t.Context(), id, c, options...); err != nil {
+					t.Fatal(err)
+				}
+			}
+			do("ann", account.Open{Owner: "ann"})
+			do("bob", account.Open{Owner: "bob"})
+			do("ann", account.Deposit{Amount: 100})
+			test.commands(do)
+			if err := audit(t.Context(), store); err == nil || err.Error() != test.want {
+				t.Errorf("got %v, want %s", err, test.want)
+			}
+		})
+	}
+}
+
+func TestAStoreThatCannotBeOpenedIsNamed(t *testing.T) {
+	where := filepath.Join(t.TempDir(), "none", "bank.db")
+	if _, _, err := open.Log(t.Context(), where); err == nil || !strings.Contains(err.Error(), where) {
+		t.Errorf("got %v, want an error that names %s", err, where)
+	}
+}
