@@ -83,4 +83,9 @@ func list(balances map[string]int64) {
 	}
 }
 
-func euros(cents int64) string { return fmt.Sprintf("%d.%02d", cents/100, cents%100) }
+func euros(cents int64) string {
+	if cents < 0 {
+		return "-" + euros(-cents)
+	}
+	return fmt.Sprintf("%d.%02d", cents/100, cents%100)
+}
