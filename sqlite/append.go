@@ -59,6 +59,7 @@ func (s *Store) begin(ctx context.Context) (*sql.Conn, error) {
 }
 
 func (s *Store) beginAppend(ctx context.Context) (commit.Tx, error) {
+	s.trim(ctx)
 	conn, err := s.begin(ctx)
 	if err != nil {
 		return nil, err

@@ -13,7 +13,7 @@ func (s *Store) OnWriter(f func(conn *sqlite3.SQLiteConn) error) error {
 }
 
 // Queries are the statements that must be answered from an index.
-var Queries = []string{selectStream, selectAll, selectKinds, selectTypes, selectBoth, selectHead, selectLast, selectStreamHead, selectCommand, selectSnapshot}
+var Queries = []string{selectStream, selectAll, selectFiltered, selectHead, selectLast, selectStreamHead, selectCommand, selectSnapshot}
 
 // FileURI makes the URI of a file.
 var FileURI = fileURI
@@ -26,3 +26,6 @@ func Connect(uri string) error {
 	}
 	return err
 }
+
+// SetLargeLog sets the size at which the write-ahead log is emptied.
+func (s *Store) SetLargeLog(bytes int64) { s.log.large = bytes }

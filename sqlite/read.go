@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/thalo-go/es"
 )
@@ -24,12 +26,19 @@ const (
 	pageBytes = 4 << 20
 )
 
+// A filtered read looks at so many positions in one transaction. One that looked at all of a long log would keep SQLite from emptying its
+// write-ahead log, which grows meanwhile, and a few at a time for ever.
+const filterSpan = 20_000
+
+// The filtered read goes by position: by the index of the kinds it would sort all that matches for each page.
 const (
-	selectStream = "select position, version, time, type, data, meta from es_events where kind = ? and id = ? and version > ? order by version limit ?"
-	selectAll    = "select position, version, time, type, data, meta, kind, id from es_events where position > ? order by position limit ?"
-	selectKinds  = "select position, version, time, type, data, meta, kind, id from es_events where position > ?1 and kind in (select value from json_each(?3)) order by position limit ?2"
-	selectTypes  = "select position, version, time, type, data, meta, kind, id from es_events where position > ?1 and type in (select value from json_each(?4)) order by position limit ?2"
-	selectBoth   = "select position, version, time, type, data, meta, kind, id from es_events where position > ?1 and kind in (select value from json_each(?3)) and type in (select value from json_each(?4)) order by position limit ?2"
+	selectStream   = "select position, version, time, type, data, meta from es_events where kind = ? and id = ? and version > ? order by version limit ?"
+	selectAll      = "select position, version, time, type, data, meta, kind, id from es_events where position > ? order by position limit ?"
+	selectFiltered = `select position, version, time, type, data, meta, kind, id from es_events not indexed
+		where position > ?1 and position <= ?2
+		and (?4 is null or kind in (select value from json_each(?4)))
+		and (?5 is null or type in (select value from json_each(?5)))
+		order by position limit ?3`
 )
 
 // Read implements [es.Store]. It reads page by page, each in a transaction of its own.
@@ -53,40 +62,61 @@ func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) it
 func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) iter.Seq2[es.Record, error] {
 	return func(yield func(es.Record, error) bool) {
 		after := max(after, 0)
-		s.pages(ctx, yield, "read the log", func(last *es.Record, limit int) (string, []driver.Value) {
+		if len(filter.Kinds) > 0 || len(filter.Types) > 0 {
+			s.filtered(ctx, yield, after, filter)
+			return
+		}
+		s.pages(ctx, yield, readLog, func(last *es.Record, limit int) (string, []driver.Value) {
 			if last != nil {
 				after = last.Position
 			}
-			query, args := selectFiltered(filter)
-			return query, append([]driver.Value{int64(after), int64(limit)}, args...)
+			return selectAll, []driver.Value{int64(after), int64(limit)}
 		}, es.Stream{})
 	}
 }
 
-func selectFiltered(filter es.Filter) (query string, args []driver.Value) {
-	kinds, types := names(filter.Kinds), names(filter.Types)
-	switch {
-	case kinds != nil && types != nil:
-		return selectBoth, []driver.Value{kinds, types}
-	case kinds != nil:
-		return selectKinds, []driver.Value{kinds}
-	case types != nil:
-		return selectTypes, []driver.Value{nil, types}
+const readLog = "read the log"
+
+func (s *Store) filtered(ctx context.Context, yield func(es.Record, error) bool, after es.Position, filter es.Filter) {
+	head, err := s.head(ctx)
+	if err != nil {
+		yield(es.Record{}, err)
+		return
 	}
-	return selectAll, nil
+	kinds, types := names(filter.Kinds), names(filter.Types)
+	for after < head {
+		upTo := min(after+filterSpan, head)
+		more := s.pages(ctx, yield, readLog, func(last *es.Record, limit int) (string, []driver.Value) {
+			if last != nil {
+				after = last.Position
+			}
+			return selectFiltered, []driver.Value{int64(after), int64(upTo), int64(limit), kinds, types}
+		}, es.Stream{})
+		if !more {
+			return
+		}
+		after = upTo
+	}
 }
 
-// names returns a list for json_each, or nil if it is empty.
+// names returns a list for json_each, or nil if it is empty. A name that no store takes matches nothing; JSON would make another of it.
 func names(list []string) driver.Value {
 	if len(list) == 0 {
 		return nil
 	}
-	text, _ := json.Marshal(list) // a list of strings has no error; names that are not UTF-8 match nothing stored
+	stored := make([]string, 0, len(list))
+	for _, name := range list {
+		if utf8.ValidString(name) && strings.IndexByte(name, 0) < 0 {
+			stored = append(stored, name)
+		}
+	}
+	text, _ := json.Marshal(stored) // a list of strings has no error
 	return string(text)
 }
 
 // pages reads page after page and hands out the records. next gives the query for the page after a record, or for the first one.
-func (s *Store) pages(ctx context.Context, yield func(es.Record, error) bool, what string, next func(last *es.Record, limit int) (string, []driver.Value), stream es.Stream) {
+// It tells whether it came to the end, and the loop wants more.
+func (s *Store) pages(ctx context.Context, yield func(es.Record, error) bool, what string, next func(last *es.Record, limit int) (string, []driver.Value), stream es.Stream) bool {
 	var last *es.Record
 	for limit := firstPage; ; limit = min(4*limit, lastPage) {
 		query, args := next(last, limit)
@@ -96,19 +126,19 @@ func (s *Store) pages(ctx context.Context, yield func(es.Record, error) bool, wh
 				err = fmt.Errorf("sqlite: %s: %w", what, explain(err))
 			}
 			yield(es.Record{}, err)
-			return
+			return false
 		}
 		for i := range page {
 			if err := ctx.Err(); err != nil {
 				yield(es.Record{}, err)
-				return
+				return false
 			}
 			if !yield(page[i], nil) {
-				return
+				return false
 			}
 		}
 		if whole {
-			return
+			return true
 		}
 		last = &page[len(page)-1]
 	}
@@ -121,6 +151,8 @@ func (s *Store) page(ctx context.Context, query string, args []driver.Value, lim
 		return nil, false, err
 	}
 	defer conn.Close()
+	s.log.reading.RLock()
+	defer s.log.reading.RUnlock()
 	err = conn.Raw(func(dc any) error {
 		rows, err := dc.(driver.QueryerContext).QueryContext(ctx, query, named(args))
 		if err != nil {
@@ -130,6 +162,18 @@ func (s *Store) page(ctx context.Context, query string, args []driver.Value, lim
 		return errors.Join(err, rows.Close())
 	})
 	return page, whole, err
+}
+
+// row reads a single row.
+func (s *Store) row(ctx context.Context, query string, args []any, into ...any) error {
+	conn, err := s.read.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	s.log.reading.RLock()
+	defer s.log.reading.RUnlock()
+	return conn.QueryRowContext(ctx, query, args...).Scan(into...)
 }
 
 func scan(rows driver.Rows, limit int, stream es.Stream) (page []es.Record, whole bool, err error) {
@@ -144,7 +188,8 @@ func scan(rows driver.Rows, limit int, stream es.Stream) (page []es.Record, whol
 		if err != nil {
 			return nil, false, err
 		}
-		bytes += len(r.Data)
+		meta, _ := values[5].(string)
+		bytes += len(r.Data) + len(meta)
 		page = append(page, r)
 	}
 	return page, false, nil

@@ -7,6 +7,8 @@ import (
 	"embed"
 	"fmt"
 	"strconv"
+
+	"github.com/mattn/go-sqlite3"
 )
 
 // migrations/001.sql brings an empty database to schema version 1, 002.sql from there to 2, and so on.
@@ -29,8 +31,13 @@ func (s *Store) migrate(ctx context.Context) error {
 		_, _ = conn.ExecContext(context.WithoutCancel(ctx), "rollback") // the first error says what is wrong
 		return err
 	}
-	_, err = conn.ExecContext(ctx, "commit")
-	return err
+	if _, err := conn.ExecContext(ctx, "commit"); err != nil {
+		return err
+	}
+	return conn.Raw(func(driver any) error {
+		s.log.init(driver.(*sqlite3.SQLiteConn).GetFilename("main"))
+		return nil
+	})
 }
 
 func (s *Store) migrateWithin(ctx context.Context, conn *sql.Conn) error {

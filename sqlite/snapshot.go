@@ -49,8 +49,8 @@ func (s *Store) saveSnapshot(ctx context.Context, n es.Snapshot) error {
 // LoadSnapshot implements [es.Snapshots].
 func (s *Store) LoadSnapshot(ctx context.Context, stream es.Stream) (es.Snapshot, error) {
 	n := es.Snapshot{Stream: stream}
-	row := s.read.QueryRowContext(ctx, selectSnapshot, stream.Kind, stream.ID)
-	switch err := row.Scan(&n.Version, &n.Position, &n.Schema, &n.Data); {
+	err := s.row(ctx, selectSnapshot, []any{stream.Kind, stream.ID}, &n.Version, &n.Position, &n.Schema, &n.Data)
+	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return es.Snapshot{}, nil
 	case err != nil:

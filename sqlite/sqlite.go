@@ -32,6 +32,7 @@ type Store struct {
 	read    *sql.DB // a pool; the same as write for a database in memory
 	queue   *commit.Queue
 	writer  writer
+	log     logFile
 	watcher watcher
 	close   func() error // does it once
 }
@@ -72,7 +73,7 @@ func (c Config) Open(path string) (*Store, error) {
 	}
 	s.queue = commit.New(s.beginAppend, commit.Options{})
 	s.watcher.init(s, c.Poll, s.read != s.write)
-	if err := s.migrate(context.Background()); err != nil {
+	if err := s.migrate(background); err != nil {
 		err = errors.Join(fmt.Errorf("sqlite: open %s: %w", path, explain(err)), s.Close())
 		return nil, err
 	}

@@ -130,7 +130,7 @@ const selectHead = "select coalesce(max(position), 0) from es_events"
 
 func (s *Store) head(ctx context.Context) (es.Position, error) {
 	var head es.Position
-	if err := s.read.QueryRowContext(ctx, selectHead).Scan(&head); err != nil {
+	if err := s.row(ctx, selectHead, nil, &head); err != nil {
 		return 0, fmt.Errorf("sqlite: head of the log: %w", explain(err))
 	}
 	return head, nil
