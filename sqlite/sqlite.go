@@ -8,7 +8,6 @@
 package sqlite
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -138,32 +137,4 @@ func (s *Store) closeOnce() error {
 		err = errors.Join(err, conn.Raw(func(any) error { return s.writer.close() }), conn.Close())
 	}
 	return errors.Join(err, s.write.Close())
-}
-
-// Backup writes a copy of the database, as it is at one moment, to a file that must not exist yet. Appends and reads go on meanwhile.
-// The copy is a store with the same ID.
-func (s *Store) Backup(ctx context.Context, path string) error {
-	if _, err := os.Stat(path); err == nil {
-		return fmt.Errorf("sqlite: backup of %s: %s exists already: give a new name", s.name, path)
-	}
-	if err := s.vacuumInto(ctx, path); err != nil {
-		return fmt.Errorf("sqlite: backup of %s to %s: %w", s.name, path, explain(err))
-	}
-	return nil
-}
-
-func (s *Store) vacuumInto(ctx context.Context, path string) error {
-	conn, err := s.read.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if s.read != s.write {
-		if _, err := conn.ExecContext(ctx, "pragma query_only = off"); err != nil {
-			return err
-		}
-		defer conn.ExecContext(background, "pragma query_only = on")
-	}
-	_, err = conn.ExecContext(ctx, "vacuum into ?", path)
-	return err
 }

@@ -1,0 +1,77 @@
+package sqlite
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+)
+
+// Backup writes a copy of the database, as it is at one moment, to a file that must not exist yet. Appends and reads go on meanwhile.
+// The file appears under its name when the copy is whole and on the disk. The copy is a store with the same ID.
+func (s *Store) Backup(ctx context.Context, path string) error {
+	if err := s.backup(ctx, path); err != nil {
+		return fmt.Errorf("sqlite: backup of %s to %s: %w", s.name, path, explain(err))
+	}
+	return nil
+}
+
+func (s *Store) backup(ctx context.Context, path string) error {
+	if path == "" {
+		return errors.New("the path is empty: give a file")
+	}
+	absolute, err := filepath.Abs(path) // SQLite would take file:x and :memory: for something else than names
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(absolute); err == nil {
+		return errors.New("it exists already: give a new name")
+	}
+	partial := absolute + "." + rand.Text() + ".partial"
+	err = s.vacuumInto(ctx, partial)
+	if err == nil {
+		err = syncFile(partial) // SQLite does not: https://www.sqlite.org/lang_vacuum.html#vacuuminto
+	}
+	if err == nil {
+		err = os.Rename(partial, absolute)
+	}
+	if err != nil {
+		_ = os.Remove(partial) // it may not have come into being
+		return err
+	}
+	if runtime.GOOS == "windows" {
+		return nil // a folder cannot be synced there
+	}
+	return syncFile(filepath.Dir(absolute))
+}
+
+func (s *Store) vacuumInto(ctx context.Context, path string) error {
+	conn, err := s.read.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if s.read != s.write {
+		if _, err := conn.ExecContext(ctx, "pragma query_only = off"); err != nil {
+			return err
+		}
+		defer conn.ExecContext(background, "pragma query_only = on")
+	}
+	_, err = conn.ExecContext(ctx, "vacuum into ?", path)
+	return err
+}
+
+func syncFile(path string) error {
+	flag := os.O_RDWR // which Windows asks for
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		flag = os.O_RDONLY
+	}
+	f, err := os.OpenFile(path, flag, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
