@@ -232,7 +232,7 @@ func (s *Store) settle(b *batch, a answer) {
 	i := 0 // of the append in the batch
 	last := 0
 	for n, r := range b.requests {
-		r.Err = verdict(r, a, i)
+		r.Err = verdict(r, b, a, i)
 		r.Position = 0
 		if r.Err == nil {
 			position += es.Position(r.Events)
@@ -258,13 +258,13 @@ func (s *Store) settle(b *batch, a answer) {
 func (s *Store) note(b *batch, a *es.Append, answer answer, i int) {
 	switch {
 	case answer.lasts != nil:
-		s.heads.learn(a.Stream, es.Version(answer.lasts[i]), s.heads.epoch)
+		s.heads.learn(a.Stream, es.Version(answer.lasts[i]))
 	default:
-		s.heads.learn(a.Stream, b.heads[a.Stream], s.heads.epoch)
+		s.heads.learn(a.Stream, b.heads[a.Stream])
 	}
 }
 
-func verdict(r *commit.Request, a answer, i int) error {
+func verdict(r *commit.Request, b *batch, a answer, i int) error {
 	for j := range r.Appends {
 		if a.verdicts == nil {
 			return nil
@@ -272,7 +272,7 @@ func verdict(r *commit.Request, a answer, i int) error {
 		x := &r.Appends[j]
 		switch a.verdicts[i+j] {
 		case conflict:
-			return &es.ConflictError{Stream: x.Stream, Expected: x.Expected}
+			return conflictOf(x, b.lost[i+j])
 		case duplicate:
 			return &es.DuplicateError{Stream: x.Stream, Command: x.Command, First: es.Version(a.firsts[i+j]), Last: es.Version(a.lasts[i+j])}
 		}
@@ -283,11 +283,20 @@ func verdict(r *commit.Request, a answer, i int) error {
 // rewind drops what the store knew, because the database has lost its end, and takes a new fingerprint.
 func (t *tx) rewind(ctx context.Context) error {
 	s := t.store
-	s.heads.forget()
-	return s.each(ctx, t.conn.Conn(), s.statements.head, nil, func(row [][]byte) error {
-		s.heads.top(es.Position(getInt8(row[0])), getInt8(row[1]))
+	position, token, err := s.top(ctx, t.conn.Conn())
+	if err == nil {
+		s.heads.forget(position, token)
+	}
+	return err
+}
+
+// top returns the last position and the token that stands there.
+func (s *Store) top(ctx context.Context, conn *pgx.Conn) (position es.Position, token int64, err error) {
+	err = s.each(ctx, conn, s.statements.head, nil, func(row [][]byte) error {
+		position, token = es.Position(getInt8(row[0])), getInt8(row[1])
 		return nil
 	})
+	return position, token, err
 }
 
 // resolve finds out about a batch whose connection broke before the answer, on a new connection: it returns the requests

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 type batch struct {
 	requests []*commit.Request // those in it
 	last     []int             // of each, how many events are in the batch up to and with it
+	lost     []bool            // of each append, whether it expects a version that is known of a history that is no more
 	look     bool
 	tokens   int64 // event n of the batch, counted from 1, has this plus n
 	events   int
@@ -35,7 +37,7 @@ type command struct {
 }
 
 func (b *batch) reset() {
-	b.requests, b.last, b.look, b.events, b.anyMeta = b.requests[:0], b.last[:0], false, 0, false
+	b.requests, b.last, b.lost, b.look, b.events, b.anyMeta = b.requests[:0], b.last[:0], b.lost[:0], false, 0, false
 	b.tokens = rand.Int64N(math.MaxInt64 - 2*es.MaxEvents)
 	for _, a := range []*array{&b.eKind, &b.eID, &b.eType, &b.eMeta, &b.cKind, &b.cID, &b.cCommand, &b.sKind, &b.sID} {
 		a.reset(oidText)
@@ -56,26 +58,36 @@ func (b *batch) reset() {
 }
 
 // fill takes requests into the batch, and returns those that must wait for another one.
-// A request that cannot succeed gets its verdict at once.
+// A request that cannot succeed gets its verdict without being asked about, if there are others by which the server tells that
+// what the store knows is still so.
 func (b *batch) fill(requests []*commit.Request, h *heads, look bool) (rest []*commit.Request) {
 	b.reset()
 	b.look = look
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	var past *commit.Request
 	for i, r := range requests {
 		if b.repeats(r) {
 			return requests[i:] // the server is asked about commands before it writes, so not about those of the same batch
 		}
-		if r.Err = stale(r, h); r.Err != nil {
-			continue
+		if r.Err = stale(r, h); r.Err == nil {
+			b.take(r, h)
+		} else if past == nil && !errors.Is(r.Err, es.ErrRewound) {
+			past = r
 		}
-		for j := range r.Appends {
-			b.add(len(b.requests), &r.Appends[j], h)
-		}
-		b.requests = append(b.requests, r)
-		b.last = append(b.last, b.events)
+	}
+	if len(b.requests) == 0 && past != nil {
+		b.take(past, h)
 	}
 	return nil
+}
+
+func (b *batch) take(r *commit.Request, h *heads) {
+	for j := range r.Appends {
+		b.add(len(b.requests), &r.Appends[j], h)
+	}
+	b.requests = append(b.requests, r)
+	b.last = append(b.last, b.events)
 }
 
 func (b *batch) repeats(r *commit.Request) bool {
@@ -98,21 +110,28 @@ func stale(r *commit.Request, h *heads) error {
 	case a.Command != "" || a.Expected == es.AnyVersion:
 		return nil
 	case h.rewound && known < a.Expected:
-		return fmt.Errorf("%w: %w", &es.ConflictError{Stream: a.Stream, Expected: a.Expected}, es.ErrRewound)
+		return conflictOf(a, true)
 	case known > a.Expected:
-		return &es.ConflictError{Stream: a.Stream, Expected: a.Expected}
+		return conflictOf(a, false)
 	}
 	return nil
 }
 
+func conflictOf(a *es.Append, lost bool) error {
+	err := &es.ConflictError{Stream: a.Stream, Expected: a.Expected}
+	if lost {
+		return fmt.Errorf("%w: %w", err, es.ErrRewound)
+	}
+	return err
+}
+
 func (b *batch) add(call int, a *es.Append, h *heads) {
-	expected := int64(a.Expected)
+	expected, lost := int64(a.Expected), false
 	head, planned := b.heads[a.Stream]
 	if !planned {
 		head = h.knows(a.Stream)
 		if h.rewound && head < a.Expected {
-			// Whoever expects that version knows it from a history that is no more.
-			expected = math.MaxInt64
+			expected, lost = math.MaxInt64, true
 		}
 	}
 	if a.Expected != es.AnyVersion && a.Expected != head || a.Expected == es.AnyVersion && head == 0 || len(a.Events) == 0 {
@@ -125,6 +144,7 @@ func (b *batch) add(call int, a *es.Append, h *heads) {
 		b.sKind.text(a.Stream.Kind)
 		b.sID.text(a.Stream.ID)
 	}
+	b.lost = append(b.lost, lost)
 	b.aCall.int4(call)
 	b.aStream.int4(stream)
 	b.aExpected.int8(expected)

@@ -14,6 +14,8 @@ import (
 // What could make it untrue is a database that has lost its end: a failover to a replica that was behind, a restore of an older copy.
 // Hence the fingerprint: the highest position known and the token that stands there go along with every batch, and the server
 // compares. Positions are dense and in commit order, so if that one record is the same, so is everything below it.
+// So all that is known must be of the history of which the fingerprint is: what a read has seen counts only if the fingerprint
+// was there in the same snapshot. Otherwise a store that reads before it appends would take a new history for the one it knows.
 type heads struct {
 	mu       sync.Mutex
 	versions *simplelru.LRU[es.Stream, es.Version]
@@ -35,28 +37,26 @@ func (h *heads) knows(stream es.Stream) es.Version {
 	return v
 }
 
-// learn notes that a stream has reached a version, unless that was read in another epoch.
-func (h *heads) learn(stream es.Stream, version es.Version, epoch int) {
-	if epoch == h.epoch && version > h.knows(stream) {
+// learn notes that a stream has reached a version.
+func (h *heads) learn(stream es.Stream, version es.Version) {
+	if version > h.knows(stream) {
 		h.versions.Add(stream, version)
 	}
 }
 
-// top notes a position and the token that stands there.
-func (h *heads) top(position es.Position, token int64) {
+// start sets the fingerprint of a store that knows nothing yet.
+func (h *heads) start(position es.Position, token int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if position > h.position {
-		h.position, h.token = position, token
-	}
+	h.position, h.token = position, token
 }
 
-// forget drops everything, because the fingerprint was not found.
-func (h *heads) forget() {
+// forget drops everything, because the fingerprint was not found, and takes a new one.
+func (h *heads) forget(position es.Position, token int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.versions.Purge()
-	h.position, h.token = 0, 0
+	h.position, h.token = position, token
 	h.epoch++
 	h.rewound = true
 }
@@ -67,21 +67,31 @@ func (h *heads) fingerprint() (es.Position, int64) {
 	return h.position, h.token
 }
 
-func (h *heads) now() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.epoch
+// A mark is the fingerprint with which a read began.
+type mark struct {
+	position es.Position
+	token    int64
+	epoch    int
 }
 
-// read notes what a read has seen: the last record of a stream, and the token that stands with it.
-func (h *heads) read(stream es.Stream, version es.Version, position es.Position, token int64, epoch int) {
+func (h *heads) mark() mark {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if epoch != h.epoch {
+	return mark{h.position, h.token, h.epoch}
+}
+
+// read notes what a read has seen: the last record of a stream, and the token that stands with it. The fingerprint of the mark was there.
+func (h *heads) read(m mark, stream es.Stream, version es.Version, position es.Position, token int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case m.epoch != h.epoch:
 		return
-	}
-	h.learn(stream, version, epoch)
-	if position > h.position {
+	case position <= m.position: // the fingerprint of the mark vouches for it, and that of now for the one of the mark
+	case m.position == h.position:
 		h.position, h.token = position, token
+	default:
+		return // others wrote it a moment ago, and nothing says that it is of the same history as what the store has written meanwhile
 	}
+	h.learn(stream, version)
 }

@@ -45,8 +45,7 @@ func (l *loader) load(ctx context.Context, stream es.Stream, after es.Version) p
 	if l.busy < maxLoads && len(l.queue) == 0 {
 		l.busy++
 		l.mu.Unlock()
-		p := l.store.readPage(ctx, l.store.statements.stream, stream, firstPage,
-			[]byte(stream.Kind), []byte(stream.ID), int8Param(int64(after)), int8Param(firstPage))
+		p := l.store.readStream(ctx, stream, after, firstPage)
 		l.next()
 		return p
 	}
@@ -102,13 +101,14 @@ func (l *loader) together(loads []*load) {
 	}
 	ctx, stop := anyOf(waiting)
 	defer stop()
-	params := [][]byte{kinds.param(), ids.param(), afters.param(), int8Param(firstPage)}
+	m := l.store.heads.mark()
+	params := [][]byte{kinds.param(), ids.param(), afters.param(), int8Param(firstPage), int8Param(int64(m.position))}
 	err := l.store.once(ctx, l.store.each, l.store.statements.streams, params, func(row [][]byte) error {
-		n := int(getInt8(row[7])) - 1
+		n := int(getInt8(row[8])) - 1
 		if n < 0 || n >= len(waiting) {
 			return errors.New("the server gave a record nobody asked for")
 		}
-		return waiting[n].take(row)
+		return waiting[n].take(row, m)
 	})
 	for _, q := range waiting {
 		if err != nil {
@@ -118,7 +118,7 @@ func (l *loader) together(loads []*load) {
 	}
 }
 
-func (q *load) take(row [][]byte) error {
+func (q *load) take(row [][]byte, m mark) error {
 	if q.size > loadBytes {
 		q.page.whole = false // the next page goes on from here
 		return nil
@@ -129,6 +129,7 @@ func (q *load) take(row [][]byte) error {
 	}
 	q.size += len(r.Data)
 	q.page.records, q.page.token = append(q.page.records, r), token
+	q.page.stands(m, row[7])
 	if len(q.page.records) == firstPage {
 		q.page.whole = false
 	}

@@ -163,10 +163,11 @@ func (s *Store) learn(ctx context.Context) error {
 		return err
 	}
 	s.wrapped.Store(isolation != "read committed")
-	return s.each(ctx, conn.Conn(), s.statements.head, nil, func(row [][]byte) error {
-		s.heads.top(es.Position(getInt8(row[0])), getInt8(row[1]))
-		return nil
-	})
+	position, token, err := s.top(ctx, conn.Conn())
+	if err == nil {
+		s.heads.start(position, token)
+	}
+	return err
 }
 
 // ID identifies the store for ever: it is made with the schema and goes along with copies of the database.

@@ -26,7 +26,14 @@ type page struct {
 	records []es.Record
 	token   int64 // of the last one
 	whole   bool  // it goes to the end, as it was then
+	mark    mark
+	known   bool // the fingerprint of the mark was there
 	err     error
+}
+
+// stands notes whether the fingerprint of the mark was there, given the token that was found in its place.
+func (p *page) stands(m mark, token []byte) {
+	p.mark, p.known = m, m.position == 0 || token != nil && getInt8(token) == m.token
 }
 
 // Read implements [es.Store]. It reads page by page. What many goroutines begin to read at the same time is read in one round trip.
@@ -37,19 +44,20 @@ func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) it
 			return
 		}
 		what := "read " + stream.String()
-		after, epoch := max(after, 0), s.heads.now()
+		after := max(after, 0)
 		p := s.loader.load(ctx, stream, after)
 		for limit := lastPage; ; {
 			if n := len(p.records); n > 0 {
 				last := &p.records[n-1]
-				s.heads.read(stream, last.Version, last.Position, p.token, epoch)
+				if p.known {
+					s.heads.read(p.mark, stream, last.Version, last.Position, p.token)
+				}
 				after = last.Version
 			}
 			if !handOut(ctx, p, what, yield) {
 				return
 			}
-			epoch = s.heads.now()
-			p = s.readPage(ctx, s.statements.stream, stream, limit, []byte(stream.Kind), []byte(stream.ID), int8Param(int64(after)), int8Param(int64(limit)))
+			p = s.readStream(ctx, stream, after, limit)
 			limit = nextLimit(p, limit)
 		}
 	}
@@ -63,7 +71,7 @@ func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) it
 		after := max(after, 0)
 		next := func(limit int) page {
 			params := append([][]byte{int8Param(int64(after)), int8Param(int64(limit))}, names...)
-			return s.readPage(ctx, stmt, es.Stream{}, limit, params...)
+			return s.readPage(ctx, func(conn *pgx.Conn) page { return s.pageOn(ctx, conn, stmt, es.Stream{}, mark{}, limit, params...) })
 		}
 		ahead := make(chan page, 1)
 		reading := false
@@ -140,7 +148,18 @@ func textArray(names []string) []byte {
 	return a.param()
 }
 
-func (s *Store) readPage(ctx context.Context, stmt *statement, stream es.Stream, limit int, params ...[]byte) page {
+// readStream reads a page of a stream.
+func (s *Store) readStream(ctx context.Context, stream es.Stream, after es.Version, limit int) page {
+	m := s.heads.mark()
+	return s.readPage(ctx, func(conn *pgx.Conn) page { return s.streamOn(ctx, conn, m, stream, after, limit) })
+}
+
+func (s *Store) streamOn(ctx context.Context, conn *pgx.Conn, m mark, stream es.Stream, after es.Version, limit int) page {
+	return s.pageOn(ctx, conn, s.statements.stream, stream, m, limit,
+		[]byte(stream.Kind), []byte(stream.ID), int8Param(int64(after)), int8Param(int64(limit)), int8Param(int64(m.position)))
+}
+
+func (s *Store) readPage(ctx context.Context, read func(conn *pgx.Conn) page) page {
 	if s.closed() {
 		return page{err: fmt.Errorf("store is %w", es.ErrClosed)}
 	}
@@ -149,10 +168,11 @@ func (s *Store) readPage(ctx context.Context, stmt *statement, stream es.Stream,
 		return page{err: err}
 	}
 	defer conn.Release()
-	return s.pageOn(ctx, conn.Conn(), stmt, stream, limit, params...)
+	return read(conn.Conn())
 }
 
-func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, stmt *statement, stream es.Stream, limit int, params ...[]byte) page {
+// pageOn reads a page of a stream, or, if that is the zero one, of the log.
+func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, stmt *statement, stream es.Stream, m mark, limit int, params ...[]byte) page {
 	p := page{whole: true}
 	size := 0
 	p.err = s.each(ctx, conn, stmt, params, func(row [][]byte) error {
@@ -166,6 +186,9 @@ func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, stmt *statement, str
 		}
 		size += len(r.Data)
 		p.records, p.token = append(p.records, r), token
+		if stream.Kind != "" {
+			p.stands(m, row[7])
+		}
 		return nil
 	})
 	if len(p.records) == limit {

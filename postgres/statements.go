@@ -21,10 +21,12 @@ func (s *Store) prepare() {
 		resolve:      s.newStatement("select r.at, r.by from {schema}.resolve($1, $2, $3) r"),
 		head:         s.newStatement("select position, token from {schema}.events order by position desc limit 1"),
 
-		stream: s.newStatement("select " + recordColumns + ` from {schema}.events e
+		// The last column is the token at the position of the fingerprint: see heads.
+		stream: s.newStatement("select " + recordColumns + `, (select f.token from {schema}.events f where f.position = $5) from {schema}.events e
 			where e.kind = $1 and e.id = $2 and e.version > $3 order by e.version limit $4`),
 		// Many streams in one round trip. Lateral, so that only the index can serve it.
-		streams: s.newStatement("select " + recordColumns + `, q.n from unnest($1::text[], $2::text[], $3::bigint[]) with ordinality as q (kind, id, after, n)
+		streams: s.newStatement("select " + recordColumns + `, (select f.token from {schema}.events f where f.position = $5), q.n
+			from unnest($1::text[], $2::text[], $3::bigint[]) with ordinality as q (kind, id, after, n)
 			cross join lateral (select * from {schema}.events e
 				where e.kind = q.kind and e.id = q.id and e.version > q.after order by e.version limit $4) e
 			order by q.n, e.version`),

@@ -43,7 +43,7 @@ func (t *inTx) Append(ctx context.Context, appends ...es.Append) (es.Position, e
 	if err != nil {
 		return 0, within(ctx, "append", err)
 	}
-	if err := verdict(r, a, 0); err != nil {
+	if err := verdict(r, &b, a, 0); err != nil {
 		return 0, fmt.Errorf("postgres: %w", err)
 	}
 	if r.Events == 0 {
@@ -61,8 +61,7 @@ func (t *inTx) Read(ctx context.Context, stream es.Stream, after es.Version) ite
 		}
 		after := max(after, 0)
 		for limit := firstPage; ; {
-			p := t.store.pageOn(ctx, t.tx.Conn(), t.store.statements.stream, stream, limit,
-				[]byte(stream.Kind), []byte(stream.ID), int8Param(int64(after)), int8Param(int64(limit)))
+			p := t.store.streamOn(ctx, t.tx.Conn(), mark{}, stream, after, limit)
 			if !handOut(ctx, p, "read "+stream.String(), yield) {
 				return
 			}
