@@ -58,6 +58,11 @@ func brokenAppends() []defect[es.Log] {
 			}
 			return m.Append(ctx, appends...)
 		})).noticedBy(duplicateBeforeConflict, commandWithoutEvents),
+	}
+}
+
+func brokenExpectations() []defect[es.Log] {
+	return []defect[es.Log]{
 		broken("a conflict is a plain error", staleIsConflict, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			position, err := m.Append(ctx, appends...)
 			if isConflict(err) {
@@ -109,6 +114,11 @@ func brokenAppends() []defect[es.Log] {
 				return oneByOne(ctx, m, appends)
 			}}
 		}).noticedBy(losersWriteNothing, commandRefused),
+	}
+}
+
+func brokenTimes() []defect[es.Log] {
+	return []defect[es.Log]{
 		broken("a record keeps the time it was given", placeIgnored, func(m *es.Mem) *faulty {
 			var given table[time.Time]
 			return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {

@@ -58,6 +58,11 @@ func brokenCommands() []defect[es.Log] {
 			}
 			return m.Append(ctx, appends...)
 		})).noticedBy(commandRaces),
+	}
+}
+
+func brokenCommandTables() []defect[es.Log] {
+	return []defect[es.Log]{
 		broken("a command is known on all streams", commandOfStream, ownCommands(func(a es.Append) string { return a.Command })),
 		broken("stream and command are glued together", commandOfStream, ownCommands(func(a es.Append) string {
 			return a.Stream.String() + "/" + a.Command
@@ -102,30 +107,7 @@ func brokenCommands() []defect[es.Log] {
 				return position, err
 			}}
 		}),
-		broken("a command is looked up before the lock", commandRaces, func(m *es.Mem) *faulty {
-			var mu sync.Mutex
-			var written table[*es.DuplicateError]
-			return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
-				for _, a := range appends {
-					if there, found := written.get(a.Stream.String() + "\x00" + a.Command); found {
-						return 0, there
-					}
-				}
-				if len(appends) != 1 || appends[0].Command == "" || !looksFine(m, appends) {
-					return m.Append(ctx, appends...)
-				}
-				a := appends[0]
-				window()
-				mu.Lock()
-				defer mu.Unlock()
-				before := head(m, a.Stream)
-				position, err := m.Append(ctx, es.Append{Stream: a.Stream, Expected: es.AnyVersion, Events: a.Events})
-				if err == nil && len(a.Events) > 0 {
-					written.put(a.Stream.String()+"\x00"+a.Command, &es.DuplicateError{Stream: a.Stream, Command: a.Command, First: before + 1, Last: before + es.Version(len(a.Events))})
-				}
-				return position, err
-			}}
-		}),
+		broken("a command is looked up before the lock", commandRaces, looksUpFirst),
 		broken("a command that lost the race is told of a conflict", commandRaces, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			fine := looksFine(m, appends)
 			window()
@@ -136,6 +118,32 @@ func brokenCommands() []defect[es.Log] {
 			return position, err
 		})).noticedBy(losersWriteNothing),
 	}
+}
+
+// looksUpFirst is a log that finds out whether a command is new before it takes the lock to write it.
+func looksUpFirst(m *es.Mem) *faulty {
+	var mu sync.Mutex
+	var written table[*es.DuplicateError]
+	return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
+		for _, a := range appends {
+			if there, found := written.get(a.Stream.String() + "\x00" + a.Command); found {
+				return 0, there
+			}
+		}
+		if len(appends) != 1 || appends[0].Command == "" || !looksFine(m, appends) {
+			return m.Append(ctx, appends...)
+		}
+		a := appends[0]
+		window()
+		mu.Lock()
+		defer mu.Unlock()
+		before := head(m, a.Stream)
+		position, err := m.Append(ctx, es.Append{Stream: a.Stream, Expected: es.AnyVersion, Events: a.Events})
+		if err == nil && len(a.Events) > 0 {
+			written.put(a.Stream.String()+"\x00"+a.Command, &es.DuplicateError{Stream: a.Stream, Command: a.Command, First: before + 1, Last: before + es.Version(len(a.Events))})
+		}
+		return position, err
+	}}
 }
 
 // ownCommands is a log that also looks for commands in a table of its own, under a key of its own making.

@@ -70,6 +70,11 @@ func brokenContents() []defect[es.Log] {
 			}
 			return r
 		})).noticedBy(asWritten),
+	}
+}
+
+func brokenMemory() []defect[es.Log] {
+	return []defect[es.Log]{
 		broken("the caller's data is kept", keepsNothing, func(m *es.Mem) *faulty {
 			var kept table[[]byte]
 			return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
@@ -124,6 +129,11 @@ func brokenContents() []defect[es.Log] {
 				}
 			}
 		})),
+	}
+}
+
+func brokenLimits() []defect[es.Log] {
+	return []defect[es.Log]{
 		broken("limits are not looked at: a long type is cut", badRefused, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			for _, a := range appends {
 				for i, e := range a.Events {

@@ -43,53 +43,65 @@ const (
 	noneIsZero   = "a stream without a snapshot has the zero Snapshot"
 )
 
-func brokenSnapshots() []defect[es.Snapshots] {
-	type save func(context.Context, es.Snapshot) error
-	type load func(context.Context, es.Stream) (es.Snapshot, error)
-	// make gives each database a Mem, and each store on it what make makes.
-	with := func(name, clause string, store func(m *es.Mem) (save, load)) defect[es.Snapshots] {
-		return defect[es.Snapshots]{name: name, clause: clause, database: func() func() es.Snapshots {
-			m := new(es.Mem)
-			return func() es.Snapshots {
-				save, load := store(m)
-				return &faultySnapshots{Mem: m, onSave: save, onLoad: load}
-			}
-		}}
-	}
-	loading := func(change func(es.Snapshot, error) (es.Snapshot, error)) func(m *es.Mem) (save, load) {
-		return func(m *es.Mem) (save, load) {
-			return nil, func(ctx context.Context, stream es.Stream) (es.Snapshot, error) {
-				return change(m.LoadSnapshot(ctx, stream))
-			}
+// saving and loading are the methods of a store.
+type (
+	saving   func(context.Context, es.Snapshot) error
+	fetching func(context.Context, es.Stream) (es.Snapshot, error)
+)
+
+// brokenStore makes a defect of stores that have a Mem as their database.
+func brokenStore(name, clause string, store func(m *es.Mem) (saving, fetching)) defect[es.Snapshots] {
+	return defect[es.Snapshots]{name: name, clause: clause, database: func() func() es.Snapshots {
+		m := new(es.Mem)
+		return func() es.Snapshots {
+			save, load := store(m)
+			return &faultySnapshots{Mem: m, onSave: save, onLoad: load}
+		}
+	}}
+}
+
+// loaded changes snapshots on their way out.
+func loaded(change func(es.Snapshot, error) (es.Snapshot, error)) func(m *es.Mem) (saving, fetching) {
+	return func(m *es.Mem) (saving, fetching) {
+		return nil, func(ctx context.Context, stream es.Stream) (es.Snapshot, error) {
+			return change(m.LoadSnapshot(ctx, stream))
 		}
 	}
+}
+
+func brokenSnapshots() []defect[es.Snapshots] {
 	return []defect[es.Snapshots]{
-		with("no snapshot is an error", noneIsZero, loading(func(s es.Snapshot, err error) (es.Snapshot, error) {
+		brokenStore("no snapshot is an error", noneIsZero, loaded(func(s es.Snapshot, err error) (es.Snapshot, error) {
 			if s.Version == 0 && err == nil {
 				err = errors.New("no rows in result set")
 			}
 			return s, err
 		})),
-		with("no snapshot has a stream", noneIsZero, func(m *es.Mem) (save, load) {
+		brokenStore("no snapshot has a stream", noneIsZero, func(m *es.Mem) (saving, fetching) {
 			return nil, func(ctx context.Context, stream es.Stream) (es.Snapshot, error) {
 				s, err := m.LoadSnapshot(ctx, stream)
 				s.Stream = stream
 				return s, err
 			}
 		}),
-		with("positions have 32 bits", snapshotAs, loading(func(s es.Snapshot, err error) (es.Snapshot, error) {
+		brokenStore("positions have 32 bits", snapshotAs, loaded(func(s es.Snapshot, err error) (es.Snapshot, error) {
 			s.Position = es.Position(int32(s.Position)) //nolint:gosec // that is the defect
 			return s, err
 		})),
-		with("the schema is lost", snapshotAs, loading(func(s es.Snapshot, err error) (es.Snapshot, error) {
+		brokenStore("the schema is lost", snapshotAs, loaded(func(s es.Snapshot, err error) (es.Snapshot, error) {
 			s.Schema = 0
 			return s, err
 		})).noticedBy(newerKept),
-		with("data is taken for text", snapshotData, loading(func(s es.Snapshot, err error) (es.Snapshot, error) {
+		brokenStore("data is taken for text", snapshotData, loaded(func(s es.Snapshot, err error) (es.Snapshot, error) {
 			s.Data = bytes.ToValidUTF8(s.Data, nil)
 			return s, err
 		})),
-		with("the last snapshot saved is kept", newerKept, func(m *es.Mem) (save, load) {
+	}
+}
+
+func brokenSaves() []defect[es.Snapshots] {
+	return []defect[es.Snapshots]{
+		brokenStore("the last snapshot saved is kept", newerKept, func(m *es.Mem) (saving, fetching) {
 			return func(ctx context.Context, s es.Snapshot) error {
 				old, err := m.LoadSnapshot(ctx, s.Stream)
 				if err != nil || !old.Newer(s) {
@@ -99,7 +111,7 @@ func brokenSnapshots() []defect[es.Snapshots] {
 				return m.SaveSnapshot(ctx, s)
 			}, nil
 		}).noticedBy(newestWins),
-		with("only the versions of snapshots are compared", newerKept, func(m *es.Mem) (save, load) {
+		brokenStore("only the versions of snapshots are compared", newerKept, func(m *es.Mem) (saving, fetching) {
 			return func(ctx context.Context, s es.Snapshot) error {
 				if old, err := m.LoadSnapshot(ctx, s.Stream); err != nil || old.Version > s.Version {
 					return err
@@ -107,7 +119,7 @@ func brokenSnapshots() []defect[es.Snapshots] {
 				return m.SaveSnapshot(ctx, s)
 			}, nil
 		}),
-		with("an older snapshot is refused with an error", newerKept, func(m *es.Mem) (save, load) {
+		brokenStore("an older snapshot is refused with an error", newerKept, func(m *es.Mem) (saving, fetching) {
 			return func(ctx context.Context, s es.Snapshot) error {
 				old, err := m.LoadSnapshot(ctx, s.Stream)
 				if err == nil && old.Schema > s.Schema {
@@ -138,7 +150,12 @@ func brokenSnapshots() []defect[es.Snapshots] {
 			}
 			return func() es.Snapshots { return f }
 		}},
-		with("streams are compared without regard to case", streamsOwn, func(m *es.Mem) (save, load) {
+	}
+}
+
+func brokenStreams() []defect[es.Snapshots] {
+	return []defect[es.Snapshots]{
+		brokenStore("streams are compared without regard to case", streamsOwn, func(m *es.Mem) (saving, fetching) {
 			fold := func(s es.Stream) es.Stream {
 				if s.Check() == nil {
 					s.ID = strings.ToLower(s.ID)
@@ -152,23 +169,23 @@ func brokenSnapshots() []defect[es.Snapshots] {
 					return m.LoadSnapshot(ctx, fold(stream))
 				}
 		}),
-		with("a store loads a snapshot once and remembers it", sharedSnaps, func(m *es.Mem) (save, load) {
-			var loaded table[es.Snapshot]
+		brokenStore("a store loads a snapshot once and remembers it", sharedSnaps, func(m *es.Mem) (saving, fetching) {
+			var known table[es.Snapshot]
 			return func(ctx context.Context, s es.Snapshot) error {
 					err := m.SaveSnapshot(ctx, s)
 					if now, loadErr := m.LoadSnapshot(ctx, s.Stream); err == nil && loadErr == nil {
-						loaded.put(s.Stream.String(), now)
+						known.put(s.Stream.String(), now)
 					}
 					return err
 				}, func(ctx context.Context, stream es.Stream) (es.Snapshot, error) {
-					if s, found := loaded.get(stream.String()); found {
+					if s, found := known.get(stream.String()); found {
 						s.Data = bytes.Clone(s.Data)
 						return s, ctx.Err()
 					}
 					return m.LoadSnapshot(ctx, stream)
 				}
 		}).noticedBy(newestWins),
-		with("the caller's data is kept", snapMemory, func(m *es.Mem) (save, load) {
+		brokenStore("the caller's data is kept", snapMemory, func(m *es.Mem) (saving, fetching) {
 			var given table[[]byte]
 			return func(ctx context.Context, s es.Snapshot) error {
 					given.put(s.Stream.String(), s.Data)
@@ -181,24 +198,24 @@ func brokenSnapshots() []defect[es.Snapshots] {
 					return s, err
 				}
 		}).noticedBy(newerKept),
-		with("readers share the data", snapMemory, func(m *es.Mem) (save, load) {
-			var loaded table[es.Snapshot]
+		brokenStore("readers share the data", snapMemory, func(m *es.Mem) (saving, fetching) {
+			var known table[es.Snapshot]
 			return nil, func(ctx context.Context, stream es.Stream) (es.Snapshot, error) {
 				s, err := m.LoadSnapshot(ctx, stream)
-				if shared, found := loaded.get(stream.String()); found && shared.Version == s.Version && shared.Schema == s.Schema {
+				if shared, found := known.get(stream.String()); found && shared.Version == s.Version && shared.Schema == s.Schema {
 					return shared, err
 				}
-				loaded.put(stream.String(), s)
+				known.put(stream.String(), s)
 				return s, err
 			}
 		}).noticedBy(newerKept),
-		with("contexts are not looked at", snapContext, func(m *es.Mem) (save, load) {
+		brokenStore("contexts are not looked at", snapContext, func(m *es.Mem) (saving, fetching) {
 			return func(ctx context.Context, s es.Snapshot) error { return m.SaveSnapshot(context.WithoutCancel(ctx), s) },
 				func(ctx context.Context, stream es.Stream) (es.Snapshot, error) {
 					return m.LoadSnapshot(context.WithoutCancel(ctx), stream)
 				}
 		}),
-		with("any stream is taken", badStream, func(m *es.Mem) (save, load) {
+		brokenStore("any stream is taken", badStream, func(m *es.Mem) (saving, fetching) {
 			return func(ctx context.Context, s es.Snapshot) error {
 				if s.Stream.Check() != nil {
 					return nil

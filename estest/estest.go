@@ -1,2 +1,49 @@
-// Package estest tests what is written against package es.
+// Package estest tests what is written against package es: rules, codecs and stores.
+//
+// # Rules
+//
+// Rules are pure functions, so their tests are sentences: given these events, when this command comes, then those events follow.
+// A whole test file of a bank account:
+//
+//	package account_test
+//
+//	import (
+//		"testing"
+//
+//		"github.com/thalo-go/es/estest"
+//		"github.com/thalo-go/es/examples/bank/account"
+//	)
+//
+//	func TestWithdraw(t *testing.T) {
+//		filled := estest.For(t, account.Rules{}).Given(account.Opened{Owner: "Ann"}, account.Deposited{Amount: 100})
+//
+//		filled.When(account.Withdraw{Amount: 30}).
+//			Then(account.Withdrawn{Amount: 30}).
+//			ThenState(account.Account{Owner: "Ann", Balance: 70, Open: true})
+//		filled.When(account.Withdraw{Amount: 101}).
+//			ThenCode("INSUFFICIENT_FUNDS")
+//		filled.Given(account.Withdrawn{Amount: 100}, account.Closed{}).
+//			When(account.Close{}).
+//			ThenNothing()
+//	}
+//
+//	func TestCodec(t *testing.T) {
+//		estest.TestCodec(t, account.Codec, []account.Event{
+//			account.Opened{Owner: "Ann"}, account.Deposited{Amount: 1}, account.Withdrawn{Amount: 1}, account.Closed{},
+//		})
+//	}
+//
+// [For] also checks on the way that the rules are pure, which a [github.com/thalo-go/es.Repo] relies on.
+//
+// # Stores
+//
+// [TestStore], [TestLog] and [TestSnapshots] hold a backend to every promise of the interface that it implements, clause by clause.
+// A failure says which rule was broken and what comes of it. The whole test of a backend on files:
+//
+//	func TestLog(t *testing.T) {
+//		estest.TestLog(t, func(t *testing.T) func() es.Log {
+//			path := filepath.Join(t.TempDir(), "test.db")
+//			return func() es.Log { return open(t, path) } // registers Close with t.Cleanup
+//		})
+//	}
 package estest

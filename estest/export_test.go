@@ -3,6 +3,7 @@ package estest
 import (
 	"context"
 	"slices"
+	"testing"
 	"time"
 
 	"github.com/thalo-go/es"
@@ -31,6 +32,13 @@ func (c Clause) TryLog(ctx context.Context, open func() es.Log, patience time.Du
 	t := logTrial(open)
 	t.patience, t.many = patience, 1500
 	return c.test.try(ctx, t)
+}
+
+// ReportLog tells t what a clause of LogClauses finds.
+func (c Clause) ReportLog(t testing.TB, open func() es.Log) {
+	trial := logTrial(open)
+	trial.patience, trial.many = time.Second, 1500
+	c.test.report(t, trial)
 }
 
 // TrySnapshots returns what a clause of SnapshotClauses finds.

@@ -29,7 +29,7 @@ type bad struct {
 	nameless bool // there is no stream that the error could name
 }
 
-func badCalls() []bad {
+func badCalls(large bool) []bad {
 	a := stream("named")
 	with := func(change func(*es.Append)) []es.Append {
 		append := add(a, 1)
@@ -40,7 +40,6 @@ func badCalls() []bad {
 	record := func(r es.Record) []es.Append {
 		return with(func(a *es.Append) { a.Events = []es.Record{event("fine"), r} })
 	}
-	long := make([]byte, es.MaxData+1)
 	calls := []bad{
 		{what: "an empty kind", call: named("", "a"), nameless: true},
 		{what: "an empty id", call: named("estest", ""), nameless: true},
@@ -52,16 +51,10 @@ func badCalls() []bad {
 		{what: "a type that is too long", call: record(es.Record{Type: strings.Repeat("t", es.MaxType+1)})},
 		{what: "a command that is too long", call: with(func(a *es.Append) { a.Command = strings.Repeat("c", es.MaxCommand+1) })},
 		{what: "a version below AnyVersion", call: with(func(a *es.Append) { a.Expected = es.AnyVersion - 1 })},
-		{what: "data that is too long", call: record(es.Record{Type: "t", Data: long})},
 		{what: "metadata that is too long", call: record(es.Record{Type: "t", Meta: map[string]string{"k": strings.Repeat("v", es.MaxMeta)}})},
 		{what: "metadata that is too long together", call: record(es.Record{Type: "t", Meta: map[string]string{"a": strings.Repeat("v", es.MaxMeta/2), "b": strings.Repeat("v", es.MaxMeta/2)}})},
 		{what: "a command given twice in one call", call: []es.Append{command(a, "twice", 1), command(a, "twice", 1)}},
 		{what: "too many events", call: []es.Append{add(a, es.MaxEvents), add(a, 1)}, nameless: true},
-		{what: "too many bytes", call: with(func(a *es.Append) {
-			for range es.MaxBytes / es.MaxData {
-				a.Events = append(a.Events, es.Record{Type: "t", Data: long[:es.MaxData]})
-			}
-		}), nameless: true},
 	}
 	for what, text := range map[string]string{"a NUL byte": "a\x00b", "what is not UTF-8": "a\xffb", "half a surrogate pair": "a\xed\xa0\x80b"} {
 		calls = append(calls,
@@ -72,13 +65,23 @@ func badCalls() []bad {
 			bad{what: "a metadata key with " + what, call: record(es.Record{Type: "t", Meta: map[string]string{text: "v"}})},
 			bad{what: "a metadata value with " + what, call: record(es.Record{Type: "t", Meta: map[string]string{"k": text}})})
 	}
+	if large {
+		long := make([]byte, es.MaxData+1)
+		calls = append(calls,
+			bad{what: "data that is too long", call: record(es.Record{Type: "t", Data: long})},
+			bad{what: "too many bytes", nameless: true, call: with(func(a *es.Append) {
+				for range es.MaxBytes / es.MaxData {
+					a.Events = append(a.Events, es.Record{Type: "t", Data: long[:es.MaxData]})
+				}
+			})})
+	}
 	return calls
 }
 
 func badInputIsRefused(t *trial) {
 	s := t.store()
 	fine := stream("fine")
-	for _, bad := range badCalls() {
+	for _, bad := range badCalls(t.large) {
 		_, err := s.Append(t.ctx, append([]es.Append{add(fine, 1)}, bad.call...)...)
 		switch {
 		case !errors.Is(err, es.ErrInvalid):

@@ -54,9 +54,15 @@ func run(t *testing.T, clauses []clause, begin func(*testing.T) *trial) {
 			t.Helper()
 			trial := begin(t)
 			trial.patience, trial.many, trial.large = patience, 10_000, !testing.Short()
-			if found := c.try(t.Context(), trial); len(found) > 0 {
-				t.Errorf("%s\n\nThe rule: %s", strings.Join(found, "\n"), c.why)
-			}
+			c.report(t, trial)
 		})
+	}
+}
+
+// report tries the clause and tells what it found, and which rule that breaks.
+func (c clause) report(t testing.TB, trial *trial) {
+	t.Helper()
+	if found := c.try(t.Context(), trial); len(found) > 0 {
+		t.Errorf("%s\n\nThe rule: %s", strings.Join(found, "\n"), c.why)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -89,7 +90,7 @@ func where() string {
 	frames := runtime.CallersFrames(pc[:runtime.Callers(2, pc)])
 	for {
 		frame, more := frames.Next()
-		if file := filepath.Base(frame.File); file != "trial.go" {
+		if file := filepath.Base(frame.File); file != "trial.go" && !strings.HasPrefix(frame.Function, "runtime.") {
 			return fmt.Sprintf("%s:%d", file, frame.Line)
 		}
 		if !more {

@@ -1,0 +1,5 @@
+//go:build race
+
+package estest_test
+
+const underRace = true
