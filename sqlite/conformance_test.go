@@ -1,0 +1,31 @@
+package sqlite_test
+
+import (
+	"testing"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/estest"
+)
+
+// Each store that a clause opens is one more on the same file, as another process would have it.
+func TestFile(t *testing.T) {
+	estest.TestLog(t, func(t *testing.T) func() es.Log {
+		path := file(t)
+		return func() es.Log { return open(t, path) }
+	})
+	estest.TestSnapshots(t, func(t *testing.T) func() es.Snapshots {
+		path := file(t)
+		return func() es.Snapshots { return open(t, path) }
+	})
+}
+
+func TestMemory(t *testing.T) {
+	estest.TestLog(t, func(t *testing.T) func() es.Log {
+		s := open(t, ":memory:")
+		return func() es.Log { return s }
+	})
+	estest.TestSnapshots(t, func(t *testing.T) func() es.Snapshots {
+		s := open(t, ":memory:")
+		return func() es.Snapshots { return s }
+	})
+}
