@@ -117,10 +117,23 @@ func names(list []string) driver.Value {
 // pages reads page after page and hands out the records. next gives the query for the page after a record, or for the first one.
 // It tells whether it came to the end, and the loop wants more.
 func (s *Store) pages(ctx context.Context, yield func(es.Record, error) bool, what string, next func(last *es.Record, limit int) (string, []driver.Value), stream es.Stream) bool {
+	room, _ := s.rooms.Get().(*[]es.Record)
+	if room == nil {
+		room = new([]es.Record)
+	}
+	page, most := (*room)[:0], 0
+	defer func() {
+		clear(page[:most]) // keeps no data alive
+		*room = page
+		s.rooms.Put(room)
+	}()
 	var last *es.Record
 	for limit := firstPage; ; limit = min(4*limit, lastPage) {
 		query, args := next(last, limit)
-		page, whole, err := s.page(ctx, query, args, limit, stream)
+		var whole bool
+		var err error
+		page, whole, err = s.readPage(ctx, page[:0], query, args, limit, stream)
+		most = max(most, len(page))
 		if err != nil {
 			if ctx.Err() == nil {
 				err = fmt.Errorf("sqlite: %s: %w", what, explain(err))
@@ -144,21 +157,22 @@ func (s *Store) pages(ctx context.Context, yield func(es.Record, error) bool, wh
 	}
 }
 
-// page reads up to limit records, fewer if they are large, and tells whether that was all there is.
-func (s *Store) page(ctx context.Context, query string, args []driver.Value, limit int, stream es.Stream) (page []es.Record, whole bool, err error) {
+// readPage reads up to limit records behind those in a page, fewer if they are large, and tells whether that was all there is.
+func (s *Store) readPage(ctx context.Context, page []es.Record, query string, args []driver.Value, limit int, stream es.Stream) (_ []es.Record, whole bool, err error) {
 	conn, err := s.read.Conn(ctx)
 	if err != nil {
-		return nil, false, err
+		return page, false, err
 	}
 	defer conn.Close()
 	s.log.reading.RLock()
 	defer s.log.reading.RUnlock()
 	err = conn.Raw(func(dc any) error {
-		rows, err := dc.(driver.QueryerContext).QueryContext(ctx, query, named(args))
+		// Without the context: each step is short, and watching it in each has a price. Between them scan looks at it.
+		rows, err := dc.(driver.QueryerContext).QueryContext(background, query, named(args))
 		if err != nil {
 			return err
 		}
-		page, whole, err = scan(rows, limit, stream)
+		page, whole, err = scan(ctx, page, rows, limit, stream)
 		return errors.Join(err, rows.Close())
 	})
 	return page, whole, err
@@ -176,27 +190,30 @@ func (s *Store) row(ctx context.Context, query string, args []any, into ...any) 
 	return conn.QueryRowContext(ctx, query, args...).Scan(into...)
 }
 
-func scan(rows driver.Rows, limit int, stream es.Stream) (page []es.Record, whole bool, err error) {
+func scan(ctx context.Context, page []es.Record, rows driver.Rows, limit int, stream es.Stream) (_ []es.Record, whole bool, err error) {
 	values := make([]driver.Value, len(rows.Columns()))
 	for bytes := 0; len(page) < limit && bytes < pageBytes; {
+		if err := ctx.Err(); err != nil {
+			return page, false, err
+		}
 		if err := rows.Next(values); errors.Is(err, io.EOF) {
 			return page, true, nil
 		} else if err != nil {
-			return nil, false, err
+			return page, false, err
 		}
-		r, err := record(values, stream)
-		if err != nil {
-			return nil, false, err
+		page = append(page, es.Record{})
+		r := &page[len(page)-1]
+		if err := record(r, values, stream); err != nil {
+			return page, false, err
 		}
 		meta, _ := values[5].(string)
 		bytes += len(r.Data) + len(meta)
-		page = append(page, r)
 	}
 	return page, false, nil
 }
 
 // record makes a record of a row. go-sqlite3 gives each its own memory.
-func record(values []driver.Value, stream es.Stream) (r es.Record, err error) {
+func record(r *es.Record, values []driver.Value, stream es.Stream) error {
 	if len(values) > 6 {
 		stream.Kind, _ = values[6].(string)
 		stream.ID, _ = values[7].(string)
@@ -204,13 +221,13 @@ func record(values []driver.Value, stream es.Stream) (r es.Record, err error) {
 	position, _ := values[0].(int64)
 	version, _ := values[1].(int64)
 	micros, _ := values[2].(int64)
-	r = es.Record{Stream: stream, Version: es.Version(version), Position: es.Position(position), Time: time.UnixMicro(micros).UTC()}
+	r.Stream, r.Version, r.Position, r.Time = stream, es.Version(version), es.Position(position), time.UnixMicro(micros).UTC()
 	r.Type, _ = values[3].(string)
 	r.Data, _ = values[4].([]byte)
 	if meta, ok := values[5].(string); ok {
 		if err := json.Unmarshal([]byte(meta), &r.Meta); err != nil {
-			return r, fmt.Errorf("metadata of %s at position %d: %w", r.ID(), position, err)
+			return fmt.Errorf("metadata of %s at position %d: %w", r.ID(), position, err)
 		}
 	}
-	return r, nil
+	return nil
 }

@@ -33,6 +33,7 @@ type Store struct {
 	writer  writer
 	log     logFile
 	watcher watcher
+	rooms   sync.Pool    // of *[]es.Record: the memory of pages, used again
 	close   func() error // does it once
 }
 
