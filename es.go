@@ -23,7 +23,8 @@ type Aggregate[S, C, E any] interface {
 	Decide(state S, command C) ([]E, error)
 
 	// Evolve returns the state after an event. An event is a fact: Evolve cannot refuse it.
-	// It must not change the state it is given, nor a map or slice within it.
+	// It must not change the state it is given, nor a map or slice within it, nor the spare room behind a slice's end, which several
+	// states share: append to a copy, as in append(slices.Clip(s), x).
 	Evolve(state S, event E) S
 }
 
@@ -109,8 +110,8 @@ type Store interface {
 	// first and commits later lets a reader see 8 before 7, go on from there, and never see 7.
 	Append(ctx context.Context, appends ...Append) (Position, error)
 
-	// Read returns the records of one stream after a version, in order: those that are there when it comes to its end.
-	// A stream that does not exist has no records.
+	// Read returns the records of one stream after a version, in order: all that are there when it begins, and perhaps some that come meanwhile.
+	// A stream that does not exist has no records. A name that no stream can have (see [Stream.Check]) makes an error.
 	//
 	// The error comes at most once, last, beside a zero Record. Ranging again reads again; break releases everything.
 	// The records are the caller's to keep.
@@ -128,7 +129,7 @@ type Log interface {
 	Store
 
 	// All returns the records after a position that the filter lets through, in order, and ends at the last record.
-	// It is read like [Store.Read].
+	// It is read like [Store.Read]. Names in the filter that nothing stored can have match nothing.
 	All(ctx context.Context, after Position, filter Filter) iter.Seq2[Record, error]
 
 	// Changed waits until a record after the given position exists and returns the position of the last record.

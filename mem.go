@@ -123,6 +123,10 @@ func (m *Mem) All(ctx context.Context, after Position, filter Filter) iter.Seq2[
 }
 
 func each(ctx context.Context, records []Record, filter Filter, yield func(Record, error) bool) {
+	if err := ctx.Err(); err != nil {
+		yield(Record{}, err)
+		return
+	}
 	for _, r := range records {
 		if err := ctx.Err(); err != nil {
 			yield(Record{}, err)
@@ -163,16 +167,19 @@ func (m *Mem) SaveSnapshot(ctx context.Context, s Snapshot) error {
 	if err := s.Stream.Check(); err != nil {
 		return err
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.snapshots == nil {
 		m.snapshots = make(map[Stream]Snapshot)
 	}
-	if !m.snapshots[s.Stream].Newer(s) {
+	if there, found := m.snapshots[s.Stream]; !found || !there.Newer(s) {
 		s.Data = bytes.Clone(s.Data)
 		m.snapshots[s.Stream] = s
 	}
-	return ctx.Err()
+	return nil
 }
 
 // LoadSnapshot implements [Snapshots].

@@ -167,6 +167,7 @@ func (r *Repo[S, C, E]) Close() error {
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
+	r.snapshots.close()
 	r.work.Wait()
 	return nil
 }

@@ -33,6 +33,7 @@ func (s Snapshot) Newer(other Snapshot) bool {
 // All methods may be called from many goroutines.
 type Snapshots interface {
 	// SaveSnapshot keeps the snapshot in place of the one before, unless that is newer; see [Snapshot.Newer].
+	// A name that no stream can have makes an error that wraps [ErrInvalid].
 	SaveSnapshot(ctx context.Context, s Snapshot) error
 
 	// LoadSnapshot returns the snapshot of a stream, or the zero Snapshot if there is none.
@@ -49,6 +50,7 @@ type snapshotter[S any] struct {
 	mu      sync.Mutex
 	pending map[Stream]versioned[S] // the latest state of each stream that is due
 	running bool
+	closed  bool
 	refused bool // the state does not survive JSON: said once, not at every snapshot
 }
 
@@ -58,6 +60,13 @@ const maxPending = 256
 func (s *snapshotter[S]) init(store Snapshots, schema, every int, log *slog.Logger) {
 	s.store, s.schema, s.every, s.log = store, schema, Version(every), log
 	s.pending = make(map[Stream]versioned[S])
+}
+
+// close lets no further snapshots be taken; those that are due still are.
+func (s *snapshotter[S]) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
 }
 
 // load returns the state in the snapshot of a stream, if there is one that fits.
@@ -73,7 +82,7 @@ func (s *snapshotter[S]) load(ctx context.Context, stream Stream, upTo Version) 
 	if snapshot.Version == 0 || snapshot.Version > upTo || snapshot.Schema != s.schema {
 		return at, false
 	}
-	if err := json.Unmarshal(snapshot.Data, &at.state); err != nil {
+	if err := guarded(func() error { return json.Unmarshal(snapshot.Data, &at.state) }); err != nil {
 		s.log.Warn("es: snapshot is broken, reading all events instead", "stream", stream.String(), "version", snapshot.Version, "err", err)
 		return versioned[S]{}, false
 	}
@@ -88,7 +97,8 @@ func (s *snapshotter[S]) consider(work *sync.WaitGroup, stream Stream, from Vers
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, due := s.pending[stream]; s.refused || !due && len(s.pending) == maxPending {
+	later, due := s.pending[stream]
+	if s.refused || s.closed || due && later.version/s.every >= at.version/s.every || !due && len(s.pending) == maxPending {
 		return
 	}
 	s.pending[stream] = at
@@ -120,13 +130,7 @@ func (s *snapshotter[S]) run(work *sync.WaitGroup) {
 }
 
 func (s *snapshotter[S]) save(stream Stream, at versioned[S]) {
-	data, err := json.Marshal(at.state)
-	if err == nil {
-		var back S
-		if err = json.Unmarshal(data, &back); err == nil && !reflect.DeepEqual(at.state, back) {
-			err = errors.New("the state does not come back from JSON as it was: export its fields, or give its type MarshalJSON and UnmarshalJSON")
-		}
-	}
+	data, err := storable(at.state)
 	if err != nil {
 		s.log.Error("es: no snapshots are kept", "stream", stream.String(), "type", reflect.TypeFor[S]().String(), "err", err)
 		s.mu.Lock()
@@ -141,4 +145,30 @@ func (s *snapshotter[S]) save(stream Stream, at versioned[S]) {
 	if err != nil {
 		s.log.Warn("es: snapshot not saved", "stream", stream.String(), "version", at.version, "err", err)
 	}
+}
+
+// storable returns the JSON of a state, if that brings back an equal one.
+func storable[S any](state S) (data []byte, err error) {
+	err = guarded(func() error {
+		if data, err = json.Marshal(state); err != nil {
+			return err
+		}
+		var back S
+		if err := json.Unmarshal(data, &back); err != nil {
+			return err
+		}
+		if !reflect.DeepEqual(state, back) {
+			return errors.New("the state does not come back from JSON as it was: export its fields, or give its type MarshalJSON and UnmarshalJSON")
+		}
+		return nil
+	})
+	return data, err
+}
+
+// guarded runs the user's code and makes an error of its panic.
+func guarded(f func() error) (err error) {
+	if p := protect(func() { err = f() }); p != nil {
+		return p
+	}
+	return err
 }
