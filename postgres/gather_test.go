@@ -178,6 +178,11 @@ func TestKnownHeads(t *testing.T) {
 				mustAppend(t, s, at(account("before"), 3, 1))
 				mustAppend(t, s, add(account("before"), 1))
 			}, 2, 0},
+			{"nor one that it has read and others have just written", func(t *testing.T, s, other *postgres.Store) {
+				mustAppend(t, other, at(account("a"), 0, 3))
+				collect(t, s.Read(t.Context(), account("a"), 0))
+				mustAppend(t, s, at(account("a"), 3, 1))
+			}, 1, 0},
 			{"one that it has never seen is looked up once", func(t *testing.T, s, _ *postgres.Store) {
 				mustAppend(t, s, at(account("before"), 3, 2))
 				mustAppend(t, s, at(account("before"), 5, 2))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/postgres"
 )
 
 // loseTail makes a database as it is after a failover to a replica that had not yet got what stands behind a position.
@@ -22,11 +23,12 @@ func TestReadsDoNotHideALostTail(t *testing.T) {
 		for _, test := range []struct {
 			name   string
 			behind es.Position // what is left
-			regrow int         // by another store
+			regrow []es.Append // by another store
 		}{
-			{"the log has grown past where it was", 5, 20},
-			{"the log is shorter than it was", 5, 2},
-			{"nothing is left", 0, 20},
+			{"the log has grown past where it was", 5, []es.Append{at(account("new"), 0, 20)}},
+			{"the stream too, to the same version", 5, []es.Append{at(account("lost"), 0, 5), at(account("new"), 0, 20)}},
+			{"the log is shorter than it was", 5, []es.Append{at(account("new"), 0, 2)}},
+			{"nothing is left", 0, []es.Append{at(account("new"), 0, 20)}},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				url := server.Database(t)
@@ -34,11 +36,9 @@ func TestReadsDoNotHideALostTail(t *testing.T) {
 				mustAppend(t, s, at(account("kept"), 0, 5))
 				mustAppend(t, s, at(account("lost"), 0, 5))
 				loseTail(t, url, test.behind)
-				mustAppend(t, open(t, url), at(account("new"), 0, test.regrow))
+				mustAppend(t, open(t, url), test.regrow...)
 
-				if got := len(collect(t, s.Read(t.Context(), account("new"), 0))); got != test.regrow {
-					t.Fatalf("read %d records, want %d", got, test.regrow)
-				}
+				collect(t, s.Read(t.Context(), account("new"), 0))
 				with := es.Append{Stream: account("lost"), Expected: 5, Events: events(1), Command: "c"}
 				for name, call := range map[string][]es.Append{
 					"alone": {at(account("lost"), 5, 1)}, "with a command": {with}, "beside another": {at(account("beside"), 0, 1), at(account("lost"), 5, 1)},
@@ -48,9 +48,10 @@ func TestReadsDoNotHideALostTail(t *testing.T) {
 						t.Errorf("an append %s at a version that is lost: got %v, want a conflict and es.ErrRewound", name, err)
 					}
 				}
-				collect(t, s.Read(t.Context(), account("new"), 0))
-				mustAppend(t, s, at(account("new"), es.Version(test.regrow), 1))
-				mustAppend(t, s, at(account("lost"), 0, 1))
+				for _, stream := range []es.Stream{account("new"), account("lost"), account("kept")} {
+					head := es.Version(len(collect(t, s.Read(t.Context(), stream, 0))))
+					mustAppend(t, s, at(stream, head, 1))
+				}
 				dense(t, s)
 			})
 		}
@@ -76,6 +77,45 @@ func TestLostVersionsAreNotTakenForPast(t *testing.T) {
 				}
 				if err != nil {
 					t.Errorf("an append at the version that is left: %v", err)
+				}
+				dense(t, s)
+			})
+		}
+	})
+}
+
+// A read may be under way while the store finds out.
+func TestReadsUnderWayWhenTheTailIsLost(t *testing.T) {
+	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		for _, test := range []struct {
+			name string
+			own  bool // the store itself wrote what is lost, and so finds out
+		}{{"from what the store knew", true}, {"from behind what it knew", false}} {
+			t.Run(test.name, func(t *testing.T) {
+				url := server.Database(t)
+				s, tap := tapped(t, postgres.Config{}, url)
+				mustAppend(t, s, at(account("kept"), 0, 5))
+				if test.own {
+					mustAppend(t, s, at(account("lost"), 0, 3))
+				} else {
+					mustAppend(t, open(t, url), at(account("lost"), 0, 3))
+				}
+				arrived, release := tap.hold("lost")
+				read := make(chan int)
+				go func() {
+					records, _ := drain(s.Read(t.Context(), account("lost"), 0))
+					read <- len(records)
+				}()
+				<-arrived
+				loseTail(t, url, 5)
+				mustAppend(t, s, at(account("new"), 0, 1))
+				release()
+				if got := <-read; got != 3 {
+					t.Fatalf("read %d records, want the 3 that were there", got)
+				}
+				_, err := s.Append(t.Context(), at(account("lost"), 3, 1))
+				if conflict := (*es.ConflictError)(nil); !errors.As(err, &conflict) || errors.Is(err, es.ErrRewound) != test.own {
+					t.Errorf("an append at a version that is lost: got %v, want a conflict", err)
 				}
 				dense(t, s)
 			})
