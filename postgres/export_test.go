@@ -36,3 +36,45 @@ func (s *Store) Gathering() int {
 	defer s.loader.mu.Unlock()
 	return len(s.loader.queue)
 }
+
+// The binary format, for which the server is the judge.
+var (
+	Ints      = getInts
+	Timestamp = getTime
+)
+
+func TextArray(texts ...string) []byte {
+	var a array
+	a.reset(oidText)
+	for _, s := range texts {
+		a.text(s)
+	}
+	return a.param()
+}
+
+func BytesArray(all ...[]byte) []byte {
+	var a array
+	a.reset(oidBytea)
+	for _, b := range all {
+		a.bytes(b)
+	}
+	return a.param()
+}
+
+func Int8Array(ints ...int64) []byte {
+	var a array
+	a.reset(oidInt8)
+	for _, i := range ints {
+		a.int8(i)
+	}
+	return a.param()
+}
+
+func Int4Array(ints ...int64) []byte {
+	var a array
+	a.reset(oidInt4)
+	for _, i := range ints {
+		a.int4(int(i))
+	}
+	return a.param()
+}

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -80,27 +81,41 @@ func boolParam(b bool) []byte {
 func getInt8(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) }
 func getInt4(b []byte) int   { return int(int32(binary.BigEndian.Uint32(b))) }
 
-// getInts reads an array of int4 or int8; null and empty arrays are nil.
+// getInts reads an array of int4 or int8; null and empty arrays are nil, and null elements 0.
 func getInts(b []byte) ([]int64, error) {
 	if len(b) < arrayHeader {
 		return nil, nil
 	}
-	ints := make([]int64, getInt4(b[12:]))
+	dimensions, n := getInt4(b), getInt4(b[12:])
 	b = b[arrayHeader:]
+	if dimensions != 1 || n < 0 || n > len(b)/4 {
+		return nil, fmt.Errorf("array of %d dimensions and %d elements in %d bytes where integers were expected", dimensions, n, len(b))
+	}
+	ints := make([]int64, n)
 	for i := range ints {
-		switch size := getInt4(b); size {
-		case -1:
-			b = b[4:]
-		case 4:
-			ints[i], b = int64(getInt4(b[4:])), b[8:]
-		case 8:
-			ints[i], b = getInt8(b[4:]), b[12:]
-		default:
-			return nil, fmt.Errorf("array element of %d bytes where an integer was expected", size)
+		if len(b) < 4 {
+			return nil, errCutOff
 		}
+		size := getInt4(b)
+		b = b[4:]
+		switch {
+		case size == -1:
+			continue
+		case size != 4 && size != 8:
+			return nil, fmt.Errorf("array element of %d bytes where an integer was expected", size)
+		case len(b) < size:
+			return nil, errCutOff
+		case size == 4:
+			ints[i] = int64(getInt4(b))
+		default:
+			ints[i] = getInt8(b)
+		}
+		b = b[size:]
 	}
 	return ints, nil
 }
+
+var errCutOff = errors.New("array of integers is cut off")
 
 // Timestamps are microseconds since 2000.
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
