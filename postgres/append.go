@@ -43,15 +43,10 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 	return position, nil
 }
 
-// begin takes a connection for the next batch, and waits for the server as long as Config.Patience.
+// begin takes a connection for the next batch.
 func (s *Store) begin(ctx context.Context) (commit.Tx, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.config.Patience)
-	defer cancel()
-	conn, err := s.connect(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("nothing was written: %w", err)
-	}
-	return &tx{s, conn}, nil
+	t := &tx{store: s}
+	return t, t.begin(ctx)
 }
 
 // connect takes a connection, trying again until the context ends.
@@ -77,10 +72,28 @@ type tx struct {
 	conn  *pgxpool.Conn // nil after it broke
 }
 
+// begin takes a connection to write on, and waits for the server as long as Config.Patience.
+func (t *tx) begin(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, t.store.config.Patience)
+	defer cancel()
+	conn, err := t.store.connect(ctx)
+	if err != nil {
+		return fmt.Errorf("nothing was written: %w", err)
+	}
+	t.conn = conn
+	return nil
+}
+
 // Write implements commit.Tx.
 func (t *tx) Write(ctx context.Context, requests []*commit.Request) {
 	defer t.release()
 	for rest := requests; len(rest) > 0; {
+		if t.conn == nil { // the batch before lost it, and gave up
+			if err := t.begin(ctx); err != nil {
+				fail(rest, err)
+				return
+			}
+		}
 		rest = t.write(ctx, rest)
 	}
 }
@@ -110,7 +123,7 @@ func (t *tx) write(ctx context.Context, requests []*commit.Request) []*commit.Re
 		switch {
 		case err == nil && answer.before == rewound:
 			if err := t.rewind(ctx); err != nil {
-				b.fail(err)
+				fail(b.requests, err)
 				return rest
 			}
 		case err == nil && answer.before == mustLook:
@@ -120,10 +133,16 @@ func (t *tx) write(ctx context.Context, requests []*commit.Request) []*commit.Re
 			s.settle(b, answer)
 			return rest
 		case s.remedied(err):
-		case pgconn.SafeToRetry(err) && ctx.Err() == nil, isUnknown(err):
-			again, err := t.resolve(ctx, b, known, pgconn.SafeToRetry(err), err)
+		case pgconn.SafeToRetry(err): // nothing was sent
+			t.broken()
+			if err := t.begin(ctx); err != nil {
+				fail(b.requests, err)
+				return rest
+			}
+		case isUnknown(err):
+			again, err := t.resolve(ctx, b, known, err)
 			if err != nil {
-				b.fail(err)
+				fail(b.requests, err)
 				return rest
 			}
 			if len(again) == 0 {
@@ -132,7 +151,7 @@ func (t *tx) write(ctx context.Context, requests []*commit.Request) []*commit.Re
 			requests = slices.Concat(again, rest)
 			look = len(again) < len(b.requests)
 		default:
-			b.fail(err)
+			fail(b.requests, err)
 			return rest
 		}
 	}
@@ -149,8 +168,8 @@ func (s *Store) remedied(err error) bool {
 // isUnknown tells whether a call may have been carried out although it failed: anything but the server's word that it was not.
 func isUnknown(err error) bool { return !isRefused(err) }
 
-func (b *batch) fail(err error) {
-	for _, r := range b.requests {
+func fail(requests []*commit.Request, err error) {
+	for _, r := range requests {
 		r.Err = err
 	}
 }
@@ -206,6 +225,7 @@ func (s *Store) wrap(ctx context.Context, conn *pgx.Conn, stmt *statement, param
 	batch.ExecParams("begin isolation level read committed", nil, nil, nil, nil)
 	batch.ExecParams(stmt.sql, params, stmt.oids, binaryFormat, binaryFormat)
 	batch.ExecParams("commit", nil, nil, nil, nil)
+	unsent := conn.IsClosed() || ctx.Err() != nil
 	results := conn.PgConn().ExecBatch(ctx, &batch)
 	var failed error
 	for results.NextResult() {
@@ -216,13 +236,25 @@ func (s *Store) wrap(ctx context.Context, conn *pgx.Conn, stmt *statement, param
 	}
 	err := results.Close()
 	if err != nil && !conn.IsClosed() {
-		_, _ = conn.Exec(context.WithoutCancel(ctx), "rollback") // the first error says what is wrong; a connection that stays broken is not used again
+		_, _ = conn.Exec(ctx, "rollback") // the first error says what is wrong; a connection that stays in the transaction is not used again
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+		return failed
+	case unsent:
 		return err
 	}
-	return failed
+	return &sentError{err}
 }
+
+// A sentError is that of a request that was sent, and so may have been carried out. Of a batch whose connection breaks before its
+// answer pgconn says that it is safe to retry: it reports what it meets when it reads once more, from the connection that it has closed.
+type sentError struct{ error }
+
+func (e *sentError) Unwrap() error { return e.error }
+
+// SafeToRetry is what pgconn.SafeToRetry asks.
+func (e *sentError) SafeToRetry() bool { return false }
 
 // settle gives the requests of a batch their verdicts.
 func (s *Store) settle(b *batch, a answer) {
@@ -241,6 +273,9 @@ func (s *Store) settle(b *batch, a answer) {
 				last = b.last[n]
 			}
 			for j := range r.Appends {
+				if r.Events == 0 {
+					break // others may have written it, behind the fingerprint
+				}
 				s.note(b, &r.Appends[j], a, i+j)
 			}
 		}
@@ -299,21 +334,26 @@ func (s *Store) top(ctx context.Context, conn *pgx.Conn) (position es.Position, 
 	return position, token, err
 }
 
+// broken gives up a connection that broke.
+func (t *tx) broken() {
+	t.release()
+	if t.store.ownPool {
+		t.store.pool.Reset() // where one connection broke, others are likely to be broken
+	}
+}
+
 // resolve finds out about a batch whose connection broke before the answer, on a new connection: it returns the requests
 // that were not written, and gives the others their verdicts. It tries until the context ends, or the store is closed.
-// If the batch was never sent, it only takes a new connection.
-func (t *tx) resolve(ctx context.Context, b *batch, known es.Position, unsent bool, cause error) ([]*commit.Request, error) {
-	s := t.store
-	t.release()
-	if s.ownPool {
-		s.pool.Reset() // where one connection broke, others are likely to be broken
-	}
+func (t *tx) resolve(ctx context.Context, b *batch, known es.Position, cause error) ([]*commit.Request, error) {
+	t.broken()
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		again, err := t.ask(ctx, b, known, unsent)
-		if err == nil {
+		again, err := t.ask(ctx, b, known)
+		switch {
+		case err == nil:
 			return again, nil
-		}
-		if isRefused(err) && sqlState(err) != readOnlyTransaction {
+		case t.store.remedied(err):
+			continue
+		case isRefused(err) && !isPassing(err):
 			return nil, fmt.Errorf("%w: %w; and then: %w", es.ErrUnknownOutcome, cause, err)
 		}
 		t.release()
@@ -322,20 +362,19 @@ func (t *tx) resolve(ctx context.Context, b *batch, known es.Position, unsent bo
 			continue
 		case <-ctx.Done():
 			err = ctx.Err()
-		case <-s.closing:
+		case <-t.store.closing:
 			err = errClosed
-		}
-		if unsent {
-			return nil, err
 		}
 		return nil, fmt.Errorf("%w: %w: %w", es.ErrUnknownOutcome, cause, err)
 	}
 }
 
-func (t *tx) ask(ctx context.Context, b *batch, known es.Position, unsent bool) (again []*commit.Request, err error) {
+func (t *tx) ask(ctx context.Context, b *batch, known es.Position) (again []*commit.Request, err error) {
 	s := t.store
-	if t.conn, err = s.connect(ctx); err != nil || unsent {
-		return b.requests, err
+	if t.conn == nil {
+		if t.conn, err = s.connect(ctx); err != nil {
+			return nil, err
+		}
 	}
 	landed := make(map[int64]es.Position) // by the number of the event in the batch
 	params := [][]byte{int8Param(int64(known)), int8Param(b.tokens + 1), int8Param(b.tokens + int64(b.events))}
@@ -344,9 +383,6 @@ func (t *tx) ask(ctx context.Context, b *batch, known es.Position, unsent bool) 
 		return nil
 	}
 	if err = s.alone()(ctx, t.conn.Conn(), s.statements.resolve, params, read); err != nil {
-		if s.remedied(err) {
-			return t.ask(ctx, b, known, unsent)
-		}
 		return nil, err
 	}
 	for i, r := range b.requests {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/thalo-go/es"
@@ -21,6 +22,7 @@ const (
 	invalidSchemaName      = "3F000"
 	insufficientPrivilege  = "42501"
 	readOnlyTransaction    = "25006"
+	insufficientResources  = "53" // a class
 	diskFull               = "53100"
 	tooManyConnections     = "53300"
 	queryCanceled          = "57014"
@@ -52,6 +54,17 @@ func sqlState(err error) string {
 func isRefused(err error) bool {
 	var e *pgconn.PgError
 	return errors.As(err, &e) && e.SeverityUnlocalized == "ERROR"
+}
+
+// isPassing tells whether what the server says of itself is likely to pass: it is a replica that is yet to be promoted, it has no room,
+// somebody holds a lock.
+func isPassing(err error) bool {
+	switch code := sqlState(err); code {
+	case readOnlyTransaction, queryCanceled, lockNotAvailable, deadlockDetected:
+		return true
+	default:
+		return strings.HasPrefix(code, insufficientResources)
+	}
 }
 
 // hopeless tells whether connecting failed for a reason that time does not mend.
