@@ -12,33 +12,26 @@ import (
 
 // SQLSTATEs that the store acts on. Source: appendix A of PostgreSQL's documentation; ES... are our own (migrations/001.sql).
 const (
-	wrongIsolation         = "ES001"
-	givenUp                = "ES002"
-	invalidStatementName   = "26000"
-	duplicateStatement     = "42P05"
-	uniqueViolation        = "23505"
-	undefinedTable         = "42P01"
-	undefinedFunction      = "42883"
-	invalidSchemaName      = "3F000"
-	insufficientPrivilege  = "42501"
-	readOnlyTransaction    = "25006"
-	insufficientResources  = "53" // a class
-	diskFull               = "53100"
-	tooManyConnections     = "53300"
-	queryCanceled          = "57014"
-	lockNotAvailable       = "55P03"
-	objectInUse            = "55006"
-	unsupportedParameter   = "08P01"
-	undefinedObject        = "42704"
-	cannotConnectNow       = "57P03"
-	invalidAuthorization   = "28000"
-	invalidPassword        = "28P01"
-	invalidCatalogName     = "3D000"
-	serializationFailure   = "40001"
-	deadlockDetected       = "40P01"
-	programLimitExceeded   = "54000"
-	featureNotSupported    = "0A000"
-	idleInTransactionLimit = "25P03"
+	wrongIsolation        = "ES001"
+	invalidStatementName  = "26000"
+	duplicateStatement    = "42P05"
+	undefinedTable        = "42P01"
+	undefinedFunction     = "42883"
+	invalidSchemaName     = "3F000"
+	insufficientPrivilege = "42501"
+	readOnlyTransaction   = "25006"
+	insufficientResources = "53" // a class
+	diskFull              = "53100"
+	tooManyConnections    = "53300"
+	queryCanceled         = "57014"
+	lockNotAvailable      = "55P03"
+	deadlockDetected      = "40P01"
+	cannotConnectNow      = "57P03"
+	invalidAuthorization  = "28000"
+	invalidPassword       = "28P01"
+	invalidCatalogName    = "3D000"
+	undefinedObject       = "42704" // a parameter in the URL that the server does not know
+	invalidParameterValue = "22023"
 )
 
 func sqlState(err error) string {
@@ -67,10 +60,11 @@ func isPassing(err error) bool {
 	}
 }
 
-// hopeless tells whether connecting failed for a reason that time does not mend.
+// hopeless tells whether connecting failed for a reason that time does not mend. A protocol violation (08P01) is not one: with that
+// pgbouncer says that its server is away.
 func hopeless(err error) bool {
 	switch sqlState(err) {
-	case invalidAuthorization, invalidPassword, invalidCatalogName, insufficientPrivilege, unsupportedParameter:
+	case invalidAuthorization, invalidPassword, invalidCatalogName, insufficientPrivilege, undefinedObject, invalidParameterValue:
 		return true
 	}
 	var config *pgconn.ParseConfigError

@@ -27,7 +27,12 @@ var parts string
 const schemaVersion = 1
 
 const (
-	createMeta   = `create schema if not exists {schema}; create table if not exists {schema}.meta (key text primary key, value text not null)`
+	// The catalogue is asked by an ordinary query, and not with to_regclass: that looks into a cache, which a session renews when
+	// it locks a table or begins a transaction, and so not after it has waited for another one's migration.
+	selectTable  = `select exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2)`
+	selectSpace  = `select exists (select from pg_catalog.pg_namespace where nspname = $1)`
+	createSchema = `create schema {schema}`
+	createMeta   = `create table if not exists {schema}.meta (key text primary key, value text not null)`
 	selectSchema = `select value from {schema}.meta where key = 'schema'`
 	upsertMeta   = `insert into {schema}.meta (key, value) values ($1, $2) on conflict (key) do update set value = excluded.value`
 	insertMeta   = `insert into {schema}.meta (key, value) values ($1, $2) on conflict (key) do nothing`
@@ -65,7 +70,8 @@ func (s *Store) sql(text string) string {
 		rest, _, _ = strings.Cut(rest, "\n-- {")
 		text = strings.ReplaceAll(text, "{"+part+"}", rest)
 	}
-	return strings.NewReplacer("{schema}", s.schema, "{key}", strconv.FormatInt(s.lockKey("append"), 10)).Replace(text)
+	quote := fmt.Sprintf("$es%x$", uint64(s.lockKey("quote"))) // stands in no name of a schema
+	return strings.NewReplacer("{schema}", s.schema, "{key}", strconv.FormatInt(s.lockKey("append"), 10), "$$", quote).Replace(text)
 }
 
 // migrate looks first, which needs no rights, and changes what is not as it should be.
@@ -95,7 +101,7 @@ func (s *Store) migrateWithin(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	if have == 0 {
-		if err := script(ctx, tx, s.sql(createMeta)); err != nil {
+		if err := s.prepareSchema(ctx, tx); err != nil {
 			return err
 		}
 	}
@@ -115,6 +121,26 @@ func (s *Store) migrateWithin(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
+// prepareSchema makes what the migrations build on. A schema that is there is used, as the right to make one is seldom given.
+func (s *Store) prepareSchema(ctx context.Context, tx pgx.Tx) error {
+	var there bool
+	if err := tx.QueryRow(ctx, selectSpace, pgx.QueryExecModeExec, s.config.Schema).Scan(&there); err != nil {
+		return err
+	}
+	if !there {
+		if err := script(ctx, tx, s.sql(createSchema)); err != nil {
+			return err
+		}
+	}
+	if err := tx.QueryRow(ctx, selectTable, pgx.QueryExecModeExec, s.config.Schema, "events").Scan(&there); err != nil {
+		return err
+	}
+	if there {
+		return fmt.Errorf("%w: schema %s has a table events and no version: it is damaged (restore a backup), or somebody else's (set Config.Schema to another)", es.ErrInvalid, s.schema)
+	}
+	return script(ctx, tx, s.sql(createMeta))
+}
+
 // script runs several statements.
 func script(ctx context.Context, tx pgx.Tx, sql string) error {
 	_, err := tx.Conn().PgConn().Exec(ctx, sql).ReadAll()
@@ -126,7 +152,7 @@ func (s *Store) schemaVersion(ctx context.Context, db interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }) (int, error) {
 	var there bool
-	if err := db.QueryRow(ctx, "select to_regclass($1) is not null", pgx.QueryExecModeExec, s.schema+".meta").Scan(&there); err != nil || !there {
+	if err := db.QueryRow(ctx, selectTable, pgx.QueryExecModeExec, s.config.Schema, "meta").Scan(&there); err != nil || !there {
 		return 0, err
 	}
 	var text string

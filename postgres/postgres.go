@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -106,8 +107,8 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 	if c.Schema == "" {
 		c.Schema = "es"
 	}
-	if len(c.Schema) > 50 || strings.ContainsRune(c.Schema, 0) {
-		return nil, fmt.Errorf("postgres: schema %.60q: a name has at most 50 bytes and no NUL", c.Schema)
+	if len(c.Schema) > 50 || strings.ContainsRune(c.Schema, 0) || !utf8.ValidString(c.Schema) {
+		return nil, fmt.Errorf("postgres: %w: schema %.60q: a name is UTF-8 of at most 50 bytes without NUL", es.ErrInvalid, c.Schema)
 	}
 	if c.Patience <= 0 {
 		c.Patience = 10 * time.Second
@@ -159,7 +160,9 @@ func (s *Store) learn(ctx context.Context) error {
 	defer conn.Release()
 	var isolation string
 	row := conn.QueryRow(ctx, strings.ReplaceAll("select value, current_setting('default_transaction_isolation') from {schema}.meta where key = 'store'", "{schema}", s.schema), pgx.QueryExecModeExec)
-	if err := row.Scan(&s.id, &isolation); err != nil {
+	if err := row.Scan(&s.id, &isolation); errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("%w: the store's id is missing in %s.meta: it is damaged; restore a backup", es.ErrInvalid, s.schema)
+	} else if err != nil {
 		return err
 	}
 	s.wrapped.Store(isolation != "read committed")
