@@ -83,8 +83,23 @@ func (b *batch) fill(requests []*commit.Request, h *heads, look bool) (rest []*c
 }
 
 func (b *batch) take(r *commit.Request, h *heads) {
+	var reached map[es.Stream]es.Version // with what the call has before
+	if h.rewound {
+		reached = make(map[es.Stream]es.Version, len(r.Appends))
+	}
 	for j := range r.Appends {
-		b.add(len(b.requests), &r.Appends[j], h)
+		a := &r.Appends[j]
+		if !h.rewound {
+			b.add(len(b.requests), a, false, h)
+			continue
+		}
+		v, found := reached[a.Stream]
+		if !found {
+			v = h.knows(a.Stream)
+		}
+		// What other calls of the batch write does not count: nobody has seen it yet.
+		b.add(len(b.requests), a, v < a.Expected, h)
+		reached[a.Stream] = v + es.Version(len(a.Events))
 	}
 	b.requests = append(b.requests, r)
 	b.last = append(b.last, b.events)
@@ -125,14 +140,14 @@ func conflictOf(a *es.Append, lost bool) error {
 	return err
 }
 
-func (b *batch) add(call int, a *es.Append, h *heads) {
-	expected, lost := int64(a.Expected), false
+func (b *batch) add(call int, a *es.Append, lost bool, h *heads) {
 	head, planned := b.heads[a.Stream]
 	if !planned {
 		head = h.knows(a.Stream)
-		if h.rewound && head < a.Expected {
-			expected, lost = math.MaxInt64, true
-		}
+	}
+	expected := int64(a.Expected)
+	if lost {
+		expected, b.look = math.MaxInt64, true
 	}
 	if a.Expected != es.AnyVersion && a.Expected != head || a.Expected == es.AnyVersion && head == 0 || len(a.Events) == 0 {
 		b.look = true

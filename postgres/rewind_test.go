@@ -1,0 +1,349 @@
+package postgres_test
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"pgregory.net/rapid"
+
+	"github.com/thalo-go/es"
+	rules "github.com/thalo-go/es/examples/bank/account"
+	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/postgres"
+)
+
+// rewind makes a database as it is after a restore of an older copy: what stands behind a position is gone, and so are its commands.
+func rewind(t testing.TB, url string, behind es.Position) {
+	t.Helper()
+	run(t, url, "set es.change_history = 'on'", fmt.Sprintf(`with lost as (delete from es.events where position > %d returning kind, id, version)
+		delete from es.commands c using lost l where c.kind = l.kind and c.id = l.id and l.version between c.first and c.last`, behind))
+}
+
+func isRewound(err error) bool { return isConflict(err) && errors.Is(err, es.ErrRewound) }
+
+func TestRewind(t *testing.T) {
+	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		t.Run("an append without events does not make a version known that may be lost", func(t *testing.T) {
+			url := server.Database(t)
+			s, other := open(t, url), open(t, url)
+			mustAppend(t, s, at(account("mine"), 0, 1))
+			mustAppend(t, other, at(account("a"), 0, 7))
+			if _, err := s.Append(t.Context(), add(account("a"), 0)); err != nil {
+				t.Fatal(err)
+			}
+			rewind(t, url, 4)
+			if _, err := s.Append(t.Context(), at(account("a"), 7, 1)); !isConflict(err) {
+				t.Errorf("at a version that is lost: got %v, want a conflict", err)
+			}
+			dense(t, s)
+		})
+		t.Run("another append of the same batch does not hide that a version is lost", func(t *testing.T) {
+			url := server.Database(t)
+			s := open(t, url)
+			mustAppend(t, s, at(account("a"), 0, 5))
+			rewind(t, url, 3)
+			for range 2 { // as the batch finds out, and when it is known
+				head := es.Version(len(dense(t, s)))
+				_, errs := s.WriteTogether(t.Context(), []es.Append{add(account("a"), 1)}, []es.Append{at(account("b"), 0, 0), at(account("a"), head+1, 1)})
+				if errs[0] != nil || !isRewound(errs[1]) {
+					t.Errorf("got %v, want nil and a conflict that says that the database has lost its end", errs)
+				}
+			}
+			dense(t, s)
+		})
+		t.Run("an append of many at once is told too", func(t *testing.T) {
+			url := server.Database(t)
+			s := open(t, url)
+			mustAppend(t, s, at(account("a"), 0, 5))
+			rewind(t, url, 3)
+			mustAppend(t, open(t, url), at(account("a"), 3, 2))
+			if _, err := s.Append(t.Context(), at(account("a"), 5, 1), at(account("a"), 6, 1)); !isRewound(err) {
+				t.Errorf("got %v, want a conflict that says that the database has lost its end", err)
+			}
+			if got := len(dense(t, s)); got != 5 {
+				t.Errorf("%d records, want 5", got)
+			}
+		})
+		t.Run("a command that is lost takes effect again, and one that is not does not", func(t *testing.T) {
+			url := server.Database(t)
+			s := open(t, url)
+			for i, c := range []string{"kept", "lost"} {
+				mustAppend(t, s, es.Append{Stream: account("a"), Expected: es.Version(i), Command: c, Events: events(1)})
+			}
+			rewind(t, url, 1)
+			if _, err := s.Append(t.Context(), es.Append{Stream: account("a"), Expected: 1, Command: "kept", Events: events(1)}); !isDuplicate(err) {
+				t.Errorf("got %v, want a duplicate", err)
+			}
+			collect(t, s.Read(t.Context(), account("a"), 0))
+			mustAppend(t, s, es.Append{Stream: account("a"), Expected: 1, Command: "lost", Events: events(1)})
+			dense(t, s)
+		})
+	})
+}
+
+type accounts = es.Repo[rules.Account, rules.Command, rules.Event]
+
+func bank(s es.Store) *accounts { return es.NewRepo(s, "account", rules.Rules{}, rules.Codec) }
+
+func execute(t testing.TB, r *accounts, commands ...rules.Command) {
+	t.Helper()
+	for _, c := range commands {
+		if _, err := r.Execute(t.Context(), "hot", c); err != nil {
+			t.Fatalf("%#v: %v", c, err)
+		}
+	}
+}
+
+// On a single account positions and versions coincide, also in the history that takes the place of the one that is lost.
+func TestRewoundRepo(t *testing.T) {
+	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		for name, test := range map[string]struct {
+			others []rules.Command // in place of what is lost
+			want   int64
+		}{
+			"nothing has taken the place of what is lost":      {nil, 100},
+			"other things have happened since":                 {[]rules.Command{rules.Deposit{Amount: 1}, rules.Deposit{Amount: 2}}, 103},
+			"more other things have happened than were lost":   {[]rules.Command{rules.Deposit{Amount: 1}, rules.Deposit{Amount: 2}, rules.Deposit{Amount: 3}}, 106},
+			"fewer other things have happened than were lost":  {[]rules.Command{rules.Deposit{Amount: 1}}, 101},
+			"the account was closed and moved, all but a cent": {[]rules.Command{rules.Withdraw{Amount: 99}}, 1},
+		} {
+			t.Run(name, func(t *testing.T) {
+				url := server.Database(t)
+				s := open(t, url)
+				r := bank(s)
+				execute(t, r, rules.Open{Owner: "x"}, rules.Deposit{Amount: 100}, rules.Deposit{Amount: 1000}, rules.Deposit{Amount: 10000})
+				rewind(t, url, 2)
+				execute(t, bank(open(t, url)), test.others...)
+				if _, err := r.Execute(t.Context(), "hot", rules.Withdraw{Amount: 5000}); err == nil {
+					t.Error("5000 cents were taken from what is lost")
+				}
+				result, err := r.Execute(t.Context(), "hot", rules.Deposit{Amount: 5})
+				if err != nil || result.State.Balance != test.want+5 {
+					t.Errorf("balance %d, want %d: %v", result.State.Balance, test.want+5, err)
+				}
+				state, version, err := r.Load(t.Context(), "hot")
+				if err != nil || state.Balance != test.want+5 || version != result.Version {
+					t.Errorf("balance %d at version %d, want %d at %d: %v", state.Balance, version, test.want+5, result.Version, err)
+				}
+				dense(t, s)
+			})
+		}
+	})
+}
+
+// Commands on one account are decided together and appended together; so they are told together that its history is another.
+func TestRewoundRepoWithManyCommands(t *testing.T) {
+	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		url := server.Database(t)
+		s := open(t, url)
+		r := bank(s)
+		execute(t, r, rules.Open{Owner: "x"}, rules.Deposit{Amount: 100}, rules.Deposit{Amount: 1000}, rules.Deposit{Amount: 10000})
+		release := holdLock(t, open(t, url), url)
+		var all sync.WaitGroup
+		for i := range 50 {
+			all.Go(func() {
+				if _, err := r.Execute(t.Context(), "hot", rules.Deposit{Amount: 1}); err != nil {
+					t.Errorf("command %d: %v", i, err)
+				}
+			})
+			if i == 0 {
+				waiting(t, url, 1)
+			}
+		}
+		inside(t, 50, "Execute")
+		release()
+		all.Wait()
+		rewind(t, url, 2)
+		execute(t, bank(open(t, url)), rules.Deposit{Amount: 1}, rules.Deposit{Amount: 2})
+		release = holdLock(t, open(t, url), url)
+		for i := range 50 {
+			all.Go(func() {
+				if _, err := r.Execute(t.Context(), "hot", rules.Deposit{Amount: 1}); err != nil {
+					t.Errorf("command %d: %v", i, err)
+				}
+			})
+		}
+		inside(t, 50, "Execute")
+		release()
+		all.Wait()
+		if state, _, err := r.Load(t.Context(), "hot"); err != nil || state.Balance != 153 {
+			t.Errorf("balance %d, want 153: %v", state.Balance, err)
+		}
+		dense(t, s)
+	})
+}
+
+// Whatever is lost, and whoever writes in its place, no version has a gap, and no append is taken that was decided on a record
+// that is no more.
+func TestRewindModel(t *testing.T) {
+	url := testserver.Postgres(t, testserver.Postgres18).Database(t)
+	open(t, url) // which makes the schema
+	conn := connect(t, url)
+	run := 0
+	rapid.Check(t, func(r *rapid.T) {
+		run++
+		m := &rewindModel{T: t, r: r, url: url, conn: conn, run: run}
+		if err := conn.QueryRow(t.Context(), "select coalesce(max(position), 0) from es.events").Scan(&m.base); err != nil {
+			r.Fatal(err)
+		}
+		for range 2 {
+			m.clients = append(m.clients, &client{store: open(t, url), seen: make(map[es.Stream]sight)})
+		}
+		r.Repeat(map[string]func(*rapid.T){
+			"read": m.read, "append": m.append, "append again": m.append, "append several": m.appendSeveral, "append nothing": m.appendNothing,
+			"rewind": m.rewind, "": func(*rapid.T) {},
+		})
+		m.check()
+		for _, c := range m.clients {
+			if err := c.store.Close(); err != nil {
+				r.Fatal(err)
+			}
+		}
+	})
+}
+
+type rewindModel struct {
+	*testing.T
+	r       *rapid.T
+	url     string
+	conn    *pgx.Conn
+	run     int
+	base    es.Position
+	named   int
+	clients []*client
+}
+
+// A client is a program with a store of its own. It expects the versions that it has seen.
+type client struct {
+	store *postgres.Store
+	seen  map[es.Stream]sight
+}
+
+// A sight is the last record of a stream that a client has seen.
+type sight struct {
+	version es.Version
+	data    string
+}
+
+func (m *rewindModel) draw(r *rapid.T) (*client, es.Stream) {
+	return rapid.SampledFrom(m.clients).Draw(r, "client"), m.stream(rapid.IntRange(1, 3).Draw(r, "stream"))
+}
+
+func (m *rewindModel) stream(n int) es.Stream {
+	return es.Stream{Kind: fmt.Sprint("run", m.run), ID: fmt.Sprint(n)}
+}
+
+func (m *rewindModel) read(r *rapid.T) {
+	c, stream := m.draw(r)
+	c.seen[stream] = sight{}
+	for record, err := range c.store.Read(m.Context(), stream, 0) {
+		if err != nil {
+			r.Fatal(err)
+		}
+		c.seen[stream] = sight{record.Version, string(record.Data)}
+	}
+}
+
+func (m *rewindModel) next(stream es.Stream, expected es.Version) es.Append {
+	m.named++
+	return named(fmt.Sprintf("%d: %d", m.run, m.named), stream, expected)
+}
+
+func (m *rewindModel) append(r *rapid.T) {
+	c, stream := m.draw(r)
+	before := c.seen[stream]
+	a := m.next(stream, before.version)
+	if rapid.IntRange(0, 5).Draw(r, "any") == 0 {
+		a.Expected = es.AnyVersion
+	}
+	if rapid.Bool().Draw(r, "command") {
+		a.Command = string(a.Events[0].Data)
+	}
+	m.do(r, c, before, a)
+}
+
+func (m *rewindModel) appendSeveral(r *rapid.T) {
+	c, stream := m.draw(r)
+	before := c.seen[stream]
+	m.do(r, c, before, m.next(stream, before.version), m.next(stream, before.version+1))
+}
+
+func (m *rewindModel) appendNothing(r *rapid.T) {
+	c, stream := m.draw(r)
+	before := c.seen[stream]
+	a := es.Append{Stream: stream, Expected: before.version}
+	if rapid.Bool().Draw(r, "any") {
+		a.Expected = es.AnyVersion
+	}
+	if _, err := c.store.Append(m.Context(), a); err != nil && !isConflict(err) {
+		r.Fatal(err)
+	}
+}
+
+// do appends to one stream what a client decided on the record it has seen last.
+func (m *rewindModel) do(r *rapid.T, c *client, before sight, appends ...es.Append) {
+	stream := appends[0].Stream
+	_, err := c.store.Append(m.Context(), appends...)
+	if err != nil {
+		if !isConflict(err) {
+			r.Fatalf("append of %v: %v", appends, err)
+		}
+		m.read(r)
+		return
+	}
+	v := m.check()[stream]
+	last := string(appends[len(appends)-1].Events[0].Data)
+	if appends[0].Expected >= 0 {
+		if want := before.version + es.Version(len(appends)); v.version != want {
+			r.Fatalf("appended at version %d of %s, and it has %d, want %d", before.version, stream, v.version, want)
+		}
+		var data []byte
+		if before.version > 0 {
+			if err := m.conn.QueryRow(m.Context(), "select data from es.events where kind = $1 and id = $2 and version = $3", stream.Kind, stream.ID, before.version).Scan(&data); err != nil {
+				r.Fatal(err)
+			}
+		}
+		if string(data) != before.data {
+			r.Fatalf("an append decided on %q was taken behind %q, version %d of %s", before.data, data, before.version, stream)
+		}
+	}
+	if v.data != last {
+		r.Fatalf("the last record of %s is %q, want %q", stream, v.data, last)
+	}
+	c.seen[stream] = v
+}
+
+func (m *rewindModel) rewind(r *rapid.T) {
+	var head es.Position
+	if err := m.conn.QueryRow(m.Context(), "select coalesce(max(position), 0) from es.events").Scan(&head); err != nil {
+		r.Fatal(err)
+	}
+	rewind(m.T, m.url, es.Position(rapid.Int64Range(int64(m.base), int64(head)).Draw(r, "head")))
+}
+
+// check wants positions and versions to be dense, and returns the last records of the streams.
+func (m *rewindModel) check() map[es.Stream]sight {
+	rows, err := m.conn.Query(m.Context(), "select position, kind, id, version, data from es.events where position > $1 order by position", m.base)
+	if err != nil {
+		m.r.Fatal(err)
+	}
+	defer rows.Close()
+	last, at := make(map[es.Stream]sight), m.base
+	for rows.Next() {
+		var r es.Record
+		if err := rows.Scan(&r.Position, &r.Stream.Kind, &r.Stream.ID, &r.Version, &r.Data); err != nil {
+			m.r.Fatal(err)
+		}
+		if at++; r.Position != at || r.Version != last[r.Stream].version+1 {
+			m.r.Fatalf("%s is at position %d behind version %d and position %d", r.ID(), r.Position, last[r.Stream].version, at-1)
+		}
+		last[r.Stream] = sight{r.Version, string(r.Data)}
+	}
+	if err := rows.Err(); err != nil {
+		m.r.Fatal(err)
+	}
+	return last
+}
