@@ -15,7 +15,13 @@ import (
 //
 // It leaves out: a cache of states, which would need an answer to other processes' writes; snapshots; a bound on the retries;
 // command ids and metadata; renamed and retired events. The rules are the same.
-type Accounts struct{ Store *SQLite }
+type Accounts struct{ Store Store }
+
+// A Store is what Accounts need of one.
+type Store interface {
+	Append(ctx context.Context, stream es.Stream, after es.Version, events []es.Record) error
+	Read(ctx context.Context, stream es.Stream, after es.Version, see func(version es.Version, name string, data []byte) error) error
+}
 
 // Load returns an account and its version.
 func (s Accounts) Load(ctx context.Context, id string) (account.Account, es.Version, error) {

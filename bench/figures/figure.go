@@ -89,11 +89,20 @@ var (
 // A session is one run of the program.
 type session struct {
 	effort
-	dir string
+	dir    string
+	server *server // nil until a figure needs it
+}
+
+// close ends the server, if one was started.
+func (s *session) close() {
+	if s.server != nil {
+		_ = s.server.close() // what it has written is thrown away; its process ends with this one at the latest
+	}
 }
 
 // A round is one turn after the other on databases of its own.
 type round struct {
+	session  *session
 	dir      string // its own, and empty
 	cleanups []func() error
 }
@@ -107,7 +116,7 @@ func (s *session) round(do func(r *round) error) (err error) {
 	if err != nil {
 		return err
 	}
-	r := &round{dir: dir}
+	r := &round{session: s, dir: dir}
 	defer func() {
 		for _, f := range slices.Backward(r.cleanups) {
 			err = errors.Join(err, f())

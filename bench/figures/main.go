@@ -30,6 +30,7 @@ import (
 func table() []figure {
 	return slices.Concat(
 		sqliteFigures(),
+		postgresFigures(),
 	)
 }
 
@@ -44,8 +45,15 @@ func main() {
 }
 
 func dispatch(ctx context.Context, args []string) error {
-	if len(args) > 0 && args[0] == followWord {
-		return measureFollow(ctx, args[1:], os.Stdout)
+	if len(args) > 0 {
+		switch args[0] {
+		case followWord:
+			return measureFollow(ctx, args[1:], os.Stdout)
+		case writeWord:
+			return measureWrite(ctx, args[1:], os.Stdin, os.Stdout)
+		case wakeWord:
+			return measureWake(ctx, args[1:], os.Stdin, os.Stdout)
+		}
 	}
 	return run(ctx, args, table(), os.Stdout)
 }
@@ -71,6 +79,7 @@ func run(ctx context.Context, args []string, table []figure, out io.Writer) erro
 		return err
 	}
 	s := &session{effort: long, dir: *dir}
+	defer s.close()
 	if *short {
 		s.effort = smoke
 	}

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/bench/baseline"
+	"github.com/thalo-go/es/bench/internal/measure"
+	"github.com/thalo-go/es/bench/internal/work"
+	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/postgres"
+)
+
+func postgresFigures() []figure {
+	return []figure{
+		{"pg-append-16", "appends of one event by 16 writers, against the textbook's transaction", atLeast(2.3), rates(pgAppend(16))},
+		{"pg-append-128", "appends of one event by 128 writers, against the textbook's transaction", atLeast(7), rates(pgAppend(128))},
+		{"pg-append-1000", "appends of one event by 1,000 writers, against the textbook's transaction", atLeast(13), rates(pgAppend(1000))},
+		{"pg-insert-128", "appends of one event by 128 writers, against one INSERT each", atLeast(2.5), rates(pgInsert(128))},
+		{"pg-insert-1000", "appends of one event by 1,000 writers, against one INSERT each", atLeast(4), rates(pgInsert(1000))},
+		{"pg-append-limit", "appends of one event by 1,000 writers, against COPY of the same rows, 1,000 to a transaction", atLeast(0.7), rates(pgAppendLimit)},
+		{"pg-append-1", "appends of one event by one writer, against one INSERT each", atLeast(0.9), rates(pgInsert(1))},
+		{"pg-append-processes", "appends by four processes of 64 writers each, against one process of 256", atLeast(0.6), pgProcesses},
+		{"pg-execute-warm", "commands of 128 callers, each on a cached account of his own, against bare Append of the same events", atLeast(0.8), rates(pgExecuteWarm)},
+		{"pg-execute-cold", "commands of 128 callers on accounts of 10 events that are not cached, against cached ones", atLeast(0.4), rates(pgExecuteCold)},
+		{"pg-hot", "commands of 64 callers on one account, against load, decide, append, and again on a conflict", atLeast(60), rates(pgHot)},
+		{"pg-all", "All over 250,000 records, against one scan of the same rows with the bare driver", atLeast(0.7), pgAll},
+		{"pg-load-1000", "time of Load of an account of 1,000 events, not cached, against reading, decoding and folding it with the bare driver", atMost(1.3, ""), times(pgLoad)},
+		{"pg-wake-p50", "time from an acknowledged append to a follower in another process, the median of one at a time", atMost(3, "ms"), pgWake(50)},
+		{"pg-wake-p99", "the same, the 99th percentile", atMost(20, "ms"), pgWake(99)},
+		{"pg-stall", "the median of that time while a foreign transaction that has written stays open, against without", atMost(1.5, ""), pgStall},
+	}
+}
+
+// A server is the Postgres on which the figures are measured, started when the first of them needs it.
+type server struct {
+	url       string
+	databases atomic.Int64
+	close     func() error
+}
+
+// pg returns the server: that of ES_TEST_POSTGRES, or a private one with the settings that it comes with, fsync and synchronous_commit on.
+func (s *session) pg() (*server, error) {
+	if s.server != nil {
+		return s.server, nil
+	}
+	if url := os.Getenv("ES_TEST_POSTGRES"); url != "" {
+		s.server = &server{url: url, close: func() error { return nil }}
+		return s.server, nil
+	}
+	private, err := testserver.Launch(testserver.PostgresOptions{Settings: map[string]string{
+		"shared_buffers": "512MB", "max_wal_size": "4GB", "max_connections": "200",
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("a private Postgres cannot be started (or name one in ES_TEST_POSTGRES): %w", err)
+	}
+	s.server = &server{url: private.URL("postgres"), close: private.Close}
+	return s.server, nil
+}
+
+// database makes an empty database for a round.
+func (s *session) database(ctx context.Context, r *round) (url string, err error) {
+	server, err := s.pg()
+	if err != nil {
+		return "", err
+	}
+	config, err := pgx.ParseConfig(server.url)
+	if err != nil {
+		return "", err
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return "", err
+	}
+	name := fmt.Sprintf("figures_%d_%d", os.Getpid(), server.databases.Add(1))
+	if _, err := conn.Exec(ctx, "create database "+name); err != nil {
+		return "", errors.Join(err, conn.Close(ctx))
+	}
+	r.cleanup(func() error {
+		_, err := conn.Exec(context.WithoutCancel(ctx), "drop database "+name+" with (force)")
+		return errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
+	})
+	return fmt.Sprintf("host=%s port=%d user=%s password='%s' dbname=%s sslmode=disable", config.Host, config.Port, config.User, config.Password, name), nil
+}
+
+func (s *session) pgStore(ctx context.Context, r *round) (*postgres.Store, string, error) {
+	url, err := s.database(ctx, r)
+	if err != nil {
+		return nil, "", err
+	}
+	store, err := postgres.Open(ctx, url)
+	if err == nil {
+		r.cleanup(store.Close)
+	}
+	return store, url, err
+}
+
+// pgBoth are both sides in one database, so that both are measured on the same server in the same state.
+func pgBoth(ctx context.Context, r *round) (*postgres.Store, *baseline.Postgres, error) {
+	store, url, err := r.session.pgStore(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	plain, err := baseline.OpenPostgres(ctx, url)
+	if err == nil {
+		r.cleanup(plain.Close)
+	}
+	return store, plain, err
+}
+
+func pgAppend(writers int) setUp {
+	return func(ctx context.Context, r *round) (ours, theirs measure.Side, err error) {
+		store, plain, err := pgBoth(ctx, r)
+		if err != nil {
+			return ours, theirs, err
+		}
+		return work.Appends("Append", work.To(store), writers, 1, payload), work.Appends("textbook", plain.Append, writers, 1, payload), nil
+	}
+}
+
+func pgInsert(writers int) setUp {
+	return func(ctx context.Context, r *round) (ours, theirs measure.Side, err error) {
+		store, plain, err := pgBoth(ctx, r)
+		if err != nil {
+			return ours, theirs, err
+		}
+		return work.Appends("Append", work.To(store), writers, 1, payload), work.Appends("one INSERT each", plain.Insert, writers, 1, payload), nil
+	}
+}
+
+func pgAppendLimit(ctx context.Context, r *round) (ours, theirs measure.Side, err error) {
+	store, plain, err := pgBoth(ctx, r)
+	if err != nil {
+		return ours, theirs, err
+	}
+	const writers, rows = 1000, 1000
+	return work.Appends("Append", work.To(store), writers, 1, payload), work.Inserts("COPY", plain.Copy, writers, rows, payload), nil
+}
+
+func pgExecuteWarm(ctx context.Context, r *round) (ours, theirs measure.Side, err error) {
+	store, _, err := r.session.pgStore(ctx, r)
+	if err != nil {
+		return ours, theirs, err
+	}
+	bare, _, err := r.session.pgStore(ctx, r) // in a database of its own, so that both have as many rows behind them as they have written
+	if err != nil {
+		return ours, theirs, err
+	}
+	const callers = 128
+	if ours, err = work.Warm(ctx, "Execute", work.On(work.NewRepo(store)), callers); err != nil {
+		return ours, theirs, err
+	}
+	theirs, err = work.Deposits("Append", work.To(bare), callers)
+	return ours, theirs, err
+}
+
+func pgExecuteCold(ctx context.Context, r *round) (ours, theirs measure.Side, err error) {
+	store, _, err := r.session.pgStore(ctx, r)
+	if err != nil {
+		return ours, theirs, err
+	}
+	warm, _, err := r.session.pgStore(ctx, r)
+	if err != nil {
+		return ours, theirs, err
+	}
+	const callers, accounts, events = 128, 20_000, 10
+	repo := work.NewRepo(store)
+	repo.CacheSize = -1
+	if ours, err = work.Cold(ctx, "Execute, not cached", work.To(store), work.On(repo), callers, accounts, events); err != nil {
+		return ours, theirs, err
+	}
+	theirs, err = work.Warm(ctx, "Execute, cached", work.On(work.NewRepo(warm)), callers)
+	return ours, theirs, err
+}
+
+func pgHot(ctx context.Context, r *round) (ours, theirs measure.Side, err error) {
+	store, plain, err := pgBoth(ctx, r)
+	if err != nil {
+		return ours, theirs, err
+	}
+	const callers = 64
+	ours = work.Hot("Execute", work.On(work.NewRepo(store)), callers)
+	theirs = work.Hot("load, decide, append", work.OnPlain(baseline.Accounts{Store: plain}), callers)
+	return ours, theirs, nil
+}
+
+func pgLoad(ctx context.Context, r *round) (ours, theirs measure.Side, err error) {
+	store, plain, err := pgBoth(ctx, r)
+	if err != nil {
+		return ours, theirs, err
+	}
+	ours, err = work.Loads(ctx, "Load", work.To(store), func(ctx context.Context, id string) (es.Version, error) {
+		repo := work.NewRepo(store)
+		repo.CacheSize = -1
+		_, version, err := repo.Load(ctx, id)
+		return version, err
+	}, 1000)
+	if err != nil {
+		return ours, theirs, err
+	}
+	theirs, err = work.Loads(ctx, "bare driver", plain.Append, func(ctx context.Context, id string) (es.Version, error) {
+		_, version, err := baseline.Accounts{Store: plain}.Load(ctx, id)
+		return version, err
+	}, 1000)
+	return ours, theirs, err
+}
+
+func pgAll(ctx context.Context, s *session) (outcome, error) {
+	records := min(250_000, s.records)
+	return rates(func(ctx context.Context, r *round) (ours, theirs measure.Side, err error) {
+		store, plain, err := pgBoth(ctx, r)
+		if err != nil {
+			return ours, theirs, err
+		}
+		if err := work.Fill(ctx, work.To(store), records, payload); err != nil {
+			return ours, theirs, err
+		}
+		if err := work.Fill(ctx, plain.Append, records, payload); err != nil {
+			return ours, theirs, err
+		}
+		ours = work.Scans("All", records, func(ctx context.Context, see func(es.Record)) error {
+			for r, err := range store.All(ctx, 0, es.Filter{}) {
+				if err != nil {
+					return err
+				}
+				see(r)
+			}
+			return nil
+		})
+		return ours, work.Scans("bare driver", records, plain.Scan), nil
+	})(ctx, s)
+}
