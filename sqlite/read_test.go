@@ -79,8 +79,9 @@ func TestPages(t *testing.T) {
 			if name == "metadata" {
 				n = 1500
 			}
-			for v := range n {
-				add(t, s, es.Append{Stream: stream("a"), Expected: es.Version(v), Events: []es.Record{event}})
+			for v := 0; v < n; v += 12 {
+				events := slices.Repeat([]es.Record{event}, 12)
+				add(t, s, es.Append{Stream: stream("a"), Expected: es.Version(v), Events: events})
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			before, most, seen := inUse(), uint64(0), 0
