@@ -26,6 +26,7 @@ type load struct {
 	after  es.Version
 	page   page
 	size   int
+	memory memory
 	done   chan struct{}
 }
 
@@ -45,7 +46,7 @@ func (l *loader) load(ctx context.Context, stream es.Stream, after es.Version) p
 	if l.busy < maxLoads && len(l.queue) == 0 {
 		l.busy++
 		l.mu.Unlock()
-		p := l.store.readStream(ctx, stream, after, firstPage)
+		p := l.store.readStream(ctx, stream, after, lastPage) // a bound costs a short stream nothing, and a long one a round trip
 		l.next()
 		return p
 	}
@@ -123,7 +124,7 @@ func (q *load) take(row [][]byte, m mark) error {
 		q.page.whole = false // the next page goes on from here
 		return nil
 	}
-	r, token, err := record(row, q.stream)
+	r, token, err := q.memory.record(row, q.stream)
 	if err != nil {
 		return err
 	}

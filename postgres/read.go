@@ -175,12 +175,13 @@ func (s *Store) readPage(ctx context.Context, read func(conn *pgx.Conn) page) pa
 func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, stmt *statement, stream es.Stream, m mark, limit int, params ...[]byte) page {
 	p := page{whole: true}
 	size := 0
+	var mem memory
 	p.err = s.each(ctx, conn, stmt, params, func(row [][]byte) error {
 		if size > pageBytes {
 			p.whole = false // what is left is read again, in a smaller page
 			return nil
 		}
-		r, token, err := record(row, stream)
+		r, token, err := mem.record(row, stream)
 		if err != nil {
 			return err
 		}
@@ -197,18 +198,57 @@ func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, stmt *statement, str
 	return p
 }
 
-// record makes a record of a row, in memory of its own.
-func record(row [][]byte, stream es.Stream) (r es.Record, token int64, err error) {
+// A memory gives the records of a page theirs, in few pieces: names that come again are shared, and small data stands together.
+type memory struct {
+	names []string // the last few
+	room  []byte   // what is left of the last piece
+	size  int      // of the last piece
+}
+
+const (
+	sharedNames = 8
+	firstPiece  = 512     // bytes; each further piece is twice as large, up to
+	lastPiece   = 8 << 10 // which is also what a record may keep of its neighbours'
+)
+
+func (m *memory) name(b []byte) string {
+	for _, name := range m.names {
+		if name == string(b) {
+			return name
+		}
+	}
+	if len(m.names) == sharedNames {
+		m.names = m.names[:0]
+	}
+	m.names = append(m.names, string(b))
+	return m.names[len(m.names)-1]
+}
+
+func (m *memory) bytes(b []byte) []byte {
+	if len(b) > lastPiece/8 {
+		return bytes.Clone(b)
+	}
+	if len(b) > len(m.room) {
+		m.size = max(firstPiece, min(2*m.size, lastPiece), len(b))
+		m.room = make([]byte, m.size)
+	}
+	own := m.room[:len(b):len(b)]
+	m.room = m.room[copy(own, b):]
+	return own
+}
+
+// record makes a record of a row.
+func (m *memory) record(row [][]byte, stream es.Stream) (r es.Record, token int64, err error) {
 	if stream.Kind == "" {
-		stream = es.Stream{Kind: string(row[7]), ID: string(row[8])}
+		stream = es.Stream{Kind: m.name(row[7]), ID: string(row[8])}
 	}
 	r = es.Record{
 		Stream:   stream,
 		Position: es.Position(getInt8(row[0])),
 		Version:  es.Version(getInt8(row[1])),
 		Time:     getTime(row[2]),
-		Type:     string(row[3]),
-		Data:     bytes.Clone(row[4]),
+		Type:     m.name(row[3]),
+		Data:     m.bytes(row[4]),
 	}
 	if len(row[5]) > 0 {
 		if err := json.Unmarshal(row[5], &r.Meta); err != nil {
