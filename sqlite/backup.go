@@ -58,7 +58,7 @@ func (s *Store) vacuumInto(ctx context.Context, path string) error {
 		if _, err := conn.ExecContext(ctx, "pragma query_only = off"); err != nil {
 			return err
 		}
-		defer conn.ExecContext(background, "pragma query_only = on")
+		defer func() { _, _ = conn.ExecContext(background, "pragma query_only = on") }() // only sets a flag
 	}
 	_, err = conn.ExecContext(ctx, "vacuum into ?", path)
 	return err

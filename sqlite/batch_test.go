@@ -78,7 +78,7 @@ func isDuplicate(first, last es.Version) func(error) bool {
 
 func one(a es.Append) []es.Append { return []es.Append{a} }
 
-func TestBatch(t *testing.T) {
+func TestBatchHasAVerdictForEach(t *testing.T) {
 	t.Run("each append in a transaction has its own verdict", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			path := file(t)
@@ -130,6 +130,9 @@ func TestBatch(t *testing.T) {
 			}
 		})
 	})
+}
+
+func TestBatch(t *testing.T) {
 	t.Run("if none is good, nothing is written", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			path := file(t)
@@ -256,6 +259,9 @@ func TestWaitingForTheLock(t *testing.T) {
 			expectTexts(t, s, "a1")
 		})
 	})
+}
+
+func TestSecondTry(t *testing.T) {
 	t.Run("again, because a stream taken for new was not, is as patient as the first time", func(t *testing.T) {
 		path := file(t)
 		s, other := open(t, path), open(t, path)

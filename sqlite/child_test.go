@@ -63,7 +63,7 @@ func start(t *testing.T, role, path string, args ...any) *child {
 	for _, arg := range args {
 		fields = append(fields, fmt.Sprint(arg))
 	}
-	c := &child{Cmd: exec.Command(executable), more: make(chan struct{}, 1), end: make(chan struct{})}
+	c := &child{Cmd: exec.CommandContext(t.Context(), executable), more: make(chan struct{}, 1), end: make(chan struct{})}
 	// Under the race detector a process rests for a second before it ends, unless it is told not to.
 	c.Env = append(os.Environ(), roleVariable+"="+strings.Join(fields, "\t"), "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	c.Stderr = os.Stderr
@@ -155,7 +155,7 @@ func (c *child) kill() {
 
 // say prints a line in one piece, so that a process that is killed leaves no half of one.
 func say(values ...any) {
-	_, _ = os.Stdout.WriteString(fmt.Sprintln(values...))
+	fmt.Println(values...)
 }
 
 // race waits to be told, then appends to the same few streams as everybody else, each event at the version that it expects,

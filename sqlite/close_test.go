@@ -90,6 +90,9 @@ func TestClose(t *testing.T) {
 			t.Errorf("%s was acknowledged and is not there", id)
 		}
 	})
+}
+
+func TestClosed(t *testing.T) {
 	t.Run("refuses every later call", func(t *testing.T) {
 		for _, path := range []string{file(t), ":memory:"} {
 			s := open(t, path)

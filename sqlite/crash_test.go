@@ -2,6 +2,7 @@ package sqlite_test
 
 import (
 	"bytes"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -75,9 +76,7 @@ func TestKilled(t *testing.T) {
 		c.await(1)
 		time.Sleep(rand.N(20 * time.Millisecond)) // not to wait for anything: so that it is killed at any moment
 		c.kill()
-		for position, text := range acknowledged(t, c.said()) {
-			said[position] = text
-		}
+		maps.Copy(said, acknowledged(t, c.said()))
 		survived(t, path, said)
 	}
 	t.Logf("killed %d times, %d acknowledged appends", rounds, len(said))

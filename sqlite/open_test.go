@@ -37,7 +37,7 @@ func refused(t *testing.T, path string, says ...string) {
 	}
 }
 
-func TestOpen(t *testing.T) {
+func TestOpenTakes(t *testing.T) {
 	t.Run("takes any name", func(t *testing.T) {
 		names := []string{"a?b#%20 ü.db", "100%.db", "?", "#", "&x=1", "a;b'c\"d.db", "file:x.db", "日本語", strings.Repeat("n", 200)}
 		if runtime.GOOS == "windows" {
@@ -82,6 +82,9 @@ func TestOpen(t *testing.T) {
 			t.Errorf("the other table has %d", cents)
 		}
 	})
+}
+
+func TestOpen(t *testing.T) {
 	t.Run("gives each database in memory its own", func(t *testing.T) {
 		one, two := open(t, ":memory:"), open(t, ":memory:")
 		add(t, one, at("a", 0, "one"))
@@ -130,113 +133,117 @@ func TestOpen(t *testing.T) {
 			t.Error("something was committed, which makes every other process look up its heads again")
 		}
 	})
-	t.Run("refuses", func(t *testing.T) {
-		t.Run("no path", func(t *testing.T) { refused(t, "", "the path is empty: give a file, or :memory:") })
-		t.Run("a path with a NUL byte, behind which SQLite would not look", func(t *testing.T) {
+}
+
+func TestOpenRefusesAFile(t *testing.T) {
+	t.Run("no path", func(t *testing.T) { refused(t, "", "the path is empty: give a file or :memory: instead") })
+	t.Run("a path with a NUL byte, behind which SQLite would not look", func(t *testing.T) {
+		path := file(t)
+		if _, err := sqlite.Open(path + "\x00.db"); err == nil || len(folder(t, path)) > 0 {
+			t.Errorf("the error is %v, the folder has %q", err, folder(t, path))
+		}
+	})
+	t.Run("a folder", func(t *testing.T) { refused(t, t.TempDir(), "it is a folder: give a file in it") })
+	t.Run("a folder that does not exist", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "missing", "es.db")
+		refused(t, path, "the folder must exist")
+		_, err := sqlite.Open(path)
+		expectError(t, err, fs.ErrNotExist)
+	})
+	t.Run("a file that is no database", func(t *testing.T) {
+		for _, text := range []string{"ab", strings.Repeat("Dear diary, ", 1000)} {
 			path := file(t)
-			if _, err := sqlite.Open(path + "\x00.db"); err == nil || len(folder(t, path)) > 0 {
-				t.Errorf("the error is %v, the folder has %q", err, folder(t, path))
-			}
-		})
-		t.Run("a folder", func(t *testing.T) { refused(t, t.TempDir(), "it is a folder: give a file in it") })
-		t.Run("a folder that does not exist", func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "missing", "es.db")
-			refused(t, path, "the folder must exist")
-			_, err := sqlite.Open(path)
-			expectError(t, err, fs.ErrNotExist)
-		})
-		t.Run("a file that is no database", func(t *testing.T) {
-			for _, text := range []string{"ab", strings.Repeat("Dear diary, ", 1000)} {
-				path := file(t)
-				if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-					t.Fatal(err)
-				}
-				refused(t, path, "file is not a database", "give another path, or move the file away")
-				if string(contents(t, path)) != text {
-					t.Error("the file was changed")
-				}
-			}
-		})
-		t.Run("a file that may not be written", func(t *testing.T) {
-			unprivileged(t)
-			path := file(t)
-			if err := open(t, path).Close(); err != nil {
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Chmod(path, 0o400); err != nil {
-				t.Fatal(err)
+			refused(t, path, "file is not a database", "give another path, or move the file away")
+			if string(contents(t, path)) != text {
+				t.Error("the file was changed")
 			}
-			refused(t, path, "check the permissions of the file and its folder")
-		})
-		t.Run("a folder that may not be written", func(t *testing.T) {
-			unprivileged(t)
-			path := file(t)
-			if err := os.Chmod(filepath.Dir(path), 0o500); err != nil {
-				t.Fatal(err)
-			}
-			defer os.Chmod(filepath.Dir(path), 0o700)
-			refused(t, path, "check the permissions of the file and its folder")
-		})
-		t.Run("a file system that cannot have a write-ahead log", func(t *testing.T) {
-			err := sqlite.Connect(sqlite.FileURI(filepath.ToSlash(file(t))) + "?vfs=unix-dotfile&rest=")
-			if runtime.GOOS == "windows" {
-				t.Skip("SQLite has no such file system here")
-			}
-			if err == nil || !strings.Contains(err.Error(), "write-ahead log") {
-				t.Errorf("the error is %v", err)
-			}
-		})
-		t.Run("a database whose lock another process keeps", func(t *testing.T) {
-			path := file(t)
-			open(t, path)
-			holder := connect(t, path)
-			do(t, holder, "begin immediate")
-			_, err := sqlite.Config{BusyTimeout: 50 * time.Millisecond}.Open(path)
-			if !isCode(err, sqlite3.ErrBusy) || !strings.Contains(err.Error(), "another process holds the lock") {
-				t.Errorf("the error is %v", err)
-			}
-			do(t, holder, "rollback")
-		})
-		t.Run("a database of a newer release", func(t *testing.T) {
-			path := withMeta(t, "schema", "999")
-			refused(t, path, "schema version 999", "upgrade this program")
-			if version := ask[string](t, connect(t, path), "select value from es_meta where key = 'schema'"); version != "999" {
-				t.Errorf("it has schema version %s now", version)
-			}
-		})
-		t.Run("a database whose schema version is none", func(t *testing.T) {
-			for _, version := range []string{"", "two", "0", "-3", "1.5"} {
-				refused(t, withMeta(t, "schema", version), fmt.Sprintf("schema version %q", version), "damaged", "restore a backup")
-			}
-		})
-		t.Run("a database that has tables of that name", func(t *testing.T) {
-			path := file(t)
-			tamper(t, path, "create table es_events (a)")
-			refused(t, path, "migrate to schema version 1", "table es_events already exists")
-		})
-		t.Run("a database that is torn", func(t *testing.T) {
-			path := file(t)
-			s := open(t, path)
-			for v := range es.Version(300) {
-				add(t, s, at("a", v, strings.Repeat("x", 1000)))
-			}
-			if err := s.Close(); err != nil {
-				t.Fatal(err)
-			}
-			data := contents(t, path)
-			copy(data[4096:], bytes.Repeat([]byte{0xa5}, len(data)/2))
-			if err := os.WriteFile(path, data, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			s, err := sqlite.Open(path)
-			if err == nil {
-				defer s.Close()
-				_, err = history(t.Context(), s)
-			}
-			if !isCode(err, sqlite3.ErrCorrupt) || !strings.Contains(err.Error(), "restore a backup") {
-				t.Errorf("the error is %v", err)
-			}
-		})
+		}
+	})
+	t.Run("a file that may not be written", func(t *testing.T) {
+		unprivileged(t)
+		path := file(t)
+		if err := open(t, path).Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, 0o400); err != nil {
+			t.Fatal(err)
+		}
+		refused(t, path, "check the permissions of the file and its folder")
+	})
+	t.Run("a folder that may not be written", func(t *testing.T) {
+		unprivileged(t)
+		path := file(t)
+		if err := os.Chmod(filepath.Dir(path), 0o500); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = os.Chmod(filepath.Dir(path), 0o700) }()
+		refused(t, path, "check the permissions of the file and its folder")
+	})
+	t.Run("a file system that cannot have a write-ahead log", func(t *testing.T) {
+		err := sqlite.Connect(sqlite.FileURI(filepath.ToSlash(file(t))) + "?vfs=unix-dotfile&rest=")
+		if runtime.GOOS == "windows" {
+			t.Skip("SQLite has no such file system here")
+		}
+		if err == nil || !strings.Contains(err.Error(), "write-ahead log") {
+			t.Errorf("the error is %v", err)
+		}
+	})
+}
+
+func TestOpenRefusesADatabase(t *testing.T) {
+	t.Run("a database whose lock another process keeps", func(t *testing.T) {
+		path := file(t)
+		open(t, path)
+		holder := connect(t, path)
+		do(t, holder, "begin immediate")
+		_, err := sqlite.Config{BusyTimeout: 50 * time.Millisecond}.Open(path)
+		if !isCode(err, sqlite3.ErrBusy) || !strings.Contains(err.Error(), "another process holds the lock") {
+			t.Errorf("the error is %v", err)
+		}
+		do(t, holder, "rollback")
+	})
+	t.Run("a database of a newer release", func(t *testing.T) {
+		path := withMeta(t, "schema", "999")
+		refused(t, path, "schema version 999", "upgrade this program")
+		if version := ask[string](t, connect(t, path), "select value from es_meta where key = 'schema'"); version != "999" {
+			t.Errorf("it has schema version %s now", version)
+		}
+	})
+	t.Run("a database whose schema version is none", func(t *testing.T) {
+		for _, version := range []string{"", "two", "0", "-3", "1.5"} {
+			refused(t, withMeta(t, "schema", version), fmt.Sprintf("schema version %q", version), "damaged", "restore a backup")
+		}
+	})
+	t.Run("a database that has tables of that name", func(t *testing.T) {
+		path := file(t)
+		tamper(t, path, "create table es_events (a)")
+		refused(t, path, "migrate to schema version 1", "table es_events already exists")
+	})
+	t.Run("a database that is torn", func(t *testing.T) {
+		path := file(t)
+		s := open(t, path)
+		for v := range es.Version(300) {
+			add(t, s, at("a", v, strings.Repeat("x", 1000)))
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		data := contents(t, path)
+		copy(data[4096:], bytes.Repeat([]byte{0xa5}, len(data)/2))
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := sqlite.Open(path)
+		if err == nil {
+			defer s.Close()
+			_, err = history(t.Context(), s)
+		}
+		if !isCode(err, sqlite3.ErrCorrupt) || !strings.Contains(err.Error(), "restore a backup") {
+			t.Errorf("the error is %v", err)
+		}
 	})
 }
 

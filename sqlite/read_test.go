@@ -2,6 +2,7 @@ package sqlite_test
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -199,7 +200,10 @@ func TestLongFilteredRead(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		held := 0
-		for range s.All(ctx, 0, es.Filter{Types: []string{"rare"}}) {
+		for _, err := range s.All(ctx, 0, es.Filter{Types: []string{"rare"}}) {
+			if err != nil {
+				t.Fatal(err)
+			}
 			var busy, frames, moved int
 			row := connect(t, path).QueryRowContext(ctx, "pragma wal_checkpoint(restart)")
 			if err := row.Scan(&busy, &frames, &moved); err != nil {
@@ -224,28 +228,37 @@ func TestQueriesUseTheirIndex(t *testing.T) {
 	parameter := regexp.MustCompile(`\?\d?`)
 	for _, statistics := range []string{"without statistics", "with statistics"} {
 		for _, query := range sqlite.Queries {
-			conn := connect(t, path)
-			rows, err := conn.QueryContext(t.Context(), "explain query plan "+parameter.ReplaceAllString(query, "1"))
-			if err != nil {
-				t.Fatalf("%s: %v", query, err)
-			}
-			for rows.Next() {
-				var id, parent, unused int
-				var step string
-				if err := rows.Scan(&id, &parent, &unused, &step); err != nil {
-					t.Fatal(err)
-				}
+			for _, step := range plan(t, connect(t, path), parameter.ReplaceAllString(query, "1")) {
 				fromTheEnd := strings.HasSuffix(query, "order by position desc limit 1")
 				if strings.Contains(step, "TEMP B-TREE") || strings.HasPrefix(step, "SCAN es_") && !fromTheEnd {
 					t.Errorf("%s, %s:\n%s", query, statistics, step)
 				}
 			}
-			if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-				t.Fatal(err)
-			}
 		}
 		tamper(t, path, "analyze")
 	}
+}
+
+// plan returns the steps in which SQLite answers a query.
+func plan(t *testing.T, conn *sql.Conn, query string) (steps []string) {
+	t.Helper()
+	rows, err := conn.QueryContext(t.Context(), "explain query plan "+query)
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id, parent, unused int
+		var step string
+		if err := rows.Scan(&id, &parent, &unused, &step); err != nil {
+			t.Fatal(err)
+		}
+		steps = append(steps, step)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return steps
 }
 
 func TestDamagedMetadataIsNamed(t *testing.T) {

@@ -83,9 +83,9 @@ func (c Config) Open(path string) (*Store, error) {
 func (s *Store) connect(path string) error {
 	switch {
 	case path == "":
-		return errors.New("the path is empty: give a file, or :memory:")
+		return errors.New("the path is empty: give a file or :memory: instead")
 	case strings.IndexByte(path, 0) >= 0:
-		return fmt.Errorf("the path %q has a NUL byte: give a file, or :memory:", path)
+		return fmt.Errorf("the path %q has a NUL byte: give another", path)
 	}
 	if path == ":memory:" {
 		s.write = sql.OpenDB(newConnector("file::memory:", memoryPragmas))

@@ -4,6 +4,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -157,14 +158,7 @@ func (b *batch) insertRows(rows []row) error {
 var insertStatement = func() map[int]string {
 	statements := make(map[int]string)
 	for _, n := range insertSizes {
-		query := insertEvents
-		for i := range n {
-			if i > 0 {
-				query += ", "
-			}
-			query += eventValues
-		}
-		statements[n] = query
+		statements[n] = insertEvents + strings.Repeat(eventValues+", ", n-1) + eventValues
 	}
 	return statements
 }()

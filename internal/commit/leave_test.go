@@ -12,7 +12,7 @@ import (
 	"github.com/thalo-go/es/internal/commit"
 )
 
-func TestLeaving(t *testing.T) {
+func TestLeavingBeforeTheCommit(t *testing.T) {
 	t.Run("before it was taken: nothing of it is written", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g := make(gate)
@@ -29,99 +29,6 @@ func TestLeaving(t *testing.T) {
 			(<-first).ok(t, 1)
 			(<-third).ok(t, 2)
 			b.expect(t, []string{"a"}, []string{"c"})
-		})
-	})
-	t.Run("while it is written with others': he is told that it is unknown, at once, and they notice nothing", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			begin, write := make(gate), make(gate)
-			var ended bool
-			b := &backend{begin: begin.wait, write: func(ctx context.Context) { ended = write.wait(ctx) != nil }}
-			q := b.queue(commit.Options{})
-			ctx, cancel := context.WithCancel(t.Context())
-			first, second := send(ctx, q, request("a", 1, 0)), send(t.Context(), q, request("b", 1, 0))
-			begin <- struct{}{}
-			synctest.Wait()
-			cancel()
-			(<-first).is(t, es.ErrUnknownOutcome, context.Canceled)
-			write <- struct{}{}
-			(<-second).ok(t, 2)
-			if ended {
-				t.Error("the context of a transaction that somebody waits for has ended")
-			}
-		})
-	})
-	t.Run("the memory of a caller who has left is not looked at any more", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			begin, write := make(gate), make(gate)
-			var seen []string
-			q := commit.New(func(ctx context.Context) (commit.Tx, error) {
-				return look(func(requests []*commit.Request) {
-					<-write
-					for _, r := range requests {
-						e := r.Appends[0].Events[0]
-						seen = append(seen, fmt.Sprintf("%s %s %s", r.Appends[0].Stream, e.Data, e.Meta["k"]))
-					}
-				}), begin.wait(ctx)
-			}, commit.Options{})
-			ctx, cancel := context.WithCancel(t.Context())
-			mine := func(name string) []es.Append {
-				return []es.Append{{Stream: es.Stream{Kind: "k", ID: name}, Events: []es.Record{{Type: "t", Data: []byte(name), Meta: map[string]string{"k": name}}}}}
-			}
-			a, b := mine("a"), mine("b")
-			first, second, third := send(ctx, q, a), send(ctx, q, b), send(t.Context(), q, mine("c"))
-			begin <- struct{}{}
-			synctest.Wait()
-			cancel()
-			for _, answer := range []<-chan result{first, second} {
-				(<-answer).is(t, es.ErrUnknownOutcome)
-			}
-			for _, again := range [][]es.Append{a, b} { // their caller uses them for something else
-				again[0].Events[0].Data[0], again[0].Events[0].Meta["k"] = 'X', "X"
-				again[0].Events[0], again[0] = es.Record{Data: []byte("Y")}, es.Append{Stream: es.Stream{Kind: "Y", ID: "Y"}, Events: again[0].Events}
-			}
-			write <- struct{}{}
-			(<-third).ok(t, 0)
-			if diff := cmp.Diff([]string{"k/a a a", "k/b b b", "k/c c c"}, seen); diff != "" {
-				t.Errorf("what was written is not what was sent (-sent +written):\n%s", diff)
-			}
-		})
-	})
-	t.Run("while it is written and nobody else waits: the writer is told, and says how it went", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			begin := make(gate)
-			b := &backend{begin: begin.wait, write: func(ctx context.Context) { <-ctx.Done() }}
-			q := b.queue(commit.Options{})
-			ctx, cancel := context.WithCancel(t.Context())
-			other, leave := context.WithCancel(t.Context())
-			first, second := send(ctx, q, request("a", 1, 0)), send(other, q, request("b", 1, 0))
-			begin <- struct{}{}
-			synctest.Wait()
-			cancel()
-			(<-first).is(t, es.ErrUnknownOutcome)
-			leave()
-			(<-second).ok(t, 2)
-		})
-	})
-	t.Run("while he writes himself: the same", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			ctx, cancel := context.WithCancel(t.Context())
-			b := &backend{write: func(ctx context.Context) { <-ctx.Done() }}
-			answer := send(ctx, b.queue(commit.Options{}), request("a", 1, 0))
-			cancel()
-			(<-answer).ok(t, 1)
-		})
-	})
-	t.Run("when the verdict is there already: he gets it", func(t *testing.T) {
-		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that he runs only when the writer is done
-		synctest.Test(t, func(t *testing.T) {
-			begin := make(gate)
-			ctx, cancel := context.WithCancel(t.Context())
-			b := &backend{begin: begin.wait, write: func(context.Context) { cancel() }}
-			q := b.queue(commit.Options{})
-			first, second := send(ctx, q, request("a", 1, 0)), send(ctx, q, request("b", 1, 0))
-			begin <- struct{}{}
-			(<-first).ok(t, 1)
-			(<-second).ok(t, 2)
 		})
 	})
 	t.Run("when all have left, nobody waits for the lock any more", func(t *testing.T) {
@@ -165,6 +72,105 @@ func TestLeaving(t *testing.T) {
 			(<-first).is(t, context.Canceled)
 			(<-second).is(t, context.Canceled)
 			(<-third).ok(t, 1)
+		})
+	})
+}
+
+func TestLeavingDuringTheCommit(t *testing.T) {
+	t.Run("while it is written with others': he is told that it is unknown, at once, and they notice nothing", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			begin, write := make(gate), make(gate)
+			var ended bool
+			b := &backend{begin: begin.wait, write: func(ctx context.Context) { ended = write.wait(ctx) != nil }}
+			q := b.queue(commit.Options{})
+			ctx, cancel := context.WithCancel(t.Context())
+			first, second := send(ctx, q, request("a", 1, 0)), send(t.Context(), q, request("b", 1, 0))
+			begin <- struct{}{}
+			synctest.Wait()
+			cancel()
+			(<-first).is(t, es.ErrUnknownOutcome, context.Canceled)
+			write <- struct{}{}
+			(<-second).ok(t, 2)
+			if ended {
+				t.Error("the context of a transaction that somebody waits for has ended")
+			}
+		})
+	})
+	t.Run("while it is written and nobody else waits: the writer is told, and says how it went", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			begin := make(gate)
+			b := &backend{begin: begin.wait, write: func(ctx context.Context) { <-ctx.Done() }}
+			q := b.queue(commit.Options{})
+			ctx, cancel := context.WithCancel(t.Context())
+			other, leave := context.WithCancel(t.Context())
+			first, second := send(ctx, q, request("a", 1, 0)), send(other, q, request("b", 1, 0))
+			begin <- struct{}{}
+			synctest.Wait()
+			cancel()
+			(<-first).is(t, es.ErrUnknownOutcome)
+			leave()
+			(<-second).ok(t, 2)
+		})
+	})
+	t.Run("while he writes himself: the same", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			b := &backend{write: func(ctx context.Context) { <-ctx.Done() }}
+			answer := send(ctx, b.queue(commit.Options{}), request("a", 1, 0))
+			cancel()
+			(<-answer).ok(t, 1)
+		})
+	})
+	t.Run("when the verdict is there already: he gets it", func(t *testing.T) {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that he runs only when the writer is done
+		synctest.Test(t, func(t *testing.T) {
+			begin := make(gate)
+			ctx, cancel := context.WithCancel(t.Context())
+			b := &backend{begin: begin.wait, write: func(context.Context) { cancel() }}
+			q := b.queue(commit.Options{})
+			first, second := send(ctx, q, request("a", 1, 0)), send(ctx, q, request("b", 1, 0))
+			begin <- struct{}{}
+			(<-first).ok(t, 1)
+			(<-second).ok(t, 2)
+		})
+	})
+}
+
+func TestMemoryOfThoseWhoLeft(t *testing.T) {
+	t.Run("the memory of a caller who has left is not looked at any more", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			begin, write := make(gate), make(gate)
+			var seen []string
+			q := commit.New(func(ctx context.Context) (commit.Tx, error) {
+				return look(func(requests []*commit.Request) {
+					<-write
+					for _, r := range requests {
+						e := r.Appends[0].Events[0]
+						seen = append(seen, fmt.Sprintf("%s %s %s", r.Appends[0].Stream, e.Data, e.Meta["k"]))
+					}
+				}), begin.wait(ctx)
+			}, commit.Options{})
+			ctx, cancel := context.WithCancel(t.Context())
+			mine := func(name string) []es.Append {
+				return []es.Append{{Stream: es.Stream{Kind: "k", ID: name}, Events: []es.Record{{Type: "t", Data: []byte(name), Meta: map[string]string{"k": name}}}}}
+			}
+			a, b := mine("a"), mine("b")
+			first, second, third := send(ctx, q, a), send(ctx, q, b), send(t.Context(), q, mine("c"))
+			begin <- struct{}{}
+			synctest.Wait()
+			cancel()
+			for _, answer := range []<-chan result{first, second} {
+				(<-answer).is(t, es.ErrUnknownOutcome)
+			}
+			for _, again := range [][]es.Append{a, b} { // their caller uses them for something else
+				again[0].Events[0].Data[0], again[0].Events[0].Meta["k"] = 'X', "X"
+				again[0].Events[0], again[0] = es.Record{Data: []byte("Y")}, es.Append{Stream: es.Stream{Kind: "Y", ID: "Y"}, Events: again[0].Events}
+			}
+			write <- struct{}{}
+			(<-third).ok(t, 0)
+			if diff := cmp.Diff([]string{"k/a a a", "k/b b b", "k/c c c"}, seen); diff != "" {
+				t.Errorf("what was written is not what was sent (-sent +written):\n%s", diff)
+			}
 		})
 	})
 }
