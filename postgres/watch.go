@@ -21,13 +21,15 @@ type watcher struct {
 
 	mu       sync.Mutex
 	head     es.Position   // the last that was seen
+	rewinds  int           // how often it was found to have gone back
 	err      error         // of the last look, if it failed
-	grown    chan struct{} // closed when head grows, or a look fails
+	grown    chan struct{} // closed when head changes, or a look fails
 	waiters  int
 	watching bool
 	ctx      context.Context
 	cancel   context.CancelFunc
 	work     sync.WaitGroup
+	lingers  time.Duration // how long the connection is kept when nobody waits
 
 	announcing bool
 	unsaid     bool // something was written since the last announcement began
@@ -36,17 +38,21 @@ type watcher struct {
 const (
 	announceEvery = 5 * time.Millisecond // at most; what is written in between shares one
 	lookEvery     = time.Second          // where announcements arrive
-	lingers       = 5 * time.Second      // how long the connection is kept when nobody waits
+	lookLimit     = 5 * time.Second      // how long a look may take before the connection is taken for dead
+	lingers       = 5 * time.Second
 )
 
 func (w *watcher) init(s *Store) {
 	w.store = s
 	w.grown = make(chan struct{})
+	w.lingers = lingers
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 }
 
 func (w *watcher) close() {
-	w.cancel()
+	w.mu.Lock()
+	w.cancel() // under the lock, so that nothing is begun afterwards
+	w.mu.Unlock()
 	w.work.Wait()
 }
 
@@ -100,8 +106,7 @@ func (w *watcher) note(head es.Position, err error) {
 	w.err = err
 	if head > w.head || err != nil {
 		w.head = max(head, w.head)
-		close(w.grown)
-		w.grown = make(chan struct{})
+		w.wake()
 	}
 }
 
@@ -109,18 +114,25 @@ func (w *watcher) note(head es.Position, err error) {
 // works, and by looking every [Config.Poll] where it does not. While anybody waits this costs one connection and one look a second,
 // or no connection and a look every Poll; each is an access to the end of an index, about 0.1 ms of one CPU of the server.
 func (s *Store) Changed(ctx context.Context, after es.Position) (es.Position, error) {
-	head, err := s.head(ctx)
-	if err != nil {
-		return 0, within(ctx, "head of the log", err)
+	for {
+		seen := s.watcher.seen()
+		head, err := s.head(ctx)
+		switch {
+		case err != nil:
+			return 0, within(ctx, "head of the log", err)
+		case head > after:
+			return head, nil
+		case head < after:
+			return 0, fmt.Errorf("postgres: %w", &es.AheadError{After: after, Head: head})
+		case head < seen.head:
+			s.watcher.rewound(head)
+			continue
+		}
+		head, err = s.watcher.wait(ctx, after, seen)
+		if !errors.Is(err, es.ErrRewound) { // or else it is looked up which history this is
+			return head, within(ctx, "wait for records", err)
+		}
 	}
-	if head > after {
-		return head, nil
-	}
-	if head < after {
-		return 0, fmt.Errorf("postgres: %w", &es.AheadError{After: after, Head: head})
-	}
-	head, err = s.watcher.wait(ctx, after)
-	return head, within(ctx, "wait for records", err)
 }
 
 func (s *Store) head(ctx context.Context) (head es.Position, err error) {
@@ -131,7 +143,36 @@ func (s *Store) head(ctx context.Context) (head es.Position, err error) {
 	return head, err
 }
 
-func (w *watcher) wait(ctx context.Context, after es.Position) (es.Position, error) {
+// A sight is what a watcher has seen of the log.
+type sight struct {
+	head    es.Position
+	rewinds int
+}
+
+func (w *watcher) seen() sight {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return sight{w.head, w.rewinds}
+}
+
+// rewound notes that the database has lost its end, and wakes all who wait: what they wait for may be of a history that is no more.
+func (w *watcher) rewound(head es.Position) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if head < w.head {
+		w.rewinds++
+		w.head = head
+		w.wake()
+	}
+}
+
+func (w *watcher) wake() {
+	close(w.grown)
+	w.grown = make(chan struct{})
+}
+
+// wait waits until the log has grown beyond a position, which was its end after seen was. The error is es.ErrRewound if it has lost its end since.
+func (w *watcher) wait(ctx context.Context, after es.Position, seen sight) (es.Position, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.waiters++
@@ -142,11 +183,16 @@ func (w *watcher) wait(ctx context.Context, after es.Position) (es.Position, err
 		}
 		w.watching = true
 		w.err = nil
-		w.head = after // what was seen before may be of a history that is no more
 		w.work.Add(1)
 		go w.run()
 	}
-	for w.head <= after {
+	for {
+		switch {
+		case w.rewinds != seen.rewinds:
+			return 0, es.ErrRewound
+		case w.head > after:
+			return w.head, nil
+		}
 		grown := w.grown
 		w.mu.Unlock()
 		var err error
@@ -165,7 +211,6 @@ func (w *watcher) wait(ctx context.Context, after es.Position) (es.Position, err
 			return 0, err
 		}
 	}
-	return w.head, nil
 }
 
 // run looks for what others have written until nobody has waited for a while. It listens if it can.
@@ -197,7 +242,7 @@ func (w *watcher) run() {
 		w.mu.Lock()
 		if w.waiters > 0 {
 			idle = time.Now()
-		} else if time.Since(idle) > lingers {
+		} else if time.Since(idle) > w.lingers {
 			w.watching = false
 			w.mu.Unlock()
 			return
@@ -210,21 +255,16 @@ func (w *watcher) run() {
 
 // look looks up the head of the log for those who wait. A server that is away for a while is not their concern: they wait anyway.
 func (w *watcher) look() {
-	w.mu.Lock()
-	seen := w.head
-	w.mu.Unlock()
-	head, err := w.store.head(w.ctx)
-	if isConnecting(err) || w.ctx.Err() != nil {
-		return
+	seen := w.seen()
+	ctx, cancel := context.WithTimeout(w.ctx, lookLimit)
+	defer cancel()
+	switch head, err := w.store.head(ctx); {
+	case isConnecting(err) || w.ctx.Err() != nil:
+	case err == nil && head < seen.head:
+		w.rewound(head)
+	default:
+		w.note(head, err)
 	}
-	if err == nil && head < seen {
-		// The database has lost its end. Those who wait come again and are told on what they have seen.
-		err = &es.AheadError{After: seen, Head: head}
-		w.mu.Lock()
-		w.head = head
-		w.mu.Unlock()
-	}
-	w.note(head, err)
 }
 
 // listen listens for announcements on a connection of its own until the context ends, and tells whether they arrive.
