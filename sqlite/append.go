@@ -17,7 +17,8 @@ import (
 // Append implements [es.Store]. It waits for the transaction that it shares with whoever else appends at the time.
 //
 // If another process holds the write lock longer than [Config.BusyTimeout], or the disk is full, nothing was written and the error says so.
-// If the disk fails at the very commit, the error wraps [es.ErrUnknownOutcome].
+// If the disk fails at the very commit, or the context ends while the transaction is being written for others as well,
+// the error wraps [es.ErrUnknownOutcome].
 func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, error) {
 	if err := es.CheckAppends(appends...); err != nil {
 		return 0, err

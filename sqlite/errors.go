@@ -33,6 +33,8 @@ func explain(err error) error {
 	switch e.Code {
 	case sqlite3.ErrFull:
 		return fmt.Errorf("%w: nothing was written; free some space and send it again", err)
+	case sqlite3.ErrIoErr:
+		return fmt.Errorf("%w: the disk or its file system fails: look into the system's log", err)
 	case sqlite3.ErrNotADB:
 		return fmt.Errorf("%w: give another path, or move the file away", err)
 	case sqlite3.ErrCorrupt:

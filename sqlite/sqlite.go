@@ -1,7 +1,8 @@
 // Package sqlite keeps events in a SQLite database: for tests, for programs on one machine, for embedded use.
 //
 // Appends are durable when they return (write-ahead log, synchronous=FULL) and share transactions: what many goroutines append at the
-// same time is written in one commit. Several processes may share the file.
+// same time is written in one commit. Several processes may share the file. It must be on a local disk, as network file systems
+// do not keep SQLite's locks; while it is open, the files beside it whose names end with -wal and -shm are part of it.
 //
 // The tables' names begin with es_, so that read models may stand beside them in the same database; see migrations for the columns.
 // A copy of a database in use is made with [Store.Backup], never by copying the file.
