@@ -14,11 +14,14 @@ import (
 const (
 	// A commit is on the disk when it returns: synchronous=FULL, and F_FULLFSYNC where the system has it (macOS).
 	// Waiting for the lock is done in Go, where a context can end it.
+	// The log is emptied at 16 MB, not at SQLite's 4: a crowd's transaction touches a page of the index for each stream, so that it would be
+	// emptied, with syncs of its own, at every other one.
 	writePragmas = `
 		pragma busy_timeout = 0;
 		pragma synchronous = full;
 		pragma fullfsync = on;
 		pragma checkpoint_fullfsync = on;
+		pragma wal_autocheckpoint = 4000;
 		pragma temp_store = memory;
 		pragma cache_size = -16384`
 	readPragmas = `

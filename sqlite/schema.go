@@ -79,14 +79,10 @@ func (s *Store) migrateWithin(ctx context.Context, conn *sql.Conn) error {
 		}
 	}
 	s.id = meta["store"]
-	if have == schemaVersion && s.id != "" {
-		// SQLite begins a transaction on a file that it may only read, and refuses the first statement that writes: better now than later.
-		_, err := conn.ExecContext(ctx, "delete from es_meta where key = ''")
-		return err
-	}
 	if s.id == "" {
 		s.id = rand.Text()
 	}
+	// Also when they are there: SQLite writes nothing then, but refuses a file that may only be read, better now than at the first append.
 	_, err = conn.ExecContext(ctx, "insert or replace into es_meta (key, value) values ('schema', ?), ('store', ?)", strconv.Itoa(schemaVersion), s.id)
 	return err
 }
