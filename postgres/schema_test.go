@@ -198,7 +198,8 @@ func TestSchemaNames(t *testing.T) {
 func TestOpenWaits(t *testing.T) {
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{Scram: true})
 	url := server.Database(t)
-	pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{})
+	// A pooler that soon says that its server is away, which it says with the code for a violation of the protocol.
+	pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{Settings: map[string]string{"query_wait_timeout": "1"}})
 	database := url[strings.LastIndex(url, "/"):]
 
 	t.Run("but not for what is wrong in the settings", func(t *testing.T) {
@@ -223,8 +224,8 @@ func TestOpenWaits(t *testing.T) {
 	})
 	server.Stop(t, testserver.Fast)
 	t.Run("until the context ends", func(t *testing.T) {
-		for _, url := range []string{url, pooler.Through(url)} {
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		for url, limit := range map[string]time.Duration{url: 200 * time.Millisecond, pooler.Through(url): 2 * time.Second} {
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			_, err := postgres.Open(ctx, url)
 			if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "last attempt") {
 				t.Errorf("got %v, want the context's error and that of the last attempt", err)
