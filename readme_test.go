@@ -29,12 +29,19 @@ func Example_tasks() {
 	accounts.SnapshotSchema = 2 // raise it when the state or Evolve changes
 	defer accounts.Close()
 
-	accounts.Execute(ctx, "ann", account.Open{Owner: "Ann"})
+	check := func(_ es.Result[account.Account, account.Event], err error) {
+		if err != nil {
+			fmt.Println(err)
+		}
+	}
+	check(accounts.Execute(ctx, "ann", account.Open{Owner: "Ann"}))
 	for range 3 {
-		accounts.Execute(ctx, "ann", account.Deposit{Amount: 50_00}, es.CommandID("salary-2026-11"))
+		result, err :=
+			accounts.Execute(ctx, "ann", account.Deposit{Amount: 50_00}, es.CommandID("salary-2026-11"))
+		check(result, err)
 	}
 	_, seen, _ := accounts.Load(ctx, "ann")
-	accounts.Execute(ctx, "ann", account.Withdraw{Amount: 20_00})
+	check(accounts.Execute(ctx, "ann", account.Withdraw{Amount: 20_00}))
 
 	_, err =
 		accounts.Execute(ctx, "ann", account.Close{}, es.ExpectVersion(seen))
@@ -63,17 +70,16 @@ func Example_tasks() {
 	// 3 account/ann/3 withdrawn
 }
 
-func Example_inTransaction() {
-	_ = func(ctx context.Context, store *postgres.Store, tx pgx.Tx) error {
-		accounts := es.NewRepo(store.In(tx), "account", account.Rules{}, account.Codec)
-		if _, err := accounts.Execute(ctx, "ann", account.Deposit{Amount: 50_00}); err != nil {
-			return err
-		}
-		return tx.Commit(ctx)
+// That it compiles is what there is to see: it needs a server.
+var _ = func(ctx context.Context, store *postgres.Store, tx pgx.Tx) error {
+	accounts := es.NewRepo(store.In(tx), "account", account.Rules{}, account.Codec)
+	if _, err := accounts.Execute(ctx, "ann", account.Deposit{Amount: 50_00}); err != nil {
+		return err
 	}
+	return tx.Commit(ctx)
 }
 
-type docEvent interface{}
+type docEvent any
 
 type (
 	accountOpened  struct{}

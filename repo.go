@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 )
@@ -353,7 +354,7 @@ func (r *Repo[S, C, E]) settle(ctx context.Context, stream Stream, calls []*call
 			r.cache.drop(stream.ID)
 			err = fmt.Errorf("es: execute on %s: %w", stream, err)
 			r.fail(p.sent, err)
-			calls = append(p.answered, p.later...) // their answers were not confirmed by the append
+			calls = slices.Concat(p.answered, p.later) // their answers were not confirmed by the append
 			r.unclaim(calls)
 		}
 	}

@@ -60,7 +60,7 @@ func versionsAreDense(t *trial) {
 	a, b := stream("a"), stream("b")
 	for n := range 10 {
 		t.append(s, add(a, 1+n%3), add(b, n%2), add(a, 1))
-		t.refuse(s, add(b, 1), es.Append{Stream: a, Expected: 1000, Events: events(2)})
+		_ = t.refuse(s, add(b, 1), es.Append{Stream: a, Expected: 1000, Events: events(2)})
 	}
 	for _, stream := range []es.Stream{a, b} {
 		for i, r := range t.read(s, stream) {
@@ -77,9 +77,9 @@ func positionsAreDense(t *trial) {
 	for n := range 10 {
 		t.append(s, add(a, n%3), add(b, 1))
 		t.append(s, es.Append{Stream: a, Expected: es.AnyVersion, Events: events(1), Command: fmt.Sprint(n)})
-		t.refuse(s, add(b, 1), es.Append{Stream: a, Expected: 1000, Events: events(2)})
-		t.refuse(s, add(b, 1), es.Append{Stream: a, Expected: es.AnyVersion, Events: events(2), Command: fmt.Sprint(n)})
-		t.refuse(s, add(b, 1), add(es.Stream{}, 1))
+		_ = t.refuse(s, add(b, 1), es.Append{Stream: a, Expected: 1000, Events: events(2)})
+		_ = t.refuse(s, add(b, 1), es.Append{Stream: a, Expected: es.AnyVersion, Events: events(2), Command: fmt.Sprint(n)})
+		_ = t.refuse(s, add(b, 1), add(es.Stream{}, 1))
 		t.append(s, add(a, 0))
 	}
 	var positions []es.Position
@@ -275,7 +275,7 @@ func timesNeverRunBackwards(t *trial) {
 	slices.SortFunc(records, func(a, b es.Record) int { return int(a.Position - b.Position) })
 	for i, r := range records {
 		switch {
-		case r.Time != time.UnixMicro(r.Time.UnixMicro()).UTC(): //nolint:staticcheck // == also finds another location and a monotonic reading
+		case r.Time != time.UnixMicro(r.Time.UnixMicro()).UTC():
 			t.Fatalf("position %d has the time %v: want UTC and whole microseconds", r.Position, r.Time)
 		case time.Since(r.Time).Abs() > 24*time.Hour:
 			t.Fatalf("position %d has the time %v: it was written a moment ago", r.Position, r.Time)

@@ -85,7 +85,7 @@ func brokenSnapshots() []defect[es.Snapshots] {
 			}
 		}),
 		brokenStore("positions have 32 bits", snapshotAs, loaded(func(s es.Snapshot, err error) (es.Snapshot, error) {
-			s.Position = es.Position(int32(s.Position)) //nolint:gosec // that is the defect
+			s.Position = es.Position(int32(s.Position))
 			return s, err
 		})),
 		brokenStore("the schema is lost", snapshotAs, loaded(func(s es.Snapshot, err error) (es.Snapshot, error) {
@@ -218,7 +218,7 @@ func brokenStreams() []defect[es.Snapshots] {
 		brokenStore("any stream is taken", badStream, func(m *es.Mem) (saving, fetching) {
 			return func(ctx context.Context, s es.Snapshot) error {
 				if s.Stream.Check() != nil {
-					return nil
+					return nil //nolint:nilerr // that is the defect
 				}
 				return m.SaveSnapshot(ctx, s)
 			}, nil

@@ -32,9 +32,9 @@ type bad struct {
 func badCalls(large bool) []bad {
 	a := stream("named")
 	with := func(change func(*es.Append)) []es.Append {
-		append := add(a, 1)
-		change(&append)
-		return []es.Append{append}
+		call := add(a, 1)
+		change(&call)
+		return []es.Append{call}
 	}
 	named := func(kind, id string) []es.Append { return []es.Append{add(es.Stream{Kind: kind, ID: id}, 1)} }
 	record := func(r es.Record) []es.Append {

@@ -122,7 +122,7 @@ func TestEvolveThatIsNotPureIsFound(t *testing.T) {
 			return s
 		}, []string{"Evolve", "changes the event it is given"}},
 		{"a state that depends on chance", func(s cart, _ added) cart {
-			s.rate = rand.Float64() //nolint:gosec // that is the defect
+			s.rate = rand.Float64()
 			s.lines = nil
 			return s
 		}, []string{"something else the second time", "rate"}},
@@ -139,7 +139,7 @@ func TestDecideThatIsNotPureIsFound(t *testing.T) {
 	type decide = func(s cart, c []string) ([]added, error)
 	for _, test := range []impurity[decide]{
 		{"events that depend on chance", func(cart, []string) ([]added, error) {
-			return []added{{"a", []string{time.Duration(rand.Int64()).String()}}}, nil //nolint:gosec // that is the defect
+			return []added{{"a", []string{time.Duration(rand.Int64()).String()}}}, nil
 		}, []string{"Decide([]string{\"b\", \"a\"}) gives something else the second time"}},
 		{"a command that is changed", func(_ cart, c []string) ([]added, error) {
 			slices.Sort(c)
@@ -168,7 +168,7 @@ func TestPureRulesAreNotComplainedOf(t *testing.T) {
 		},
 		evolve: func(s cart, e added) cart {
 			s.lines = append(slices.Clip(s.lines), e.name)
-			s.tags[0] = append(s.tags[0][:len(s.tags[0]):len(s.tags[0])], e.tags...)
+			s.tags[0] = append(slices.Clip(s.tags[0]), e.tags...)
 			s.prices = maps.Clone(s.prices)
 			if s.prices == nil {
 				s.prices = make(map[string]*price)

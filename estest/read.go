@@ -149,7 +149,7 @@ func rangeAgain(t *trial, s es.Store, read reading) {
 	seq := read(t.ctx)
 	first := t.collect(seq)
 	t.equal("the second time", t.collect(seq), first)
-	for range seq {
+	for range seq { //nolint:errcheck // what matters is the loop within
 		t.equal("within a loop over the same", t.collect(seq), first)
 		break
 	}
@@ -168,13 +168,13 @@ func leavingReleases(t *trial, s es.Store, read reading) {
 	for n := range loops {
 		switch n % 3 {
 		case 0:
-			for range read(t.ctx) {
+			for range read(t.ctx) { //nolint:errcheck // it is left at once
 				break
 			}
 		case 1:
 			func() {
 				defer func() { _ = recover() }()
-				for range read(t.ctx) {
+				for range read(t.ctx) { //nolint:errcheck // it is left at once
 					panic("in the loop body")
 				}
 			}()

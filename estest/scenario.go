@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -143,11 +144,12 @@ func list[E any](events []E) string {
 	if len(events) == 0 {
 		return "no events"
 	}
-	text := "the events"
+	var text strings.Builder
+	text.WriteString("the events")
 	for _, event := range events {
-		text += fmt.Sprintf("\n\t%#v", event)
+		fmt.Fprintf(&text, "\n\t%#v", event)
 	}
-	return text
+	return text.String()
 }
 
 // difference compares all fields, also unexported ones.

@@ -65,7 +65,7 @@ func (c clause) try(ctx context.Context, t *trial) []string {
 
 // recover notes a panic as a finding, so that one clause does not keep the others from being tried.
 func (t *trial) recover() {
-	if v := recover(); v != nil {
+	if v := recover(); v != nil { //nolint:revive // this is deferred, under its own name
 		t.Errorf("panic: %v\n%s", v, debug.Stack())
 	}
 }

@@ -223,7 +223,7 @@ func (s *Store) alone() runner {
 func (s *Store) wrap(ctx context.Context, conn *pgx.Conn, stmt *statement, params [][]byte, read func(row [][]byte) error) error {
 	var batch pgconn.Batch
 	batch.ExecParams("begin isolation level read committed", nil, nil, nil, nil)
-	batch.ExecParams(stmt.sql, params, stmt.oids, binaryFormat, binaryFormat)
+	batch.ExecParams(stmt.sql, params, nil, binaryFormat, binaryFormat)
 	batch.ExecParams("commit", nil, nil, nil, nil)
 	unsent := conn.IsClosed() || ctx.Err() != nil
 	results := conn.PgConn().ExecBatch(ctx, &batch)

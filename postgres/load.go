@@ -73,12 +73,10 @@ func (l *loader) next() {
 	loads := append([]*load(nil), l.queue[:n]...)
 	clear(l.queue[:n])
 	l.queue = l.queue[n:]
-	l.work.Add(1)
-	go func() {
-		defer l.work.Done()
+	l.work.Go(func() {
 		l.together(loads)
 		l.next()
-	}()
+	})
 }
 
 // together reads many streams in one round trip.

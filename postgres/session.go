@@ -14,15 +14,14 @@ import (
 type statement struct {
 	name string
 	sql  string
-	oids []uint32 // of the parameters; zeros are left to the server
 }
 
 // newStatement replaces {schema} in a statement's text.
-func (s *Store) newStatement(sql string, oids ...uint32) *statement {
+func (s *Store) newStatement(sql string) *statement {
 	sql = strings.ReplaceAll(sql, "{schema}", s.schema)
 	h := fnv.New64a()
 	h.Write([]byte(sql))
-	return &statement{fmt.Sprintf("es_%x", h.Sum64()), sql, oids}
+	return &statement{fmt.Sprintf("es_%x", h.Sum64()), sql}
 }
 
 var binaryFormat = []int16{1} // one for all
@@ -38,7 +37,7 @@ func (s *Store) query(ctx context.Context, conn *pgx.Conn, stmt *statement, prep
 		s.giveUpPrepared(err)
 		// For any other reason the statement fails in the same way if it is run without being prepared, and the caller hears of it there.
 	}
-	return conn.PgConn().ExecParams(ctx, stmt.sql, params, stmt.oids, binaryFormat, binaryFormat)
+	return conn.PgConn().ExecParams(ctx, stmt.sql, params, nil, binaryFormat, binaryFormat)
 }
 
 // giveUpPrepared tells whether an error is that of a pooler that loses or mixes up prepared statements. From then on the store does without.

@@ -71,13 +71,6 @@ func (a *array) only() []byte { return a.buf[arrayHeader+4:] }
 
 func int8Param(i int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(i)) }
 
-func boolParam(b bool) []byte {
-	if b {
-		return []byte{1}
-	}
-	return []byte{0}
-}
-
 func getInt8(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) }
 func getInt4(b []byte) int   { return int(int32(binary.BigEndian.Uint32(b))) }
 

@@ -95,7 +95,7 @@ func run(ctx context.Context, args []string, table []figure, out io.Writer) erro
 		if !f.goal.metBy(o.value) {
 			missed++
 		}
-		print(out, f, o, *verbose)
+		show(out, f, o, *verbose)
 	}
 	if *strict && missed > 0 {
 		return fmt.Errorf("%w: %d of %d", errShort, missed, len(chosen))
@@ -141,7 +141,7 @@ func describeMachine(out io.Writer, dir string) error {
 	return err
 }
 
-func print(out io.Writer, f figure, o outcome, verbose bool) {
+func show(out io.Writer, f figure, o outcome, verbose bool) {
 	verdict := "ok"
 	if !f.goal.metBy(o.value) {
 		verdict = "short"

@@ -37,8 +37,8 @@ func InMemory(dir string) bool {
 	if err != nil {
 		return false
 	}
-	if real, err := filepath.EvalSymlinks(dir); err == nil {
-		dir = real
+	if target, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = target
 	}
 	f, err := os.Open("/proc/self/mounts")
 	if err != nil {
