@@ -176,6 +176,52 @@ func TestRewoundRepoWithManyCommands(t *testing.T) {
 	})
 }
 
+// The database is restored from an older copy under a running store.
+func TestRestoreOfAnOlderCopy(t *testing.T) {
+	for _, version := range []testserver.Version{testserver.Postgres14, testserver.Postgres18} {
+		t.Run(string(version), func(t *testing.T) {
+			server := testserver.StartPostgres(t, testserver.PostgresOptions{Version: version})
+			url := server.Database(t)
+			s := open(t, url)
+			r := bank(s)
+			execute(t, r, rules.Open{Owner: "x"}, rules.Deposit{Amount: 100})
+			mustAppend(t, s, at(account("kept"), 0, 2))
+			server.Stop(t, testserver.Fast)
+			backup := server.Backup(t)
+			server.Start(t)
+			execute(t, r, rules.Deposit{Amount: 1000})
+			mustAppend(t, s, at(account("kept"), 2, 3))
+			mustAppend(t, s, at(account("lost"), 0, 2))
+			f := follow(t, s, 10)
+			inside(t, 1, "postgres.(*watcher).wait")
+			server.Stop(t, testserver.Immediate)
+			server.Restore(t, backup)
+			server.Start(t)
+
+			ahead := (*es.AheadError)(nil)
+			if err := <-f.err; !errors.As(err, &ahead) || ahead.After != 10 || ahead.Head != 4 {
+				t.Errorf("got %v, want that position 10 is beyond the end of the log, 4", err)
+			}
+			for name, a := range map[string]es.Append{"the lost end of a stream": at(account("kept"), 5, 1), "a lost stream": at(account("lost"), 2, 1)} {
+				if _, err := s.Append(t.Context(), a); !isRewound(err) {
+					t.Errorf("an append to %s: got %v, want a conflict that says that the database has lost its end", name, err)
+				}
+			}
+			result, err := r.Execute(t.Context(), "hot", rules.Withdraw{Amount: 60})
+			if err != nil || result.State.Balance != 40 || result.Version != 3 || result.Position != 5 {
+				t.Errorf("got %+v, want 40 cents at version 3 and position 5: %v", result, err)
+			}
+			if got := len(collect(t, s.Read(t.Context(), account("kept"), 0))); got != 2 {
+				t.Errorf("read %d records, want 2", got)
+			}
+			mustAppend(t, s, at(account("kept"), 2, 1))
+			mustAppend(t, s, at(account("lost"), 0, 1))
+			follow(t, s, 4).sees(t, 5, 7)
+			dense(t, s)
+		})
+	}
+}
+
 // Whatever is lost, and whoever writes in its place, no version has a gap, and no append is taken that was decided on a record
 // that is no more.
 func TestRewindModel(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -54,6 +55,13 @@ func (l *ledger) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.written
+}
+
+// forget forgets what was acknowledged behind a position, because the database has lost it.
+func (l *ledger) forget(behind es.Position) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.said, func(_ string, said verdict) bool { return said.err == nil && said.position > behind })
 }
 
 // unknown is how many appends were answered with es.ErrUnknownOutcome.
