@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -230,6 +231,7 @@ func (q *Queue) flush(tx Tx, err error) {
 	for {
 		begin, cancel := context.WithCancel(context.Background())
 		if tx == nil && err == nil {
+			q.gather()
 			if !q.expect(cancel) {
 				cancel()
 				return
@@ -245,6 +247,22 @@ func (q *Queue) flush(tx Tx, err error) {
 		done()
 		cancel()
 		tx, err = nil, nil
+	}
+}
+
+// gather lets those who were just answered come in again before the next transaction begins. Without it each transaction takes what the
+// one before has left out, so that a crowd pays for two where one would do. It only yields, while that brings anybody: it never waits.
+func (q *Queue) gather() {
+	before := -1
+	for range 8 {
+		q.mu.Lock()
+		here := q.here
+		q.mu.Unlock()
+		if here <= before {
+			return
+		}
+		before = here
+		runtime.Gosched()
 	}
 }
 

@@ -1,0 +1,34 @@
+package commit_test
+
+import (
+	"context"
+	"runtime"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/thalo-go/es/internal/commit"
+)
+
+// With callers who append again as soon as they are answered, half of them would find the next transaction gone without them.
+func TestThoseWhoWereAnsweredShareTheNextTransaction(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that only yielding lets the callers run
+	const callers, appends = 8, 200
+	b := backend{write: func(context.Context) { runtime.Gosched() }} // as one that waits for its disk does
+	q := b.queue(commit.Options{})
+	var crowd sync.WaitGroup
+	for caller := range callers {
+		crowd.Go(func() {
+			for n := range appends {
+				if _, err := q.Append(t.Context(), request(strconv.Itoa(caller)+"-"+strconv.Itoa(n), 1, 1)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	crowd.Wait()
+	q.Close()
+	if n := len(b.batches); n > appends+appends/2 {
+		t.Errorf("%d transactions for %d appends each of %d callers, want hardly more than %d", n, appends, callers, appends)
+	}
+}
