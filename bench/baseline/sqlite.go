@@ -75,7 +75,7 @@ func OpenSQLite(path string) (*SQLite, error) {
 }
 
 func (s *SQLite) prepare() error {
-	_, err := s.write.Exec("pragma temp_store = memory; pragma fullfsync = on; pragma checkpoint_fullfsync = on;" + sqliteSchema)
+	_, err := s.write.Exec("pragma wal_autocheckpoint = 4000; pragma temp_store = memory; pragma fullfsync = on; pragma checkpoint_fullfsync = on;" + sqliteSchema)
 	if err != nil {
 		return err
 	}
