@@ -315,21 +315,18 @@ func TestResolveIsNotPutOff(t *testing.T) {
 	})
 }
 
-func TestResolveEnds(t *testing.T) {
-	server := testserver.Postgres(t, testserver.Postgres18)
-	// cutOff makes a store that cannot find out about a call: the connection breaks and no other can be made.
-	cutOff := func(t *testing.T) (s *postgres.Store, proxy *testserver.Proxy, url string, lost <-chan struct{}) {
-		url = server.Database(t)
-		s, proxy = through(t, postgres.Config{}, url, "")
-		mustAppend(t, s, named("before", account("before"), 0))
-		lost = proxy.LoseAnswer("lost")
-		proxy.Refuse()
-		return s, proxy, url, lost
-	}
-	repeated := func(i int) []es.Append {
-		return []es.Append{{Stream: account("lost"), Expected: es.AnyVersion, Command: "c", Events: named(fmt.Sprint("c", i), es.Stream{}, 0).Events}}
-	}
+// cutOff makes a store that cannot find out about a call: its connection breaks and no other can be made.
+func cutOff(t *testing.T) (s *postgres.Store, proxy *testserver.Proxy, url string, lost <-chan struct{}) {
+	t.Helper()
+	url = testserver.Postgres(t, testserver.Postgres18).Database(t)
+	s, proxy = through(t, postgres.Config{}, url, "")
+	mustAppend(t, s, named("before", account("before"), 0))
+	lost = proxy.LoseAnswer("lost")
+	proxy.Refuse()
+	return s, proxy, url, lost
+}
 
+func TestResolveEnds(t *testing.T) {
 	t.Run("with the context of its caller", func(t *testing.T) {
 		s, proxy, url, lost := cutOff(t)
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -347,40 +344,6 @@ func TestResolveEnds(t *testing.T) {
 		if got := len(stored(t, url)); got != 3 {
 			t.Errorf("%d records, want 3", got)
 		}
-	})
-	t.Run("for the one of many whose context ends, and not for the others", func(t *testing.T) {
-		s, proxy, url, lost := cutOff(t)
-		l := newLedger()
-		l.note(named("before", account("before"), 0), 1, nil)
-		release := holdLock(t, open(t, url), url)
-		first, others := make(chan error, 1), make(chan error, 3)
-		go func() { first <- l.append(t.Context(), s, named("first", account("one"), 0)) }()
-		waiting(t, url, 1)
-		short, cancel := context.WithCancel(t.Context())
-		for i := range 3 {
-			ctx := t.Context()
-			if i == 0 {
-				ctx = short
-			}
-			go func() { others <- l.append(ctx, s, named(fmt.Sprint("lost ", i), account(fmt.Sprint("lost ", i)), 0)) }()
-		}
-		inside(t, 4, "commit.(*Queue).Append")
-		release()
-		if err := <-first; err != nil {
-			t.Error(err)
-		}
-		<-lost
-		cancel()
-		if err := <-others; !errors.Is(err, es.ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {
-			t.Errorf("got %v, want es.ErrUnknownOutcome and the context's", err)
-		}
-		proxy.Heal(t)
-		for range 2 {
-			if err := <-others; err != nil {
-				t.Error(err)
-			}
-		}
-		l.check(t, url)
 	})
 	t.Run("when the store is closed", func(t *testing.T) {
 		s, _, _, lost := cutOff(t)
@@ -405,6 +368,9 @@ func TestResolveEnds(t *testing.T) {
 			inside(t, 1, "postgres.(*tx).resolve")
 			cancel()
 		}()
+		repeated := func(i int) []es.Append {
+			return []es.Append{{Stream: account("lost"), Expected: es.AnyVersion, Command: "c", Events: named(fmt.Sprint("c", i), es.Stream{}, 0).Events}}
+		}
 		_, errs := s.WriteTogether(ctx, repeated(0), repeated(1))
 		if !errors.Is(errs[0], es.ErrUnknownOutcome) || errs[1] == nil || errors.Is(errs[1], es.ErrUnknownOutcome) {
 			t.Errorf("got %v, want es.ErrUnknownOutcome and an error that says that nothing was written", errs)
@@ -414,6 +380,42 @@ func TestResolveEnds(t *testing.T) {
 			t.Errorf("the second record is %q, want c0", got)
 		}
 	})
+}
+
+// One of many that wait for a batch may leave. The others get their answers.
+func TestResolveGoesOnForTheOthers(t *testing.T) {
+	s, proxy, url, lost := cutOff(t)
+	l := newLedger()
+	l.note(named("before", account("before"), 0), 1, nil)
+	release := holdLock(t, open(t, url), url)
+	first, others := make(chan error, 1), make(chan error, 3)
+	go func() { first <- l.append(t.Context(), s, named("first", account("one"), 0)) }()
+	waiting(t, url, 1)
+	short, cancel := context.WithCancel(t.Context())
+	for i := range 3 {
+		ctx := t.Context()
+		if i == 0 {
+			ctx = short
+		}
+		go func() { others <- l.append(ctx, s, named(fmt.Sprint("lost ", i), account(fmt.Sprint("lost ", i)), 0)) }()
+	}
+	inside(t, 4, "commit.(*Queue).Append")
+	release()
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	<-lost
+	cancel()
+	if err := <-others; !errors.Is(err, es.ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want es.ErrUnknownOutcome and the context's", err)
+	}
+	proxy.Heal(t)
+	for range 2 {
+		if err := <-others; err != nil {
+			t.Error(err)
+		}
+	}
+	l.check(t, url)
 }
 
 func TestPatience(t *testing.T) {

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"sync"
 	"testing"
@@ -229,6 +230,10 @@ func TestRewindModel(t *testing.T) {
 	open(t, url) // which makes the schema
 	conn := connect(t, url)
 	run := 0
+	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue { // more than there is time for
+		must(t, checks.Value.Set("30"))
+		defer func() { must(t, checks.Value.Set(checks.DefValue)) }()
+	}
 	rapid.Check(t, func(r *rapid.T) {
 		run++
 		m := &rewindModel{T: t, r: r, url: url, conn: conn, run: run}
@@ -249,6 +254,13 @@ func TestRewindModel(t *testing.T) {
 			}
 		}
 	})
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 type rewindModel struct {

@@ -137,7 +137,7 @@ func (e *end) Write(b []byte) (int, error) {
 	} else if _, err := e.Conn.Write(b); err != nil {
 		return 0, err
 	}
-	return len(b), e.Conn.SetReadDeadline(time.Unix(1, 0)) // for a read that is waiting already
+	return len(b), e.SetReadDeadline(time.Unix(1, 0)) // for a read that is waiting already
 }
 
 // Read implements net.Conn.
@@ -185,7 +185,7 @@ func (w *wire) deliver(t testing.TB) string {
 		t.Fatal("no request was kept")
 	}
 	defer e.Conn.Close()
-	if err := e.Conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := e.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := e.Conn.Write(e.kept); err != nil {

@@ -153,13 +153,12 @@ func TestWakeSurvives(t *testing.T) {
 			url := server.Database(t)
 			s, other := open(t, url), open(t, url)
 			f := follow(t, s, 0)
-			at := es.Position(0)
 			for range 2 {
 				eventually(t, "it listens", func() bool { return len(listeners(t, url)) == 1 })
 				was := listeners(t, url)
 				run(t, url, fmt.Sprintf("select pg_terminate_backend(%d)", was[0]))
 				for range 10 {
-					at = mustAppend(t, other, add(account("a"), 1))
+					at := mustAppend(t, other, add(account("a"), 1))
 					f.sees(t, at, at)
 				}
 				eventually(t, "it listens again", func() bool {
@@ -251,8 +250,8 @@ func TestIdleCost(t *testing.T) {
 	eventually(t, "nobody listens", func() bool { return len(listeners(t, url)) == 0 })
 	eventually(t, "the server has counted what was", func() bool { return cost() == 0 })
 	t.Logf("while somebody waits: %d transactions in %v; while nobody does: none", waiting, window)
-	if waiting > 8 {
-		t.Errorf("%d transactions in %v, want one or so a second", waiting, window)
+	if waiting > 20 {
+		t.Errorf("%d transactions in %v, want one or two a second", waiting, window)
 	}
 }
 
