@@ -1,0 +1,314 @@
+package es_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/examples/bank/account"
+)
+
+// Must is for the steps that an example takes for granted.
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func ExampleNewRepo() {
+	ctx := context.Background()
+	accounts := es.NewRepo(new(es.Mem), "account", account.Rules{}, account.Codec)
+	defer accounts.Close()
+
+	opened, err := accounts.Execute(ctx, "ann", account.Open{Owner: "Ann"})
+	fmt.Println(opened.Version, opened.Events, err)
+
+	paid, err := accounts.Execute(ctx, "ann", account.Deposit{Amount: 50_00})
+	fmt.Println(paid.Version, paid.State.Balance, err)
+	// Output:
+	// 1 [{Ann}] <nil>
+	// 2 5000 <nil>
+}
+
+// A refusal by the rules reaches the caller as it is. What a program acts on is its code.
+func ExampleRepo_Execute() {
+	ctx := context.Background()
+	accounts := es.NewRepo(new(es.Mem), "account", account.Rules{}, account.Codec)
+	must(accounts.Execute(ctx, "ann", account.Open{Owner: "Ann"}))
+	must(accounts.Execute(ctx, "ann", account.Deposit{Amount: 50_00}))
+
+	_, err := accounts.Execute(ctx, "ann", account.Withdraw{Amount: 70_00})
+	var refusal *es.InvariantError
+	if errors.As(err, &refusal) {
+		fmt.Println(refusal.Code)
+		fmt.Println(refusal.Message)
+	}
+	// Output:
+	// INSUFFICIENT_FUNDS
+	// 5000 cents are there, 7000 are asked for
+}
+
+func ExampleRepo_Load() {
+	ctx := context.Background()
+	accounts := es.NewRepo(new(es.Mem), "account", account.Rules{}, account.Codec)
+	must(accounts.Execute(ctx, "ann", account.Open{Owner: "Ann"}))
+
+	ann, version, err := accounts.Load(ctx, "ann")
+	fmt.Println(ann.Owner, ann.Open, version, err)
+
+	// Nobody has opened this one: it is the zero state, not an error.
+	bob, version, err := accounts.Load(ctx, "bob")
+	fmt.Println(bob.Open, version, err)
+	// Output:
+	// Ann true 1 <nil>
+	// false 0 <nil>
+}
+
+func ExampleRepo_LoadAt() {
+	ctx := context.Background()
+	accounts := es.NewRepo(new(es.Mem), "account", account.Rules{}, account.Codec)
+	must(accounts.Execute(ctx, "ann", account.Open{Owner: "Ann"}))
+	must(accounts.Execute(ctx, "ann", account.Deposit{Amount: 50_00}))
+	must(accounts.Execute(ctx, "ann", account.Withdraw{Amount: 20_00}))
+
+	for version := es.Version(1); version <= 4; version++ {
+		then, err := accounts.LoadAt(ctx, "ann", version)
+		fmt.Println(version, then.Balance, err)
+	}
+	// Output:
+	// 1 0 <nil>
+	// 2 5000 <nil>
+	// 3 3000 <nil>
+	// 4 0 es: invalid: account/ann has version 3, not 4: ask for one from 0 to that
+}
+
+// A command that is sent twice with one identity takes effect once, and has the same answer both times.
+func ExampleCommandID() {
+	ctx := context.Background()
+	accounts := es.NewRepo(new(es.Mem), "account", account.Rules{}, account.Codec)
+	must(accounts.Execute(ctx, "ann", account.Open{Owner: "Ann"}))
+
+	for range 2 {
+		result, err := accounts.Execute(ctx, "ann", account.Deposit{Amount: 50_00}, es.CommandID("salary-2026-11"))
+		fmt.Println(result.Version, result.State.Balance, result.Events, err)
+	}
+	// Output:
+	// 2 5000 [{5000}] <nil>
+	// 2 5000 [{5000}] <nil>
+}
+
+// A person decides on what they have seen. If that is no longer so, they should look again.
+func ExampleExpectVersion() {
+	ctx := context.Background()
+	accounts := es.NewRepo(new(es.Mem), "account", account.Rules{}, account.Codec)
+	must(accounts.Execute(ctx, "ann", account.Open{Owner: "Ann"}))
+	_, seen, _ := accounts.Load(ctx, "ann")
+	must(accounts.Execute(ctx, "ann", account.Deposit{Amount: 50_00})) // by somebody else
+
+	_, err := accounts.Execute(ctx, "ann", account.Withdraw{Amount: 20_00}, es.ExpectVersion(seen))
+	var conflict *es.ConflictError
+	if errors.As(err, &conflict) {
+		fmt.Println(conflict)
+	}
+	// Output: conflict: account/ann is not at version 1: load it and decide again
+}
+
+func ExampleMeta() {
+	ctx := context.Background()
+	log := new(es.Mem)
+	accounts := es.NewRepo(log, "account", account.Rules{}, account.Codec)
+	must(accounts.Execute(ctx, "ann", account.Open{Owner: "Ann"}, es.Meta(map[string]string{"user": "clerk-7"})))
+
+	for record, err := range log.All(ctx, 0, es.Filter{}) {
+		fmt.Println(record.Type, record.Meta, err)
+	}
+	// Output: opened map[user:clerk-7] <nil>
+}
+
+// A process that reacts to an event with a command says so, and the chain of causes can be read back.
+func ExampleCausedBy() {
+	ctx := context.Background()
+	log := new(es.Mem)
+	accounts := es.NewRepo(log, "account", account.Rules{}, account.Codec)
+	must(accounts.Execute(ctx, "bob", account.Open{Owner: "Bob"}))
+	must(accounts.Execute(ctx, "ann", account.Open{Owner: "Ann"}, es.Meta(map[string]string{es.MetaCorrelation: "visit-12"})))
+
+	for record, err := range log.All(ctx, 0, es.Filter{Types: []string{"opened"}}) {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		must(accounts.Execute(ctx, record.Stream.ID, account.Deposit{Amount: 5_00}, es.CommandID("welcome"), es.CausedBy(record)))
+	}
+
+	for record, err := range log.All(ctx, 0, es.Filter{Types: []string{"deposited"}}) {
+		fmt.Println(record.Meta[es.MetaCausation], record.Meta[es.MetaCorrelation], err)
+	}
+	// Output:
+	// account/bob/1 account/bob/1 <nil>
+	// account/ann/1 visit-12 <nil>
+}
+
+// Decide refuses with an invariant; the code is for programs and stays as it is, the message is for people.
+func ExampleInvariant() {
+	err := es.Invariant("ACCOUNT_NOT_EMPTY", "%d cents are still there", 300)
+
+	var refusal *es.InvariantError
+	fmt.Println(errors.As(err, &refusal), refusal.Code)
+	fmt.Println(err)
+	// Output:
+	// true ACCOUNT_NOT_EMPTY
+	// ACCOUNT_NOT_EMPTY: 300 cents are still there
+}
+
+func ExampleJSON() {
+	type event any
+	type opened struct{ Owner string }
+	type deposited struct{ Cents int64 }
+	codec := es.JSON(map[string]event{
+		"opened":    opened{},
+		"deposited": deposited{},
+	})
+
+	record, err := codec.Encode(deposited{Cents: 50_00})
+	fmt.Printf("%s %s %v\n", record.Type, record.Data, err)
+
+	back, err := codec.Decode(record)
+	fmt.Println(back == deposited{Cents: 50_00}, err)
+	// Output:
+	// deposited {"Cents":5000} <nil>
+	// true <nil>
+}
+
+// Amounts were once whole euros. What was stored then is read as an event of today; the store stays as it is.
+func ExampleJSONCodec_Upcast() {
+	type event any
+	type deposited struct{ Cents int64 }
+	type inEuros struct{ Euros int64 }
+	codec := es.JSON(map[string]event{"deposited.v2": deposited{}}).
+		Upcast("deposited", es.From(func(old inEuros) event { return deposited{Cents: 100 * old.Euros} }))
+
+	event1, err := codec.Decode(es.Record{Type: "deposited", Data: []byte(`{"Euros": 7}`)})
+	fmt.Printf("%+v %v\n", event1, err)
+	event2, err := codec.Decode(es.Record{Type: "deposited.v2", Data: []byte(`{"Cents": 750}`)})
+	fmt.Printf("%+v %v\n", event2, err)
+	// Output:
+	// {Cents:700} <nil>
+	// {Cents:750} <nil>
+}
+
+// An event that means nothing any more keeps its version and changes no state.
+func ExampleJSONCodec_Retire() {
+	ctx := context.Background()
+	store := new(es.Mem)
+	stream := es.Stream{Kind: "account", ID: "ann"}
+	must(store.Append(ctx, es.Append{Stream: stream, Events: []es.Record{
+		{Type: "opened", Data: []byte(`{"Owner": "Ann"}`)},
+		{Type: "statement-printed"},
+		{Type: "deposited", Data: []byte(`{"Amount": 5000}`)},
+	}}))
+
+	codec := es.JSON(map[string]account.Event{
+		"opened":    account.Opened{},
+		"deposited": account.Deposited{},
+	}).Retire("statement-printed")
+	ann, version, err := es.NewRepo(store, "account", account.Rules{}, codec).Load(ctx, "ann")
+	fmt.Println(ann.Balance, version, err)
+	// Output: 5000 3 <nil>
+}
+
+// Follow waits for what comes next until its context ends. A reader that keeps the last position goes on there another time.
+func ExampleFollow() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	log := new(es.Mem)
+	accounts := es.NewRepo(log, "account", account.Rules{}, account.Codec)
+	must(accounts.Execute(ctx, "ann", account.Open{Owner: "Ann"}))
+
+	for record, err := range es.Follow(ctx, log, 0, es.Filter{Kinds: []string{"account"}}) {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(record.Position, record.ID(), record.Type)
+		switch record.Type {
+		case "opened":
+			must(accounts.Execute(ctx, "ann", account.Close{}))
+		case "closed":
+			return
+		}
+	}
+	// Output:
+	// 1 account/ann/1 opened
+	// 2 account/ann/2 closed
+}
+
+func ExampleHead() {
+	ctx := context.Background()
+	log := new(es.Mem)
+	fmt.Println(es.Head(ctx, log))
+
+	accounts := es.NewRepo(log, "account", account.Rules{}, account.Codec)
+	must(accounts.Execute(ctx, "ann", account.Open{Owner: "Ann"}))
+	must(accounts.Execute(ctx, "bob", account.Open{Owner: "Bob"}))
+	fmt.Println(es.Head(ctx, log))
+	// Output:
+	// 0 <nil>
+	// 2 <nil>
+}
+
+func ExampleStream() {
+	stream := es.Stream{Kind: "account", ID: "ann"}
+	fmt.Println(stream)
+	fmt.Println(es.Record{Stream: stream, Version: 7}.ID())
+	fmt.Println(es.Stream{Kind: "account"}.Check())
+	// Output:
+	// account/ann
+	// account/ann/7
+	// es: invalid: id of stream "account/" is empty: give it a name
+}
+
+func ExampleParseStream() {
+	stream, err := es.ParseStream("account/branch/9/ann")
+	fmt.Printf("%q %q %v\n", stream.Kind, stream.ID, err)
+
+	_, err = es.ParseStream("account")
+	fmt.Println(err)
+	// Output:
+	// "account" "branch/9/ann" <nil>
+	// es: invalid: stream name "account" has no "/": write kind/id, such as account/42
+}
+
+// One call of Append writes to several streams, all or nothing.
+func ExampleStore() {
+	ctx := context.Background()
+	var store es.Store = new(es.Mem)
+	ann, bob := es.Stream{Kind: "account", ID: "ann"}, es.Stream{Kind: "account", ID: "bob"}
+	out := es.Record{Type: "withdrawn", Data: []byte(`{"Amount": 2000}`)}
+	in := es.Record{Type: "deposited", Data: []byte(`{"Amount": 2000}`)}
+
+	// Bob's account is not as expected: nothing is written to Ann's either.
+	_, err := store.Append(ctx,
+		es.Append{Stream: ann, Expected: 0, Events: []es.Record{out}},
+		es.Append{Stream: bob, Expected: 4, Events: []es.Record{in}})
+	fmt.Println(err)
+
+	last, err := store.Append(ctx,
+		es.Append{Stream: ann, Expected: 0, Events: []es.Record{out}},
+		es.Append{Stream: bob, Expected: 0, Events: []es.Record{in}})
+	fmt.Println(last, err)
+
+	for _, stream := range []es.Stream{ann, bob} {
+		for record, err := range store.Read(ctx, stream, 0) {
+			fmt.Println(record.Position, record.ID(), record.Type, err)
+		}
+	}
+	// Output:
+	// conflict: account/bob is not at version 4: load it and decide again
+	// 2 <nil>
+	// 1 account/ann/1 withdrawn <nil>
+	// 2 account/bob/1 deposited <nil>
+}
