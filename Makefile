@@ -1,0 +1,57 @@
+# CI calls the same targets: see .ci/run.
+
+# Settings, to be given with a target: make fuzz MINUTES=10
+MINUTES   = 1
+TIMES     = 5
+BENCH     = .
+BENCHTIME = 1s
+FIGURES   =
+LOANS     = ../shared/data/bpic2012.xes.gz
+
+# The linters have a module of their own, so that whoever imports this one has none of theirs among his dependencies.
+LINT = go tool -modfile=tools/go.mod golangci-lint
+
+.PHONY: help test race lint bench fuzz cover examples figures
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s%s\n", $$1, $$2 }' Makefile
+
+test: ## run every test, with the race detector
+	go test -race -shuffle=on ./...
+
+race: ## look for races: every test TIMES times (5), each time in another order
+	go test -race -shuffle=on -count=$(TIMES) ./...
+
+lint: ## check the format, go.mod, and what go vet and the linters of .golangci.yml find
+	@unformatted=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)) || exit 1; \
+	if [ -n "$$unformatted" ]; then printf 'run gofmt -w on\n%s\n' "$$unformatted"; exit 1; fi
+	go mod tidy -diff
+	go vet ./...
+	$(LINT) run ./...
+
+bench: ## run the benchmarks that BENCH (.) matches, each for BENCHTIME (1s)
+	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
+
+fuzz: ## run each fuzz test for MINUTES (1)
+	@for pkg in $$(go list ./...); do \
+		found=$$(go test -list '^Fuzz' $$pkg) || exit 1; \
+		for target in $$(echo "$$found" | grep '^Fuzz'); do \
+			echo "$$pkg $$target"; \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(MINUTES)m $$pkg || exit 1; \
+		done; \
+	done
+
+cover: ## show which statements the tests ran, over all packages
+	mkdir -p .cache
+	go test -coverpkg=./... -coverprofile=.cache/cover.out ./...
+	go tool cover -html=.cache/cover.out -o .cache/cover.html
+	go tool cover -func=.cache/cover.out | tail -n 1
+	@echo "line by line: .cache/cover.html"
+
+examples: ## run the examples; the one of the loans on the log at LOANS
+	go run ./examples/bank
+	@if [ -e '$(LOANS)' ]; then set -x; go run ./examples/loans -log '$(LOANS)'; \
+	else echo 'left out: examples/loans, as there is no $(LOANS); set LOANS to the log of the BPI Challenge 2012'; fi
+
+figures: ## measure the figures of bench/, or of them those that FIGURES names
+	go run ./bench/figures $(FIGURES)

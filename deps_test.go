@@ -1,0 +1,81 @@
+package es_test
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestPackagesLinkOnlyWhatIsAgreed keeps large things, some of which need a C library, from coming in behind a user's back.
+// A new package gets a row. The standard library is always allowed; "/..." takes in all that is below, as with the go command.
+func TestPackagesLinkOnlyWhatIsAgreed(t *testing.T) {
+	const (
+		root     = "github.com/thalo-go/es"
+		internal = root + "/internal/..."
+		backend  = root + "/sqlite/..."
+		xsync    = "golang.org/x/sync/..."
+		lru      = "github.com/hashicorp/golang-lru/v2/..."
+
+		pgx     = "github.com/jackc/pgx/v5/..."
+		sqlite3 = "github.com/mattn/go-sqlite3/..."
+		kafka   = "github.com/confluentinc/confluent-kafka-go/v2/..."
+		kfake   = "github.com/twmb/franz-go/..."
+	)
+	for _, rule := range []struct {
+		pkg   string
+		only  []string // if set, nothing else may be linked, directly or through others
+		never []string
+		why   string
+	}{{
+		pkg:  ".",
+		only: []string{internal, xsync, lru},
+		why:  "whoever writes rules takes in the root package and nothing with it",
+	}, {
+		pkg:  "./examples/bank/account",
+		only: []string{root, internal, xsync, lru},
+		why:  "rules never see a database",
+	}, {
+		pkg:   "./estest",
+		never: []string{backend, pgx, sqlite3, kafka, kfake},
+		why:   "testing rules needs no database, and a conformance suite knows no backend",
+	}, {
+		pkg:   "./internal/commit",
+		never: []string{backend, pgx, sqlite3, kafka, kfake},
+		why:   "every backend links it",
+	}, {
+		pkg:   "./sqlite",
+		never: []string{pgx, kafka, kfake},
+		why:   "an embedded store is small",
+	}} {
+		t.Run(rule.pkg, func(t *testing.T) {
+			for _, dep := range linkedBy(t, rule.pkg) {
+				if matches(dep, rule.never) || rule.only != nil && !matches(dep, rule.only) {
+					t.Errorf("%s links %s, but %s: leave the import out, or change the row in deps_test.go with a reason", rule.pkg, dep, rule.why)
+				}
+			}
+		})
+	}
+}
+
+// linkedBy returns the packages outside the standard library that a package links, without itself.
+func linkedBy(t *testing.T, pkg string) []string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", pkg)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	deps := strings.Fields(string(out))
+	if err != nil || len(deps) == 0 {
+		t.Fatalf("%v: %v\n%s", cmd, err, stderr.String())
+	}
+	return deps[:len(deps)-1] // go list puts a package behind what it depends on
+}
+
+// matches tells whether one of the patterns takes a package in.
+func matches(pkg string, patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		path, below := strings.CutSuffix(pattern, "/...")
+		return pkg == path || below && strings.HasPrefix(pkg, path+"/")
+	})
+}
