@@ -1,0 +1,458 @@
+package es_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/thalo-go/es"
+)
+
+// A shelf is snapshots in memory that can be looked at and disturbed.
+type shelf struct {
+	es.Mem
+	save func() error // called before each SaveSnapshot, if set
+	load func() error // called before each LoadSnapshot, if set
+
+	mu    sync.Mutex
+	saved []es.Version // in the order in which they came
+}
+
+func (s *shelf) SaveSnapshot(ctx context.Context, snapshot es.Snapshot) error {
+	s.mu.Lock()
+	s.saved = append(s.saved, snapshot.Version)
+	s.mu.Unlock()
+	if s.save != nil {
+		if err := s.save(); err != nil {
+			return err
+		}
+	}
+	return s.Mem.SaveSnapshot(ctx, snapshot)
+}
+
+func (s *shelf) LoadSnapshot(ctx context.Context, stream es.Stream) (es.Snapshot, error) {
+	if s.load != nil {
+		if err := s.load(); err != nil {
+			return es.Snapshot{}, err
+		}
+	}
+	return s.Mem.LoadSnapshot(ctx, stream)
+}
+
+func (s *shelf) versions() []es.Version {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.saved)
+}
+
+// A journal is a log output that can be read while it is written.
+type journal struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
+// withSnapshots is a repo without a cache, so that each command shows what a load costs.
+func withSnapshots(store es.Store, shelf es.Snapshots, every int) *tallies {
+	repo := newTally(store)
+	repo.Snapshots, repo.SnapshotEvery, repo.CacheSize = shelf, every, -1
+	return repo
+}
+
+// ones makes a history of so many events of 1, with snapshots taken and saved.
+func ones(t *testing.T, store es.Store, shelf es.Snapshots, n, every int) {
+	t.Helper()
+	repo := withSnapshots(store, shelf, every)
+	for range n {
+		if _, err := repo.Execute(t.Context(), "1", add(1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := repo.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSnapshotsAreTakenEveryNEvents(t *testing.T) {
+	for name, test := range map[string]struct {
+		every int
+		steps []int // events of each command
+		want  []es.Version
+	}{
+		"one at a time":               {3, []int{1, 1, 1, 1, 1, 1, 1}, []es.Version{3, 6}},
+		"several at a time":           {10, []int{8, 5, 5, 5, 30}, []es.Version{13, 23, 53}},
+		"by default":                  {0, []int{99, 1, 99, 1}, []es.Version{100, 200}},
+		"at each, if asked for":       {1, []int{1, 1}, []es.Version{1, 2}},
+		"at each, if asked for worse": {-7, []int{1, 1}, []es.Version{1, 2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store, shelf := newSpy(), new(shelf)
+				repo := newTally(store)
+				repo.Snapshots, repo.SnapshotEvery = shelf, test.every
+				for _, n := range test.steps {
+					if _, err := repo.Execute(t.Context(), "1", add(make([]int, n)...)); err != nil {
+						t.Fatal(err)
+					}
+					synctest.Wait()
+				}
+				if diff := cmp.Diff(test.want, shelf.versions()); diff != "" {
+					t.Errorf("snapshots (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+func TestALongStreamWithoutSnapshotGetsOneWhenItIsLoaded(t *testing.T) {
+	store, shelf := newSpy(), new(shelf)
+	ones(t, store, nil, 25, 10)
+	repo := withSnapshots(store, shelf, 10)
+	if _, _, err := repo.Load(t.Context(), "1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := repo.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]es.Version{25}, shelf.versions()); diff != "" {
+		t.Errorf("snapshots (-want +got):\n%s", diff)
+	}
+}
+
+func TestLoadingReadsFromTheSnapshotOn(t *testing.T) {
+	store, shelf := newSpy(), new(shelf)
+	ones(t, store, shelf, 25, 10)
+	repo := withSnapshots(store, shelf, 10)
+	for _, test := range []struct {
+		name    string
+		at      es.Version
+		records int // 1 for the event at which the snapshot stands, and those after it
+	}{
+		{"as it is now", 25, 1 + 5},
+		{"at a version after the snapshot", 22, 1 + 2},
+		{"at the snapshot's version", 20, 1},
+		{"at a version before it", 19, 19},
+		{"at version 0", 0, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			store.take()
+			state, err := repo.LoadAt(t.Context(), "1", test.at)
+			if err != nil || state.N != int(test.at) {
+				t.Errorf("%v, %v; want %d", state, err, test.at)
+			}
+			if n := store.take().Records; n != test.records {
+				t.Errorf("it read %d records, not %d", n, test.records)
+			}
+		})
+	}
+	t.Run("for a command", func(t *testing.T) {
+		store.take()
+		result, err := repo.Execute(t.Context(), "1", add(1))
+		if err != nil || result.State.N != 26 || result.Version != 26 || result.Position != 26 {
+			t.Errorf("%v, %v; want 26", result, err)
+		}
+		if n := store.take().Records; n != 1+5 {
+			t.Errorf("it read %d records, not %d", n, 1+5)
+		}
+	})
+	t.Run("a version that was not reached", func(t *testing.T) {
+		if _, err := repo.LoadAt(t.Context(), "1", 27); !errors.Is(err, es.ErrInvalid) {
+			t.Errorf("%v; want ErrInvalid", err)
+		}
+	})
+}
+
+func TestASnapshotThatIsNoGoodCostsTimeOnly(t *testing.T) {
+	put := func(change func(*es.Snapshot)) func(*testing.T, *shelf) {
+		return func(t *testing.T, s *shelf) {
+			snapshot := es.Snapshot{Stream: tally1, Version: 20, Position: 20, Schema: 1, Data: []byte(`{"N":20}`)}
+			change(&snapshot)
+			if err := s.Mem.SaveSnapshot(t.Context(), snapshot); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, test := range []struct {
+		name    string
+		disturb func(*testing.T, *shelf)
+		says    string // to the logger
+		good    bool
+	}{
+		{"as it should be", put(func(*es.Snapshot) {}), "", true},
+		{"missing", func(*testing.T, *shelf) {}, "", false},
+		{"broken", put(func(s *es.Snapshot) { s.Data = []byte(`{"N":`) }), "broken", false},
+		{"of another type", put(func(s *es.Snapshot) { s.Data = []byte(`{"N":"twenty"}`) }), "broken", false},
+		{"empty", put(func(s *es.Snapshot) { s.Data = nil }), "broken", false},
+		{"of an older schema", put(func(s *es.Snapshot) { s.Schema = 0 }), "", false},
+		{"of a newer schema", put(func(s *es.Snapshot) { s.Schema = 2 }), "", false},
+		{"ahead of the store", put(func(s *es.Snapshot) { s.Version, s.Position = 30, 30 }), "not of this history", false},
+		{"just ahead of the store", put(func(s *es.Snapshot) { s.Version, s.Position = 26, 26 }), "not of this history", false},
+		{"of another history", put(func(s *es.Snapshot) { s.Position = 19 }), "not of this history", false},
+		{"of no version that can be", put(func(s *es.Snapshot) { s.Version, s.Position = -3, 3 }), "not of this history", false},
+		{"out of reach", func(_ *testing.T, s *shelf) { s.load = func() error { return errors.New("no route to host") } }, "no route to host", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			store, shelf, journal := newSpy(), new(shelf), new(journal)
+			ones(t, store, nil, 25, 10)
+			test.disturb(t, shelf)
+			repo := withSnapshots(store, shelf, 10)
+			repo.SnapshotSchema, repo.Logger = 1, journal.logger()
+			store.take()
+			state, version, err := repo.Load(t.Context(), "1")
+			if err != nil || state.N != 25 || version != 25 {
+				t.Errorf("%v at version %d, %v; want 25", state, version, err)
+			}
+			if n := store.take().Records; test.good != (n == 6) || !test.good && n < 25 {
+				t.Errorf("it read %d records", n)
+			}
+			if err := repo.Close(); err != nil {
+				t.Error(err)
+			}
+			if said := journal.String(); !strings.Contains(said, test.says) || (said == "") != (test.says == "") || said != "" && !strings.Contains(said, "tally/1") {
+				t.Errorf("the logger heard %q; want %q and the stream", said, test.says)
+			}
+		})
+	}
+}
+
+func TestABrokenSnapshotIsReplaced(t *testing.T) {
+	store, shelf := newSpy(), new(shelf)
+	ones(t, store, nil, 25, 10)
+	if err := shelf.Mem.SaveSnapshot(t.Context(), es.Snapshot{Stream: tally1, Version: 20, Position: 20, Data: []byte(`{`)}); err != nil {
+		t.Fatal(err)
+	}
+	ones(t, store, shelf, 1, 10)
+	snapshot, err := shelf.LoadSnapshot(t.Context(), tally1)
+	if err != nil || snapshot.Version < 25 {
+		t.Errorf("%v, %v; want a new one", snapshot, err)
+	}
+}
+
+// secretive is a total that JSON cannot see, touchyState one that JSON cannot touch.
+type (
+	secretive   struct{ n int }
+	touchyState struct{ N int }
+)
+
+func (touchyState) MarshalJSON() ([]byte, error)  { panic(errTilt) }
+func (*touchyState) UnmarshalJSON(b []byte) error { panic(errTilt) }
+
+// The rules of counting take any state.
+type counting[S any] struct{ evolve func(S, added) S }
+
+func (counting[S]) Decide(_ S, e added) ([]added, error) { return []added{e}, nil }
+func (c counting[S]) Evolve(s S, e added) S              { return c.evolve(s, e) }
+
+func TestAStateThatDoesNotSurviveJSONIsNeverKept(t *testing.T) {
+	journal, shelf := new(journal), new(shelf)
+	repo := es.NewRepo(new(es.Mem), "tally", counting[secretive]{func(s secretive, e added) secretive { return secretive{s.n + e.N} }}, tallyCodec)
+	repo.Snapshots, repo.SnapshotEvery, repo.Logger = shelf, 1, journal.logger()
+	for range 10 {
+		if _, err := repo.Execute(t.Context(), "1", added{1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := repo.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := len(shelf.versions()); n != 0 {
+		t.Errorf("%d snapshots were kept", n)
+	}
+	said := journal.String()
+	if strings.Count(said, "\n") != 1 || !strings.Contains(said, "es_test.secretive") || !strings.Contains(said, "export its fields") {
+		t.Errorf("the logger heard %q; want one line with the type and what to do", said)
+	}
+}
+
+func TestAStateThatPanicsInJSONIsNeverKept(t *testing.T) {
+	journal, shelf := new(journal), new(shelf)
+	rules := counting[touchyState]{func(s touchyState, e added) touchyState { return touchyState{s.N + e.N} }}
+	repo := es.NewRepo(new(es.Mem), "tally", rules, tallyCodec)
+	repo.Snapshots, repo.SnapshotEvery, repo.Logger, repo.CacheSize = shelf, 1, journal.logger(), -1
+	if err := shelf.Mem.SaveSnapshot(t.Context(), es.Snapshot{Stream: tally1, Version: 1, Position: 1, Data: []byte(`{}`)}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		if result, err := repo.Execute(t.Context(), "1", added{1}); err != nil || result.State.N != i+1 {
+			t.Fatalf("%v, %v; want %d", result, err, i+1)
+		}
+	}
+	if err := repo.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := len(shelf.versions()); n != 0 {
+		t.Errorf("%d snapshots were kept", n)
+	}
+	if said := journal.String(); !strings.Contains(said, "tilt") || !strings.Contains(said, "es_test.touchyState") {
+		t.Errorf("the logger heard %q; want the panic and the type", said)
+	}
+}
+
+func TestASnapshotThatCannotBeSavedIsSaid(t *testing.T) {
+	journal, shelf := new(journal), new(shelf)
+	shelf.save = func() error { return errors.New("disk full") }
+	repo := withSnapshots(newSpy(), shelf, 1)
+	repo.Logger = journal.logger()
+	if _, err := repo.Execute(t.Context(), "1", add(1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := repo.Close(); err != nil {
+		t.Error(err)
+	}
+	if said := journal.String(); !strings.Contains(said, "disk full") || !strings.Contains(said, "tally/1") {
+		t.Errorf("the logger heard %q", said)
+	}
+}
+
+func TestSlowSnapshotsDelayNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hold := make(chan struct{})
+		store, shelf := newSpy(), new(shelf)
+		shelf.save = func() error { <-hold; return nil }
+		repo := withSnapshots(store, shelf, 10)
+		for range 45 {
+			if _, err := repo.Execute(t.Context(), "1", add(1)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		// What is asked of an earlier version takes no place of what waits.
+		if state, err := repo.LoadAt(t.Context(), "1", 15); err != nil || state.N != 15 {
+			t.Errorf("%v, %v; want 15", state, err)
+		}
+		closed := make(chan struct{})
+		go func() { defer close(closed); repo.Close() }()
+		synctest.Wait()
+		select {
+		case <-closed:
+			t.Error("Close does not wait for the snapshot under way")
+		default:
+		}
+		close(hold)
+		<-closed
+		if diff := cmp.Diff([]es.Version{10, 40}, shelf.versions()); diff != "" {
+			t.Errorf("of those that waited the latest is enough (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestSnapshotsThatWaitAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hold := make(chan struct{})
+		shelf := new(shelf)
+		shelf.save = func() error { <-hold; return nil }
+		repo := withSnapshots(newSpy(), shelf, 1)
+		for i := range 1000 {
+			if _, err := repo.Execute(t.Context(), strconv.Itoa(i), add(1)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		close(hold)
+		synctest.Wait()
+		if n := len(shelf.versions()); n < 100 || n > 500 {
+			t.Errorf("%d snapshots waited; want some hundreds at most", n)
+		}
+		if _, err := repo.Execute(t.Context(), "999", add(1)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if s, err := shelf.LoadSnapshot(t.Context(), es.Stream{Kind: "tally", ID: "999"}); err != nil || s.Version != 2 {
+			t.Errorf("%v, %v; one that found no room comes round again", s, err)
+		}
+	})
+}
+
+func TestLoadingWhileClosing(t *testing.T) {
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			hold := make(chan struct{})
+			store, shelf := newSpy(), new(shelf)
+			ones(t, store, nil, 3, 1)
+			shelf.save = func() error { <-hold; return nil }
+			repo := withSnapshots(store, shelf, 1)
+			go func() {
+				if state, _, err := repo.Load(t.Context(), "1"); err != nil || state.N != 3 {
+					t.Errorf("%v, %v; want 3", state, err)
+				}
+			}()
+			go repo.Close()
+			synctest.Wait()
+			close(hold)
+		})
+	}
+}
+
+func TestASnapshotAfterCloseIsNotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, shelf := newSpy(), new(shelf)
+		ones(t, store, nil, 3, 1)
+		repo := withSnapshots(store, shelf, 1)
+		repo.Close()
+		if state, _, err := repo.Load(t.Context(), "1"); err != nil || state.N != 3 {
+			t.Errorf("%v, %v; want 3", state, err)
+		}
+		synctest.Wait()
+		if n := len(shelf.versions()); n > 0 {
+			t.Errorf("%d snapshots were taken after Close had waited for them", n)
+		}
+	})
+}
+
+func TestNewerSnapshots(t *testing.T) {
+	for _, test := range []struct {
+		a, b es.Snapshot
+		want bool
+	}{
+		{es.Snapshot{Schema: 1, Version: 5}, es.Snapshot{Schema: 1, Version: 4}, true},
+		{es.Snapshot{Schema: 1, Version: 5}, es.Snapshot{Schema: 1, Version: 5}, false},
+		{es.Snapshot{Schema: 2, Version: 1}, es.Snapshot{Schema: 1, Version: 9}, true},
+		{es.Snapshot{Schema: 1, Version: 9}, es.Snapshot{Schema: 2, Version: 1}, false},
+	} {
+		if got := test.a.Newer(test.b); got != test.want {
+			t.Errorf("schema %d version %d is newer than schema %d version %d: %t", test.a.Schema, test.a.Version, test.b.Schema, test.b.Version, got)
+		}
+	}
+}
+
+func TestAnOldProgramDoesNotUndoTheSnapshotsOfANewOne(t *testing.T) {
+	store, shelf := newSpy(), new(shelf)
+	for _, schema := range []int{2, 1} {
+		repo := withSnapshots(store, shelf, 1)
+		repo.SnapshotSchema = schema
+		if _, err := repo.Execute(t.Context(), "1", add(1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := repo.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	snapshot, err := shelf.LoadSnapshot(t.Context(), tally1)
+	if err != nil || snapshot.Schema != 2 || snapshot.Version != 1 {
+		t.Errorf("%+v, %v; want that of schema 2", snapshot, err)
+	}
+	if state, _, err := withSnapshots(store, shelf, 1).Load(t.Context(), "1"); err != nil || state.N != 2 || !json.Valid(snapshot.Data) {
+		t.Errorf("%v, %v; want 2", state, err)
+	}
+}
