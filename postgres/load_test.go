@@ -1,0 +1,186 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/postgres"
+)
+
+// lockTable stops all readers of events, until the transaction ends.
+func lockTable(t testing.TB, url string) pgx.Tx {
+	t.Helper()
+	tx := begin(t, connect(t, url), "")
+	if _, err := tx.Exec(t.Context(), "lock table es.events in access exclusive mode"); err != nil {
+		t.Fatal(err)
+	}
+	return tx
+}
+
+// A crowd is readers that have come at the same time.
+type crowd struct {
+	sync.WaitGroup
+	mu      sync.Mutex
+	records map[int][]es.Record
+	errs    map[int]error
+}
+
+// gather starts n readers, of whom all but two wait to go together.
+func gather(t testing.TB, s *postgres.Store, n int, read func(i int) (context.Context, es.Stream, es.Version)) *crowd {
+	t.Helper()
+	c := &crowd{records: make(map[int][]es.Record), errs: make(map[int]error)}
+	for i := range n {
+		ctx, stream, after := read(i)
+		c.Go(func() {
+			records, err := drain(s.Read(ctx, stream, after))
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.records[i], c.errs[i] = records, err
+		})
+	}
+	eventually(t, "all but two readers have gathered", func() bool { return s.Gathering() == n-2 })
+	return c
+}
+
+func TestReadTogether(t *testing.T) {
+	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		url := server.Database(t)
+		s, tap := tapped(t, postgres.Config{}, url)
+		var want []es.Record
+		for i := range 40 {
+			mustAppend(t, s, at(account(fmt.Sprint(i)), 0, i*3)) // 0 to 117, more than the page of one in a crowd
+		}
+		want = dense(t, s)
+		stream := func(i int) (context.Context, es.Stream, es.Version) {
+			return t.Context(), account(fmt.Sprint(i % 45)), es.Version(i % 7) // some are not there, some come twice
+		}
+		check := func(t *testing.T, c *crowd, i int) {
+			t.Helper()
+			_, stream, after := stream(i)
+			var expected []es.Record
+			for _, r := range want {
+				if r.Stream == stream && r.Version > after {
+					expected = append(expected, r)
+				}
+			}
+			if c.errs[i] != nil {
+				t.Errorf("reader %d: %v", i, c.errs[i])
+			} else if diff := cmp.Diff(expected, c.records[i]); diff != "" {
+				t.Errorf("reader %d of %s after %d (-want +got):\n%s", i, stream, after, diff)
+			}
+		}
+		t.Run("is right, and takes few round trips", func(t *testing.T) {
+			const n = 300
+			tx := lockTable(t, url)
+			before := tap.sent()
+			c := gather(t, s, n, stream)
+			rollback(t, tx)
+			c.Wait()
+			for i := range n {
+				check(t, c, i)
+			}
+			// Two alone, three together, and one more each for the streams with more than a page: 64 of those read after a small version.
+			long := 0
+			for i := range n {
+				if len(c.records[i]) >= 64 {
+					long++
+				}
+			}
+			if sent := tap.sent() - before - long; sent > 20 {
+				t.Errorf("%d readers took %d round trips beside %d for further pages", n, sent, long)
+			}
+		})
+		t.Run("does not hurt those who stay when others leave", func(t *testing.T) {
+			const n = 100
+			tx := lockTable(t, url)
+			leaves := func(i int) bool { return i%3 == 0 }
+			ctx, cancel := context.WithCancel(t.Context())
+			c := gather(t, s, n, func(i int) (context.Context, es.Stream, es.Version) {
+				own, stream, after := stream(i)
+				if leaves(i) {
+					own = ctx
+				}
+				return own, stream, after
+			})
+			cancel()
+			eventually(t, "the others have left", func() bool {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				return len(c.errs) == (n+2)/3
+			})
+			rollback(t, tx)
+			c.Wait()
+			for i := range n {
+				if !leaves(i) {
+					check(t, c, i)
+				} else if !errors.Is(c.errs[i], context.Canceled) {
+					t.Errorf("reader %d left, and got %v", i, c.errs[i])
+				}
+			}
+		})
+		t.Run("asks for nothing when all have left", func(t *testing.T) {
+			tx := lockTable(t, url)
+			ctx, cancel := context.WithCancel(t.Context())
+			c := gather(t, s, 50, func(i int) (context.Context, es.Stream, es.Version) { return ctx, account(fmt.Sprint(i)), 0 })
+			cancel()
+			c.Wait()
+			rollback(t, tx)
+			for _, err := range c.errs {
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("got %v, want the context's error", err)
+				}
+			}
+			if got := len(collect(t, s.Read(t.Context(), account("7"), 0))); got != 21 {
+				t.Errorf("afterwards a reader got %d records, want 21", got)
+			}
+		})
+		t.Run("goes on by page where records are large", func(t *testing.T) {
+			large := make([]es.Record, 9)
+			for i := range large {
+				large[i] = es.Record{Type: "t", Data: []byte(strings.Repeat(fmt.Sprint(i), 300<<10))}
+			}
+			for i := range 4 {
+				mustAppend(t, s, es.Append{Stream: account(fmt.Sprint("large", i)), Expected: 0, Events: large})
+			}
+			tx := lockTable(t, url)
+			c := gather(t, s, 8, func(i int) (context.Context, es.Stream, es.Version) {
+				return t.Context(), account(fmt.Sprint("large", i%4)), 0
+			})
+			rollback(t, tx)
+			c.Wait()
+			for i := range 8 {
+				if len(c.records[i]) != len(large) || c.errs[i] != nil {
+					t.Fatalf("reader %d got %d records, %v; want %d", i, len(c.records[i]), c.errs[i], len(large))
+				}
+				for j, r := range c.records[i] {
+					if string(r.Data) != string(large[j].Data) || r.Version != es.Version(j+1) {
+						t.Errorf("reader %d: record %d is %s with other data", i, j, r.ID())
+					}
+				}
+			}
+		})
+		t.Run("tells all of an error", func(t *testing.T) {
+			tx := lockTable(t, url)
+			if _, err := tx.Exec(t.Context(), "drop schema es cascade"); err != nil {
+				t.Fatal(err)
+			}
+			c := gather(t, s, 20, stream)
+			commit(t, tx)
+			c.Wait()
+			for i, err := range c.errs {
+				if code(err) != "42P01" || !strings.Contains(err.Error(), "run Migrate") || !strings.Contains(err.Error(), "read account/") {
+					t.Errorf("reader %d: got %v, want that the table is not there, the remedy and the stream", i, err)
+				}
+			}
+		})
+	})
+}
