@@ -247,6 +247,32 @@ func TestResolveWhileTheLockIsHeld(t *testing.T) {
 	})
 }
 
+// A call that is about to commit is not yet to be seen, and can no longer be turned away.
+func TestResolveWaitsForACallInItsCommit(t *testing.T) {
+	server := testserver.StartPostgres(t, testserver.PostgresOptions{})
+	url := server.Database(t)
+	s, wire := openOn(t, url)
+	l := newLedger()
+	_ = l.append(t.Context(), s, named("before", account("a"), 0)) // the ledger has the error
+	local := with(url, "synchronous_commit=local")
+	run(t, local, "alter system set synchronous_standby_names = 'nobody'", "select pg_reload_conf()")
+	eventually(t, "the server has read its settings", func() bool {
+		return scalar[string](t, local, "show synchronous_standby_names") == "nobody"
+	})
+	wire.lose("account")
+	answered := make(chan error, 1)
+	go func() { answered <- l.append(t.Context(), s, named("a", account("a"), es.AnyVersion)) }()
+	eventually(t, "the call is stuck in its commit", func() bool {
+		return scalar[int](t, local, "select count(*) from pg_stat_activity where wait_event = 'SyncRep'") == 1
+	})
+	waiting(t, local, 1)
+	run(t, local, "alter system reset synchronous_standby_names", "select pg_reload_conf()")
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	l.check(t, url)
+}
+
 func TestResolveBrokenAgainAndAgain(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)

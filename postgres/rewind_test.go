@@ -231,8 +231,10 @@ func TestRewindModel(t *testing.T) {
 	conn := connect(t, url)
 	run := 0
 	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue { // more than there is time for
-		must(t, checks.Value.Set("30"))
-		defer func() { must(t, checks.Value.Set(checks.DefValue)) }()
+		if err := checks.Value.Set("30"); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = checks.Value.Set(checks.DefValue) }() // it was taken before
 	}
 	rapid.Check(t, func(r *rapid.T) {
 		run++
@@ -254,13 +256,6 @@ func TestRewindModel(t *testing.T) {
 			}
 		}
 	})
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 type rewindModel struct {

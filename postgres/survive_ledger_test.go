@@ -154,16 +154,18 @@ func (l *ledger) writers(t testing.TB, s es.Store, n int, may func(error) bool) 
 					a.Command = name
 				}
 				err := l.append(t.Context(), s, a)
-				if conflict := (*es.ConflictError)(nil); err != nil && !errors.As(err, &conflict) && !may(err) {
+				if err != nil && !isConflict(err) && !may(err) && t.Context().Err() == nil {
 					t.Errorf("%s: %v", name, err)
 				}
 			}
 		})
 	}
-	return sync.OnceFunc(func() {
+	stop = sync.OnceFunc(func() {
 		close(stopping)
 		done.Wait()
 	})
+	t.Cleanup(stop)
+	return stop
 }
 
 // head reads the version of a stream, -1 if it cannot.
