@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/examples/loans/application"
+	"github.com/thalo-go/es/examples/loans/xes"
+)
+
+const kind = "application"
+
+// A loader sends the lines of a file as commands.
+type loader struct {
+	repo *es.Repo[application.Application, application.Command, application.Event]
+	head es.Position // of the store before the load
+
+	applications   int
+	stored, before atomic.Int64 // lines stored by this load, and lines that were there before
+}
+
+// load sends every line of a file as a command on its application, many applications at a time, the lines of one in their order.
+// Of a file that breaks off, what came before is sent; the error names the line.
+func load(ctx context.Context, log es.Log, file io.Reader, atOnce int) (*loader, error) {
+	head, err := es.Head(ctx, log)
+	if err != nil {
+		return nil, err
+	}
+	l := &loader{repo: es.NewRepo(log, kind, application.Rules{}, application.Codec), head: head}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce) // and so it bounds what is read ahead
+	var broken error
+	for trace, err := range xes.Read(file) {
+		var id string
+		var lines []line
+		if err == nil {
+			id, lines, err = linesOf(trace)
+		}
+		if broken = err; broken != nil || ctx.Err() != nil {
+			break
+		}
+		l.applications++
+		group.Go(func() error { return l.send(ctx, id, lines) })
+	}
+	if err := group.Wait(); err != nil {
+		return l, err
+	}
+	return l, broken
+}
+
+func (l *loader) send(ctx context.Context, id string, lines []line) error {
+	for i, line := range lines {
+		result, err := l.execute(ctx, id, id+"/"+strconv.Itoa(i), line)
+		if err != nil {
+			return fmt.Errorf("line %d: application %s: %w", line.number, id, err)
+		}
+		// A command that took effect before returns what it led to then. If that is something else, two lines have one identity.
+		if len(result.Events) != 1 || !line.is(result.Events[0]) {
+			return fmt.Errorf("line %d: application %s has another line in this place already, %+v: is it in the log twice, or the store one of another log?", line.number, id, result.Events)
+		}
+		if result.Position > l.head {
+			l.stored.Add(1)
+		} else {
+			l.before.Add(1)
+		}
+	}
+	return nil
+}
+
+// execute sends one line. If it breaks a rule it is sent again, with the rule, because it is what happened.
+func (l *loader) execute(ctx context.Context, id, commandID string, line line) (es.Result[application.Application, application.Event], error) {
+	result, err := l.repo.Execute(ctx, id, line.command(line.Line), es.CommandID(commandID))
+	var refusal *es.InvariantError
+	if errors.As(err, &refusal) {
+		line.Breaks = application.Rule(refusal.Code)
+		return l.repo.Execute(ctx, id, line.command(line.Line), es.CommandID(commandID))
+	}
+	return result, err
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/examples/loans/application"
+	"github.com/thalo-go/es/sqlite"
+)
+
+func replayed(t *testing.T, store es.Log, file []byte) (report string, err error) {
+	t.Helper()
+	var out strings.Builder
+	err = replay(t.Context(), store, bytes.NewReader(file), quiet{}, 8, &out)
+	return out.String(), err
+}
+
+func sample(t *testing.T) []byte {
+	t.Helper()
+	file, err := os.ReadFile("testdata/sample.xes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestTwiceChangesNothing(t *testing.T) {
+	store, err := sqlite.Open(t.TempDir() + "/loans.db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	first, err := replayed(t, store, sample(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"30 lines of 4 applications were sent: 30 stored, 0 there already.",
+		"granted (approved, registered and activated)",
+		"WORK_NOT_STARTED", "application/4/6",
+		"UNKNOWN_ACTIVITY", "application/4/7",
+	} {
+		if !strings.Contains(first, want) {
+			t.Errorf("the report lacks %q:\n%s", want, first)
+		}
+	}
+	second, err := replayed(t, store, sample(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "30 lines of 4 applications were sent: 0 stored, 30 there already."; !strings.Contains(second, want) {
+		t.Errorf("the second report lacks %q:\n%s", want, second)
+	}
+	_, first, _ = strings.Cut(first, "The store holds:")
+	_, second, _ = strings.Cut(second, "The store holds:")
+	if first != second {
+		t.Errorf("the second time the store holds something else:\n%s\nand before:\n%s", second, first)
+	}
+}
+
+func TestOfABrokenFileWhatCameBeforeStays(t *testing.T) {
+	file := sample(t)
+	third := bytes.Index(file, []byte(`value="2011-11-02T09:00:02`))
+	for name, test := range map[string]struct {
+		file       []byte
+		want       string
+		applicants int
+	}{
+		"cut off":                 {file[:third], "line 47", 2},
+		"an activity without one": {bytes.Replace(file, []byte(`"A_WONDERED"`), []byte(`"X_WONDERED"`), 1), `line 60: application 4: there is no command for activity "X_WONDERED"`, 3},
+		"a time that is none":     {bytes.Replace(file, []byte("2011-11-02T09:00:02.000+01:00"), []byte("yesterday"), 1), `line 47: application 3: time:timestamp is "yesterday"`, 2},
+		"an amount that is none":  {bytes.Replace(file, []byte(`value="500"`), []byte(`value="a lot"`), 1), `application 2: AMOUNT_REQ is "a lot"`, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := new(es.Mem)
+			_, err := replayed(t, store, test.file)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got the error %v, want %q in it", err, test.want)
+			}
+			counted, err := count(t.Context(), store)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(counted.applications) != test.applicants {
+				t.Errorf("%d applications are stored, want the %d before the damage", len(counted.applications), test.applicants)
+			}
+		})
+	}
+}
+
+func TestAMissingLogIsNamedWithTheRemedy(t *testing.T) {
+	for _, path := range []string{"", "none.xes.gz"} {
+		if err := run(t.Context(), path, "mem:", 1); err == nil || !strings.Contains(err.Error(), "-log") || !strings.Contains(err.Error(), path) {
+			t.Errorf("%q: got %v", path, err)
+		}
+	}
+}
+
+// TestTheRealLog stores the whole log and compares what is stored with the counts that were taken straight from the file.
+func TestTheRealLog(t *testing.T) {
+	const path = "../../../shared/data/bpic2012.xes.gz"
+	file, err := os.ReadFile(path)
+	switch {
+	case err == nil && testing.Short():
+		t.Skip("takes some seconds")
+	case os.IsNotExist(err) && os.Getenv("CI") == "":
+		t.Skip("the log of the BPI Challenge 2012 is not beside the project, at " + path)
+	case err != nil:
+		t.Fatal(err)
+	}
+	store := new(es.Mem)
+	if _, err := replayed(t, store, file); err != nil {
+		t.Fatal(err)
+	}
+	got, err := count(t.Context(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := func(name string) (n int) {
+		for _, times := range got.activities[name] {
+			n += times
+		}
+		return n
+	}
+	for what, pair := range map[string][2]int{
+		"cases":    {len(got.applications), 13_087},
+		"events":   {got.events, 262_200},
+		"longest":  {got.longest, 175},
+		"amount":   {int(got.amount), 177_634_511},
+		"COMPLETE": {got.transitions[application.TransitionComplete], 164_506},
+		"START":    {got.transitions[application.TransitionStart], 71_376},
+		"SCHEDULE": {got.transitions[application.TransitionSchedule], 26_318},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("%s: %d are stored, the file has %d", what, pair[0], pair[1])
+		}
+	}
+	for name, want := range map[string]int{
+		"A_SUBMITTED": 13_087, "A_PARTLYSUBMITTED": 13_087, "A_PREACCEPTED": 7_367, "A_ACCEPTED": 5_113, "A_FINALIZED": 5_015,
+		"A_APPROVED": 2_246, "A_REGISTERED": 2_246, "A_ACTIVATED": 2_246, "A_DECLINED": 7_635, "A_CANCELLED": 2_807,
+		"O_SELECTED": 7_030, "O_CREATED": 7_030, "O_SENT": 7_030, "O_SENT_BACK": 3_454, "O_CANCELLED": 3_655, "O_ACCEPTED": 2_243, "O_DECLINED": 802,
+		"W_Completeren aanvraag": 54_850, "W_Nabellen offertes": 52_016, "W_Nabellen incomplete dossiers": 25_190,
+		"W_Valideren aanvraag": 20_809, "W_Afhandelen leads": 16_566, "W_Beoordelen fraude": 664, "W_Wijzigen contractgegevens": 12,
+	} {
+		if total(name) != want {
+			t.Errorf("%s: %d are stored, the file has %d", name, total(name), want)
+		}
+	}
+	for what, pair := range map[string][2]string{
+		"first": {got.first.Format(time.RFC3339Nano), "2011-10-01T00:38:44.546+02:00"},
+		"last":  {got.last.Format(time.RFC3339Nano), "2012-03-14T16:04:54.681+01:00"},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("the %s event is of %s, in the file of %s", what, pair[0], pair[1])
+		}
+	}
+}
