@@ -53,25 +53,32 @@ func TestLeavingBeforeTheCommit(t *testing.T) {
 	})
 	t.Run("who comes when all others have left is served", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			begin, slow := make(gate), make(gate)
+			begin, write, slow := make(gate), make(gate), make(gate)
 			b := &backend{begin: func(ctx context.Context) error {
 				if err := begin.wait(ctx); err != nil {
 					<-slow // giving up takes its time
 					return err
 				}
 				return nil
-			}}
+			}, write: func(ctx context.Context) { _ = write.wait(ctx) }}
 			q := b.queue(commit.Options{})
-			gone, cancel := context.WithCancel(t.Context())
-			first, second := send(gone, q, request("a", 1, 0)), send(gone, q, request("b", 1, 0))
-			cancel()
+			first := send(t.Context(), q, request("a", 1, 0))
+			begin <- struct{}{}
 			synctest.Wait()
-			third := send(t.Context(), q, request("c", 1, 0))
-			close(slow)
-			close(begin)
-			(<-first).is(t, context.Canceled)
+			gone, cancel := context.WithCancel(t.Context())
+			second, third := send(gone, q, request("b", 1, 0)), send(gone, q, request("c", 1, 0))
+			write <- struct{}{}
+			(<-first).ok(t, 1)
+			synctest.Wait() // the second transaction waits for its lock
+			cancel()
 			(<-second).is(t, context.Canceled)
-			(<-third).ok(t, 1)
+			(<-third).is(t, context.Canceled)
+			fourth := send(t.Context(), q, request("d", 1, 0))
+			slow <- struct{}{}
+			begin <- struct{}{}
+			write <- struct{}{}
+			(<-fourth).ok(t, 2)
+			b.expect(t, []string{"a"}, []string{"d"})
 		})
 	})
 }
