@@ -19,7 +19,9 @@ type Accounts struct{ Store Store }
 
 // A Store is what Accounts need of one.
 type Store interface {
+	// Append writes events behind a version. It returns [ErrConflict] if the stream is not there.
 	Append(ctx context.Context, stream es.Stream, after es.Version, events []es.Record) error
+	// Read calls see with each event of a stream after a version, in order.
 	Read(ctx context.Context, stream es.Stream, after es.Version, see func(version es.Version, name string, data []byte) error) error
 }
 
