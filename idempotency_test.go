@@ -13,10 +13,10 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 )
 
-// again sends a command a second time and compares the result with the first.
-func again(t *testing.T, b *bank, id string, c account.Command, first bankResult, options ...es.ExecuteOption) {
+// again sends a command to account 1 a second time and compares the result with the first.
+func again(t *testing.T, b *bank, c account.Command, first bankResult, options ...es.ExecuteOption) {
 	t.Helper()
-	second := execute(t, b, id, c, options...)
+	second := execute(t, b, "1", c, options...)
 	if diff := cmp.Diff(first, second); diff != "" {
 		t.Errorf("the second time it came to something else (-first +second):\n%s", diff)
 	}
@@ -32,25 +32,25 @@ func TestACommandTakesEffectOnce(t *testing.T) {
 		t.Fatalf("got %+v", open)
 	}
 	t.Run("although the rules refuse it now", func(t *testing.T) {
-		again(t, repo, "1", account.Open{Owner: "Ada"}, open, id)
+		again(t, repo, account.Open{Owner: "Ada"}, open, id)
 	})
 	pay := execute(t, repo, "1", account.Deposit{Amount: 100}, es.CommandID("c2"))
 	t.Run("although the rules would do it again", func(t *testing.T) {
-		again(t, repo, "1", account.Deposit{Amount: 100}, pay, es.CommandID("c2"))
+		again(t, repo, account.Deposit{Amount: 100}, pay, es.CommandID("c2"))
 	})
 	execute(t, repo, "1", account.Withdraw{Amount: 100})
 	end := execute(t, repo, "1", account.Close{}, es.CommandID("c3"))
 	t.Run("although there is nothing to do now", func(t *testing.T) {
-		again(t, repo, "1", account.Close{}, end, es.CommandID("c3"))
+		again(t, repo, account.Close{}, end, es.CommandID("c3"))
 	})
 	t.Run("after much else has happened, with the state as it was then", func(t *testing.T) {
-		again(t, repo, "1", account.Deposit{Amount: 100}, pay, es.CommandID("c2"))
+		again(t, repo, account.Deposit{Amount: 100}, pay, es.CommandID("c2"))
 	})
 	t.Run("through another repo, as after a restart", func(t *testing.T) {
 		again(t, newBank(store), "1", account.Deposit{Amount: 100}, pay, es.CommandID("c2"))
 	})
 	t.Run("although it expects a version that is gone", func(t *testing.T) {
-		again(t, repo, "1", account.Deposit{Amount: 100}, pay, es.CommandID("c2"), es.ExpectVersion(1))
+		again(t, repo, account.Deposit{Amount: 100}, pay, es.CommandID("c2"), es.ExpectVersion(1))
 	})
 	t.Run("also from a snapshot", func(t *testing.T) {
 		snapshots := newBank(store)
@@ -63,7 +63,7 @@ func TestACommandTakesEffectOnce(t *testing.T) {
 		}
 		later := newBank(store)
 		later.Snapshots = store.Log.(*es.Mem)
-		again(t, later, "1", account.Deposit{Amount: 100}, pay, es.CommandID("c2"))
+		again(t, later, account.Deposit{Amount: 100}, pay, es.CommandID("c2"))
 	})
 	if n := len(stored(t, store, es.Stream{Kind: "account", ID: "1"})); n != 4 {
 		t.Errorf("%d events are stored, want 4", n)

@@ -232,7 +232,7 @@ func allOrNothing(t *trial) {
 		a, b, c := stream(name+" a"), stream(name+" b"), stream(name+" c")
 		for place := range 4 {
 			call := slices.Insert([]es.Append{add(a, 2), {Stream: b, Expected: 0, Events: events(1)}, add(c, 1)}, place, bad)
-			t.refuse(s, call...)
+			_ = t.refuse(s, call...)
 			t.empty(s, fmt.Sprintf("after a call of which value %d was refused for %s", place+1, name), a, b, c)
 		}
 		t.append(s, add(a, 2), es.Append{Stream: b, Expected: 0, Events: events(1)}, add(c, 1))

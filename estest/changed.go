@@ -66,7 +66,7 @@ func changedWaits(t *trial) {
 			if i == 1 {
 				for ; ctx.Err() == nil; rest(ctx, time.Millisecond) {
 					t.append(l, add(stream("a"), 0))
-					t.refuse(l, es.Append{Stream: stream("a"), Expected: 1000, Events: events(1)})
+					_ = t.refuse(l, es.Append{Stream: stream("a"), Expected: 1000, Events: events(1)})
 				}
 			} else if head, err := l.Changed(ctx, n); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("Changed(%d), of a log with %d records, returned %d and %v: want it to wait until the context ends and return its error", n, n, head, err)

@@ -154,7 +154,7 @@ func refusalKeepsCommand(t *trial) {
 		"duplicate of another value": {command(a, "duplicate of another value", 1), command(full, "done", 1)},
 		"limit":                      {command(a, "limit", 1), add(es.Stream{}, 1)},
 	} {
-		t.refuse(s, call...)
+		_ = t.refuse(s, call...)
 		if _, err := s.Append(t.ctx, command(a, name, 1)); err != nil {
 			t.Errorf("after a refusal (%s) the same command returned %v: want it taken", name, err)
 		}

@@ -180,7 +180,7 @@ func leavingReleases(t *trial, s es.Store, read reading) {
 			}()
 		case 2:
 			next, stop := iter.Pull2(read(t.ctx))
-			next()
+			_, _, _ = next()
 			stop()
 		}
 	}

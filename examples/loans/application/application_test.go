@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es/estest"
-	. "github.com/thalo-go/es/examples/loans/application"
+	. "github.com/thalo-go/es/examples/loans/application" //nolint:revive // the rules' own words are what these tests are about
 )
 
 // at is the line of a minute.
