@@ -47,7 +47,7 @@ func TestACommandTakesEffectOnce(t *testing.T) {
 		again(t, repo, account.Deposit{Amount: 100}, pay, es.CommandID("c2"))
 	})
 	t.Run("through another repo, as after a restart", func(t *testing.T) {
-		again(t, newBank(store), "1", account.Deposit{Amount: 100}, pay, es.CommandID("c2"))
+		again(t, newBank(store), account.Deposit{Amount: 100}, pay, es.CommandID("c2"))
 	})
 	t.Run("although it expects a version that is gone", func(t *testing.T) {
 		again(t, repo, account.Deposit{Amount: 100}, pay, es.CommandID("c2"), es.ExpectVersion(1))
