@@ -37,6 +37,13 @@ func (s *Store) Gathering() int {
 	return len(s.loader.queue)
 }
 
+// Loading tells how many round trips of reads are under way.
+func (s *Store) Loading() int {
+	s.loader.mu.Lock()
+	defer s.loader.mu.Unlock()
+	return s.loader.busy
+}
+
 // The binary format, for which the server is the judge.
 var (
 	Ints      = getInts

@@ -25,7 +25,6 @@ type load struct {
 	stream es.Stream
 	after  es.Version
 	page   page
-	size   int
 	memory memory
 	done   chan struct{}
 }
@@ -118,7 +117,7 @@ func (l *loader) together(loads []*load) {
 }
 
 func (q *load) take(row [][]byte, m mark) error {
-	if q.size > loadBytes {
+	if q.page.size > loadBytes {
 		q.page.whole = false // the next page goes on from here
 		return nil
 	}
@@ -126,7 +125,7 @@ func (q *load) take(row [][]byte, m mark) error {
 	if err != nil {
 		return err
 	}
-	q.size += len(r.Data)
+	q.page.size += len(r.Data)
 	q.page.records, q.page.token = append(q.page.records, r), token
 	q.page.stands(m, row[7])
 	if len(q.page.records) == firstPage {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -34,10 +35,11 @@ type crowd struct {
 	errs    map[int]error
 }
 
-// gather starts n readers, of whom all but two wait to go together.
+// gather starts n readers while two are at work, or else the first two of them are, and waits until the others wait to go together.
 func gather(t testing.TB, s *postgres.Store, n int, read func(i int) (context.Context, es.Stream, es.Version)) *crowd {
 	t.Helper()
 	c := &crowd{records: make(map[int][]es.Record), errs: make(map[int]error)}
+	waiting := n - 2 + s.Loading()
 	for i := range n {
 		ctx, stream, after := read(i)
 		c.Go(func() {
@@ -47,7 +49,7 @@ func gather(t testing.TB, s *postgres.Store, n int, read func(i int) (context.Co
 			c.records[i], c.errs[i] = records, err
 		})
 	}
-	eventually(t, "all but two readers have gathered", func() bool { return s.Gathering() == n-2 })
+	eventually(t, "all but two readers have gathered", func() bool { return s.Gathering() == waiting })
 	return c
 }
 
@@ -74,8 +76,8 @@ func TestReadTogether(t *testing.T) {
 			}
 			if c.errs[i] != nil {
 				t.Errorf("reader %d: %v", i, c.errs[i])
-			} else if diff := cmp.Diff(expected, c.records[i]); diff != "" {
-				t.Errorf("reader %d of %s after %d (-want +got):\n%s", i, stream, after, diff)
+			} else if !reflect.DeepEqual(expected, c.records[i]) {
+				t.Errorf("reader %d of %s after %d (-want +got):\n%s", i, stream, after, cmp.Diff(expected, c.records[i]))
 			}
 		}
 		t.Run("is right, and takes few round trips", func(t *testing.T) {
@@ -99,34 +101,46 @@ func TestReadTogether(t *testing.T) {
 				t.Errorf("%d readers took %d round trips beside %d for further pages", n, sent, long)
 			}
 		})
-		t.Run("does not hurt those who stay when others leave", func(t *testing.T) {
-			const n = 100
-			tx := lockTable(t, url)
-			leaves := func(i int) bool { return i%3 == 0 }
-			ctx, cancel := context.WithCancel(t.Context())
-			c := gather(t, s, n, func(i int) (context.Context, es.Stream, es.Version) {
-				own, stream, after := stream(i)
-				if leaves(i) {
-					own = ctx
+		for _, sent := range []bool{false, true} {
+			t.Run(map[bool]string{false: "does not hurt those who stay when others leave before it goes out", true: "nor when they leave afterwards"}[sent], func(t *testing.T) {
+				const n = 100
+				tx := lockTable(t, url)
+				first, letGo := context.WithCancel(t.Context())
+				leaving, leave := context.WithCancel(t.Context())
+				leaves := func(i int) bool { return i%3 == 0 }
+				two := gather(t, s, 2, func(i int) (context.Context, es.Stream, es.Version) { return first, account(fmt.Sprint(i)), 0 })
+				inside(t, 2, "postgres.(*Store).readStream")
+				c := gather(t, s, n, func(i int) (context.Context, es.Stream, es.Version) {
+					own, stream, after := stream(i)
+					if leaves(i) {
+						own = leaving
+					}
+					return own, stream, after
+				})
+				if sent {
+					letGo()
+					inside(t, 1, "postgres.(*loader).together")
+					two.Wait()
 				}
-				return own, stream, after
-			})
-			cancel()
-			eventually(t, "the others have left", func() bool {
-				c.mu.Lock()
-				defer c.mu.Unlock()
-				return len(c.errs) == (n+2)/3
-			})
-			rollback(t, tx)
-			c.Wait()
-			for i := range n {
-				if !leaves(i) {
-					check(t, c, i)
-				} else if !errors.Is(c.errs[i], context.Canceled) {
-					t.Errorf("reader %d left, and got %v", i, c.errs[i])
+				leave()
+				eventually(t, "the others have left", func() bool {
+					c.mu.Lock()
+					defer c.mu.Unlock()
+					return len(c.errs) == (n+2)/3
+				})
+				rollback(t, tx)
+				letGo()
+				two.Wait()
+				c.Wait()
+				for i := range n {
+					if !leaves(i) {
+						check(t, c, i)
+					} else if !errors.Is(c.errs[i], context.Canceled) {
+						t.Errorf("reader %d left, and got %v", i, c.errs[i])
+					}
 				}
-			}
-		})
+			})
+		}
 		t.Run("asks for nothing when all have left", func(t *testing.T) {
 			tx := lockTable(t, url)
 			ctx, cancel := context.WithCancel(t.Context())

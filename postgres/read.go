@@ -24,6 +24,7 @@ const (
 // A page is a run of records.
 type page struct {
 	records []es.Record
+	size    int   // bytes of their data
 	token   int64 // of the last one
 	whole   bool  // it goes to the end, as it was then
 	mark    mark
@@ -46,7 +47,7 @@ func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) it
 		what := "read " + stream.String()
 		after := max(after, 0)
 		p := s.loader.load(ctx, stream, after)
-		for limit := lastPage; ; {
+		for limit := nextLimit(p, lastPage); ; limit = nextLimit(p, limit) {
 			if n := len(p.records); n > 0 {
 				last := &p.records[n-1]
 				if p.known {
@@ -58,7 +59,6 @@ func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) it
 				return
 			}
 			p = s.readStream(ctx, stream, after, limit)
-			limit = nextLimit(p, limit)
 		}
 	}
 }
@@ -98,12 +98,14 @@ func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) it
 	}
 }
 
-// nextLimit is the size of the page after one: four times as many records, or as many as had room in its bytes.
+// nextLimit is the size of the page after one: four times as many records, if as many of that size have room in its bytes.
+// What has no room comes over the wire in vain, as the server does not know of the bound.
 func nextLimit(p page, limit int) int {
-	if !p.whole && len(p.records) < limit {
-		return max(1, len(p.records))
+	limit = min(4*limit, lastPage)
+	if p.size > 0 {
+		limit = min(limit, max(1, len(p.records)*pageBytes/p.size))
 	}
-	return min(4*limit, lastPage)
+	return limit
 }
 
 // handOut gives a page to the loop body, and tells whether there is more to read.
@@ -174,10 +176,9 @@ func (s *Store) readPage(ctx context.Context, read func(conn *pgx.Conn) page) pa
 // pageOn reads a page of a stream, or, if that is the zero one, of the log.
 func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, stmt *statement, stream es.Stream, m mark, limit int, params ...[]byte) page {
 	p := page{whole: true}
-	size := 0
 	var mem memory
 	p.err = s.each(ctx, conn, stmt, params, func(row [][]byte) error {
-		if size > pageBytes {
+		if p.size > pageBytes {
 			p.whole = false // what is left is read again, in a smaller page
 			return nil
 		}
@@ -185,7 +186,7 @@ func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, stmt *statement, str
 		if err != nil {
 			return err
 		}
-		size += len(r.Data)
+		p.size += len(r.Data)
 		p.records, p.token = append(p.records, r), token
 		if stream.Kind != "" {
 			p.stands(m, row[7])
@@ -268,15 +269,18 @@ func (s *Store) SaveSnapshot(ctx context.Context, n es.Snapshot) error {
 		data = []byte{}
 	}
 	return within(ctx, "snapshot of "+n.Stream.String(), s.once(ctx, s.alone(), s.statements.saveSnapshot, [][]byte{
-		[]byte(n.Stream.Kind), []byte(n.Stream.ID), int8Param(int64(n.Version)), int8Param(int64(n.Position)), int4Param(n.Schema), data,
+		[]byte(n.Stream.Kind), []byte(n.Stream.ID), int8Param(int64(n.Version)), int8Param(int64(n.Position)), int8Param(int64(n.Schema)), data,
 	}, nil))
 }
 
 // LoadSnapshot implements [es.Snapshots].
 func (s *Store) LoadSnapshot(ctx context.Context, stream es.Stream) (n es.Snapshot, err error) {
+	if stream.Check() != nil {
+		return n, ctx.Err() // none was taken, and the server would refuse the name
+	}
 	err = s.once(ctx, s.each, s.statements.loadSnapshot, [][]byte{[]byte(stream.Kind), []byte(stream.ID)}, func(row [][]byte) error {
 		n = es.Snapshot{
-			Stream: stream, Version: es.Version(getInt8(row[0])), Position: es.Position(getInt8(row[1])), Schema: getInt4(row[2]), Data: slices.Clone(row[3]),
+			Stream: stream, Version: es.Version(getInt8(row[0])), Position: es.Position(getInt8(row[1])), Schema: int(getInt8(row[2])), Data: slices.Clone(row[3]),
 		}
 		return nil
 	})

@@ -16,6 +16,7 @@ import (
 type tap struct {
 	mu         sync.Mutex
 	out        int    // writes, each a round trip
+	in         int    // bytes
 	containing []byte // of the request whose answer is to be held back
 	arrived    chan struct{}
 	released   chan struct{}
@@ -67,6 +68,13 @@ func (p *tap) sent() int {
 	return p.out
 }
 
+// received tells how many bytes have come so far.
+func (p *tap) received() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.in
+}
+
 type tappedConn struct {
 	net.Conn
 	tap *tap
@@ -90,6 +98,9 @@ func (c *tappedConn) Write(b []byte) (int, error) {
 
 func (c *tappedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	c.tap.mu.Lock()
+	c.tap.in += n
+	c.tap.mu.Unlock()
 	c.mu.Lock()
 	arrived, released := c.arrived, c.released
 	c.arrived, c.released = nil, nil

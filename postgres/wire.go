@@ -23,10 +23,16 @@ type array struct {
 	n   int
 }
 
+// keptArray bounds the memory that an array keeps for its next use: enough for thousands of small events, and no more after a large one.
+const keptArray = 1 << 20
+
 const arrayHeader = 20 // dimensions, has nulls, type, length, lower bound
 
 func (a *array) reset(oid uint32) {
 	a.n = 0
+	if cap(a.buf) > keptArray {
+		a.buf = nil
+	}
 	a.buf = append(a.buf[:0], 0, 0, 0, 1, 0, 0, 0, 0)
 	a.buf = binary.BigEndian.AppendUint32(a.buf, oid)
 	a.buf = append(a.buf, 0, 0, 0, 0, 0, 0, 0, 1)
@@ -114,5 +120,3 @@ var errCutOff = errors.New("array of integers is cut off")
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 
 func getTime(b []byte) time.Time { return time.UnixMicro(epoch + getInt8(b)).UTC() }
-
-func int4Param(i int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(int32(i))) }

@@ -27,12 +27,12 @@ create table {schema}.commands (
 );
 
 create table {schema}.snapshots (
-	kind     text    not null collate "C",
-	id       text    not null collate "C",
-	version  bigint  not null,
-	position bigint  not null,
-	schema   integer not null,
-	data     bytea   not null,
+	kind     text   not null collate "C",
+	id       text   not null collate "C",
+	version  bigint not null,
+	position bigint not null,
+	schema   bigint not null, -- what the program calls the layout of its state
+	data     bytea  not null,
 	primary key (kind, id)
 );
 
