@@ -30,6 +30,12 @@ func (c *cache[S]) put(id string, state versioned[S]) {
 	}
 }
 
+func (c *cache[S]) purge() {
+	if c.states != nil {
+		c.states.Purge()
+	}
+}
+
 func (c *cache[S]) drop(id string) {
 	if c.states != nil {
 		c.states.Remove(id)

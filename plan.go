@@ -80,6 +80,7 @@ func (r *Repo[S, C, E]) decide(stream Stream, at versioned[S], c *call[S, C, E])
 			return
 		}
 		next.version += Version(len(events))
+		next.digest = a.Events[len(events)-1].digest()
 		c.result = Result[S, E]{State: next.state, Version: next.version, Events: events}
 		ok = true
 	})

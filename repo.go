@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"log/slog"
 	"math"
 	"math/rand/v2"
@@ -61,7 +63,7 @@ type Repo[S, C, E any] struct {
 	mu     sync.Mutex // guards lanes, the calls in them, and closed
 	lanes  map[string]*lane[S, C, E]
 	closed bool
-	work   sync.WaitGroup // lanes and snapshots under way
+	work   sync.WaitGroup // lanes under way
 }
 
 // NewRepo returns a Repo for the aggregates of one kind, such as "account".
@@ -168,8 +170,8 @@ func (r *Repo[S, C, E]) Close() error {
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
+	r.work.Wait() // the lanes may still have a snapshot to take
 	r.snapshots.close()
-	r.work.Wait()
 	return nil
 }
 
@@ -198,12 +200,22 @@ type versioned[S any] struct {
 	state    S
 	version  Version
 	position Position
-	time     time.Time // of the record there, if it has been read
+	digest   uint64    // of the record there
+	time     time.Time // of the record there, if it has been read; a store does not say when it wrote
 }
 
 // isOf tells whether a state is of the history in which a record stands at its version.
 func (v versioned[S]) isOf(r Record) bool {
-	return r.Version == v.version && r.Position == v.position && (v.time.IsZero() || v.time.Equal(r.Time))
+	return r.Version == v.version && r.Position == v.position && r.digest() == v.digest && (v.time.IsZero() || v.time.Equal(r.Time))
+}
+
+// digest tells records of different content apart, with near certainty: it is FNV-1a, with 64 bits, of type and data.
+func (r Record) digest() uint64 {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, r.Type) // a hash has no error
+	_, _ = h.Write([]byte{0})
+	_, _ = h.Write(r.Data)
+	return h.Sum64()
 }
 
 // errElsewhere says that a state is not of the history that the store has: the store was restored from an older copy.
@@ -237,7 +249,7 @@ func (r *Repo[S, C, E]) load(ctx context.Context, stream Stream, upTo Version) (
 		return r.fold(ctx, stream, versioned[S]{}, upTo, nil)
 	}
 	if err == nil {
-		r.snapshots.consider(&r.work, stream, from.version, at)
+		r.snapshots.consider(stream, from.version, at)
 	}
 	return at, err
 }
@@ -250,6 +262,7 @@ func (r *Repo[S, C, E]) fold(ctx context.Context, stream Stream, at versioned[S]
 		return at, nil
 	}
 	known := at.version == 0
+	var last Record
 	for record, err := range r.store.Read(ctx, stream, max(at.version-1, 0)) {
 		if err != nil {
 			return at, fmt.Errorf("es: load %s: %w", stream, err)
@@ -266,6 +279,7 @@ func (r *Repo[S, C, E]) fold(ctx context.Context, stream Stream, at versioned[S]
 			if err := r.evolve(&at, record, see); err != nil {
 				return at, err
 			}
+			last = record
 		}
 		if at.version >= upTo {
 			break
@@ -273,6 +287,9 @@ func (r *Repo[S, C, E]) fold(ctx context.Context, stream Stream, at versioned[S]
 	}
 	if !known {
 		return at, errElsewhere
+	}
+	if last.Version > 0 {
+		at.digest = last.digest()
 	}
 	return at, nil
 }
@@ -328,7 +345,7 @@ func (r *Repo[S, C, E]) settle(ctx context.Context, stream Stream, calls []*call
 		switch {
 		case err == nil:
 			r.confirm(ctx, stream, &p)
-			r.snapshots.consider(&r.work, stream, base.version, p.end)
+			r.snapshots.consider(stream, base.version, p.end)
 			base, fresh, calls = p.end, false, p.later
 			r.cache.put(stream.ID, base)
 
@@ -366,6 +383,7 @@ func (r *Repo[S, C, E]) reload(ctx context.Context, stream Stream, base versione
 		return base, fmt.Errorf("es: execute on %s: %w", stream, err)
 	}
 	if errors.Is(conflict, ErrRewound) {
+		r.cache.purge() // the other states may be of the lost history as well
 		return r.load(ctx, stream, math.MaxInt64)
 	}
 	return r.refresh(ctx, stream, base)

@@ -51,7 +51,8 @@ type snapshotter[S any] struct {
 	pending map[Stream]versioned[S] // the latest state of each stream that is due
 	running bool
 	closed  bool
-	refused bool // the state does not survive JSON: said once, not at every snapshot
+	work    sync.WaitGroup // run
+	refused bool           // the state does not survive JSON: said once, not at every snapshot
 }
 
 // maxPending bounds the states that wait to be saved. One that finds no room comes round again after every more events.
@@ -62,11 +63,12 @@ func (s *snapshotter[S]) init(store Snapshots, schema, every int, log *slog.Logg
 	s.pending = make(map[Stream]versioned[S])
 }
 
-// close lets no further snapshots be taken; those that are due still are.
+// close lets no further snapshots be taken, and waits for those that are due.
 func (s *snapshotter[S]) close() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.closed = true
+	s.mu.Unlock()
+	s.work.Wait()
 }
 
 // load returns the state in the snapshot of a stream, if there is one that fits.
@@ -82,16 +84,23 @@ func (s *snapshotter[S]) load(ctx context.Context, stream Stream, upTo Version) 
 	if snapshot.Version == 0 || snapshot.Version > upTo || snapshot.Schema != s.schema {
 		return at, false
 	}
-	if err := guarded(func() error { return json.Unmarshal(snapshot.Data, &at.state) }); err != nil {
+	var kept kept
+	err = guarded(func() error {
+		if err := json.Unmarshal(snapshot.Data, &kept); err != nil {
+			return err
+		}
+		return json.Unmarshal(kept.State, &at.state)
+	})
+	if err != nil {
 		s.log.Warn("es: snapshot is broken, reading all events instead", "stream", stream.String(), "version", snapshot.Version, "err", err)
 		return versioned[S]{}, false
 	}
-	at.version, at.position = snapshot.Version, snapshot.Position
+	at.version, at.position, at.digest = snapshot.Version, snapshot.Position, kept.Digest
 	return at, true
 }
 
 // consider takes a snapshot if one fell due on the way from one version to a state.
-func (s *snapshotter[S]) consider(work *sync.WaitGroup, stream Stream, from Version, at versioned[S]) {
+func (s *snapshotter[S]) consider(stream Stream, from Version, at versioned[S]) {
 	if s.store == nil || at.version/s.every == from/s.every {
 		return
 	}
@@ -104,13 +113,11 @@ func (s *snapshotter[S]) consider(work *sync.WaitGroup, stream Stream, from Vers
 	s.pending[stream] = at
 	if !s.running {
 		s.running = true
-		work.Add(1)
-		go s.run(work)
+		s.work.Go(s.run)
 	}
 }
 
-func (s *snapshotter[S]) run(work *sync.WaitGroup) {
-	defer work.Done()
+func (s *snapshotter[S]) run() {
 	for {
 		s.mu.Lock()
 		var stream Stream
@@ -130,7 +137,7 @@ func (s *snapshotter[S]) run(work *sync.WaitGroup) {
 }
 
 func (s *snapshotter[S]) save(stream Stream, at versioned[S]) {
-	data, err := storable(at.state)
+	data, err := storable(at)
 	if err != nil {
 		s.log.Error("es: no snapshots are kept", "stream", stream.String(), "type", reflect.TypeFor[S]().String(), "err", err)
 		s.mu.Lock()
@@ -147,17 +154,27 @@ func (s *snapshotter[S]) save(stream Stream, at versioned[S]) {
 	}
 }
 
+// A kept is the data of a snapshot: the state, and the digest of the last event in it.
+type kept struct {
+	Digest uint64
+	State  json.RawMessage
+}
+
 // storable returns the JSON of a state, if that brings back an equal one.
-func storable[S any](state S) (data []byte, err error) {
+func storable[S any](at versioned[S]) (data []byte, err error) {
 	err = guarded(func() error {
-		if data, err = json.Marshal(state); err != nil {
+		state, err := json.Marshal(at.state)
+		if err != nil {
 			return err
 		}
 		var back S
-		if err := json.Unmarshal(data, &back); err != nil {
+		if err := json.Unmarshal(state, &back); err != nil {
 			return err
 		}
-		if !reflect.DeepEqual(state, back) {
+		if data, err = json.Marshal(kept{at.digest, state}); err != nil {
+			return err
+		}
+		if !reflect.DeepEqual(at.state, back) {
 			return errors.New("the state does not come back from JSON as it was: export its fields, or give its type MarshalJSON and UnmarshalJSON")
 		}
 		return nil
