@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"regexp"
 	"runtime"
 	"slices"
@@ -64,6 +65,30 @@ func TestPages(t *testing.T) {
 		}
 		if len(records) != 3 {
 			t.Errorf("%d records", len(records))
+		}
+	})
+	t.Run("a context that ends within a page ends the loop at the next record", func(t *testing.T) {
+		s := open(t, ":memory:")
+		add(t, s, at("a", 0, make([]string, 10)...))
+		for name, read := range map[string]func(context.Context) iter.Seq2[es.Record, error]{
+			"Read": func(ctx context.Context) iter.Seq2[es.Record, error] { return s.Read(ctx, stream("a"), 0) },
+			"All":  func(ctx context.Context) iter.Seq2[es.Record, error] { return s.All(ctx, 0, es.Filter{}) },
+		} {
+			ctx, cancel := context.WithCancel(t.Context())
+			seen := 0
+			var last error
+			for _, err := range read(ctx) {
+				if last = err; err == nil {
+					seen++
+				}
+				if seen == 3 {
+					cancel()
+				}
+			}
+			cancel()
+			if expectError(t, last, context.Canceled); seen != 3 {
+				t.Errorf("%s gave %d records; expected 3", name, seen)
+			}
 		}
 	})
 	t.Run("memory in use does not grow with the size of records", func(t *testing.T) {
