@@ -86,6 +86,7 @@ func (t *tx) begin(ctx context.Context) error {
 // Write implements commit.Tx.
 func (t *tx) Write(ctx context.Context, requests []*commit.Request) {
 	defer t.release()
+	defer t.store.heads.tell(requests)
 	defer t.store.batch.reset() // it must not keep the callers' events until others come
 	for rest := requests; len(rest) > 0; {
 		if t.conn == nil { // the batch before lost it, and gave up

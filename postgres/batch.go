@@ -99,7 +99,7 @@ func (b *batch) take(r *commit.Request, h *heads) {
 			v = h.knows(a.Stream)
 		}
 		// What other calls of the batch write does not count: nobody has seen it yet.
-		b.add(len(b.requests), a, v < a.Expected, h)
+		b.add(len(b.requests), a, h.lost(a, v), h)
 		reached[a.Stream] = v + es.Version(len(a.Events))
 	}
 	b.requests = append(b.requests, r)
@@ -125,7 +125,7 @@ func stale(r *commit.Request, h *heads) error {
 	switch {
 	case a.Command != "" || a.Expected == es.AnyVersion:
 		return nil
-	case h.rewound && known < a.Expected:
+	case h.lost(a, known):
 		return conflictOf(a, true)
 	case known > a.Expected:
 		return conflictOf(a, false)

@@ -1,11 +1,13 @@
 package postgres
 
 import (
+	"errors"
 	"sync"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/commit"
 )
 
 // heads is what the store knows to be in the database, because it has read or written it itself: of each stream last used, a version
@@ -23,12 +25,39 @@ type heads struct {
 	token    int64
 	epoch    int  // counts the times that history was not what it had been
 	rewound  bool // it was, at least once: versions that are not known are taken for lost until they have been read
+
+	// told has the streams of which somebody was told, or has written, since history was rewound. What is read here may be read by
+	// another than who appends, so the first to expect a version of a stream is told in any case, and reads again.
+	told *simplelru.LRU[es.Stream, struct{}]
 }
 
 const knownHeads = 1 << 16 // streams
 
 func (h *heads) init() {
 	h.versions, _ = simplelru.NewLRU[es.Stream, es.Version](knownHeads, nil) // fails for a size below 1 only
+	h.told, _ = simplelru.NewLRU[es.Stream, struct{}](knownHeads, nil)
+}
+
+// lost tells whether an append, to a stream known to have reached a version, may expect one of a history that is no more.
+func (h *heads) lost(a *es.Append, reached es.Version) bool {
+	return h.rewound && a.Expected > 0 && (reached < a.Expected || !h.told.Contains(a.Stream))
+}
+
+// tell notes who has been told by the verdicts of requests.
+func (h *heads) tell(requests []*commit.Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.rewound {
+		return
+	}
+	for _, r := range requests {
+		if r.Err != nil && !errors.Is(r.Err, es.ErrRewound) {
+			continue
+		}
+		for i := range r.Appends {
+			h.told.Add(r.Appends[i].Stream, struct{}{})
+		}
+	}
 }
 
 // knows returns a version that the stream has reached; 0 if nothing is known.
@@ -56,6 +85,7 @@ func (h *heads) forget(position es.Position, token int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.versions.Purge()
+	h.told.Purge()
 	h.position, h.token = position, token
 	h.epoch++
 	h.rewound = true
