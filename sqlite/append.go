@@ -83,12 +83,16 @@ func (t *tx) Write(ctx context.Context, requests []*commit.Request) {
 			err = t.write(requests, true)
 		}
 	}
-	if err != nil {
-		for _, r := range requests {
+	t.store.log.written += 4 * pageSize // those that every transaction changes
+	for _, r := range requests {
+		t.store.log.written += int64(r.Bytes)
+		if err != nil {
 			r.Position, r.Err = 0, err // nobody's verdict stands: it may count on what a neighbour was to write
 		}
 	}
 }
+
+const pageSize = 4 << 10 // SQLite's own default
 
 // write writes the requests in the transaction that is open, ends it, and hands the connection back.
 func (t *tx) write(requests []*commit.Request, careful bool) error {

@@ -20,6 +20,10 @@ const (
 
 // trim empties the write-ahead log if it has become large.
 func (s *Store) trim(ctx context.Context) {
+	if s.log.written < s.log.large/16 {
+		return // not worth a look
+	}
+	s.log.written = 0
 	if s.log.size() < s.log.large || time.Now().Before(s.log.next) {
 		return
 	}
@@ -41,6 +45,7 @@ func (s *Store) trim(ctx context.Context) {
 type logFile struct {
 	name    string // empty for a database in memory
 	large   int64
+	written int64        // bytes since it was last looked at, about
 	next    time.Time    // not to be emptied before
 	reading sync.RWMutex // held by this store's reads
 }
