@@ -117,7 +117,10 @@ func follow(b *testing.B, writer es.Store, reader es.Log) {
 			seen <- time.Now()
 		}
 	}()
-	defer func() { cancel(); <-ended }()
+	defer func() {
+		cancel()
+		<-ended //nolint:errcheck // the end of the context, which was just ended
+	}()
 	to, w, event := work.To(writer), work.NewWriters(1)[0], work.Events(1, payload)
 	var delays []time.Duration
 	for b.Loop() {

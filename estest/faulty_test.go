@@ -118,7 +118,10 @@ func window() { time.Sleep(200 * time.Microsecond) }
 // head is the version of a stream.
 func head(m *es.Mem, stream es.Stream) es.Version {
 	last := es.Version(0)
-	for r, _ := range m.Read(context.Background(), stream, 0) {
+	for r, err := range m.Read(context.Background(), stream, 0) {
+		if err != nil {
+			panic(err)
+		}
 		last = max(last, r.Version)
 	}
 	return last

@@ -62,7 +62,7 @@ func changesNoMemory(t *trial) {
 	for i := range callsBefore {
 		callsBefore[i].Events = slices.Clone(calls[i].Events)
 	}
-	t.refuse(s, calls[1:2]...)
+	_ = t.refuse(s, calls[1:2]...)
 	t.append(s, calls[:1]...)
 
 	t.equal("the records of the caller", room, roomBefore)

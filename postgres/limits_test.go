@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -94,7 +95,7 @@ func TestFilters(t *testing.T) {
 		for name, filter := range map[string]es.Filter{
 			"many kinds":         {Kinds: many},
 			"many types":         {Types: many},
-			"many of both":       {Kinds: many, Types: append(many, "t1")},
+			"many of both":       {Kinds: many, Types: slices.Concat(many, []string{"t1"})},
 			"bad kinds":          {Kinds: bad},
 			"bad types":          {Types: bad},
 			"nothing but bad":    {Kinds: bad[:6]},

@@ -15,7 +15,7 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-func init() {
+func init() { //nolint:gochecknoinits // what another process does stands beside the test that starts it
 	children["opener"] = func(ctx context.Context, arguments []string, say func(string, ...any)) error {
 		s, err := postgres.Open(ctx, arguments[0])
 		if err != nil {

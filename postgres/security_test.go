@@ -99,7 +99,8 @@ func TestRoles(t *testing.T) {
 			run(t, super, "grant usage on schema es to stranger")
 			_, err = postgres.Open(t.Context(), stranger)
 			wantRemedy(t, err)
-			empty := stranger[:strings.LastIndex(stranger, "/")] + "/empty" + stranger[strings.Index(stranger, "?"):]
+			address, settings, _ := strings.Cut(stranger, "?")
+			empty := address[:strings.LastIndex(address, "/")] + "/empty?" + settings
 			_, err = postgres.Open(t.Context(), empty)
 			wantRemedy(t, err)
 			wantRemedy(t, postgres.Migrate(t.Context(), newPool(t, empty)))
