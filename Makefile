@@ -17,6 +17,7 @@ help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s%s\n", $$1, $$2 }' Makefile
 
 test: ## run every test, with the race detector
+	go test -run TestTheRealLog ./examples/loans
 	go test -race -shuffle=on ./...
 
 race: ## look for races: every test TIMES times (5), each time in another order

@@ -107,6 +107,8 @@ func TestTheRealLog(t *testing.T) {
 	switch {
 	case err == nil && testing.Short():
 		t.Skip("takes some seconds")
+	case err == nil && raced:
+		t.Skip("takes minutes with the race detector; make test runs it without")
 	case os.IsNotExist(err) && os.Getenv("CI") == "":
 		t.Skip("the log of the BPI Challenge 2012 is not beside the project, at " + path)
 	case err != nil:
