@@ -285,6 +285,7 @@ func (s *Store) settle(b *batch, a answer) {
 	if last > 0 && position > s.heads.position {
 		s.heads.position, s.heads.token = position, b.tokens+int64(last)
 	}
+	s.grown(position)
 	if last > 0 {
 		s.watcher.wrote(position)
 	}
@@ -332,6 +333,7 @@ func (s *Store) top(ctx context.Context, conn *pgx.Conn) (position es.Position, 
 		position, token = es.Position(getInt8(row[0])), getInt8(row[1])
 		return nil
 	})
+	s.grown(position)
 	return position, token, err
 }
 

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
@@ -84,4 +85,25 @@ func Int4Array(ints ...int64) []byte {
 		a.int4(int(i))
 	}
 	return a.param()
+}
+
+// ReadTogether reads streams as the store does when they are asked for at the same time, and others are being read.
+func (s *Store) ReadTogether(ctx context.Context, streams ...es.Stream) ([][]es.Record, error) {
+	loads := make([]*load, len(streams))
+	for i, stream := range streams {
+		loads[i] = &load{ctx: ctx, stream: stream, page: page{whole: true}, done: make(chan struct{})}
+	}
+	s.loader.together(loads)
+	var records [][]es.Record
+	var errs []error
+	for _, q := range loads {
+		records, errs = append(records, q.page.records), append(errs, q.page.err)
+	}
+	return records, errors.Join(errs...)
+}
+
+// Resolve asks for a call of append that was never made, as if it had been behind a position.
+func (s *Store) Resolve(ctx context.Context, behind es.Position) error {
+	params := [][]byte{int8Param(int64(behind)), int8Param(2), int8Param(3)}
+	return s.once(ctx, s.alone(), s.statements.resolve, params, func([][]byte) error { return errors.New("an event of that call was found") })
 }

@@ -33,8 +33,9 @@ type Store struct {
 	channel string // of announcements
 	id      string
 
-	unprepared atomic.Bool // behind a pooler that does not know prepared statements
-	wrapped    atomic.Bool // the server's default isolation is not read committed
+	unprepared atomic.Bool  // behind a pooler that does not know prepared statements
+	wrapped    atomic.Bool  // the server's default isolation is not read committed
+	growth     atomic.Int32 // of the log, as far as is known; see statement
 	statements statements
 	heads      heads
 	queue      *commit.Queue

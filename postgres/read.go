@@ -196,6 +196,9 @@ func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, stmt *statement, str
 	if len(p.records) == limit {
 		p.whole = false
 	}
+	if n := len(p.records); n > 0 {
+		s.grown(p.records[n-1].Position)
+	}
 	return p
 }
 

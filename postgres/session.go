@@ -4,24 +4,44 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"math/bits"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/thalo-go/es"
 )
 
 // A statement is one that the store runs again and again, in the binary format.
+//
+// A session keeps the plan of a prepared statement. One that was made while the table was almost empty, when scanning it is the cheapest
+// way, would scan it when it is large, until somebody runs analyze. So a statement has several names, and takes the next one
+// whenever the log has grown fourfold: under that it is prepared and planned anew.
 type statement struct {
-	name string
-	sql  string
+	names [maxGrowth + 1]string
+	sql   string
 }
+
+const maxGrowth = 64 / 2
 
 // newStatement replaces {schema} in a statement's text.
 func (s *Store) newStatement(sql string) *statement {
-	sql = strings.ReplaceAll(sql, "{schema}", s.schema)
+	stmt := &statement{sql: strings.ReplaceAll(sql, "{schema}", s.schema)}
 	h := fnv.New64a()
-	h.Write([]byte(sql))
-	return &statement{fmt.Sprintf("es_%x", h.Sum64()), sql}
+	h.Write([]byte(stmt.sql))
+	for growth := range stmt.names {
+		stmt.names[growth] = fmt.Sprintf("es_%x_%d", h.Sum64(), growth)
+	}
+	return stmt
+}
+
+// grown notes that the log has reached a position.
+func (s *Store) grown(position es.Position) {
+	growth := int32(bits.Len64(uint64(position)) / 2)
+	for old := s.growth.Load(); growth > old; old = s.growth.Load() {
+		s.growth.CompareAndSwap(old, growth)
+	}
 }
 
 var binaryFormat = []int16{1} // one for all
@@ -30,9 +50,10 @@ var binaryFormat = []int16{1} // one for all
 // and knows nothing of prepared statements, parsed anew each time. Both are one round trip.
 func (s *Store) query(ctx context.Context, conn *pgx.Conn, stmt *statement, prepared bool, params [][]byte) *pgconn.ResultReader {
 	if prepared {
-		_, err := conn.Prepare(ctx, stmt.name, stmt.sql)
+		name := stmt.names[s.growth.Load()]
+		_, err := conn.Prepare(ctx, name, stmt.sql)
 		if err == nil {
-			return conn.PgConn().ExecPrepared(ctx, stmt.name, params, binaryFormat, binaryFormat)
+			return conn.PgConn().ExecPrepared(ctx, name, params, binaryFormat, binaryFormat)
 		}
 		s.giveUpPrepared(err)
 		// For any other reason the statement fails in the same way if it is run without being prepared, and the caller hears of it there.

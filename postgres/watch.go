@@ -140,6 +140,7 @@ func (s *Store) head(ctx context.Context) (head es.Position, err error) {
 		head = es.Position(getInt8(row[0]))
 		return nil
 	})
+	s.grown(head)
 	return head, err
 }
 

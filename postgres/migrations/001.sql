@@ -52,11 +52,14 @@ create table {schema}.fences (
 -- append_one and append_known write events whose versions the client knows to continue their streams; the unique keys find the streams that
 -- are further on. They return the position before the first event; -1 if the history is not what the client knows; -2 if a key was there
 -- already, and the client must look. Nothing was written then.
+--
+-- A session keeps the plans of a function. Those that were made while the table was almost empty, when scanning it is the cheapest way,
+-- would scan it when it is large, with the lock held: hence enable_seqscan, which leaves only the indexes.
 
 -- append_one writes a single event, which is what a lone writer has.
 create function {schema}.append_one(tokens bigint, known bigint, known_token bigint,
 	e_kind text, e_id text, e_version bigint, e_type text, e_data bytea, e_meta text)
-returns bigint language plpgsql as $$
+returns bigint language plpgsql set enable_seqscan = off as $$
 declare
 	{declare}
 begin
@@ -77,7 +80,7 @@ end $$;
 create function {schema}.append_known(tokens bigint, known bigint, known_token bigint,
 	e_kind text[], e_id text[], e_version bigint[], e_type text[], e_data bytea[], e_meta text[],
 	c_kind text[], c_id text[], c_command text[], c_first bigint[], c_last bigint[])
-returns bigint language plpgsql as $$
+returns bigint language plpgsql set enable_seqscan = off as $$
 declare
 	{declare}
 begin
@@ -109,7 +112,7 @@ create function {schema}.append_judged(tokens bigint, known bigint, known_token 
 	s_kind text[], s_id text[],
 	a_call integer[], a_stream integer[], a_expected bigint[], a_count integer[], a_command integer[],
 	out start bigint, out verdicts integer[], out firsts bigint[], out lasts bigint[])
-language plpgsql as $$
+language plpgsql set enable_seqscan = off as $$
 declare
 	{declare}
 begin
@@ -131,8 +134,7 @@ begin
 end $$;
 
 -- judge gives the verdict on each append, and each event its version, or 0 if it is not to be written.
--- Heads and commands are looked up by scalar sub-selects, which only the index can serve: a plan made while the table
--- was empty must not turn into a scan of it when it is large.
+-- Heads and commands are looked up by scalar sub-selects, one probe of an index each.
 create function {schema}.judge(
 	e_version bigint[],
 	c_kind text[], c_id text[], c_command text[],
@@ -206,7 +208,7 @@ end $$;
 -- resolve tells which events of a broken call of append were written, and sees to it that none are written afterwards.
 -- The lock makes it wait for a call that is still at work; the fence turns away one that comes later.
 create function {schema}.resolve(after bigint, first_token bigint, last_token bigint, out at bigint, out by bigint)
-returns setof record language plpgsql as $$
+returns setof record language plpgsql set enable_seqscan = off as $$
 begin
 	{lock}
 	return query select e.position, e.token from {schema}.events e

@@ -1,0 +1,115 @@
+package postgres_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/postgres"
+)
+
+// Plans are cached by sessions, and one that was made while the table was empty must not turn into a scan of it when it is large.
+func TestPlans(t *testing.T) {
+	const rows = 300_000
+	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		for _, state := range []struct{ name, before, after string }{
+			{"nobody has looked at the table", "", ""},
+			{"it was analyzed while it was empty", "vacuum analyze es.events, es.commands, es.fences", ""},
+			{"it was analyzed when it was large", "", "analyze es.events, es.commands, es.fences"},
+		} {
+			t.Run(state.name, func(t *testing.T) {
+				t.Parallel()
+				url := server.Database(t)
+				old := open(t, with(url, "pool_max_conns=1"))
+				run(t, url, "alter table es.events set (autovacuum_enabled = off)", "alter table es.commands set (autovacuum_enabled = off)")
+				if state.before != "" {
+					run(t, url, state.before)
+				}
+				// As often as makes the server keep a plan for any parameters.
+				for i := range 8 {
+					everything(t, old, fmt.Sprint("empty", i))
+				}
+				run(t, url, "set es.change_history = 'on'", "delete from es.events")
+				if state.before != "" {
+					run(t, url, state.before)
+				}
+				for i := range 8 {
+					everything(t, old, fmt.Sprint("again", i))
+				}
+				fill(t, url, rows)
+				if state.after != "" {
+					run(t, url, state.after)
+				}
+				for name, s := range map[string]*postgres.Store{"a session from before": old, "a new session": open(t, with(url, "pool_max_conns=1"))} {
+					t.Run(name, func(t *testing.T) {
+						before := scans(t, url)
+						for i := range 8 {
+							everything(t, s, fmt.Sprint(name, i))
+						}
+						if err := s.Close(); err != nil {
+							t.Fatal(err)
+						}
+						eventually(t, "the server has counted", func() bool { return scans(t, url).index > before.index })
+						// While the table was small it may have been scanned: that is not yet counted for a session from before.
+						if after := scans(t, url); after.read-before.read > rows/2 {
+							t.Errorf("events was scanned, which read %d rows", after.read-before.read)
+						}
+					})
+				}
+			})
+		}
+	})
+}
+
+type scanned struct{ read, index int64 }
+
+func scans(t testing.TB, url string) (n scanned) {
+	t.Helper()
+	const sql = `select sum(seq_tup_read)::bigint, sum(idx_scan)::bigint from pg_stat_user_tables where relname in ('events', 'commands', 'fences', 'snapshots')`
+	if err := connect(t, url).QueryRow(t.Context(), sql).Scan(&n.read, &n.index); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// fill appends to the table, past the store: streams of ten, and one command each.
+func fill(t testing.TB, url string, rows int) {
+	t.Helper()
+	run(t, url, fmt.Sprintf(`insert into es.events (position, kind, id, version, time, type, data, meta, token)
+		select (select coalesce(max(position), 0) from es.events) + n, 'filler', 'f' || (n / 10), n %% 10 + 1, now(), 'deposited', 'some data', '', -n from generate_series(1, %d) n`, rows),
+		fmt.Sprintf(`insert into es.commands (kind, id, command, first, last) select 'filler', 'f' || n, 'c', 1, 1 from generate_series(1, %d) n`, rows/10))
+}
+
+// everything does all that a store does with the tables.
+func everything(t testing.TB, s *postgres.Store, name string) {
+	t.Helper()
+	once := es.Append{Stream: account(name + " once"), Expected: es.AnyVersion, Events: events(1), Command: "c"}
+	mustAppend(t, s, at(account(name), 0, 1))                          // one
+	mustAppend(t, s, at(account(name), 1, 1))                          // of a head that is known
+	mustAppend(t, s, at(account(name), 2, 3), at(account(name), 5, 1)) // several
+	mustAppend(t, s, once)                                             // that looks, with a command
+	_, errs := s.WriteTogether(t.Context(), []es.Append{once}, []es.Append{at(account(name), 1, 1)}, []es.Append{at(account(name+" new"), 0, 2)}, []es.Append{at(account(name), 6, 0)})
+	if good, conflicts, _ := count(errs); good != 2 || conflicts != 1 {
+		t.Fatalf("got %v, want a duplicate, a conflict and two that are good", errs)
+	}
+	if got := len(collect(t, s.Read(t.Context(), account(name), 1))); got != 5 {
+		t.Fatalf("read %d records, want 5", got)
+	}
+	head, err := es.Head(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, filter := range []es.Filter{{}, {Kinds: []string{"account"}}, {Types: []string{"deposited"}}, {Kinds: []string{"account"}, Types: []string{"deposited"}}} {
+		if got := len(collect(t, s.All(t.Context(), head-2, filter))); got != 2 {
+			t.Fatalf("read %d records of the log with %v, want 2", got, filter)
+		}
+	}
+	together, err := s.ReadTogether(t.Context(), account(name), account("none"), account(name+" new"))
+	if err != nil || len(together[0]) != 6 || len(together[1]) != 0 || len(together[2]) != 2 {
+		t.Fatalf("read %v, %v together", together, err)
+	}
+	if err := s.Resolve(t.Context(), head-2); err != nil {
+		t.Fatal(err)
+	}
+}
