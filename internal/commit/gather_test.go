@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/thalo-go/es/internal/commit"
 )
@@ -30,5 +31,40 @@ func TestThoseWhoWereAnsweredShareTheNextTransaction(t *testing.T) {
 	q.Close()
 	if n := len(b.batches); n > appends+appends/2 {
 		t.Errorf("%d transactions for %d appends each of %d callers, want hardly more than %d", n, appends, callers, appends)
+	}
+}
+
+// In a program that computes on all its CPUs, a goroutine that yields comes back late.
+func TestNobodyYieldsToThoseWhoCompute(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	const callers, appends = 4, 100
+	b := backend{write: func(context.Context) { runtime.Gosched() }}
+	q := b.queue(commit.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	turns := 0
+	var computing, crowd sync.WaitGroup
+	computing.Go(func() {
+		for ; ctx.Err() == nil; turns++ {
+			for began := time.Now(); time.Since(began) < time.Millisecond; {
+				continue
+			}
+			runtime.Gosched()
+		}
+	})
+	for caller := range callers {
+		crowd.Go(func() {
+			for n := range appends {
+				if _, err := q.Append(t.Context(), request(strconv.Itoa(caller)+"-"+strconv.Itoa(n), 1, 1)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	crowd.Wait()
+	cancel()
+	computing.Wait()
+	q.Close()
+	if n := len(b.batches); turns > n+n/2 {
+		t.Errorf("who computes had %d turns during %d transactions; expected hardly more than the one in each commit", turns, n)
 	}
 }
