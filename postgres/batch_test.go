@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"testing"
 
@@ -21,6 +22,13 @@ func TestBatchAgainstMem(t *testing.T) {
 		url := server.Database(t)
 		conn := connect(t, url)
 		run := 0
+		// Each check is hundreds of round trips. A few find what is wrong; -rapid.checks=1000 leaves no doubt.
+		if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
+			t.Cleanup(func() { _ = checks.Value.Set(checks.DefValue) }) // it is a number
+			if err := checks.Value.Set("25"); err != nil {
+				t.Fatal(err)
+			}
+		}
 		rapid.Check(t, func(r *rapid.T) {
 			run++
 			m := &model{T: t, r: r, conn: conn, run: run, store: open(t, url), other: open(t, url), mem: new(es.Mem)}

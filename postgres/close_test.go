@@ -31,8 +31,9 @@ func calls(t testing.TB, s *postgres.Store) map[string]func() error {
 
 func TestClose(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		url := server.Database(t)
 		t.Run("waits for appends under way", func(t *testing.T) {
-			url := server.Database(t)
+			empty(t, url)
 			s, other := open(t, url), open(t, url)
 			release := holdLock(t, other, url)
 			appended := make(chan error, 10)
@@ -70,7 +71,8 @@ func TestClose(t *testing.T) {
 			}
 		})
 		t.Run("ends those who wait, and loops at their next page", func(t *testing.T) {
-			s := open(t, server.Database(t))
+			empty(t, url)
+			s := open(t, url)
 			mustAppend(t, s, at(account("a"), 0, 5000))
 			changed := make(chan error, 5)
 			for range cap(changed) {
@@ -104,7 +106,7 @@ func TestClose(t *testing.T) {
 			}
 		})
 		t.Run("is heard by all that comes afterwards", func(t *testing.T) {
-			url := server.Database(t)
+			empty(t, url)
 			pool := newPool(t, url)
 			for name, s := range map[string]*postgres.Store{"own pool": open(t, url), "pool of the application's": must(postgres.New(t.Context(), pool))(t)} {
 				mustAppend(t, s, add(account("a"), 1))
@@ -127,7 +129,7 @@ func TestClose(t *testing.T) {
 			}
 		})
 		t.Run("may come at any time", func(t *testing.T) {
-			url := server.Database(t)
+			empty(t, url)
 			for range 5 {
 				s := open(t, url)
 				var all sync.WaitGroup

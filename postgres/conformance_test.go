@@ -19,8 +19,7 @@ func TestConformance(t *testing.T) {
 		{"as it comes", testserver.Postgres14, ""},
 		{"as it comes", testserver.Postgres18, ""},
 		{"one connection, and serializable by default", testserver.Postgres18, "pool_max_conns=1&default_transaction_isolation=serializable"},
-		{"repeatable read by default, statements described anew", testserver.Postgres14, "default_transaction_isolation=repeatable%20read&default_query_exec_mode=cache_describe"},
-		{"two connections, without prepared statements", testserver.Postgres18, "pool_max_conns=2&default_query_exec_mode=exec"},
+		{"two connections, repeatable read by default, and no prepared statements", testserver.Postgres14, "pool_max_conns=2&default_transaction_isolation=repeatable%20read&default_query_exec_mode=exec"},
 	} {
 		t.Run(fmt.Sprintf("%.2s %s", variant.version, variant.name), func(t *testing.T) {
 			t.Parallel()

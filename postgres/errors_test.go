@@ -1,9 +1,9 @@
 package postgres_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,9 +17,10 @@ import (
 // What the server refuses was not written, and the error says so and what to do. It takes no other append with it.
 func TestErrorsOfTheServer(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		url := server.Database(t)
 		t.Run("a timeout while another holds the lock", func(t *testing.T) {
 			for parameter, want := range map[string]string{"statement_timeout=100": "57014", "lock_timeout=100": "55P03"} {
-				url := server.Database(t)
+				empty(t, url)
 				other := open(t, url)
 				s := open(t, with(url, parameter))
 				release := holdLock(t, other, url)
@@ -30,7 +31,7 @@ func TestErrorsOfTheServer(t *testing.T) {
 			}
 		})
 		t.Run("a database that may only be read", func(t *testing.T) {
-			url := server.Database(t)
+			empty(t, url)
 			open(t, url)
 			s := open(t, with(url, "default_transaction_read_only=on"))
 			_, err := s.Append(t.Context(), at(account("a"), 0, 1))
@@ -40,7 +41,7 @@ func TestErrorsOfTheServer(t *testing.T) {
 			}
 		})
 		t.Run("a schema that is gone", func(t *testing.T) {
-			url := server.Database(t)
+			empty(t, url)
 			s := open(t, url)
 			mustAppend(t, s, at(account("a"), 0, 1))
 			run(t, url, "drop schema es cascade")
@@ -106,12 +107,7 @@ func TestDiskFull(t *testing.T) {
 
 // incompressible makes data that the server cannot store in less.
 func incompressible(n int) []byte {
-	var b bytes.Buffer
-	for x := uint64(88172645463325252); b.Len() < n; { // xorshift64
-		x ^= x << 13
-		x ^= x >> 7
-		x ^= x << 17
-		fmt.Fprintf(&b, "%016x", x)
-	}
-	return b.Bytes()[:n]
+	data := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(data) // has no error
+	return data
 }

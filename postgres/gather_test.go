@@ -163,6 +163,7 @@ func count(errs []error) (good, conflicts, duplicates int) {
 
 func TestKnownHeads(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		url := server.Database(t)
 		for _, test := range []struct {
 			name          string
 			do            func(t *testing.T, s, other *postgres.Store)
@@ -212,7 +213,7 @@ func TestKnownHeads(t *testing.T) {
 			}, 2 + 20 - 8, 1 + 8},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				url := server.Database(t)
+				empty(t, url)
 				other := open(t, url)
 				mustAppend(t, other, at(account("before"), 0, 3))
 				s := open(t, with(url, "track_functions=all"))

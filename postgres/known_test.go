@@ -20,6 +20,7 @@ func loseTail(t testing.TB, url string, behind es.Position) {
 // behind versions that are lost.
 func TestReadsDoNotHideALostTail(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		url := server.Database(t)
 		for _, test := range []struct {
 			name   string
 			behind es.Position // what is left
@@ -31,7 +32,7 @@ func TestReadsDoNotHideALostTail(t *testing.T) {
 			{"nothing is left", 0, []es.Append{at(account("new"), 0, 20)}},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				url := server.Database(t)
+				empty(t, url)
 				s := open(t, url)
 				mustAppend(t, s, at(account("kept"), 0, 5))
 				mustAppend(t, s, at(account("lost"), 0, 5))
@@ -61,9 +62,10 @@ func TestReadsDoNotHideALostTail(t *testing.T) {
 // Nobody would be told that a stream is past a version if it no longer is, were that not asked about.
 func TestLostVersionsAreNotTakenForPast(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		url := server.Database(t)
 		for _, left := range []es.Version{0, 2} {
 			t.Run(fmt.Sprintf("%d of five are left", left), func(t *testing.T) {
-				url := server.Database(t)
+				empty(t, url)
 				s := open(t, url)
 				mustAppend(t, s, at(account("a"), 0, 5))
 				loseTail(t, url, es.Position(left))
@@ -87,12 +89,13 @@ func TestLostVersionsAreNotTakenForPast(t *testing.T) {
 // A read may be under way while the store finds out.
 func TestReadsUnderWayWhenTheTailIsLost(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		url := server.Database(t)
 		for _, test := range []struct {
 			name string
 			own  bool // the store itself wrote what is lost, and so finds out
 		}{{"from what the store knew", true}, {"from behind what it knew", false}} {
 			t.Run(test.name, func(t *testing.T) {
-				url := server.Database(t)
+				empty(t, url)
 				s, tap := tapped(t, postgres.Config{}, url)
 				mustAppend(t, s, at(account("kept"), 0, 5))
 				if test.own {

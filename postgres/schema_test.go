@@ -31,8 +31,8 @@ func init() { //nolint:gochecknoinits // what another process does stands beside
 
 func TestOpenMakesTheSchema(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		url := server.Database(t)
 		t.Run("also when ten processes and ten goroutines do so at once", func(t *testing.T) {
-			url := server.Database(t)
 			ids := make(chan string, 20)
 			var processes []*child
 			for range 10 {
@@ -71,7 +71,7 @@ func TestOpenMakesTheSchema(t *testing.T) {
 			}
 		})
 		t.Run("and once only", func(t *testing.T) {
-			url := server.Database(t)
+			empty(t, url)
 			pool := newPool(t, url)
 			for range 2 {
 				if err := postgres.Migrate(t.Context(), pool); err != nil {
@@ -89,12 +89,12 @@ func TestOpenMakesTheSchema(t *testing.T) {
 			}
 		})
 		t.Run("within a schema that is there and empty", func(t *testing.T) {
-			url := server.Database(t)
+			empty(t, url)
 			run(t, url, "create schema es")
 			mustAppend(t, open(t, url), at(account("a"), 0, 1))
 		})
 		t.Run("after a migration that did not come to its end", func(t *testing.T) {
-			url := server.Database(t)
+			empty(t, url)
 			run(t, url, "create schema es", "create table es.meta (key text primary key, value text not null)")
 			mustAppend(t, open(t, url), at(account("a"), 0, 1))
 		})
@@ -113,6 +113,7 @@ func newPool(t testing.TB, url string) *pgxpool.Pool {
 
 func TestSchemasThatAreRefused(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		url := server.Database(t)
 		for _, test := range []struct {
 			name   string
 			damage string
@@ -126,7 +127,7 @@ func TestSchemasThatAreRefused(t *testing.T) {
 			{"of somebody else", "drop schema es cascade; create schema es; create table es.events (n integer)", []string{`"es"`, "Config.Schema"}},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				url := server.Database(t)
+				empty(t, url)
 				open(t, url)
 				run(t, url, test.damage)
 				s, err := postgres.Open(t.Context(), url)

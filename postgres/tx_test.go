@@ -37,9 +37,11 @@ func rollback(t testing.TB, tx pgx.Tx) {
 
 func TestIn(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		database := server.Database(t)
+		run(t, database, "create table orders (n integer)")
 		fresh := func(t *testing.T) (s *postgres.Store, conn *pgx.Conn, url string) {
-			url = server.Database(t)
-			run(t, url, "create table orders (n integer)")
+			url = database
+			empty(t, url)
 			s = open(t, url)
 			mustAppend(t, s, at(account("a"), 0, 2))
 			return s, connect(t, url), url
