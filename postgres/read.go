@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -167,10 +168,20 @@ func (s *Store) readPage(ctx context.Context, read func(conn *pgx.Conn) page) pa
 	}
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return page{err: err}
+		return page{err: s.orClosed(err)}
 	}
 	defer conn.Release()
-	return read(conn.Conn())
+	p := read(conn.Conn())
+	p.err = s.orClosed(p.err)
+	return p
+}
+
+// orClosed says of an error that the store was closed meanwhile, and its connections with it.
+func (s *Store) orClosed(err error) error {
+	if err == nil || !s.closed() || errors.Is(err, es.ErrClosed) {
+		return err
+	}
+	return fmt.Errorf("store is %w: %w", es.ErrClosed, err)
 }
 
 // pageOn reads a page of a stream, or, if that is the zero one, of the log.
@@ -297,8 +308,8 @@ func (s *Store) once(ctx context.Context, run runner, stmt *statement, params []
 	}
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return err
+		return s.orClosed(err)
 	}
 	defer conn.Release()
-	return run(ctx, conn.Conn(), stmt, params, f)
+	return s.orClosed(run(ctx, conn.Conn(), stmt, params, f))
 }
