@@ -13,7 +13,8 @@ func TestPackagesLinkOnlyWhatIsAgreed(t *testing.T) {
 	const (
 		root     = "github.com/thalo-go/es"
 		internal = root + "/internal/..."
-		backend  = root + "/sqlite/..."
+		sqlite   = root + "/sqlite/..."
+		postgres = root + "/postgres/..."
 		xsync    = "golang.org/x/sync/..."
 		lru      = "github.com/hashicorp/golang-lru/v2/..."
 
@@ -37,16 +38,20 @@ func TestPackagesLinkOnlyWhatIsAgreed(t *testing.T) {
 		why:  "rules never see a database",
 	}, {
 		pkg:   "./estest",
-		never: []string{backend, pgx, sqlite3, kafka, kfake},
+		never: []string{sqlite, postgres, pgx, sqlite3, kafka, kfake},
 		why:   "testing rules needs no database, and a conformance suite knows no backend",
 	}, {
 		pkg:   "./internal/commit",
-		never: []string{backend, pgx, sqlite3, kafka, kfake},
+		never: []string{sqlite, postgres, pgx, sqlite3, kafka, kfake},
 		why:   "every backend links it",
 	}, {
 		pkg:   "./sqlite",
-		never: []string{pgx, kafka, kfake},
+		never: []string{postgres, pgx, kafka, kfake},
 		why:   "an embedded store is small",
+	}, {
+		pkg:   "./postgres",
+		never: []string{sqlite, sqlite3, kafka, kfake},
+		why:   "a program on one database links no other, and needs no C compiler",
 	}} {
 		t.Run(rule.pkg, func(t *testing.T) {
 			for _, dep := range linkedBy(t, rule.pkg) {
