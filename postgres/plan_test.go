@@ -15,10 +15,11 @@ func TestPlans(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		t.Parallel()
 		url := server.Database(t)
+		other := open(t, url)
 		check := func(name string, s *postgres.Store) {
 			before := scans(t, url)
 			for i := range 8 { // as often as makes the server keep a plan for any parameters
-				everything(t, s, fmt.Sprint(name, i))
+				everything(t, s, other, fmt.Sprint(name, i))
 			}
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
@@ -33,12 +34,11 @@ func TestPlans(t *testing.T) {
 		early := func(name string) *postgres.Store {
 			s := session()
 			for i := range 8 {
-				everything(t, s, fmt.Sprint(name, i))
+				everything(t, s, other, fmt.Sprint(name, i))
 			}
 			return s
 		}
 
-		open(t, url)
 		for _, table := range []string{"events", "commands", "fences"} {
 			run(t, url, fmt.Sprintf("alter table es.%s set (autovacuum_enabled = off)", table))
 		}
@@ -74,8 +74,12 @@ func fill(t testing.TB, url string, rows int) {
 }
 
 // everything does all that a store does with the tables.
-func everything(t testing.TB, s *postgres.Store, name string) {
+func everything(t testing.TB, s, other *postgres.Store, name string) {
 	t.Helper()
+	mustAppend(t, other, add(account(name+" other"), 1)) // so that what s knows is not the end of the log
+	mustAppend(t, s, at(account(name+" one"), 0, 1))
+	mustAppend(t, other, add(account(name+" other"), 1))
+	mustAppend(t, s, at(account(name+" two"), 0, 2))
 	once := es.Append{Stream: account(name + " once"), Expected: es.AnyVersion, Events: events(1), Command: "c"}
 	mustAppend(t, s, at(account(name), 0, 1))                          // one
 	mustAppend(t, s, at(account(name), 1, 1))                          // of a head that is known

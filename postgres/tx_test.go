@@ -95,6 +95,10 @@ func TestIn(t *testing.T) {
 			if conflict := (*es.ConflictError)(nil); !errors.As(err, &conflict) || conflict.Stream != account("a") || conflict.Expected != 1 {
 				t.Errorf("got %v, want a conflict on account/a at version 1", err)
 			}
+			_, err = s.In(tx).Append(t.Context(), at(account("a"), 0, 1))
+			if conflict := (*es.ConflictError)(nil); !errors.As(err, &conflict) || conflict.Expected != 0 {
+				t.Errorf("got %v, want a conflict at version 0", err)
+			}
 			_, err = s.In(tx).Append(t.Context(), es.Append{Stream: account("c"), Expected: 0, Events: events(2), Command: "once"})
 			if duplicate := (*es.DuplicateError)(nil); !errors.As(err, &duplicate) || duplicate.First != 1 || duplicate.Last != 2 {
 				t.Errorf("got %v, want a duplicate of versions 1 to 2", err)
