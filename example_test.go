@@ -220,6 +220,24 @@ func ExampleJSONCodec_Retire() {
 	// Output: 5000 3 <nil>
 }
 
+// Snapshots spare a load most of a long stream. They are taken behind the callers' backs; Close waits for the last one.
+func ExampleSnapshots() {
+	ctx := context.Background()
+	log := new(es.Mem)
+	accounts := es.NewRepo(log, "account", account.Rules{}, account.Codec)
+	accounts.Snapshots = log // the stores of packages sqlite and postgres keep them too
+	accounts.SnapshotEvery = 3
+	accounts.SnapshotSchema = 1 // raise it whenever Account or what Evolve does changes
+	must(accounts.Execute(ctx, "ann", account.Open{Owner: "Ann"}))
+	must(accounts.Execute(ctx, "ann", account.Deposit{Amount: 50_00}))
+	must(accounts.Execute(ctx, "ann", account.Withdraw{Amount: 20_00}))
+	accounts.Close()
+
+	snapshot, err := log.LoadSnapshot(ctx, es.Stream{Kind: "account", ID: "ann"})
+	fmt.Println(snapshot.Stream, snapshot.Version, snapshot.Schema, err)
+	// Output: account/ann 3 1 <nil>
+}
+
 // Follow waits for what comes next until its context ends. A reader that keeps the last position goes on there another time.
 func ExampleFollow() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

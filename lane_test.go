@@ -259,3 +259,86 @@ type padded struct{ data []byte }
 
 func (p padded) Encode(added) (es.Record, error) { return es.Record{Type: "added", Data: p.data}, nil }
 func (p padded) Decode(es.Record) (added, error) { return added{1}, nil }
+
+func TestACommandTwiceInOneRoundTakesEffectOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSpy()
+		repo := newTally(store)
+		done, err := repo.Execute(t.Context(), "1", add(100), es.CommandID("done"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		send := func(c do, options ...es.ExecuteOption) func() *caller {
+			return func() *caller { return call(t.Context(), repo, c, options...) }
+		}
+		callers, _ := crowd(store, repo,
+			send(add(5), es.CommandID("c")),
+			send(add(7)),
+			send(refuse, es.CommandID("c")), // whatever it would be now: it is the same command
+			send(add(100), es.CommandID("done")),
+			send(nothing, es.CommandID("done")),
+			send(refuse, es.CommandID("new")),
+			send(add(9), es.CommandID("new")), // a refused one takes no effect, so this one is the first
+			send(add(5), es.CommandID("c")),
+		)
+		for i, want := range map[int]es.Result[total, added]{
+			0: {State: total{106}, Version: 3, Position: 3, Events: []added{{5}}},
+			1: {State: total{113}, Version: 4, Position: 4, Events: []added{{7}}},
+			2: {State: total{106}, Version: 3, Position: 3, Events: []added{{5}}},
+			3: done,
+			4: done,
+			6: {State: total{122}, Version: 5, Position: 5, Events: []added{{9}}},
+			7: {State: total{106}, Version: 3, Position: 3, Events: []added{{5}}},
+		} {
+			if k := callers[i]; k.err != nil || !cmp.Equal(k.result, want) {
+				t.Errorf("caller %d: %v, %v; want %v", i, k.result, k.err, want)
+			}
+		}
+		if callers[5].err != errRefused && !cmp.Equal(callers[5].result, callers[6].result) {
+			t.Errorf("the refused one: %v, %v", callers[5].result, callers[5].err)
+		}
+		if n := len(stored(t, store, tally1)); n != 5 {
+			t.Errorf("%d events are stored, not 5", n)
+		}
+	})
+}
+
+func TestCloseWaitsForCommandsAndRefusesLaterOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSpy()
+		repo := newTally(store)
+		hold := make(chan struct{})
+		store.append = func(_ context.Context, _ []es.Append, write func() (es.Position, error)) (es.Position, error) {
+			<-hold
+			return write()
+		}
+		under := call(t.Context(), repo, add(1))
+		synctest.Wait()
+		waits := call(t.Context(), repo, add(2))
+		synctest.Wait()
+		closed := make(chan struct{})
+		go func() { defer close(closed); repo.Close() }()
+		synctest.Wait()
+		late := call(t.Context(), repo, add(4))
+		synctest.Wait()
+		if !late.answered() || !errors.Is(late.err, es.ErrClosed) {
+			t.Errorf("a command after Close: %v, %v; want ErrClosed", late.result, late.err)
+		}
+		select {
+		case <-closed:
+			t.Error("Close did not wait")
+		default:
+		}
+		close(hold)
+		<-closed
+		synctest.Wait()
+		under.has(t, 1)
+		waits.has(t, 3)
+		if err := repo.Close(); err != nil {
+			t.Errorf("closed again: %v", err)
+		}
+		if err := newTally(store).Close(); err != nil {
+			t.Errorf("closed without having been used: %v", err)
+		}
+	})
+}
