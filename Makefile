@@ -9,7 +9,7 @@ FIGURES   =
 LOANS     = ../shared/data/bpic2012.xes.gz
 
 # The linters have a module of their own, so that whoever imports this one has none of theirs among his dependencies.
-LINT = go tool -modfile=tools/go.mod golangci-lint
+LINT = go tool -modfile=tools/go.mod golangci-lint run --allow-serial-runners
 
 .PHONY: help test race lint bench fuzz cover examples figures
 
@@ -28,7 +28,7 @@ lint: ## check the format, go.mod, and what go vet and the linters of .golangci.
 	if [ -n "$$unformatted" ]; then printf 'run gofmt -w on\n%s\n' "$$unformatted"; exit 1; fi
 	go mod tidy -diff
 	go vet ./...
-	$(LINT) run ./...
+	$(LINT) ./...
 
 bench: ## run the benchmarks that BENCH (.) matches, each for BENCHTIME (1s)
 	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
