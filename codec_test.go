@@ -57,7 +57,21 @@ type (
 	bigValue   struct{ Amount big.Int }
 	bigPointer struct{ Amount *big.Int }
 	bigSlice   struct{ Amounts []big.Int }
+	bigArray   struct{ Amounts [2]big.Int }
+	ifaceArray struct{ S [2]fmt.Stringer }
 	bigMap     struct{ Amounts map[string]big.Int }
+
+	embedsSilent struct {
+		time.Time `json:"-"`
+		Owner     string
+	}
+	anyField   struct{ Any any }
+	numberKeys struct {
+		M map[int8]int
+		N map[uint64]map[string]int
+	}
+	timeKeys  struct{ M map[time.Time]int }
+	floatKeys struct{ M map[float64]int }
 
 	oneWay     struct{ code int }
 	usesOneWay struct{ Code oneWay }
@@ -106,6 +120,13 @@ func TestJSONRefuses(t *testing.T) {
 		// The methods of big.Int have pointer receivers: JSON cannot reach them from a value and writes {}.
 		{"a marshaler out of reach in a field", map[string]happening{"a": bigValue{}}, []string{"big.Int"}},
 		{"a marshaler out of reach in a map", map[string]happening{"a": bigMap{}}, []string{"big.Int"}},
+		{"a marshaler out of reach in an array", map[string]happening{"a": bigArray{}}, []string{"big.Int"}},
+		{"an interface in an array", map[string]happening{"a": ifaceArray{}}, []string{"the interface fmt.Stringer"}},
+		{"an embedded marshaler that is left out of the JSON and speaks all the same", map[string]happening{"a": embedsSilent{}}, []string{"es_test.embedsSilent.Time"}},
+		{"any, which JSON can fill", map[string]happening{"a": anyField{}}, nil},
+		{"numbers as the keys of a map", map[string]happening{"a": numberKeys{}}, nil},
+		{"text marshalers as the keys of a map", map[string]happening{"a": timeKeys{}}, nil},
+		{"floats as the keys of a map", map[string]happening{"a": floatKeys{}}, []string{"float64 as the key"}},
 		{"a marshaler behind a pointer", map[string]happening{"a": bigPointer{}}, nil},
 		{"a marshaler in a slice", map[string]happening{"a": bigSlice{}}, nil},
 		{"a type that is written by a method and read by none", map[string]happening{"a": usesOneWay{}}, []string{"es_test.oneWay"}},
