@@ -109,6 +109,9 @@ func (r *Repo[S, C, E]) Execute(ctx context.Context, id string, command C, optio
 			return Result[S, E]{}, invalid("command id %.80q for %s %s", c.commandID, stream, bad)
 		}
 	}
+	if c.hasExpected && c.expected < 0 {
+		return Result[S, E]{}, invalid("expected version %d of %s: give 0 or more, or leave ExpectVersion out", c.expected, stream)
+	}
 	if err := ctx.Err(); err != nil {
 		return Result[S, E]{}, err
 	}
@@ -153,12 +156,18 @@ func (r *Repo[S, C, E]) Load(ctx context.Context, id string) (S, Version, error)
 func (r *Repo[S, C, E]) LoadAt(ctx context.Context, id string, version Version) (S, error) {
 	r.init.Do(r.start)
 	stream := Stream{r.kind, id}
+	var none S
+	if err := stream.Check(); err != nil {
+		return none, err
+	}
+	if version < 0 {
+		return none, invalid("%s at version %d: versions count from 1, and 0 is before any event", stream, version)
+	}
 	at, err := r.load(ctx, stream, version)
 	if err == nil && at.version != version {
 		err = invalid("%s has version %d, not %d: ask for one from 0 to that", stream, at.version, version)
 	}
 	if err != nil {
-		var none S
 		return none, err
 	}
 	return at.state, nil

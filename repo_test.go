@@ -232,6 +232,12 @@ func TestBadInputIsRefusedBeforeAnythingIsAsked(t *testing.T) {
 		"an empty id":         func() error { _, err := repo.Execute(t.Context(), "", account.Open{}); return err },
 		"an id with a NUL":    func() error { _, err := repo.Execute(t.Context(), "a\x00", account.Open{}); return err },
 		"an empty command id": func() error { _, err := repo.Execute(t.Context(), "1", account.Open{}, es.CommandID("")); return err },
+		"an expected version that cannot be": func() error {
+			_, err := repo.Execute(t.Context(), "1", account.Open{}, es.ExpectVersion(es.AnyVersion))
+			return err
+		},
+		"an empty id at version 0": func() error { _, err := repo.LoadAt(t.Context(), "", 0); return err },
+		"a version below 0":        func() error { _, err := repo.LoadAt(t.Context(), "1", -1); return err },
 		"a command id with a NUL": func() error {
 			_, err := repo.Execute(t.Context(), "1", account.Open{}, es.CommandID("\x00"))
 			return err
