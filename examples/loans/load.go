@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,7 +44,7 @@ func load(ctx context.Context, log es.Log, file io.Reader, atOnce int) (*loader,
 		if err == nil {
 			id, lines, err = linesOf(trace)
 		}
-		if broken = err; broken != nil || ctx.Err() != nil {
+		if broken = cmp.Or(err, ctx.Err()); broken != nil {
 			break
 		}
 		l.applications++

@@ -17,6 +17,7 @@ import (
 	"io"
 	"io/fs"
 	"log"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -64,9 +65,19 @@ func run(ctx context.Context, path, where string, atOnce int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeStore()) }()
-	fmt.Printf("The lines of %s become commands; their events are kept in %s.\n\n", path, where)
+	fmt.Printf("The lines of %s become commands; their events are kept in %s.\n\n", path, shown(where))
 	bar := progress(file)
 	return replay(ctx, store, io.TeeReader(file, bar), bar, atOnce, os.Stdout)
+}
+
+// shown is the store as it may be printed: what stands for a user in a URL may have a password in it.
+func shown(where string) string {
+	u, err := url.Parse(where)
+	if err != nil || u.Host == "" {
+		return where
+	}
+	u.User, u.RawQuery = nil, ""
+	return u.String()
 }
 
 // openLog opens the file, or says how to get it.
@@ -107,8 +118,11 @@ func replay(ctx context.Context, store es.Log, file io.Reader, bar io.Closer, at
 	l, err := load(ctx, store, file, atOnce)
 	took := time.Since(start)
 	_ = bar.Close()
-	if l == nil || ctx.Err() != nil {
+	if l == nil {
 		return err
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("stopped after %s lines: %w", number(l.stored.Load()+l.before.Load()), err)
 	}
 	t, failed := count(ctx, store)
 	if failed != nil {

@@ -2,6 +2,9 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -92,6 +95,64 @@ func TestOfABrokenFileWhatCameBeforeStays(t *testing.T) {
 	}
 }
 
+// interrupted is a file during whose reading the program is told to stop.
+type interrupted struct {
+	io.Reader
+	stop context.CancelFunc
+}
+
+func (i interrupted) Read(p []byte) (int, error) {
+	i.stop()
+	return i.Reader.Read(p)
+}
+
+func TestAnInterruptedLoadSaysSo(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var out strings.Builder
+	err := replay(ctx, new(es.Mem), interrupted{bytes.NewReader(sample(t)), stop}, quiet{}, 8, &out)
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "0 lines") {
+		t.Errorf("got the error %v, want one that says what was stored", err)
+	}
+}
+
+func TestAnotherLineInThePlaceOfOneIsAnError(t *testing.T) {
+	file := sample(t)
+	store := new(es.Mem)
+	if _, err := replayed(t, store, file); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string][2]string{
+		"another time":     {"2011-10-02T09:00:02.000+02:00", "2011-10-02T09:00:03.000+02:00"},
+		"another activity": {`"A_DECLINED"`, `"A_CANCELLED"`},
+		"another person":   {`value="10862"/><string key="concept:name" value="A_ACCEPTED"`, `value="10863"/><string key="concept:name" value="A_ACCEPTED"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			other := bytes.Replace(file, []byte(change[0]), []byte(change[1]), 1)
+			_, err := replayed(t, store, other)
+			if err == nil || !strings.Contains(err.Error(), "has another line in this place already") {
+				t.Errorf("got the error %v", err)
+			}
+		})
+	}
+	if head, err := es.Head(t.Context(), store); err != nil || head != 30 {
+		t.Errorf("the store is at %d (%v), want 30 as before", head, err)
+	}
+}
+
+func TestAPasswordIsNotShown(t *testing.T) {
+	for where, want := range map[string]string{
+		"postgres://ann:secret@host:5432/loans?password=secret": "postgres://host:5432/loans",
+		"loans.db":         "loans.db",
+		"/tmp/a b/100%.db": "/tmp/a b/100%.db",
+		"mem:":             "mem:",
+	} {
+		if got := shown(where); got != want {
+			t.Errorf("%s is shown as %s, want %s", where, got, want)
+		}
+	}
+}
+
 func TestAMissingLogIsNamedWithTheRemedy(t *testing.T) {
 	for _, path := range []string{"", "none.xes.gz"} {
 		if err := run(t.Context(), path, "mem:", 1); err == nil || !strings.Contains(err.Error(), "-log") || !strings.Contains(err.Error(), path) {
@@ -151,6 +212,18 @@ func TestTheRealLog(t *testing.T) {
 		if total(name) != want {
 			t.Errorf("%s: %d are stored, the file has %d", name, total(name), want)
 		}
+	}
+	// Where reality breaks the rules was counted by another program, too.
+	for rule, want := range map[application.Rule]int{
+		application.WorkNotStarted: 1_042, application.OfferNotSentBack: 184, application.ApplicationClosed: 23, application.WorkAlreadyScheduled: 9,
+		application.WorkOfAnother: 9, application.WorkTooEarly: 8, application.WorkInProgress: 2,
+	} {
+		if got.irregular[rule].times != want {
+			t.Errorf("%s is broken %d times, want %d", rule, got.irregular[rule].times, want)
+		}
+	}
+	if got.broken != 1_277 {
+		t.Errorf("%d events break a rule, want 1,277", got.broken)
 	}
 	for what, pair := range map[string][2]string{
 		"first": {got.first.Format(time.RFC3339Nano), "2011-10-01T00:38:44.546+02:00"},

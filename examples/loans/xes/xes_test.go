@@ -36,11 +36,15 @@ const small = `<?xml version="1.0" encoding="UTF-8" ?>
 
 func collect(r io.Reader) (traces []xes.Trace, err error) {
 	for t, e := range xes.Read(r) {
-		if e != nil {
-			err = e
-			continue
+		switch {
+		case err != nil:
+			return traces, errors.New("something comes after the error")
+		case e == nil:
+			traces = append(traces, t)
+		case !cmp.Equal(t, xes.Trace{}):
+			return traces, errors.New("a trace comes with the error")
 		}
-		traces = append(traces, t)
+		err = e
 	}
 	return traces, err
 }

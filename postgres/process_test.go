@@ -1,0 +1,144 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/postgres"
+)
+
+func init() {
+	children["racer"] = func(ctx context.Context, arguments []string, say func(string, ...any)) error {
+		s, err := postgres.Open(ctx, arguments[0])
+		if err != nil {
+			return err
+		}
+		rounds, err := strconv.Atoi(arguments[2])
+		if err != nil {
+			return err
+		}
+		const writers = 8
+		done := make(chan error, writers)
+		for w := range writers {
+			go func() {
+				r := racer{s, fmt.Sprint(arguments[1], ".", w), say}
+				var err error
+				for i := 0; i < rounds && err == nil; i++ {
+					err = r.round(ctx, i)
+				}
+				done <- err
+			}()
+		}
+		var errs []error
+		for range writers {
+			errs = append(errs, <-done)
+		}
+		return errors.Join(append(errs, s.Close())...)
+	}
+	children["follower"] = func(ctx context.Context, arguments []string, say func(string, ...any)) error {
+		s, err := postgres.Open(ctx, arguments[0])
+		if err != nil {
+			return err
+		}
+		say("ready")
+		for r, err := range es.Follow(ctx, s, 0, es.Filter{}) {
+			if err != nil {
+				return err
+			}
+			say("%d %s %s", r.Position, r.ID(), r.Data)
+			if r.Type == "end" {
+				break
+			}
+		}
+		return s.Close()
+	}
+}
+
+// A racer is one of many writers in one of several processes.
+type racer struct {
+	store *postgres.Store
+	name  string
+	say   func(string, ...any)
+}
+
+// round appends to streams that all want: at their version, so that most lose at first, and a command that only one may bring.
+func (r racer) round(ctx context.Context, i int) error {
+	data := fmt.Sprint(r.name, ".", i)
+	event := func(suffix string) []es.Record { return []es.Record{{Type: "t", Data: []byte(data + suffix)}} }
+	stream := account(fmt.Sprint(i % 3))
+	for tries := 0; ; tries++ {
+		records, err := drain(r.store.Read(ctx, stream, 0))
+		if err != nil {
+			return err
+		}
+		position, err := r.store.Append(ctx, es.Append{Stream: stream, Expected: es.Version(len(records)), Events: event("a")},
+			es.Append{Stream: account(data), Expected: 0, Events: event("b")})
+		if conflict := (*es.ConflictError)(nil); errors.As(err, &conflict) && tries < 1000 {
+			continue
+		} else if err != nil {
+			return err
+		}
+		r.say("%d %sa", position-1, data)
+		r.say("%d %sb", position, data)
+		break
+	}
+	position, err := r.store.Append(ctx, es.Append{Stream: account("commands"), Expected: es.AnyVersion, Events: event("c"), Command: fmt.Sprint(i)})
+	if duplicate := (*es.DuplicateError)(nil); errors.As(err, &duplicate) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	r.say("%d %sc", position, data)
+	return nil
+}
+
+// Several processes write to one database and another follows it. What was acknowledged is there, once, at the position that was said;
+// positions and versions have no gap; the follower sees all of it in order.
+func TestProcesses(t *testing.T) {
+	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		const processes, rounds, writers = 3, 6, 8
+		url := server.Database(t)
+		s := open(t, url)
+		follower := startChild(t, "follower", url)
+		if line := follower.line(t); line != "ready" {
+			t.Fatal(line)
+		}
+		var racers []*child
+		for i := range processes {
+			racers = append(racers, startChild(t, "racer", url, fmt.Sprint("p", i), fmt.Sprint(rounds)))
+		}
+		acknowledged := make(map[string]string) // data by position
+		for _, c := range racers {
+			for _, line := range c.end(t) {
+				position, data, _ := strings.Cut(line, " ")
+				if other, taken := acknowledged[position]; taken {
+					t.Errorf("position %s was given to %s and to %s", position, other, data)
+				}
+				acknowledged[position] = data
+			}
+		}
+		mustAppend(t, s, es.Append{Stream: account("end"), Expected: 0, Events: []es.Record{{Type: "end"}}})
+		all := dense(t, s)
+		if want := processes*writers*rounds*2 + rounds + 1; len(all) != want || len(acknowledged) != want-1 {
+			t.Errorf("%d events were acknowledged and there are %d, want %d and %d", len(acknowledged), len(all), want-1, want)
+		}
+		seen := follower.end(t)
+		if len(seen) != len(all) {
+			t.Fatalf("the follower saw %d records of %d", len(seen), len(all))
+		}
+		for i, r := range all {
+			if want := fmt.Sprintf("%d %s %s", r.Position, r.ID(), r.Data); seen[i] != want {
+				t.Fatalf("the follower saw %q, want %q", seen[i], want)
+			}
+			if data := acknowledged[fmt.Sprint(r.Position)]; data != string(r.Data) {
+				t.Fatalf("position %d has %s, and was acknowledged for %s", r.Position, r.Data, data)
+			}
+		}
+	})
+}
