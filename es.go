@@ -128,6 +128,10 @@ type Store interface {
 type Log interface {
 	Store
 
+	// ID identifies the log for ever: it is made with the database, goes along with copies of it, and differs from that of any other.
+	// It is at most [MaxKind] bytes of letters, digits and hyphens. Who keeps a position keeps the ID with it.
+	ID() string
+
 	// All returns the records after a position that the filter lets through, in order, and ends at the last record.
 	// It is read like [Store.Read]. Names in the filter that nothing stored can have match nothing.
 	All(ctx context.Context, after Position, filter Filter) iter.Seq2[Record, error]

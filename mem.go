@@ -3,6 +3,7 @@ package es
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"iter"
 	"maps"
@@ -14,6 +15,7 @@ import (
 // and the smallest model of how to write one. It is ready to use as new(es.Mem).
 type Mem struct {
 	mu        sync.Mutex
+	id        string
 	records   []Record            // by position; only ever appended to, so that a reader may use what it has seen without the lock
 	streams   map[Stream][]Record // by version; the same
 	commands  map[command]span
@@ -109,6 +111,16 @@ func (m *Mem) Read(ctx context.Context, stream Stream, after Version) iter.Seq2[
 		records = records[min(max(after, 0), Version(len(records))):]
 		each(ctx, records, Filter{}, yield)
 	}
+}
+
+// ID implements [Log].
+func (m *Mem) ID() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.id == "" {
+		m.id = rand.Text()
+	}
+	return m.id
 }
 
 // All implements [Log].

@@ -1,0 +1,242 @@
+package es
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"log/slog"
+	"time"
+)
+
+// Defaults of a [Projection] and a [Reaction].
+const (
+	DefaultBatch             = 1000             // records in a transaction
+	DefaultLease             = 10 * time.Second // without a sign of life
+	DefaultProjectionRetries = 5
+)
+
+// A Projection builds a read model from records, applying each exactly once and in order: what Handle writes and the checkpoint, which
+// says how far the projection has come, are committed in one transaction. Tx is the transaction of the database that has the read model:
+// [*database/sql.Tx] for package sqlite, pgx.Tx for package postgres. Each of them has an alias, as in postgres.Projection.
+//
+// A store's Project runs it. Any number of processes may run the same one: each shard of it has one worker at a time, and another
+// takes over when that one dies.
+type Projection[Tx any] struct {
+	// Name identifies the projection in its database. At most [MaxKind] bytes of UTF-8 without NUL.
+	Name string
+
+	// Version numbers the read model. Raise it to build a new one beside the old, from the beginning: Handle then writes to other
+	// tables, and OnCaughtUp tells when they can be used. The old one stays as it is, and goes on if a program still runs it,
+	// until Forget removes its checkpoints.
+	Version int
+
+	// Source is where the records come from. nil means the log of the store that runs the projection.
+	// The log of another store is FromLog; topics are kafka.Source.
+	Source Source
+
+	// Filter selects the records that Handle is given.
+	Filter Filter
+
+	// Partitions is into how many shards the streams of a log are divided, which work at the same time. All records of a stream are in one.
+	// 0 means 1. The number may be changed at any time: the last program to start decides. Sources other than logs have shards of their own.
+	Partitions int
+
+	// Prepare makes the read model empty, and makes its tables if there are none. It is called before the first record, and by a rebuild,
+	// in the transaction that sets the checkpoints to the beginning. It may be nil.
+	Prepare func(ctx context.Context, tx Tx) error
+
+	// Handle applies records to the read model, through tx alone: what it does elsewhere may happen again. It gets at least one record
+	// and at most Batch, of one shard, in order. An error or a panic rolls everything back; see OnError.
+	Handle func(ctx context.Context, tx Tx, records []Record) error
+
+	// OnError says what becomes of a record that Handle fails on, when it was tried alone and Retries times more. The zero value is [Stop].
+	OnError OnError
+
+	// Retries is how often a batch that failed is tried again, with a growing jittered pause in between, before its records are tried one
+	// by one, and then the record that fails. 0 means [DefaultProjectionRetries], a negative number none.
+	// What is the database's fault, such as a lost connection or a deadlock, is tried again for ever, and does not count.
+	Retries int
+
+	// Batch is how many records one transaction has at most. 0 means [DefaultBatch].
+	Batch int
+
+	// Lease is how long a worker that is not heard of keeps its shards. 0 means [DefaultLease]. A transaction that stands still
+	// for so long is ended by a database that can.
+	Lease time.Duration
+
+	// OnProgress, if set, is called after each transaction, from one goroutine at a time.
+	OnProgress func(Progress)
+
+	// OnCaughtUp, if set, is called once in each run, when every shard has come to what was the end of its source.
+	// It is the place to let the program use the read model. Its error ends the run.
+	OnCaughtUp func(ctx context.Context) error
+
+	// Logger hears of retries, takeovers and parked records. nil means nobody does.
+	Logger *slog.Logger
+}
+
+// A Reaction does something in the world for each record, and remembers how far it has come: it is a [Projection] whose effect is outside
+// the database. So it is at least once: a record may come again after a crash. Run commands with [CommandID] and [CausedBy] of the record,
+// and the effect is exactly once.
+type Reaction struct {
+	Name       string // as in Projection, whose names it shares
+	Source     Source // as in Projection
+	Filter     Filter
+	Partitions int
+
+	// Handle reacts to one record.
+	Handle func(ctx context.Context, r Record) error
+
+	OnError OnError       // as in Projection, and the fields below
+	Retries int           //
+	Batch   int           // how many records are handled before the checkpoint is moved, if there are so many
+	Lease   time.Duration //
+	Logger  *slog.Logger  //
+}
+
+// OnError says what becomes of a record that cannot be handled.
+type OnError int
+
+const (
+	// Stop ends the run with a [*ProjectionError], before the record. Other projections go on.
+	Stop OnError = iota
+
+	// Park puts the record aside with its error, and the later records of its stream behind it, in order, and goes on with other streams.
+	// They can be listed, retried and dropped; see [Projections].
+	Park
+)
+
+// A ProjectionError says where and why a projection stopped.
+type ProjectionError struct {
+	Name    string
+	Version int
+	Record  Record // the one that failed
+	Err     error  // of Handle; a [*PanicError] if it panicked
+}
+
+func (e *ProjectionError) Error() string {
+	return fmt.Sprintf("projection %s stopped before %s, a %q at position %d: %v; mend the handler and run it again, or let it park such records",
+		projectionName(e.Name, e.Version), e.Record.ID(), e.Record.Type, e.Record.Position, e.Err)
+}
+
+// Unwrap returns the error of Handle.
+func (e *ProjectionError) Unwrap() error { return e.Err }
+
+// projectionName names a read model as people write it: balances, and balances@2 if it has a version.
+func projectionName(name string, version int) string {
+	if version == 0 {
+		return name
+	}
+	return fmt.Sprintf("%s@%d", name, version)
+}
+
+// Progress tells how far one shard of a projection has come.
+type Progress struct {
+	Shard   string
+	Records int      // in the transaction just committed
+	Cursor  Cursor   // the checkpoint
+	End     Cursor   // the end of the shard when it was last looked at
+	At      Position // of the last record; 0 if the transaction had none
+}
+
+// A Cursor is a place in a shard of a [Source]: what stands at or before it has been read. In a log it is a [Position], in a topic an offset.
+// 0 is the beginning.
+type Cursor int64
+
+// A Source is where projections take records from: [FromLog] makes one of a log, package kafka has one for topics.
+//
+// It divides the records into shards, of which each can be read from any cursor on, again and again, with the same result: nothing new ever
+// appears at or before a cursor that was read. A stream is in one shard, in order. Who reads which shard is not the source's to decide:
+// the database with the read model does that, by leases and by comparing the cursor in the transaction that moves it.
+type Source interface {
+	// ID identifies the source for ever. A checkpoint of another source is refused.
+	ID() string
+
+	// Shards returns the names of the shards. A source that can be divided at will divides itself into so many partitions.
+	Shards(ctx context.Context, partitions int) ([]string, error)
+
+	// Feed begins to read a shard behind a cursor. One that is beyond the end makes an error that wraps [*AheadError].
+	Feed(ctx context.Context, shard string, after Cursor, filter Filter) (Feed, error)
+}
+
+// A Feed reads one shard of a [Source], from one goroutine.
+type Feed interface {
+	// Next returns what comes next, at most so many records. It waits until there is something, or the context ends.
+	Next(ctx context.Context, most int) (Batch, error)
+
+	// Applied tells that everything up to a cursor is in the read model. It only matters to those who watch the source from outside, and must not wait.
+	Applied(upTo Cursor)
+
+	// Close releases what the feed has.
+	Close() error
+}
+
+// A Batch is what a [Feed] returns: a piece of a shard.
+type Batch struct {
+	Records []Record // those that the filter lets through; there may be none
+	Next    Cursor   // where the piece ends, also behind records that the filter held back
+	End     Cursor   // the end of the shard, as far as is known: the feed has caught up when Next reaches it
+}
+
+// Projections runs projections in a database and tells about them. The stores of packages sqlite and postgres implement it.
+// All methods may be called from many goroutines, and from other processes than those that run the projections.
+type Projections[Tx any] interface {
+	// Project runs a projection until the context ends, and returns the context's error then; or a [*ProjectionError]; or what OnCaughtUp
+	// returned; or at once an error that wraps [ErrInvalid] for a projection that cannot be run, or whose checkpoint is of another source.
+	Project(ctx context.Context, p Projection[Tx]) error
+
+	// React runs a reaction, as Project runs a projection.
+	React(ctx context.Context, r Reaction) error
+
+	// WaitFor waits until a projection has applied everything up to a position of its log: with [Result.Position] a caller reads what he
+	// has written. Of several versions it waits for the highest that has once caught up, or if none has for the highest.
+	// A projection that nobody has run makes an error that wraps [ErrInvalid], and so does one whose source is no log.
+	WaitFor(ctx context.Context, name string, position Position) error
+
+	// Status returns how all projections and reactions stand, sorted by name, version and shard.
+	Status(ctx context.Context) ([]Status, error)
+
+	// Rebuild has a projection begin again: whoever runs it calls Prepare and sets the checkpoints to the beginning, in one transaction,
+	// and drops what is parked. It returns when that is asked for. If nobody runs the projection, the next to do so begins with it.
+	Rebuild(ctx context.Context, name string, version int) error
+
+	// Forget removes the checkpoints and parked records of a version, which must not be running. The read model is the program's to remove.
+	Forget(ctx context.Context, name string, version int) error
+
+	// Parked returns the records that are parked, by name, version and position. It is read like [Store.Read].
+	Parked(ctx context.Context) iter.Seq2[Parked, error]
+
+	// Retry has whoever runs the projection try the parked records of a stream again, in order, until one fails. It returns when that is asked for.
+	Retry(ctx context.Context, name string, version int, stream Stream) error
+
+	// Drop gives up on the first of the parked records of a stream, and then does as Retry.
+	Drop(ctx context.Context, name string, version int, stream Stream) error
+}
+
+// Parked is a record that a projection has put aside.
+type Parked struct {
+	Name     string
+	Version  int
+	Record   Record
+	Error    string    // "" for a record that only waits behind another of its stream
+	Attempts int       // of a record with an error
+	At       time.Time // when it was parked, or last tried
+}
+
+// Status is how one shard of a projection or reaction stands. It is made for encoding/json, and so for expvar: see the example.
+type Status struct {
+	Name     string
+	Version  int
+	Shard    string
+	Source   string    // its ID
+	Cursor   Cursor    // the checkpoint
+	Time     time.Time // of the last record applied; zero if there is none
+	Head     Position  // the end of the log; -1 if the source is not a log of this store
+	Lag      int64     // positions between checkpoint and Head, those that the filter holds back among them; -1 if Head is
+	Behind   float64   // seconds since the first record beyond the checkpoint was written; 0 if there is none, -1 if Head is
+	CaughtUp bool      // it has come to the end of its source once
+	Worker   string    // who works on it: host, process and a number; "" if nobody does
+	Parked   int       // records
+	Error    string    // of the last attempt, if it failed
+	ErrorAt  time.Time
+}
