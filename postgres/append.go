@@ -30,6 +30,9 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
+	if s.config.ReadOnly {
+		return 0, fmt.Errorf("postgres: append: %w", errReadOnly)
+	}
 	position, err := s.queue.Append(ctx, appends)
 	if err != nil {
 		var conflict *es.ConflictError
@@ -41,6 +44,8 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 	}
 	return position, nil
 }
+
+var errReadOnly = fmt.Errorf("%w: the store was opened to read: open it without Config.ReadOnly to write", es.ErrInvalid)
 
 // begin takes a connection for the next batch.
 func (s *Store) begin(ctx context.Context) (commit.Tx, error) {

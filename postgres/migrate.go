@@ -91,6 +91,20 @@ func (s *Store) migrate(ctx context.Context) error {
 	return tx.Commit(ctx)
 }
 
+// inspect does for a store that only reads what migrate does for the others: the schema must be as this release has it.
+func (s *Store) inspect(ctx context.Context) error {
+	have, err := s.schemaVersion(ctx, s.pool)
+	switch {
+	case err != nil:
+		return err
+	case have == 0:
+		return fmt.Errorf("%w: the database has no store in schema %s: give the name of another database or schema", es.ErrInvalid, s.schema)
+	case have < schemaVersion:
+		return fmt.Errorf("%w: schema %s has version %d, this release needs %d, and it was opened to be read: run Migrate with the owner's role", es.ErrInvalid, s.schema, have, schemaVersion)
+	}
+	return nil
+}
+
 func (s *Store) migrateWithin(ctx context.Context, tx pgx.Tx) error {
 	// A lock of the transaction, not of the session: that one a pooler would leave behind.
 	if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock($1)", pgx.QueryExecModeExec, s.lockKey("migrate")); err != nil {

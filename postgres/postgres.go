@@ -64,6 +64,10 @@ type Config struct {
 	// Poll is how often Changed looks for what others have written, while anybody waits in it and the server's announcements
 	// do not arrive: behind a pooler in transaction mode, say. 0 means 25 milliseconds. Where they do arrive it looks once a second all the same.
 	Poll time.Duration
+
+	// ReadOnly opens a schema that is there and leaves it as it is: nothing is made or migrated, and what would write makes an error
+	// that wraps [es.ErrInvalid].
+	ReadOnly bool
 }
 
 // Open connects to the database that a URL or a string of keywords names, and makes or migrates the schema as needed.
@@ -131,7 +135,12 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 func (s *Store) open(ctx context.Context) error {
 	wait := 50 * time.Millisecond
 	for {
-		err := s.migrate(ctx)
+		var err error
+		if s.config.ReadOnly {
+			err = s.inspect(ctx)
+		} else {
+			err = s.migrate(ctx)
+		}
 		if err == nil {
 			err = s.learn(ctx)
 		}

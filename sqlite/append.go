@@ -33,8 +33,13 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 	return position, nil
 }
 
+var errSealed = fmt.Errorf("%w: the store was opened to read: open it without Config.ReadOnly to write", es.ErrInvalid)
+
 // begin begins a transaction that may write, waiting as long as Config.BusyTimeout for other processes' to end.
 func (s *Store) begin(ctx context.Context) (*sql.Conn, error) {
+	if s.sealed {
+		return nil, errSealed
+	}
 	deadline := time.Now().Add(s.busy)
 	for {
 		conn, err := s.write.Conn(ctx)

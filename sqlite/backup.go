@@ -54,7 +54,7 @@ func (s *Store) vacuumInto(ctx context.Context, path string) error {
 		return err
 	}
 	defer conn.Close()
-	if s.read != s.write {
+	if s.sealed || s.read != s.write {
 		if _, err := conn.ExecContext(ctx, "pragma query_only = off"); err != nil {
 			return err
 		}

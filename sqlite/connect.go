@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 
 	"github.com/mattn/go-sqlite3"
 )
@@ -47,7 +48,11 @@ func newConnector(uri, pragmas string) connector {
 		}
 		return err
 	}
-	return connector{&sqlite3.SQLiteDriver{ConnectHook: hook}, uri + "?_stmt_cache_size=64"}
+	separator := "?"
+	if strings.HasSuffix(uri, "?mode=ro") { // a "?" of the path is escaped
+		separator = "&"
+	}
+	return connector{&sqlite3.SQLiteDriver{ConnectHook: hook}, uri + separator + "_stmt_cache_size=64"}
 }
 
 // Connect implements driver.Connector.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -44,30 +45,9 @@ func (s *Store) migrateWithin(ctx context.Context, conn *sql.Conn) error {
 	if _, err := conn.ExecContext(ctx, createMeta); err != nil {
 		return err
 	}
-	meta := make(map[string]string)
-	rows, err := conn.QueryContext(ctx, "select key, value from es_meta")
+	have, store, err := readMeta(ctx, conn)
 	if err != nil {
 		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var key, value string
-		if err := rows.Scan(&key, &value); err != nil {
-			return err
-		}
-		meta[key] = value
-	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	have := 0
-	if text, found := meta["schema"]; found {
-		if have, err = strconv.Atoi(text); err != nil || have < 1 {
-			return fmt.Errorf("schema version %q in es_meta is none: the database is damaged; restore a backup", text)
-		}
-	}
-	if have > schemaVersion {
-		return fmt.Errorf("the database has schema version %d and this release knows versions up to %d: it was used by a newer release; upgrade this program", have, schemaVersion)
 	}
 	for v := have + 1; v <= schemaVersion; v++ {
 		script, err := migrations.ReadFile(fmt.Sprintf("migrations/%03d.sql", v))
@@ -78,11 +58,67 @@ func (s *Store) migrateWithin(ctx context.Context, conn *sql.Conn) error {
 			return fmt.Errorf("migrate to schema version %d: %w", v, err)
 		}
 	}
-	s.id = meta["store"]
+	s.id = store
 	if s.id == "" {
 		s.id = rand.Text()
 	}
 	// Also when they are there: SQLite writes nothing then, but refuses a file that may only be read, better now than at the first append.
 	_, err = conn.ExecContext(ctx, "insert or replace into es_meta (key, value) values ('schema', ?), ('store', ?)", strconv.Itoa(schemaVersion), s.id)
 	return err
+}
+
+// readMeta returns the schema version of a database, 0 if it has none, and the store's id. A version that this release does not know makes an error.
+func readMeta(ctx context.Context, conn *sql.Conn) (schema int, store string, err error) {
+	rows, err := conn.QueryContext(ctx, "select key, value from es_meta")
+	if err != nil {
+		return 0, "", err
+	}
+	defer rows.Close()
+	meta := make(map[string]string)
+	for rows.Next() {
+		var key, value string
+		if err := rows.Scan(&key, &value); err != nil {
+			return 0, "", err
+		}
+		meta[key] = value
+	}
+	if err := rows.Err(); err != nil {
+		return 0, "", err
+	}
+	if text, found := meta["schema"]; found {
+		if schema, err = strconv.Atoi(text); err != nil || schema < 1 {
+			return 0, "", fmt.Errorf("schema version %q in es_meta is none: the database is damaged; restore a backup", text)
+		}
+	}
+	if schema > schemaVersion {
+		return 0, "", fmt.Errorf("the database has schema version %d and this release knows versions up to %d: it was used by a newer release; upgrade this program", schema, schemaVersion)
+	}
+	return schema, meta["store"], nil
+}
+
+// inspect does for a store that only reads what migrate does for the others: the database must be as this release has it.
+func (s *Store) inspect(ctx context.Context) error {
+	conn, err := s.read.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	there := false
+	if err := conn.QueryRowContext(ctx, "select exists (select 1 from sqlite_master where type = 'table' and name = 'es_meta')").Scan(&there); err != nil {
+		return err
+	}
+	if !there {
+		return errors.New("it has no events: no store was ever made in it; give the path of another")
+	}
+	have, store, err := readMeta(ctx, conn)
+	switch {
+	case err != nil:
+		return err
+	case have < schemaVersion:
+		return fmt.Errorf("the database has schema version %d, this release needs %d, and it was opened to be read: open it once without Config.ReadOnly, which migrates it", have, schemaVersion)
+	case store == "":
+		return errors.New("the store's id is missing in es_meta: the database is damaged; restore a backup")
+	}
+	s.id = store
+	return nil
 }

@@ -28,7 +28,8 @@ type Store struct {
 	name    string
 	id      string
 	busy    time.Duration
-	write   *sql.DB // one connection
+	sealed  bool    // Config.ReadOnly
+	write   *sql.DB // one connection; the same as read if the store is sealed
 	read    *sql.DB // a pool; the same as write for a database in memory
 	queue   *commit.Queue
 	writer  writer
@@ -51,6 +52,10 @@ type Config struct {
 	// Poll is how often Changed looks for what other processes have written, while anybody waits in it. 0 means 10 milliseconds.
 	// What this process writes wakes it at once.
 	Poll time.Duration
+
+	// ReadOnly opens a database that is there and leaves it as it is: nothing is made or migrated, and what would write makes an error
+	// that wraps [es.ErrInvalid]. SQLite may still make the files beside the database that its readers share.
+	ReadOnly bool
 }
 
 // Open opens the database in a file, and makes or migrates it as needed. The folder must exist.
@@ -61,7 +66,7 @@ func Open(path string) (*Store, error) { return Config{}.Open(path) }
 
 // Open is like the function [Open], with settings.
 func (c Config) Open(path string) (*Store, error) {
-	s := &Store{name: path, busy: c.BusyTimeout}
+	s := &Store{name: path, busy: c.BusyTimeout, sealed: c.ReadOnly}
 	s.close = sync.OnceValue(s.closeOnce)
 	if s.busy <= 0 {
 		s.busy = 10 * time.Second
@@ -73,8 +78,12 @@ func (c Config) Open(path string) (*Store, error) {
 		return nil, fmt.Errorf("sqlite: open %s: %w", path, explain(err))
 	}
 	s.queue = commit.New(s.beginAppend, commit.Options{})
-	s.watcher.init(s, c.Poll, s.read != s.write)
-	if err := s.migrate(background); err != nil {
+	s.watcher.init(s, c.Poll, s.sealed || s.read != s.write)
+	prepare := s.migrate
+	if s.sealed {
+		prepare = s.inspect
+	}
+	if err := prepare(background); err != nil {
 		err = errors.Join(fmt.Errorf("sqlite: open %s: %w", path, explain(err)), s.Close())
 		return nil, err
 	}
@@ -87,6 +96,9 @@ func (s *Store) connect(path string) error {
 		return errors.New("the path is empty: give a file or :memory: instead")
 	case strings.IndexByte(path, 0) >= 0:
 		return fmt.Errorf("the path %q has a NUL byte: give another", path)
+	}
+	if path == ":memory:" && s.sealed {
+		return errors.New("a database in memory is empty when it is opened: there is nothing to read")
 	}
 	if path == ":memory:" {
 		s.write = sql.OpenDB(newConnector("file::memory:", memoryPragmas))
@@ -106,13 +118,23 @@ func (s *Store) connect(path string) error {
 		return errors.New("it is a folder: give a file in it")
 	}
 	uri := fileURI(filepath.ToSlash(absolute))
-	s.write = sql.OpenDB(newConnector(uri, writePragmas))
-	s.write.SetMaxOpenConns(1)
-	s.write.SetMaxIdleConns(1)
+	if s.sealed {
+		if _, err := os.Stat(absolute); err != nil {
+			return fmt.Errorf("it is opened to be read, and must be there: %w", err)
+		}
+		uri += "?mode=ro"
+	}
 	readers := max(4, 2*runtime.GOMAXPROCS(0))
 	s.read = sql.OpenDB(newConnector(uri, readPragmas))
 	s.read.SetMaxOpenConns(readers)
 	s.read.SetMaxIdleConns(readers)
+	if s.sealed {
+		s.write = s.read
+		return nil
+	}
+	s.write = sql.OpenDB(newConnector(uri, writePragmas))
+	s.write.SetMaxOpenConns(1)
+	s.write.SetMaxIdleConns(1)
 	return nil
 }
 

@@ -1,0 +1,96 @@
+package sqlite_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/sqlite"
+)
+
+func TestReadOnly(t *testing.T) {
+	readOnly := sqlite.Config{ReadOnly: true}
+	t.Run("reads what is there, and what others write meanwhile", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "a?mode=rw#%20.db")
+		writer := open(t, path)
+		add(t, writer, at("a", 0, "one"))
+		s := openWith(t, path, readOnly)
+		if s.ID() != writer.ID() {
+			t.Errorf("its id is %s, the store's %s", s.ID(), writer.ID())
+		}
+		expectTexts(t, s, "one")
+		add(t, writer, at("a", 1, "two"))
+		if head, err := s.Changed(t.Context(), 1); head != 2 || err != nil {
+			t.Errorf("the log changed to %d, %v; want 2", head, err)
+		}
+		expectTexts(t, s, "one", "two")
+	})
+	t.Run("writes nothing", func(t *testing.T) {
+		path := file(t)
+		writer := open(t, path)
+		add(t, writer, at("a", 0, "one"))
+		if err := writer.Close(); err != nil {
+			t.Fatal(err)
+		}
+		before, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := openWith(t, path, readOnly)
+		_, err = s.Append(t.Context(), at("a", 1, "two"))
+		for _, err := range []error{err, s.SaveSnapshot(t.Context(), es.Snapshot{Stream: stream("a"), Version: 1})} {
+			if !errors.Is(err, es.ErrInvalid) || !strings.Contains(err.Error(), "without Config.ReadOnly") {
+				t.Errorf("writing: %v", err)
+			}
+		}
+		expectTexts(t, s, "one")
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		after, err := os.ReadFile(path)
+		if err != nil || !bytes.Equal(before, after) {
+			t.Errorf("the file has changed: %v", err)
+		}
+	})
+	t.Run("refuses, and makes nothing", func(t *testing.T) {
+		for _, test := range []struct{ name, path, says string }{
+			{"a file that is not there", file(t), "must be there"},
+			{"memory", ":memory:", "nothing to read"},
+			{"an empty file", filepath.Join(t.TempDir(), "empty.db"), "no store was ever made in it"},
+		} {
+			if strings.HasPrefix(filepath.Base(test.path), "empty") {
+				if err := os.WriteFile(test.path, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s, err := readOnly.Open(test.path)
+			if err == nil {
+				_ = s.Close()
+				t.Errorf("%s was opened", test.name)
+			} else if !strings.Contains(err.Error(), test.says) {
+				t.Errorf("%s: %v\nexpected it to say %q", test.name, err, test.says)
+			}
+			if info, err := os.Stat(test.path); err == nil && info.Size() > 0 {
+				t.Errorf("%s has %d bytes now", test.name, info.Size())
+			}
+		}
+	})
+	t.Run("refuses a schema of an older release, and does not migrate it", func(t *testing.T) {
+		path := file(t)
+		if err := open(t, path).Close(); err != nil {
+			t.Fatal(err)
+		}
+		db := connect(t, path)
+		do(t, db, "delete from es_meta where key = 'schema'")
+		if _, err := readOnly.Open(path); err == nil || !strings.Contains(err.Error(), "which migrates it") {
+			t.Errorf("opening: %v", err)
+		}
+		if n := ask[int](t, db, "select count(*) from es_meta"); n != 1 {
+			t.Errorf("es_meta has %d rows now", n)
+		}
+	})
+}
