@@ -149,31 +149,38 @@ type Cursor int64
 // appears at or before a cursor that was read. A stream is in one shard, in order. Who reads which shard is not the source's to decide:
 // the database with the read model does that, by leases and by comparing the cursor in the transaction that moves it.
 type Source interface {
-	// ID identifies the source for ever. A checkpoint of another source is refused.
+	// ID identifies the source for ever. A checkpoint of another source is refused. The ID of a log is that of its source.
 	ID() string
 
-	// Shards returns the names of the shards. A source that can be divided at will divides itself into so many partitions.
+	// Shards returns the names of the shards. A source that can be divided at will divides itself into so many partitions, of which the first
+	// of four is called 0/4, and counts the same cursors in all: what all of them have read is the same in any other division.
+	// Other sources call theirs otherwise.
 	Shards(ctx context.Context, partitions int) ([]string, error)
 
 	// Feed begins to read a shard behind a cursor. One that is beyond the end makes an error that wraps [*AheadError].
+	// The context is that of the call; the feed goes on until Close.
 	Feed(ctx context.Context, shard string, after Cursor, filter Filter) (Feed, error)
 }
 
 // A Feed reads one shard of a [Source], from one goroutine.
 type Feed interface {
 	// Next returns what comes next, at most so many records. It waits until there is something, or the context ends.
+	// That the end is where the feed began is something too, the first time: who reads an empty shard must learn that he has caught up.
+	// So is a piece of which the filter held all back: it moves the checkpoint, for which others may wait.
+	// The records and what they have are the caller's to keep. After an error the feed is good for Close alone.
 	Next(ctx context.Context, most int) (Batch, error)
 
 	// Applied tells that everything up to a cursor is in the read model. It only matters to those who watch the source from outside, and must not wait.
 	Applied(upTo Cursor)
 
-	// Close releases what the feed has.
+	// Close releases what the feed has. It is called when no other call is under way.
 	Close() error
 }
 
 // A Batch is what a [Feed] returns: a piece of a shard.
 type Batch struct {
 	Records []Record // those that the filter lets through; there may be none
+	Cursors []Cursor // of each record, the place with it read and the next one not; nil means its Position
 	Next    Cursor   // where the piece ends, also behind records that the filter held back
 	End     Cursor   // the end of the shard, as far as is known: the feed has caught up when Next reaches it
 }

@@ -1,0 +1,197 @@
+package es
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"strings"
+)
+
+// FromLog is a log as the [Source] of projections. Its partitions divide the streams by a hash of their names that never changes.
+// Each feed reads ahead, in a goroutine of its own.
+func FromLog(log Log) Source { return logSource{log} }
+
+type logSource struct{ log Log }
+
+// ID implements [Source].
+func (s logSource) ID() string { return s.log.ID() }
+
+// Shards implements [Source].
+func (s logSource) Shards(_ context.Context, partitions int) ([]string, error) {
+	names := make([]string, max(partitions, 1))
+	for i := range names {
+		names[i] = part{uint64(i), uint64(len(names))}.String()
+	}
+	return names, nil
+}
+
+// A part is one of so many partitions of a log.
+type part struct{ i, of uint64 }
+
+func (p part) String() string { return fmt.Sprintf("%d/%d", p.i, p.of) }
+
+func parsePart(name string) (p part, err error) {
+	i, of, _ := strings.Cut(name, "/")
+	if p.i, err = strconv.ParseUint(i, 10, 31); err == nil {
+		p.of, err = strconv.ParseUint(of, 10, 31)
+	}
+	if err != nil || p.i >= p.of {
+		return p, invalid("%q is no shard of a log: they are called 0/4, 1/4, 2/4 and 3/4 if there are four", name)
+	}
+	return p, nil
+}
+
+// has tells whether a stream is in the part: by FNV-1a, 64 bits, of its name, modulo the number of parts.
+func (p part) has(s Stream) bool {
+	if p.of == 1 {
+		return true
+	}
+	h := fnv.New64a()
+	h.Write([]byte(s.String()))
+	return h.Sum64()%p.of == p.i
+}
+
+// Feed implements [Source].
+func (s logSource) Feed(ctx context.Context, shard string, after Cursor, filter Filter) (Feed, error) {
+	p, err := parsePart(shard)
+	if err != nil {
+		return nil, err
+	}
+	head, err := Head(ctx, s.log)
+	if err != nil {
+		return nil, err
+	}
+	if Position(after) > head {
+		return nil, fmt.Errorf("es: shard %s: %w", shard, &AheadError{After: Position(after), Head: head})
+	}
+	f := &logFeed{log: s.log, part: p, filter: filter, pieces: make(chan Batch, aheadPieces), ended: make(chan struct{})}
+	ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	go f.run(ctx, Position(after), head)
+	return f, nil
+}
+
+// A feed reads pieces of a log, and a few of them ahead. Both are bounded, and so is the data in them.
+const (
+	pieceRecords = 256
+	pieceBytes   = 1 << 20
+	aheadPieces  = 6
+	batchBytes   = 8 << 20
+)
+
+// A logFeed reads one part of a log.
+type logFeed struct {
+	log    Log
+	part   part
+	filter Filter
+	pieces chan Batch
+	left   Batch // of a piece that had more than was asked for
+	cancel context.CancelFunc
+	ended  chan struct{} // closed when run has ended
+	err    error         // why it has; for those who have seen ended
+}
+
+// run reads the log, piece by piece, until the feed is closed.
+func (f *logFeed) run(ctx context.Context, after, head Position) {
+	defer close(f.ended)
+	if after == head && f.send(ctx, Batch{Next: Cursor(after), End: Cursor(head)}) != nil {
+		return
+	}
+	for f.err == nil {
+		if head, f.err = f.log.Changed(ctx, after); f.err == nil {
+			after, f.err = f.read(ctx, after, head)
+		}
+	}
+}
+
+// read reads what is there, at least to a position that was the end of the log, and returns how far it has come.
+func (f *logFeed) read(ctx context.Context, after, head Position) (Position, error) {
+	var records []Record
+	bytes := 0
+	for r, err := range f.log.All(ctx, after, f.filter) {
+		if err != nil {
+			return after, err
+		}
+		after = r.Position
+		if !f.part.has(r.Stream) {
+			continue
+		}
+		records = append(records, r)
+		if bytes += len(r.Data); len(records) == pieceRecords || bytes >= pieceBytes {
+			if err := f.send(ctx, Batch{Records: records, Next: Cursor(after), End: Cursor(max(head, after))}); err != nil {
+				return after, err
+			}
+			records, bytes = make([]Record, 0, pieceRecords), 0
+		}
+	}
+	after = max(after, head)
+	return after, f.send(ctx, Batch{Records: records, Next: Cursor(after), End: Cursor(after)})
+}
+
+func (f *logFeed) send(ctx context.Context, b Batch) error {
+	select {
+	case f.pieces <- b:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Next implements [Feed]. Before the end of the log it waits until it has as many records as are asked for: they are there, and on their way.
+func (f *logFeed) Next(ctx context.Context, most int) (b Batch, err error) {
+	for bytes := 0; ; {
+		piece := f.left
+		f.left = Batch{}
+		if len(piece.Records) == 0 {
+			if piece, err = f.piece(ctx); err != nil {
+				return Batch{}, err
+			}
+		}
+		n := 0
+		for n < len(piece.Records) && len(b.Records) < most && bytes < batchBytes {
+			bytes += len(piece.Records[n].Data)
+			b.Records = append(b.Records, piece.Records[n])
+			n++
+		}
+		b.Next, b.End = piece.Next, piece.End
+		if n < len(piece.Records) {
+			f.left = Batch{Records: piece.Records[n:], Next: piece.Next, End: piece.End}
+			b.Next = Cursor(piece.Records[n].Position - 1)
+			return b, nil
+		}
+		if len(b.Records) >= most || bytes >= batchBytes || b.Next >= b.End {
+			return b, nil
+		}
+	}
+}
+
+func (f *logFeed) piece(ctx context.Context) (Batch, error) {
+	select {
+	case b := <-f.pieces:
+		return b, nil
+	default:
+	}
+	select {
+	case b := <-f.pieces:
+		return b, nil
+	case <-f.ended:
+		select {
+		case b := <-f.pieces: // it came before the end
+			return b, nil
+		default:
+			return Batch{}, f.err
+		}
+	case <-ctx.Done():
+		return Batch{}, ctx.Err()
+	}
+}
+
+// Applied implements [Feed]. Nobody watches a log from outside.
+func (f *logFeed) Applied(Cursor) {}
+
+// Close implements [Feed].
+func (f *logFeed) Close() error {
+	f.cancel()
+	<-f.ended
+	return nil
+}
