@@ -1,0 +1,174 @@
+package kafkatest_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	confluent "github.com/confluentinc/confluent-kafka-go/v2/kafka"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/goleak"
+
+	"github.com/thalo-go/es/kafka/kafkatest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 30 * time.Second
+
+func producer(t *testing.T, b *kafkatest.Broker, more confluent.ConfigMap) *confluent.Producer {
+	t.Helper()
+	config := confluent.ConfigMap{"bootstrap.servers": b.Bootstrap(), "log_level": 0, "enable.metrics.push": false}
+	for key, value := range more {
+		config[key] = value
+	}
+	p, err := confluent.NewProducer(&config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// send produces one message and returns what becomes of it.
+func send(t *testing.T, p *confluent.Producer, topic, value string) error {
+	t.Helper()
+	report := make(chan confluent.Event, 1)
+	if err := p.Produce(&confluent.Message{TopicPartition: confluent.TopicPartition{Topic: &topic, Partition: 0}, Value: []byte(value)}, report); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		select {
+		case e := <-report:
+			return e.(*confluent.Message).TopicPartition.Error
+		case <-p.Events(): // a fatal error would hold up the report
+		case <-time.After(patience):
+			t.Fatal("no delivery report")
+		}
+	}
+}
+
+// read returns the first values of partition 0.
+func read(t *testing.T, b *kafkatest.Broker, topic string, n int) []string {
+	t.Helper()
+	c, err := confluent.NewConsumer(&confluent.ConfigMap{"bootstrap.servers": b.Bootstrap(), "group.id": "test", "enable.auto.commit": false, "log_level": 0, "enable.metrics.push": false})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Assign([]confluent.TopicPartition{{Topic: &topic, Partition: 0, Offset: confluent.OffsetBeginning}}); err != nil {
+		t.Fatal(err)
+	}
+	var values []string
+	for len(values) < n {
+		m, err := c.ReadMessage(patience)
+		if err != nil {
+			t.Fatalf("after %q: %v", values, err)
+		}
+		values = append(values, string(m.Value))
+	}
+	return values
+}
+
+func TestABrokerKeepsItsFolderThroughARestart(t *testing.T) {
+	b := kafkatest.Start(t, kafkatest.Options{Topics: map[string]int{"a": 1}, Folder: t.TempDir()})
+	p := producer(t, b, nil)
+	if err := send(t, p, "a", "1"); err != nil {
+		t.Fatal(err)
+	}
+	at := b.Bootstrap()
+	if err := b.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	if b.Bootstrap() != at {
+		t.Errorf("listens at %s after the restart, before it at %s", b.Bootstrap(), at)
+	}
+	if err := send(t, p, "a", "2"); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, b, "a", 2); got[0] != "1" || got[1] != "2" {
+		t.Errorf("read %q", got)
+	}
+}
+
+func TestTopicsAreMadeAndDeleted(t *testing.T) {
+	b := kafkatest.Start(t, kafkatest.Options{Brokers: 3})
+	if err := b.CreateTopic("a", 2, map[string]string{"cleanup.policy": "compact"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.CreateTopic("a", 2, nil); !errors.Is(err, kerr.TopicAlreadyExists) {
+		t.Errorf("made twice: %v", err)
+	}
+	if got := b.Cluster().TopicInfo("a"); got == nil || *got.Configs["cleanup.policy"] != "compact" {
+		t.Errorf("topic %+v", got)
+	}
+	if err := b.DeleteTopic("a"); err != nil {
+		t.Fatal(err)
+	}
+	b.Stop()
+	if err := b.DeleteTopic("a"); err == nil {
+		t.Error("a broker that is stopped deletes topics")
+	}
+}
+
+func TestFaults(t *testing.T) {
+	b := kafkatest.Start(t, kafkatest.Options{Topics: map[string]int{"a": 1}})
+	once := confluent.ConfigMap{"message.send.max.retries": 0, "message.timeout.ms": 30000, "reconnect.backoff.ms": 1, "reconnect.backoff.max.ms": 10}
+	plain := producer(t, b, once)
+	careful := producer(t, b, confluent.ConfigMap{"enable.idempotence": true, "reconnect.backoff.ms": 1, "reconnect.backoff.max.ms": 10, "retry.backoff.ms": 1, "retry.backoff.max.ms": 10})
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(send(t, plain, "a", "1"))
+	must(send(t, careful, "a", "2"))
+
+	fault := b.Fail(kmsg.Produce, kerr.InvalidRecord, 1)
+	if err := send(t, plain, "a", "refused"); err == nil || fault.Hits() != 1 {
+		t.Errorf("error %v, %d hits", err, fault.Hits())
+	}
+	lost := b.LoseRequest(kmsg.Produce)
+	if err := send(t, plain, "a", "lost"); err == nil {
+		t.Error("a lost request was answered")
+	}
+	<-lost
+	lost = b.LoseAnswer(kmsg.Produce)
+	if err := send(t, plain, "a", "3"); err == nil {
+		t.Error("a lost answer arrived")
+	}
+	<-lost
+	lost = b.LoseAnswer(kmsg.Produce)
+	must(send(t, careful, "a", "4")) // sent twice, and the broker notices
+	<-lost
+
+	begin := time.Now()
+	b.Delay(kmsg.Produce, 300*time.Millisecond)
+	must(send(t, careful, "a", "5"))
+	if took := time.Since(begin); took < 300*time.Millisecond {
+		t.Errorf("an answer that is delayed by 300 ms came after %v", took)
+	}
+	b.Heal()
+
+	b.Disconnect()
+	must(send(t, careful, "a", "6"))
+	b.Cut()
+	sent := make(chan error, 1)
+	go func() { sent <- send(t, careful, "a", "7") }()
+	select {
+	case err := <-sent:
+		t.Errorf("sent through a cut: %v", err)
+	case <-time.After(300 * time.Millisecond):
+	}
+	b.Heal()
+	must(<-sent)
+
+	want := []string{"1", "2", "3", "4", "5", "6", "7"}
+	for i, got := range read(t, b, "a", len(want)) {
+		if got != want[i] {
+			t.Errorf("message %d is %q, want %q", i, got, want[i])
+		}
+	}
+}
