@@ -21,6 +21,9 @@ type Mem struct {
 	commands  map[command]span
 	snapshots map[Stream]Snapshot
 	changed   chan struct{} // closed by the next append; nil while nobody waits
+
+	leases      map[string]Lease    // see memlease.go
+	checkpoints map[string]Position // the same
 }
 
 // A span is the versions that a command caused.

@@ -37,7 +37,7 @@
 //
 // # Stores
 //
-// [TestStore], [TestLog] and [TestSnapshots] hold a backend to every promise of the interface that it implements, clause by clause.
+// [TestStore], [TestLog], [TestSnapshots], [TestLeases] and [TestCheckpoints] hold a backend to every promise of the interface that it implements, clause by clause.
 // A failure says which rule was broken and what comes of it. The whole test of a backend on files:
 //
 //	func TestLog(t *testing.T) {

@@ -27,6 +27,10 @@ func exported(clauses []clause) []Clause {
 func LogClauses() []Clause      { return exported(slices.Concat(storeClauses(), logClauses())) }
 func SnapshotClauses() []Clause { return exported(snapshotClauses()) }
 
+// LeaseClauses returns the clauses of TestLeases, CheckpointClauses those of TestCheckpoints.
+func LeaseClauses() []Clause      { return exported(leaseClauses()) }
+func CheckpointClauses() []Clause { return exported(checkpointClauses()) }
+
 // TryLog returns what a clause of LogClauses finds.
 func (c Clause) TryLog(ctx context.Context, open func() es.Log, patience time.Duration) []string {
 	t := logTrial(open)
@@ -44,4 +48,14 @@ func (c Clause) ReportLog(t testing.TB, open func() es.Log) {
 // TrySnapshots returns what a clause of SnapshotClauses finds.
 func (c Clause) TrySnapshots(ctx context.Context, open func() es.Snapshots, patience time.Duration) []string {
 	return c.test.try(ctx, &trial{snapshots: open, patience: patience})
+}
+
+// TryLeases returns what a clause of LeaseClauses finds.
+func (c Clause) TryLeases(ctx context.Context, open func() es.Leases, patience time.Duration) []string {
+	return c.test.try(ctx, &trial{leases: open, patience: patience})
+}
+
+// TryCheckpoints returns what a clause of CheckpointClauses finds.
+func (c Clause) TryCheckpoints(ctx context.Context, open func() es.Checkpoints, patience time.Duration) []string {
+	return c.test.try(ctx, &trial{checkpoints: open, patience: patience})
 }

@@ -20,3 +20,17 @@ func TestMemSnapshots(t *testing.T) {
 		return func() es.Snapshots { return mem }
 	})
 }
+
+func TestMemLeases(t *testing.T) {
+	estest.TestLeases(t, func(*testing.T) func() es.Leases {
+		mem := new(es.Mem)
+		return func() es.Leases { return mem }
+	})
+}
+
+func TestMemCheckpoints(t *testing.T) {
+	estest.TestCheckpoints(t, func(*testing.T) func() es.Checkpoints {
+		mem := new(es.Mem)
+		return func() es.Checkpoints { return mem }
+	})
+}

@@ -37,6 +37,18 @@ func TestSnapshots(t *testing.T, database func(t *testing.T) (open func() es.Sna
 	run(t, snapshotClauses(), func(t *testing.T) *trial { return &trial{snapshots: database(t)} })
 }
 
+// TestLeases tests whether a backend keeps the promises of [es.Leases]. It calls database as [TestStore] does.
+func TestLeases(t *testing.T, database func(t *testing.T) (open func() es.Leases)) {
+	t.Helper()
+	run(t, leaseClauses(), func(t *testing.T) *trial { return &trial{leases: database(t)} })
+}
+
+// TestCheckpoints tests whether a backend keeps the promises of [es.Checkpoints]. It calls database as [TestStore] does.
+func TestCheckpoints(t *testing.T, database func(t *testing.T) (open func() es.Checkpoints)) {
+	t.Helper()
+	run(t, checkpointClauses(), func(t *testing.T) *trial { return &trial{checkpoints: database(t)} })
+}
+
 func storeClauses() []clause {
 	return slices.Concat(appendClauses(), raceClauses(), commandClauses(), contentClauses(), memoryClauses(), limitClauses(), readClauses())
 }

@@ -28,9 +28,11 @@ type clause struct {
 // so that the suite can itself be tried on stores that are known to be broken.
 type trial struct {
 	// Each call opens another store on the same database. Those are set that the suite is about.
-	store     func() es.Store
-	log       func() es.Log
-	snapshots func() es.Snapshots
+	store       func() es.Store
+	log         func() es.Log
+	snapshots   func() es.Snapshots
+	leases      func() es.Leases
+	checkpoints func() es.Checkpoints
 
 	ctx      context.Context // ends when patience does
 	patience time.Duration   // how long a clause may take before the store counts as blocked

@@ -50,4 +50,12 @@ func conforms(t *testing.T, url string) {
 		c := next()
 		return func() es.Snapshots { return openWith(t, c, url) }
 	})
+	estest.TestLeases(t, func(t *testing.T) func() es.Leases {
+		c := next()
+		return func() es.Leases { return openWith(t, c, url) }
+	})
+	estest.TestCheckpoints(t, func(t *testing.T) func() es.Checkpoints {
+		c := next()
+		return func() es.Checkpoints { return openWith(t, c, url) }
+	})
 }

@@ -4,7 +4,8 @@
 // under an advisory lock that is held for that statement and its commit. Positions are assigned under the lock, so they are dense and
 // in commit order, and readers neither skip events nor wait for anybody's open transaction.
 //
-// Everything is in one schema, "es" by default: tables events, commands and snapshots, functions, and the view history for people.
+// Everything is in one schema, "es" by default: tables events, commands, snapshots, leases and checkpoints, functions,
+// and the view history for people.
 package postgres
 
 import (
@@ -24,7 +25,7 @@ import (
 	"github.com/thalo-go/es/internal/commit"
 )
 
-// Store is an [es.Log] and [es.Snapshots] in a PostgreSQL database. [Open] and [New] make it.
+// Store is an [es.Log] in a PostgreSQL database, and keeps snapshots, leases and checkpoints there. [Open] and [New] make it.
 type Store struct {
 	pool    *pgxpool.Pool
 	ownPool bool
@@ -48,8 +49,10 @@ type Store struct {
 }
 
 var (
-	_ es.Log       = (*Store)(nil)
-	_ es.Snapshots = (*Store)(nil)
+	_ es.Log         = (*Store)(nil)
+	_ es.Snapshots   = (*Store)(nil)
+	_ es.Leases      = (*Store)(nil)
+	_ es.Checkpoints = (*Store)(nil)
 )
 
 // Config is what can be set about a store. Its zero value is what [Open] and [New] use.

@@ -16,7 +16,9 @@ grant select on es.meta, es.history to es_writer;
 grant select, insert on es.events, es.commands to es_writer;
 grant select, insert, update on es.snapshots to es_writer; -- each takes the place of the one before
 grant select, insert, delete on es.fences to es_writer;    -- they are in the way of calls that were given up, for a week
+grant select, insert, update, delete on es.leases to es_writer;
+grant select, insert, update on es.checkpoints to es_writer;
 grant execute on all functions in schema es to es_writer;
 
-grant select on es.meta, es.events, es.snapshots, es.history to es_reader;
+grant select on es.meta, es.events, es.snapshots, es.leases, es.checkpoints, es.history to es_reader;
 grant execute on function es.as_jsonb to es_reader; -- for es.history

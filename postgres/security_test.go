@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
@@ -60,6 +61,10 @@ func TestRoles(t *testing.T) {
 			_, err := r.Append(t.Context(), add(account("a"), 1))
 			wantRemedy(t, err)
 			wantRemedy(t, r.SaveSnapshot(t.Context(), es.Snapshot{Stream: account("a"), Version: 1}))
+			_, err = r.AcquireLease(t.Context(), "relay", "a", time.Hour, "")
+			wantRemedy(t, err)
+			_, err = r.MoveCheckpoint(t.Context(), "relay", 0, 1)
+			wantRemedy(t, err)
 		})
 		t.Run("none of them changes history", func(t *testing.T) {
 			for role, url := range map[string]string{"writer": writer, "reader": reader} {
@@ -131,6 +136,19 @@ func writerAppends(t *testing.T, w *postgres.Store, url string) {
 	if err := w.SaveSnapshot(t.Context(), es.Snapshot{Stream: account("a"), Version: 2, Position: 2}); err != nil {
 		t.Error(err)
 	}
+	for range 2 {
+		if l, err := w.AcquireLease(t.Context(), "relay", "a", time.Hour, ""); err != nil || l.Holder != "a" {
+			t.Errorf("the lease is %+v, %v", l, err)
+		}
+	}
+	if err := w.ReleaseLease(t.Context(), "relay", "a"); err != nil {
+		t.Error(err)
+	}
+	for at := range es.Position(2) {
+		if moved, err := w.MoveCheckpoint(t.Context(), "relay", at, at+1); !moved {
+			t.Errorf("the checkpoint was not moved: %v", err)
+		}
+	}
 	conn := connect(t, url)
 	tx, err := conn.Begin(t.Context())
 	if err != nil {
@@ -157,6 +175,12 @@ func readerFollows(t *testing.T, w, r *postgres.Store) {
 	}
 	if n, err := r.LoadSnapshot(t.Context(), account("a")); err != nil || n.Version != 2 {
 		t.Errorf("loaded the snapshot of version %d, %v; want 2", n.Version, err)
+	}
+	if _, err := r.ListLeases(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if at, err := r.LoadCheckpoint(t.Context(), "relay"); err != nil || at != 2 {
+		t.Errorf("loaded the checkpoint %d, %v; want 2", at, err)
 	}
 	changed := make(chan error)
 	go func() {

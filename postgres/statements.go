@@ -7,6 +7,10 @@ type statements struct {
 	stream, streams                      *statement
 	all, kinds, types, both              *statement
 	saveSnapshot, loadSnapshot           *statement
+	acquireLease, loadLease              *statement
+	releaseLease, listLeases             *statement
+	loadCheckpoint                       *statement
+	firstCheckpoint, moveCheckpoint      *statement
 	announce                             *statement
 }
 
@@ -45,6 +49,20 @@ func (s *Store) prepare() {
 			on conflict (kind, id) do update set version = excluded.version, position = excluded.position, schema = excluded.schema, data = excluded.data
 			where (excluded.schema, excluded.version) >= (s.schema, s.version)`),
 		loadSnapshot: s.newStatement("select version, position, schema, data from {schema}.snapshots where kind = $1 and id = $2"),
+
+		// The clock is looked at when the row is locked, not when the statement begins to wait for it.
+		acquireLease: s.newStatement(`insert into {schema}.leases as l (name, holder, until, note)
+			values ($1, $2, clock_timestamp() + $3::bigint * interval '1 microsecond', $4)
+			on conflict (name) do update set holder = excluded.holder, until = clock_timestamp() + $3::bigint * interval '1 microsecond', note = excluded.note
+			where l.holder = excluded.holder or l.until <= clock_timestamp() returning holder, until, note`),
+		loadLease:    s.newStatement("select holder, until, note from {schema}.leases where name = $1 and until > clock_timestamp()"),
+		releaseLease: s.newStatement("delete from {schema}.leases where name = $1 and holder = $2"),
+		listLeases:   s.newStatement("select holder, until, note, name from {schema}.leases order by name"),
+
+		loadCheckpoint: s.newStatement("select position from {schema}.checkpoints where name = $1"),
+		firstCheckpoint: s.newStatement(`insert into {schema}.checkpoints as c (name, position) values ($1, $2)
+			on conflict (name) do update set position = excluded.position where c.position = 0 returning 1`),
+		moveCheckpoint: s.newStatement("update {schema}.checkpoints set position = $2 where name = $1 and position = $3 returning 1"),
 
 		// An announcement need not survive a crash, so its commit need not wait for the disk.
 		announce: s.newStatement("select set_config('synchronous_commit', 'off', true), pg_notify($1, '')"),

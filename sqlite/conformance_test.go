@@ -17,6 +17,14 @@ func TestFile(t *testing.T) {
 		path := file(t)
 		return func() es.Snapshots { return open(t, path) }
 	})
+	estest.TestLeases(t, func(t *testing.T) func() es.Leases {
+		path := file(t)
+		return func() es.Leases { return open(t, path) }
+	})
+	estest.TestCheckpoints(t, func(t *testing.T) func() es.Checkpoints {
+		path := file(t)
+		return func() es.Checkpoints { return open(t, path) }
+	})
 }
 
 func TestMemory(t *testing.T) {
@@ -27,5 +35,13 @@ func TestMemory(t *testing.T) {
 	estest.TestSnapshots(t, func(t *testing.T) func() es.Snapshots {
 		s := open(t, ":memory:")
 		return func() es.Snapshots { return s }
+	})
+	estest.TestLeases(t, func(t *testing.T) func() es.Leases {
+		s := open(t, ":memory:")
+		return func() es.Leases { return s }
+	})
+	estest.TestCheckpoints(t, func(t *testing.T) func() es.Checkpoints {
+		s := open(t, ":memory:")
+		return func() es.Checkpoints { return s }
 	})
 }

@@ -13,7 +13,8 @@ func (s *Store) OnWriter(f func(conn *sqlite3.SQLiteConn) error) error {
 }
 
 // Queries are the statements that must be answered from an index.
-var Queries = []string{selectStream, selectAll, selectFiltered, selectHead, selectLast, selectStreamHead, selectCommand, selectSnapshot}
+var Queries = []string{selectStream, selectAll, selectFiltered, selectHead, selectLast, selectStreamHead, selectCommand, selectSnapshot,
+	selectLease, deleteLease, selectCheckpoint, updateCheckpoint}
 
 // FileURI makes the URI of a file.
 var FileURI = fileURI

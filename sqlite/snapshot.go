@@ -22,28 +22,13 @@ func (s *Store) SaveSnapshot(ctx context.Context, n es.Snapshot) error {
 	if err := n.Stream.Check(); err != nil {
 		return err
 	}
-	err := s.saveSnapshot(ctx, n)
-	if err != nil && ctx.Err() == nil {
-		err = fmt.Errorf("sqlite: snapshot of %s: %w", n.Stream, explain(err))
-	}
-	return err
-}
-
-func (s *Store) saveSnapshot(ctx context.Context, n es.Snapshot) error {
-	conn, err := s.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
 	if n.Data == nil {
 		n.Data = []byte{}
 	}
-	if _, err := conn.ExecContext(background, upsertSnapshot, n.Stream.Kind, n.Stream.ID, n.Version, n.Position, n.Schema, n.Data); err != nil {
-		_, _ = conn.ExecContext(background, "rollback") // the first error says what is wrong
+	return within(ctx, "snapshot of "+n.Stream.String(), s.transact(ctx, func(conn *sql.Conn) error {
+		_, err := conn.ExecContext(background, upsertSnapshot, n.Stream.Kind, n.Stream.ID, n.Version, n.Position, n.Schema, n.Data)
 		return err
-	}
-	_, err = conn.ExecContext(background, "commit")
-	return err
+	}))
 }
 
 // LoadSnapshot implements [es.Snapshots].

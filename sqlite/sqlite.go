@@ -23,7 +23,7 @@ import (
 	"github.com/thalo-go/es/internal/commit"
 )
 
-// Store is an [es.Log] and [es.Snapshots] in a SQLite database. [Open] makes it.
+// Store is an [es.Log] in a SQLite database, and keeps snapshots, leases and checkpoints there. [Open] makes it.
 type Store struct {
 	name    string
 	id      string
@@ -40,8 +40,10 @@ type Store struct {
 }
 
 var (
-	_ es.Log       = (*Store)(nil)
-	_ es.Snapshots = (*Store)(nil)
+	_ es.Log         = (*Store)(nil)
+	_ es.Snapshots   = (*Store)(nil)
+	_ es.Leases      = (*Store)(nil)
+	_ es.Checkpoints = (*Store)(nil)
 )
 
 // Config is what can be set about a store. Its zero value is what [Open] uses.
