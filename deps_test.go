@@ -53,6 +53,7 @@ func TestPackagesLinkOnlyWhatIsAgreed(t *testing.T) {
 		never: []string{sqlite, sqlite3, kafka, kfake},
 		why:   "a program on one database links no other, and needs no C compiler",
 	}, {
+
 		pkg:   "./kafka",
 		never: []string{sqlite, postgres, pgx, sqlite3, kfake},
 		why:   "a relay takes any log, and a broker for tests is not for production",
@@ -60,6 +61,10 @@ func TestPackagesLinkOnlyWhatIsAgreed(t *testing.T) {
 		pkg:   "./kafka/kafkatest",
 		never: []string{sqlite, postgres, pgx, sqlite3, kafka},
 		why:   "a broker in the process needs no C library",
+	}, {
+		pkg:   "./cmd/es",
+		never: []string{kafka, kfake},
+		why:   "whoever looks into a store at night needs no Kafka library for it",
 	}} {
 		t.Run(rule.pkg, func(t *testing.T) {
 			for _, dep := range linkedBy(t, rule.pkg) {

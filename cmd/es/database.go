@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/thalo-go/es"
+)
+
+// A database is a store with what only its backend can tell. The sequences end with an error at most, as those of es.Store do.
+type database interface {
+	es.Log
+	Close() error
+
+	// where names the store for people, without a password.
+	where() string
+
+	// streams returns the head of each stream, by kind and id; all kinds if it is "". It reads indexes and not the log.
+	streams(ctx context.Context, kind string) iter.Seq2[head, error]
+
+	// snapshots returns the snapshots by position.
+	snapshots(ctx context.Context) iter.Seq2[es.Snapshot, error]
+
+	// commands returns the commands that took effect, in no order.
+	commands(ctx context.Context) iter.Seq2[command, error]
+
+	// damaged asks the database whether its own files are as they should be, if that is something it can tell.
+	damaged(ctx context.Context) (damages []string, asked bool, err error)
+}
+
+// A head is the last record of a stream.
+type head struct {
+	stream   es.Stream
+	version  es.Version
+	position es.Position
+	time     time.Time
+}
+
+// A command is one that took effect, as versions of a stream.
+type command struct {
+	stream      es.Stream
+	id          string
+	first, last es.Version
+}
+
+// open opens the store that the command line names, to be read or, on request, to be written.
+func (s *session) open(readOnly bool) (database, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, s.cli.Timeout)
+	defer cancel()
+	if isPostgres(s.cli.Store) {
+		return openPostgres(ctx, s.cli.Store, s.cli.Schema, readOnly)
+	}
+	return openSQLite(strings.TrimPrefix(s.cli.Store, "sqlite:"), readOnly)
+}
+
+func isPostgres(store string) bool {
+	return strings.HasPrefix(store, "postgres:") || strings.HasPrefix(store, "postgresql:") || keywords.MatchString(store)
+}
+
+var (
+	keywords   = regexp.MustCompile(`(^|\s)(host|dbname|service)\s*=`) // libpq's other form: host=db dbname=bank
+	inURL      = regexp.MustCompile(`://([^\s/@]*?):\S*@`)
+	inKeywords = regexp.MustCompile(`(?i)(password\s*=\s*)('(\\.|[^'\\])*'?|[^\s&]*)`)
+)
+
+// redact takes passwords out of a message: whatever looks like one in a URL or a list of keywords, and the store's own.
+func redact(message, store string) string {
+	secrets := []string{}
+	if u, err := url.Parse(store); err == nil && u.User != nil {
+		if password, set := u.User.Password(); set {
+			secrets = append(secrets, password, url.QueryEscape(password), url.PathEscape(password))
+		}
+		secrets = append(secrets, u.Query().Get("password"), u.Query().Get("sslpassword"))
+	}
+	message = inURL.ReplaceAllString(message, "://$1:xxxxx@")
+	message = inKeywords.ReplaceAllString(message, "${1}xxxxx")
+	for _, secret := range secrets {
+		if len(secret) >= 4 { // a shorter one may be part of any word
+			message = strings.ReplaceAll(message, secret, "xxxxx")
+		}
+	}
+	return message
+}
+
+// failed is a sequence that ends at once.
+func failed[T any](err error) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var none T
+		yield(none, err)
+	}
+}
+
+// within says what was being done when an error came.
+func within(what string, err error) error { return fmt.Errorf("%s: %w", what, err) }

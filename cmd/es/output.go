@@ -1,0 +1,93 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/thalo-go/es"
+)
+
+// An output writes lines for people or objects for programs.
+type output struct {
+	w    *bufio.Writer
+	json bool
+}
+
+func newOutput(w io.Writer, json bool) *output { return &output{bufio.NewWriter(w), json} }
+
+func (o *output) flush() error { return o.w.Flush() }
+
+// line writes a line for people. An error of the writer comes out of flush.
+func (o *output) line(format string, args ...any) { fmt.Fprintf(o.w, format+"\n", args...) }
+
+// object writes an object for programs, on one line.
+func (o *output) object(v any) error {
+	e := json.NewEncoder(o.w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// A recordObject is a record as programs get it.
+type recordObject struct {
+	Position es.Position       `json:"position"`
+	Stream   string            `json:"stream"`
+	Version  es.Version        `json:"version"`
+	Time     time.Time         `json:"time"`
+	Type     string            `json:"type"`
+	Data     json.RawMessage   `json:"data,omitempty"`   // if it is JSON
+	Base64   []byte            `json:"base64,omitempty"` // if not
+	Meta     map[string]string `json:"meta,omitempty"`
+}
+
+const recordHeader = "POSITION  TIME                         STREAM/VERSION            TYPE              DATA"
+
+// record writes a record.
+func (o *output) record(r es.Record) error {
+	if !o.json {
+		o.line("%8d  %s  %-24s  %-16s  %s", r.Position, timestamp(r.Time), printable(r.ID()), printable(r.Type), content(r))
+		return nil
+	}
+	object := recordObject{Position: r.Position, Stream: r.Stream.String(), Version: r.Version, Time: r.Time, Type: r.Type, Meta: r.Meta}
+	if json.Valid(r.Data) {
+		object.Data = r.Data
+	} else {
+		object.Base64 = r.Data
+	}
+	return o.object(object)
+}
+
+// content shows data as it is, if a terminal can take it, and metadata behind it.
+func content(r es.Record) string {
+	var b strings.Builder
+	var compact bytes.Buffer
+	if json.Compact(&compact, r.Data) == nil {
+		b.WriteString(printable(compact.String()))
+	} else {
+		b.WriteString(printable(string(r.Data)))
+	}
+	for _, key := range slices.Sorted(maps.Keys(r.Meta)) {
+		fmt.Fprintf(&b, "  %s=%s", printable(key), printable(r.Meta[key]))
+	}
+	return b.String()
+}
+
+// timestamp is always as long, so that columns stay in line.
+func timestamp(t time.Time) string { return t.Format("2006-01-02T15:04:05.000000Z") }
+
+// printable quotes what a terminal would take for a command, or show as something else than it is.
+func printable(s string) string {
+	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(s)
+	}
+	return s
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/postgres"
+)
+
+const (
+	postgresStreams = `select e.kind, e.id, e.version, e.position, e.time
+		from (select kind, id, max(version) as version from {schema}.events where $1 = '' or kind = $1 group by kind, id) s
+		join {schema}.events e using (kind, id, version) order by 1, 2`
+	postgresSnapshots = "select kind, id, version, position, schema, data from {schema}.snapshots order by position"
+	postgresCommands  = "select kind, id, command, first, last from {schema}.commands"
+)
+
+type postgresDatabase struct {
+	*postgres.Store
+	pool   *pgxpool.Pool
+	schema string
+}
+
+func openPostgres(ctx context.Context, url, schema string, readOnly bool) (database, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, within("the URL of the store", err)
+	}
+	if config.ConnConfig.RuntimeParams["application_name"] == "" {
+		config.ConnConfig.RuntimeParams["application_name"] = "es"
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, within("connect", err)
+	}
+	store, err := postgres.Config{Schema: schema, ReadOnly: readOnly}.New(ctx, pool)
+	if err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return &postgresDatabase{store, pool, schema}, nil
+}
+
+// Close closes the store and its pool.
+func (d *postgresDatabase) Close() error {
+	err := d.Store.Close()
+	d.pool.Close()
+	return err
+}
+
+func (d *postgresDatabase) where() string {
+	c := d.pool.Config().ConnConfig
+	return fmt.Sprintf("%s:%d/%s, schema %s", c.Host, c.Port, c.Database, d.schema)
+}
+
+func (d *postgresDatabase) streams(ctx context.Context, kind string) iter.Seq2[head, error] {
+	return pgQuery(ctx, d, "streams", postgresStreams, []any{kind}, func(row pgx.Rows) (h head, err error) {
+		err = row.Scan(&h.stream.Kind, &h.stream.ID, &h.version, &h.position, &h.time)
+		h.time = h.time.UTC()
+		return h, err
+	})
+}
+
+func (d *postgresDatabase) snapshots(ctx context.Context) iter.Seq2[es.Snapshot, error] {
+	return pgQuery(ctx, d, "snapshots", postgresSnapshots, nil, func(row pgx.Rows) (n es.Snapshot, err error) {
+		return n, row.Scan(&n.Stream.Kind, &n.Stream.ID, &n.Version, &n.Position, &n.Schema, &n.Data)
+	})
+}
+
+func (d *postgresDatabase) commands(ctx context.Context) iter.Seq2[command, error] {
+	return pgQuery(ctx, d, "commands", postgresCommands, nil, func(row pgx.Rows) (c command, err error) {
+		return c, row.Scan(&c.stream.Kind, &c.stream.ID, &c.id, &c.first, &c.last)
+	})
+}
+
+// damaged has nothing to ask: Postgres checks its pages itself as it reads them, if the cluster was made with checksums.
+func (d *postgresDatabase) damaged(context.Context) (damages []string, asked bool, err error) {
+	return nil, false, nil
+}
+
+// pgQuery makes a sequence of the rows of a query. It runs without being prepared, so that it passes any pooler.
+func pgQuery[T any](ctx context.Context, d *postgresDatabase, what, text string, args []any, scan func(pgx.Rows) (T, error)) iter.Seq2[T, error] {
+	text = strings.ReplaceAll(text, "{schema}", pgx.Identifier{d.schema}.Sanitize())
+	return func(yield func(T, error) bool) {
+		rows, err := d.pool.Query(ctx, text, append([]any{pgx.QueryExecModeExec}, args...)...)
+		if err != nil {
+			failed[T](within("read "+what, err))(yield)
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			value, err := scan(rows)
+			if err != nil {
+				failed[T](within("read "+what, err))(yield)
+				return
+			}
+			if !yield(value, nil) {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			failed[T](within("read "+what, err))(yield)
+		}
+	}
+}

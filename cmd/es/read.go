@@ -1,0 +1,43 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/thalo-go/es"
+)
+
+type read struct {
+	Stream string     `arg:"" help:"The stream, as kind/id: account/ann."`
+	After  es.Version `help:"Only what comes after this version."`
+}
+
+// Run is called by kong.
+func (v *read) Run(s *session) (err error) {
+	stream, err := es.ParseStream(v.Stream)
+	if err != nil {
+		return err
+	}
+	db, err := s.open(true)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	empty := true
+	for r, err := range db.Read(s.ctx, stream, v.After) {
+		if err != nil {
+			return err
+		}
+		if empty && !s.out.json {
+			s.out.line(recordHeader)
+		}
+		empty = false
+		if err := s.out.record(r); err != nil {
+			return err
+		}
+	}
+	if empty {
+		return fmt.Errorf("%s has no events after version %d: es streams -k %s lists what there is", printable(v.Stream), v.After, printable(stream.Kind))
+	}
+	return nil
+}
