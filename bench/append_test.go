@@ -1,9 +1,14 @@
 package bench_test
 
 import (
+	"context"
 	"fmt"
+	"strconv"
 	"testing"
 
+	"github.com/thalo-go/es/bench/baseline"
+	"github.com/thalo-go/es/bench/internal/child"
+	"github.com/thalo-go/es/bench/internal/measure"
 	"github.com/thalo-go/es/bench/internal/work"
 )
 
@@ -35,12 +40,67 @@ func BenchmarkAppendPayload(b *testing.B) {
 }
 
 func appends(b *testing.B, s backend, writers, batch, bytes int) {
-	store, plain := s.open(b)
-	ours := work.Appends("Append", work.To(store), writers, batch, bytes)
-	if plain == nil {
-		compare(b, ours)
-		return
+	bed := s.open(b)
+	compare(b, bed.server, work.Appends("Append", work.To(bed), writers, batch, bytes), bed.rivals(writers, batch, bytes)...)
+}
+
+// BenchmarkAppendLimit is 1,000 writers that append one event at a time, against the fastest way to get the same rows into the table.
+func BenchmarkAppendLimit(b *testing.B) {
+	const writers, rows = 1000, 1000
+	eachDurable(b, func(b *testing.B, s backend) {
+		bed := s.open(b)
+		limit := rival{"limit", measure.Side{}}
+		switch plain := bed.plain.(type) {
+		case *baseline.SQLite:
+			limit.side = work.Inserts("bare loop", plain.Insert, writers, rows, payload)
+		case *baseline.Postgres:
+			limit.side = work.Inserts("COPY", plain.Copy, writers, rows, payload)
+		}
+		compare(b, bed.server, work.Appends("Append", work.To(bed), writers, 1, payload), limit)
+	})
+}
+
+// BenchmarkProcesses is 64 writers in several processes that share a log, against as many in one process. An operation is one event.
+func BenchmarkProcesses(b *testing.B) {
+	const writers = 64
+	eachDurable(b, func(b *testing.B, s backend) {
+		for _, n := range []int{1, 2, 4, 8} {
+			b.Run(fmt.Sprintf("processes=%d", n), func(b *testing.B) {
+				bed := s.open(b)
+				var many []*child.Process
+				for i := range n {
+					many = append(many, startWriter(b, bed, strconv.Itoa(i), writers/n))
+				}
+				processes(b, many, startWriter(b, bed, "alone", writers))
+			})
+		}
+	})
+}
+
+func startWriter(b *testing.B, s bed, name string, writers int) *child.Process {
+	b.Helper()
+	p, err := child.Start(context.WithoutCancel(b.Context()), writeWord, s.place, name, strconv.Itoa(writers))
+	check(b, err)
+	b.Cleanup(func() { check(b, p.Close()) })
+	return p
+}
+
+func processes(b *testing.B, many []*child.Process, one *child.Process) {
+	var pairs measure.Pairs
+	sides, turn := [][]*child.Process{many, {one}}, turn()
+	for i := 0; b.Loop(); i++ {
+		var samples [2]measure.Sample
+		for k := range sides {
+			n := (i + k) % 2
+			var err error
+			samples[n], err = child.Together(sides[n], turn)
+			check(b, err)
+		}
+		pairs.Add(samples[0], samples[1])
 	}
-	theirs := work.Appends("one commit each", plain.Append, writers, batch, bytes)
-	compare(b, ours, theirs)
+	sum, alone := measure.Together(pairs.A), measure.Together(pairs.B)
+	b.ReportMetric(float64(sum.Elapsed)/float64(sum.Units), "ns/op")
+	b.ReportMetric(sum.Rate(), "events/s")
+	b.ReportMetric(pairs.Ratio(), "x-one")
+	b.ReportMetric(alone.Rate(), "one-events/s")
 }

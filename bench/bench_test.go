@@ -2,71 +2,135 @@ package bench_test
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
-	"path/filepath"
+	"os"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
-	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/bench/baseline"
 	"github.com/thalo-go/es/bench/internal/measure"
-	"github.com/thalo-go/es/sqlite"
 )
 
-// payload is the size of an event where it does not matter what is in it.
-const payload = 120
-
-// A log is what a backend brings into the benchmarks.
-type log interface {
-	es.Log
-	es.Snapshots
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == writeWord {
+		if err := writeInChild(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(run(m))
 }
 
-// A backend is one value of store= in the names.
-type backend struct {
+func run(m *testing.M) (code int) {
+	flag.Parse()
+	if flag.Lookup("test.bench").Value.String() != "" {
+		defer func() {
+			if err := servers.close(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+		}()
+		if err := servers.start(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return m.Run()
+}
+
+// A rival is a baseline. Its name is that of the metrics: x-insert is our rate over that of the rival insert.
+type rival struct {
 	name string
-
-	// open makes an empty log, and the baseline for it or nil.
-	open func(b *testing.B) (log, *baseline.SQLite)
-
-	// again opens the log once more, as another process does. nil if there is no such thing.
-	again func(b *testing.B, first log) log
+	side measure.Side
 }
 
-func backends() []backend {
-	return []backend{
-		{name: "mem", open: func(*testing.B) (log, *baseline.SQLite) { return new(es.Mem), nil }},
-		sqliteBackend(),
+// turnsInATime is how many turns each side has in the time that -benchtime gives a benchmark.
+const turnsInATime = 10
+
+// turn is how long each side works at a time. With a number of iterations, as in -benchtime=1x, a turn is one operation of each caller:
+// that shows that the benchmark works, and nothing else.
+func turn() time.Duration {
+	d, err := time.ParseDuration(flag.Lookup("test.benchtime").Value.String())
+	if err != nil {
+		return 0
 	}
+	return d / turnsInATime
 }
 
-func sqliteBackend() backend {
-	paths := make(map[log]string)
-	open := func(b *testing.B, path string) log {
-		store, err := sqlite.Open(path)
-		check(b, err)
-		b.Cleanup(func() { check(b, store.Close()) })
-		paths[store] = path
-		return store
+// compare lets a side and its rivals take turns, and reports what came out. An iteration of the benchmark is one turn of each,
+// of which the timer counts ours alone; what is reported is for one operation or for one event.
+func compare(b *testing.B, server func() time.Duration, ours measure.Side, theirs ...rival) {
+	b.Helper()
+	ctx, cancel := context.WithCancel(b.Context()) // a context that can end, as callers have
+	defer cancel()
+	sides := []measure.Side{ours}
+	for _, r := range theirs {
+		sides = append(sides, r.side)
 	}
-	return backend{
-		name: "sqlite",
-		open: func(b *testing.B) (log, *baseline.SQLite) {
-			dir := b.TempDir()
-			plain, err := baseline.OpenSQLite(filepath.Join(dir, "plain.db"))
+	turn := turn()
+	if turn > 0 { // warm up
+		for _, s := range sides {
+			_, err := s.For(ctx, turn)
 			check(b, err)
-			b.Cleanup(func() { check(b, plain.Close()) })
-			return open(b, filepath.Join(dir, "store.db")), plain
-		},
-		again: func(b *testing.B, first log) log { return open(b, paths[first]) },
+		}
+	}
+	samples := make([][]measure.Sample, len(sides))
+	var usage measure.Usage
+	for i := 0; b.Loop(); i++ {
+		b.StopTimer()
+		for k := range sides {
+			n := (i + k) % len(sides) // each goes first in turn
+			if n > 0 {
+				s, err := sides[n].For(ctx, turn)
+				check(b, err)
+				samples[n] = append(samples[n], s)
+				continue
+			}
+			used, err := measure.Using(server, func() error {
+				b.StartTimer()
+				defer b.StopTimer()
+				s, err := ours.For(ctx, turn)
+				samples[0] = append(samples[0], s)
+				return err
+			})
+			check(b, err)
+			usage.Add(used)
+		}
+		b.StartTimer()
+	}
+	report(b, measure.Together(samples[0]), usage)
+	for i, r := range theirs {
+		against(b, r.name, samples[0], samples[i+1])
 	}
 }
 
-// eachStore runs a benchmark for each backend, as store=name.
-func eachStore(b *testing.B, run func(b *testing.B, s backend)) {
-	for _, s := range backends() {
-		b.Run("store="+s.name, func(b *testing.B) { run(b, s) })
+// report reports what our side did.
+func report(b *testing.B, s measure.Sample, u measure.Usage) {
+	ops, events := float64(len(s.Latencies)), float64(s.Units)
+	b.ReportMetric(float64(s.Elapsed)/ops, "ns/op")
+	b.ReportMetric(float64(u.Bytes)/ops, "B/op")
+	b.ReportMetric(float64(u.Allocs)/ops, "allocs/op")
+	b.ReportMetric(s.Rate(), "events/s")
+	b.ReportMetric(ms(measure.Percentile(s.Latencies, 50)), "p50-ms")
+	b.ReportMetric(ms(measure.Percentile(s.Latencies, 99)), "p99-ms")
+	b.ReportMetric(float64(u.Allocs)/events, "allocs/event")
+	b.ReportMetric(us(u.CPU)/events, "cpu-us/event")
+	if u.Server > 0 {
+		b.ReportMetric(us(u.Server)/events, "server-cpu-us/event")
 	}
+}
+
+// against reports what a rival did, and the median of the ratios turn by turn.
+func against(b *testing.B, name string, ours, theirs []measure.Sample) {
+	pairs := measure.Pairs{A: ours, B: theirs}
+	sum := measure.Together(theirs)
+	b.ReportMetric(pairs.Ratio(), "x-"+name)
+	b.ReportMetric(sum.Rate(), name+"-events/s")
+	b.ReportMetric(ms(measure.Percentile(sum.Latencies, 50)), name+"-p50-ms")
+	b.ReportMetric(ms(measure.Percentile(sum.Latencies, 99)), name+"-p99-ms")
 }
 
 // callers runs a benchmark for each number of callers.
@@ -76,71 +140,26 @@ func callers(b *testing.B, what string, numbers []int, run func(b *testing.B, ca
 	}
 }
 
-// compare does b.N operations of ours, in turns with theirs for about the same time, and reports the metrics.
-// There is at most one of theirs, and none if there is nothing to compare with.
-//
-// The timer runs for ours alone, so that ns/op, B/op and allocs/op are ours.
-func compare(b *testing.B, ours measure.Side, theirs ...measure.Side) {
+// sizes are the numbers that a variable of the environment lists, or those that are meant if it is not set.
+func sizes(b *testing.B, variable string, otherwise ...int) []int {
 	b.Helper()
-	const turns = 10
-	ctx, cancel := context.WithCancel(b.Context()) // a context that can end, as callers have
-	defer cancel()
-	var pairs measure.Pairs
-	var all []measure.Sample
-	b.ReportAllocs()
-	b.ResetTimer()
-	b.StopTimer()
-	for done, turn := 0, 0; done < b.N; turn++ {
-		n := min(max(b.N/turns, ours.Callers, 1), b.N-done)
-		done += n
-		own := func() measure.Sample {
-			return take(b, func() (measure.Sample, error) { return timed(b, ctx, ours, n) })
-		}
-		if len(theirs) == 0 {
-			all = append(all, own())
-			continue
-		}
-		var a, t measure.Sample
-		if turn%2 == 0 {
-			a = own()
-			t = take(b, func() (measure.Sample, error) { return theirs[0].For(ctx, a.Elapsed) })
-		} else {
-			t = take(b, func() (measure.Sample, error) { return theirs[0].For(ctx, all[turn-1].Elapsed) })
-			a = own()
-		}
-		all = append(all, a)
-		pairs.Add(a, t)
+	list := os.Getenv(variable)
+	if list == "" {
+		return otherwise
 	}
-	sum := measure.Together(all)
-	b.ReportMetric(sum.Rate(), "events/s")
-	b.ReportMetric(ms(measure.Percentile(sum.Latencies, 50)), "p50-ms")
-	b.ReportMetric(ms(measure.Percentile(sum.Latencies, 99)), "p99-ms")
-	if len(theirs) > 0 {
-		b.ReportMetric(pairs.Ratio(), "x-textbook")
-	}
-}
-
-// timed runs n operations of a side with the timer on.
-func timed(b *testing.B, ctx context.Context, s measure.Side, n int) (measure.Sample, error) {
-	if s.Before != nil {
-		if err := s.Before(ctx); err != nil {
-			return measure.Sample{}, err
+	var sizes []int
+	for text := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(text))
+		if err != nil || n < 1 {
+			check(b, errors.Join(fmt.Errorf("%s is %q: give numbers with commas between them", variable, list), err))
 		}
-		s.Before = nil
+		sizes = append(sizes, n)
 	}
-	b.StartTimer()
-	defer b.StopTimer()
-	return s.Times(ctx, n)
-}
-
-func take(b *testing.B, turn func() (measure.Sample, error)) measure.Sample {
-	b.Helper()
-	s, err := turn()
-	check(b, err)
-	return s
+	return sizes
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+func us(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
 func check(b *testing.B, err error) {
 	b.Helper()

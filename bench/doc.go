@@ -1,30 +1,41 @@
 // Package bench says what the toolkit costs, side by side with what one would write instead.
 //
+//	make bench                                              everything; private servers are started
 //	go test -run '^$' -bench . ./bench                      everything that needs no set-up
 //	go test -run '^$' -bench Append/store=sqlite ./bench    a part; the names are in benchstat's key=value form
 //	go run ./bench/figures                                  the named figures, each against its goal
+//
+// Postgres takes part if ES_TEST_POSTGRES has the URL of a server, on which databases are made and dropped, or if ES_BENCH_SERVERS=1
+// (or ES_TEST_REQUIRE=1 or CI=true) lets a private one be started, as make bench does.
 //
 // # What is measured
 //
 //   - Append: writers that append one event of 120 bytes at a time, each as soon as the one before is durable, to streams of ten events
 //     with scattered ids. Batch and payload vary.
+//   - Processes: the same by several processes that share the log.
 //   - Execute: commands on bank accounts. warm: each caller has an account of his own, which is cached. cold: accounts of ten events, none
-//     of them cached. hot: all callers on one account.
+//     of them cached. hot: all callers on one account. mixed: nine loads for each command, on a thousand accounts, with the cache as it comes.
 //   - Load: the state of one account, not cached, with and without a snapshot.
 //   - All: a whole log, record by record.
-//   - Follow: the delay from the return of Append to the follower's loop body, in the same process and in another.
+//   - Follow: the delay from the return of Append to the follower's loop body, in the same process and in another value of the store,
+//     which shares nothing with the first, as if it were another process.
 //
 // Stores: mem is es.Mem, which keeps nothing and syncs nothing; it shows what the toolkit itself costs. sqlite is package sqlite on a file
 // in the folder for temporary files. If that is in memory, the numbers say nothing about a disk; set TMPDIR to a folder on one.
+// postgres is package postgres; client and server share the machine.
 //
 // # Against what
 //
-// The metric x-textbook is our rate over that of the baseline, both measured in the same run in turns of a fraction of a second; it is the
-// median of the ratios turn by turn. 2 means twice as fast. Package baseline has the baselines and says what each leaves out. For sqlite:
+// Baselines take turns with the toolkit, a tenth of the benchmark's time each. The metric x-insert, say, is our rate over that of the baseline
+// insert: the median of the ratios turn by turn. 2 means twice as fast. insert-events/s, insert-p50-ms and insert-p99-ms are what the baseline did.
+// Package baseline has them all and says what each leaves out:
 //
-//   - Append: one INSERT each, committed by itself, whose unique index is the version check.
-//   - Execute: load the whole stream, decide, append by that INSERT, and again on a conflict.
-//   - Load, All: one prepared query, decoded by hand.
+//   - textbook: begin, select the version, insert, commit.
+//   - insert: one INSERT each, committed by itself, whose unique index is the version check. For sqlite it is the textbook, only faster.
+//   - limit: all rows are there at the start and go in 1,000 to a transaction, by COPY or a bare loop of prepared statements.
+//   - retry: load the whole stream, decide, append, and again on a conflict.
+//   - bare: one prepared query with the bare driver, decoded by hand.
+//   - one: as many writers in a single process.
 //
 // mem has no baseline: nothing to compare with that is worth the name.
 //
@@ -32,7 +43,8 @@
 //
 // ns/op, B/op and allocs/op are for one operation of ours (an append, a command, a load) with all callers at it, so ns/op is the time
 // divided by the operations and not what one caller waits: that is p50-ms and p99-ms. events/s counts events, or commands where each makes one.
-// B/op and allocs/op have a few bytes in them for the latencies that are kept.
+// cpu-us/event and allocs/event are those of our process; server-cpu-us/event is the time of all processes of a private Postgres.
+// Allocations have a few bytes in them for the latencies that are kept.
 //
 // Of numbers from a machine that does other things too, believe the ratios. Of ratios, believe those of a run of at least a second
 // (-benchtime=1s, the default): with -benchtime=1x the benchmarks show only that they work.

@@ -8,7 +8,7 @@ import (
 	"github.com/thalo-go/es/bench/internal/work"
 )
 
-// BenchmarkExecute is commands on bank accounts.
+// BenchmarkExecute is commands on bank accounts. An operation is one command, or with mode=mixed one command or one load.
 func BenchmarkExecute(b *testing.B) {
 	eachStore(b, func(b *testing.B, s backend) {
 		b.Run("mode=warm", func(b *testing.B) {
@@ -20,51 +20,75 @@ func BenchmarkExecute(b *testing.B) {
 		b.Run("mode=hot", func(b *testing.B) {
 			callers(b, "callers", []int{64, 1000}, func(b *testing.B, n int) { hot(b, s, n) })
 		})
+		b.Run("mode=mixed", func(b *testing.B) {
+			callers(b, "callers", []int{1, 128}, func(b *testing.B, n int) { mixed(b, s, n) })
+		})
 	})
 }
 
+// retries makes a rival of what one would write instead of a Repo.
+func retries(b *testing.B, s bed, side func(work.Append, work.Accounts) (measure.Side, error)) []rival {
+	b.Helper()
+	if s.plain == nil {
+		return nil
+	}
+	theirs, err := side(s.fill, work.OnPlain(baseline.Accounts{Store: s.plain}))
+	check(b, err)
+	return []rival{{"retry", theirs}}
+}
+
 func warm(b *testing.B, s backend, callers int) {
-	store, plain := s.open(b)
-	side := func(name string, execute work.Execute) measure.Side {
-		side, err := work.Warm(b.Context(), name, execute, callers)
-		check(b, err)
-		return side
+	bed := s.open(b)
+	side := func(_ work.Append, on work.Accounts) (measure.Side, error) {
+		return work.Warm(b.Context(), "Execute", on.Execute, callers)
 	}
-	ours := side("Execute", work.On(work.NewRepo(store)))
-	if plain == nil {
-		compare(b, ours)
-		return
-	}
-	theirs := side("load, decide, append", work.OnPlain(baseline.Accounts{Store: plain}))
-	compare(b, ours, theirs)
+	ours, err := side(nil, work.OnRepo(work.NewRepo(bed)))
+	check(b, err)
+	compare(b, bed.server, ours, retries(b, bed, side)...)
 }
 
 func cold(b *testing.B, s backend, callers int) {
-	store, plain := s.open(b)
-	accounts := min(max(b.N, callers), 10_000)
-	side := func(name string, to work.Append, execute work.Execute) measure.Side {
-		side, err := work.Cold(b.Context(), name, to, execute, callers, accounts, 10)
-		check(b, err)
-		return side
+	const accounts, events = 10_000, 10
+	bed := s.open(b)
+	side := func(to work.Append, on work.Accounts) (measure.Side, error) {
+		return work.Cold(b.Context(), "Execute", to, on.Execute, callers, few(accounts, callers), events)
 	}
-	repo := work.NewRepo(store)
+	repo := work.NewRepo(bed)
 	repo.CacheSize = -1
-	ours := side("Execute", work.To(store), work.On(repo))
-	if plain == nil {
-		compare(b, ours)
-		return
-	}
-	theirs := side("load, decide, append", plain.Append, work.OnPlain(baseline.Accounts{Store: plain}))
-	compare(b, ours, theirs)
+	ours, err := side(work.To(bed), work.OnRepo(repo))
+	check(b, err)
+	compare(b, bed.server, ours, retries(b, bed, side)...)
 }
 
 func hot(b *testing.B, s backend, callers int) {
-	store, plain := s.open(b)
-	ours := work.Hot("Execute", work.On(work.NewRepo(store)), callers)
-	if plain == nil {
-		compare(b, ours)
+	bed := s.open(b)
+	side := func(_ work.Append, on work.Accounts) (measure.Side, error) {
+		return work.Hot("Execute", on.Execute, callers), nil
+	}
+	ours, err := side(nil, work.OnRepo(work.NewRepo(bed)))
+	check(b, err)
+	if callers > 64 {
+		compare(b, bed.server, ours) // a thousand who get in each other's way need many seconds for one command each
 		return
 	}
-	theirs := work.Hot("load, decide, append", work.OnPlain(baseline.Accounts{Store: plain}), callers)
-	compare(b, ours, theirs)
+	compare(b, bed.server, ours, retries(b, bed, side)...)
+}
+
+func mixed(b *testing.B, s backend, callers int) {
+	const accounts, events = 1_000, 10
+	bed := s.open(b)
+	side := func(to work.Append, on work.Accounts) (measure.Side, error) {
+		return work.Mixed(b.Context(), "Execute and Load", to, on, callers, few(accounts, callers), events)
+	}
+	ours, err := side(work.To(bed), work.OnRepo(work.NewRepo(bed)))
+	check(b, err)
+	compare(b, bed.server, ours, retries(b, bed, side)...)
+}
+
+// few makes do with less where nothing is measured, so that one pass over all benchmarks takes little time.
+func few(n, least int) int {
+	if turn() > 0 {
+		return n
+	}
+	return max(n/100, least)
 }

@@ -30,7 +30,7 @@ const (
 	postgresMax    = "select coalesce(max(version), 0) from plain where kind = $1 and id = $2"
 	postgresInsert = "insert into plain (kind, id, version, type, data) values ($1, $2, $3, $4, $5)"
 	postgresStream = "select version, type, data from plain where kind = $1 and id = $2 and version > $3 order by version"
-	postgresScan   = "select position, kind, id, version, time, type, data, meta from plain where position > $1 order by position"
+	postgresScan   = "select position, kind, id, version, time, type, data, meta from plain order by position"
 )
 
 // Postgres is what most programs have: an events table with a unique key, on a pool of the driver that package postgres uses.
@@ -139,7 +139,7 @@ func (p *Postgres) Read(ctx context.Context, stream es.Stream, after es.Version,
 
 // Scan reads all rows with the bare driver, in one query that holds its connection and its snapshot to the end.
 func (p *Postgres) Scan(ctx context.Context, see func(es.Record)) error {
-	rows, err := p.pool.Query(ctx, postgresScan, 0)
+	rows, err := p.pool.Query(ctx, postgresScan)
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ create unique index if not exists events_stream on events (kind, id, version);`
 const (
 	sqliteInsert = "insert into events (kind, id, version, time, type, data) values (?, ?, ?, ?, ?, ?)"
 	sqliteStream = "select version, type, data from events where kind = ? and id = ? and version > ? order by version"
-	sqliteScan   = "select position, kind, id, version, time, type, data, meta from events where position > ? order by position"
+	sqliteScan   = "select position, kind, id, version, time, type, data, meta from events order by position"
 )
 
 // SQLite is an event store on the driver that package sqlite uses, with the same pragmas and one commit per append.
@@ -165,11 +165,11 @@ func (s *SQLite) Read(_ context.Context, stream es.Stream, after es.Version, see
 	return rows.Err()
 }
 
-// Scan calls see with all events after a position, by one prepared query. The data are the driver's: see must not keep them.
+// Scan calls see with all events, by one prepared query. The data are the driver's: see must not keep them.
 //
 // It leaves out: metadata that is not null; pages, filters and cancelling.
-func (s *SQLite) Scan(_ context.Context, after es.Position, see func(es.Record)) error {
-	rows, err := s.scan.Query(int64(after))
+func (s *SQLite) Scan(_ context.Context, see func(es.Record)) error {
+	rows, err := s.scan.Query()
 	if err != nil {
 		return err
 	}

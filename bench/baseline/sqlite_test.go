@@ -47,7 +47,7 @@ func TestSQLite(t *testing.T) {
 		if want := []string{"2deposited2", "3deposited3"}; err != nil || !slices.Equal(read, want) {
 			t.Errorf("Read gives %v, err %v; want %v", read, err, want)
 		}
-		err = s.Scan(t.Context(), 0, func(r es.Record) {
+		err = s.Scan(t.Context(), func(r es.Record) {
 			scanned = append(scanned, strconv.Itoa(int(r.Position))+r.ID()+string(r.Data))
 		})
 		if want := []string{"1account/1/11", "2account/1/22", "3account/1/33"}; err != nil || !slices.Equal(scanned, want) {
@@ -72,7 +72,7 @@ func TestSQLite(t *testing.T) {
 			}
 		}
 		n := 0
-		if err := s.Scan(t.Context(), 0, func(es.Record) { n++ }); n != 2 || err != nil {
+		if err := s.Scan(t.Context(), func(es.Record) { n++ }); n != 2 || err != nil {
 			t.Errorf("%d records, err %v; want 2", n, err)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es/bench/internal/measure"
+	"github.com/thalo-go/es/bench/internal/server"
 )
 
 // A figure is one number by which the toolkit is judged.
@@ -90,13 +91,13 @@ var (
 type session struct {
 	effort
 	dir    string
-	server *server // nil until a figure needs it
+	server *server.Postgres // nil until a figure needs it
 }
 
 // close ends the server, if one was started.
 func (s *session) close() {
 	if s.server != nil {
-		_ = s.server.close() // what it has written is thrown away; its process ends with this one at the latest
+		_ = s.server.Close() // what it has written is thrown away; its process ends with this one at the latest
 	}
 }
 

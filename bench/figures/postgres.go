@@ -2,18 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
-	"sync/atomic"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/bench/baseline"
 	"github.com/thalo-go/es/bench/internal/measure"
+	"github.com/thalo-go/es/bench/internal/server"
 	"github.com/thalo-go/es/bench/internal/work"
-	"github.com/thalo-go/es/internal/testserver"
 	"github.com/thalo-go/es/postgres"
 )
 
@@ -38,55 +32,18 @@ func postgresFigures() []figure {
 	}
 }
 
-// A server is the Postgres on which the figures are measured, started when the first of them needs it.
-type server struct {
-	url       string
-	databases atomic.Int64
-	close     func() error
-}
-
-// pg returns the server: that of ES_TEST_POSTGRES, or a private one with the settings that it comes with, fsync and synchronous_commit on.
-func (s *session) pg() (*server, error) {
-	if s.server != nil {
-		return s.server, nil
-	}
-	if url := os.Getenv("ES_TEST_POSTGRES"); url != "" {
-		s.server = &server{url: url, close: func() error { return nil }}
-		return s.server, nil
-	}
-	private, err := testserver.Launch(testserver.PostgresOptions{Settings: map[string]string{
-		"shared_buffers": "512MB", "max_wal_size": "4GB", "max_connections": "200",
-	}})
-	if err != nil {
-		return nil, fmt.Errorf("a private Postgres cannot be started (or name one in ES_TEST_POSTGRES): %w", err)
-	}
-	s.server = &server{url: private.URL("postgres"), close: private.Close}
-	return s.server, nil
-}
-
-// database makes an empty database for a round.
+// database makes an empty database for a round, on a server that is started when the first figure needs it.
 func (s *session) database(ctx context.Context, r *round) (url string, err error) {
-	server, err := s.pg()
-	if err != nil {
-		return "", err
+	if s.server == nil {
+		if s.server, err = server.StartPostgres(); err != nil {
+			return "", err
+		}
 	}
-	config, err := pgx.ParseConfig(server.url)
-	if err != nil {
-		return "", err
+	url, drop, err := s.server.Database(ctx)
+	if err == nil {
+		r.cleanup(drop)
 	}
-	conn, err := pgx.ConnectConfig(ctx, config)
-	if err != nil {
-		return "", err
-	}
-	name := fmt.Sprintf("figures_%d_%d", os.Getpid(), server.databases.Add(1))
-	if _, err := conn.Exec(ctx, "create database "+name); err != nil {
-		return "", errors.Join(err, conn.Close(ctx))
-	}
-	r.cleanup(func() error {
-		_, err := conn.Exec(context.WithoutCancel(ctx), "drop database "+name+" with (force)")
-		return errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
-	})
-	return fmt.Sprintf("host=%s port=%d user=%s password='%s' dbname=%s sslmode=disable", config.Host, config.Port, config.User, config.Password, name), nil
+	return url, err
 }
 
 func (s *session) pgStore(ctx context.Context, r *round) (*postgres.Store, string, error) {
@@ -186,7 +143,7 @@ func pgHot(ctx context.Context, r *round) (ours, theirs measure.Side, err error)
 	}
 	const callers = 64
 	ours = work.Hot("Execute", work.On(work.NewRepo(store)), callers)
-	theirs = work.Hot("load, decide, append", work.OnPlain(baseline.Accounts{Store: plain}), callers)
+	theirs = work.Hot("load, decide, append", work.OnPlain(baseline.Accounts{Store: plain}).Execute, callers)
 	return ours, theirs, nil
 }
 
@@ -200,14 +157,14 @@ func pgLoad(ctx context.Context, r *round) (ours, theirs measure.Side, err error
 		repo.CacheSize = -1
 		_, version, err := repo.Load(ctx, id)
 		return version, err
-	}, 1000)
+	}, 16, 1000)
 	if err != nil {
 		return ours, theirs, err
 	}
 	theirs, err = work.Loads(ctx, "bare driver", plain.Append, func(ctx context.Context, id string) (es.Version, error) {
 		_, version, err := baseline.Accounts{Store: plain}.Load(ctx, id)
 		return version, err
-	}, 1000)
+	}, 16, 1000)
 	return ours, theirs, err
 }
 

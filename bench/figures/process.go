@@ -1,21 +1,18 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/bench/internal/child"
 	"github.com/thalo-go/es/bench/internal/measure"
 	"github.com/thalo-go/es/bench/internal/work"
 	"github.com/thalo-go/es/postgres"
@@ -26,49 +23,6 @@ const (
 	writeWord = "measure-write" // url, number of the process, writers: appends for as long as each line on its input says, and answers with a count
 	wakeWord  = "measure-wake"  // url: follows, and prints when it saw each position
 )
-
-// A process is this program at work with one of the words.
-type process struct {
-	cmd    *exec.Cmd
-	in     io.WriteCloser
-	out    *bufio.Reader
-	stderr *strings.Builder
-}
-
-func startProcess(ctx context.Context, args ...string) (*process, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	p := &process{cmd: exec.CommandContext(ctx, self, args...), stderr: new(strings.Builder)}
-	p.cmd.Stderr = p.stderr
-	if p.in, err = p.cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	out, err := p.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	p.out = bufio.NewReader(out)
-	if err := p.cmd.Start(); err != nil {
-		return nil, err
-	}
-	_, err = p.line() // it says that it is ready
-	return p, err
-}
-
-func (p *process) line() (string, error) {
-	line, err := p.out.ReadString('\n')
-	if err != nil {
-		return "", fmt.Errorf("%s: %w: %s", strings.Join(p.cmd.Args[1:2], " "), err, p.stderr)
-	}
-	return strings.TrimSpace(line), nil
-}
-
-// close ends the process by closing its input.
-func (p *process) close() error {
-	return errors.Join(p.in.Close(), p.cmd.Wait())
-}
 
 // measureWrite is what a writing process does.
 func measureWrite(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
@@ -84,24 +38,7 @@ func measureWrite(ctx context.Context, args []string, in io.Reader, out io.Write
 		return err
 	}
 	defer store.Close()
-	to := work.To(store)
-	side := work.Appends("Append", func(ctx context.Context, stream es.Stream, after es.Version, events []es.Record) error {
-		stream.ID += "-" + args[1] // processes do not meet on a stream
-		return to(ctx, stream, after, events)
-	}, writers, 1, payload)
-	fmt.Fprintln(out, "ready")
-	for lines := bufio.NewScanner(in); lines.Scan(); {
-		turn, err := time.ParseDuration(lines.Text())
-		if err != nil {
-			return err
-		}
-		sample, err := side.For(ctx, turn)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintln(out, sample.Rate())
-	}
-	return nil
+	return child.Write(ctx, store, args[1], writers, payload, in, out)
 }
 
 // pgProcesses measures four processes against one with as many writers.
@@ -112,14 +49,14 @@ func pgProcesses(ctx context.Context, s *session) (outcome, error) {
 		if err != nil {
 			return err
 		}
-		start := func(number, writers int) (*process, error) {
-			p, err := startProcess(ctx, writeWord, url, strconv.Itoa(number), strconv.Itoa(writers))
+		start := func(number, writers int) (*child.Process, error) {
+			p, err := child.Start(ctx, writeWord, url, strconv.Itoa(number), strconv.Itoa(writers))
 			if err == nil {
-				r.cleanup(p.close)
+				r.cleanup(p.Close)
 			}
 			return p, err
 		}
-		var four []*process
+		var four []*child.Process
 		for n := range 4 {
 			p, err := start(n, 64)
 			if err != nil {
@@ -132,16 +69,16 @@ func pgProcesses(ctx context.Context, s *session) (outcome, error) {
 			return err
 		}
 		for i := range s.pairs*s.rounds + 1 {
-			a, err := write(four, s.turn)
+			a, err := child.Together(four, s.turn)
 			if err != nil {
 				return err
 			}
-			b, err := write([]*process{alone}, s.turn)
+			b, err := child.Together([]*child.Process{alone}, s.turn)
 			if err != nil {
 				return err
 			}
 			if i > 0 { // the first turn warms up
-				ratios, many, one = append(ratios, a/b), append(many, a), append(one, b)
+				ratios, many, one = append(ratios, a.Rate()/b.Rate()), append(many, a.Rate()), append(one, b.Rate())
 			}
 		}
 		return nil
@@ -152,27 +89,6 @@ func pgProcesses(ctx context.Context, s *session) (outcome, error) {
 	return outcome{value: measure.Median(ratios), details: []string{
 		fmt.Sprintf("four processes\t%.0f/s", measure.Median(many)), fmt.Sprintf("one process\t%.0f/s", measure.Median(one)),
 	}}, nil
-}
-
-// write lets processes append for a while, and returns their rates together.
-func write(processes []*process, turn time.Duration) (rate float64, err error) {
-	for _, p := range processes {
-		if _, err := fmt.Fprintln(p.in, turn); err != nil {
-			return 0, err
-		}
-	}
-	for _, p := range processes {
-		line, err := p.line()
-		if err != nil {
-			return 0, err
-		}
-		own, err := strconv.ParseFloat(line, 64)
-		if err != nil {
-			return 0, err
-		}
-		rate += own
-	}
-	return rate, nil
 }
 
 // measureWake is what a following process does.
@@ -204,7 +120,7 @@ func measureWake(ctx context.Context, args []string, in io.Reader, out io.Writer
 }
 
 // delays appends one event at a time, with pauses in between, and returns how long after each acknowledgement the follower saw it.
-func delays(ctx context.Context, store es.Store, follower *process, stream string, n int) ([]time.Duration, error) {
+func delays(ctx context.Context, store es.Store, follower *child.Process, stream string, n int) ([]time.Duration, error) {
 	var delays []time.Duration
 	event := work.Events(1, payload)
 	for v := range n {
@@ -218,7 +134,7 @@ func delays(ctx context.Context, store es.Store, follower *process, stream strin
 			return nil, err
 		}
 		acknowledged := time.Now().UnixNano()
-		line, err := follower.line()
+		line, err := follower.Line()
 		if err != nil {
 			return nil, err
 		}
@@ -242,11 +158,11 @@ func pgWake(percent float64) func(context.Context, *session) (outcome, error) {
 			if err != nil {
 				return err
 			}
-			follower, err := startProcess(ctx, wakeWord, url)
+			follower, err := child.Start(ctx, wakeWord, url)
 			if err != nil {
 				return err
 			}
-			r.cleanup(follower.close)
+			r.cleanup(follower.Close)
 			n := 500
 			if s.rounds == 1 {
 				n = 20
@@ -270,11 +186,11 @@ func pgStall(ctx context.Context, s *session) (o outcome, err error) {
 		if err != nil {
 			return err
 		}
-		follower, err := startProcess(ctx, wakeWord, url)
+		follower, err := child.Start(ctx, wakeWord, url)
 		if err != nil {
 			return err
 		}
-		r.cleanup(follower.close)
+		r.cleanup(follower.Close)
 		foreign, err := pgx.Connect(ctx, url)
 		if err != nil {
 			return err

@@ -109,7 +109,7 @@ func sqliteHot(_ context.Context, r *round) (ours, theirs measure.Side, err erro
 	}
 	const callers = 64
 	ours = work.Hot("Execute", work.On(work.NewRepo(store)), callers)
-	theirs = work.Hot("load, decide, append", work.OnPlain(baseline.Accounts{Store: plain}), callers)
+	theirs = work.Hot("load, decide, append", work.OnPlain(baseline.Accounts{Store: plain}).Execute, callers)
 	return ours, theirs, nil
 }
 
@@ -142,14 +142,14 @@ func sqliteLoad(ctx context.Context, r *round) (ours, theirs measure.Side, err e
 		repo.CacheSize = -1
 		_, version, err := repo.Load(ctx, id)
 		return version, err
-	}, 1000)
+	}, 16, 1000)
 	if err != nil {
 		return ours, theirs, err
 	}
 	theirs, err = work.Loads(ctx, "bare driver", plain.Append, func(ctx context.Context, id string) (es.Version, error) {
 		_, version, err := baseline.Accounts{Store: plain}.Load(ctx, id)
 		return version, err
-	}, 1000)
+	}, 16, 1000)
 	return ours, theirs, err
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"math"
+	"os"
+	"os/exec"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -207,5 +209,69 @@ func TestSync(t *testing.T) {
 	}
 	if _, err := measure.Sync(t.TempDir() + "/missing"); err == nil {
 		t.Error("no error for a folder that is not there")
+	}
+}
+
+func TestUsing(t *testing.T) {
+	if measure.CPU() == 0 {
+		t.Skip("the time of processors is not known here")
+	}
+	spin := func() error {
+		for begin := measure.CPU(); measure.CPU() < begin+20*time.Millisecond; {
+			kept = make([]byte, 1<<10)
+		}
+		return nil
+	}
+	server := time.Duration(0)
+	u, err := measure.Using(func() time.Duration { server += time.Second; return server }, spin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u.CPU < 20*time.Millisecond || u.Server != time.Second || u.Allocs < 1 || u.Bytes < 1<<10 {
+		t.Errorf("usage is %+v, want at least 20 ms of CPU, a second of the server's, and what was allocated", u)
+	}
+	sum := u
+	sum.Add(u)
+	if sum.CPU != 2*u.CPU || sum.Allocs != 2*u.Allocs || sum.Bytes != 2*u.Bytes || sum.Server != 2*time.Second {
+		t.Errorf("twice %+v is %+v", u, sum)
+	}
+	broken := errors.New("broken")
+	if _, err := measure.Using(nil, func() error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("err is %v, want %v", err, broken)
+	}
+}
+
+var kept []byte // so that what spin allocates is on the heap
+
+// A shell that has waited for its children has their time as well as its own.
+func TestCPUOfCountsTheChildren(t *testing.T) {
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		t.Skip("no /proc")
+	}
+	// Two children spin: one is waited for, the other still runs when the time is looked at.
+	const spin = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
+	shell := exec.Command("sh", "-c", "("+spin+"); ("+spin+"; echo done; cat) ; true")
+	in, err := shell.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := shell.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := shell.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	if cpu := measure.CPUOf(shell.Process.Pid); cpu < 50*time.Millisecond {
+		t.Errorf("%v, want the time of two loops of 300,000 turns", cpu)
+	}
+	if err := errors.Join(in.Close(), shell.Wait()); err != nil {
+		t.Fatal(err)
+	}
+	if cpu := measure.CPUOf(0); cpu != 0 {
+		t.Errorf("a process that is not there has used %v", cpu)
 	}
 }

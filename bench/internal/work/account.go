@@ -22,6 +22,15 @@ func NewRepo(store es.Store) *Repo {
 // An Execute runs a command on an account.
 type Execute func(ctx context.Context, id string, command account.Command) error
 
+// A Load loads an account, and returns its version.
+type Load func(ctx context.Context, id string) (es.Version, error)
+
+// Accounts is what callers do with accounts.
+type Accounts struct {
+	Execute Execute
+	Load    Load
+}
+
 // On makes an Execute of a Repo.
 func On(repo *Repo) Execute {
 	return func(ctx context.Context, id string, command account.Command) error {
@@ -30,12 +39,24 @@ func On(repo *Repo) Execute {
 	}
 }
 
-// OnPlain makes an Execute of the baseline's load, decide, append.
-func OnPlain(accounts baseline.Accounts) Execute {
-	return func(ctx context.Context, id string, command account.Command) error {
+// OnRepo makes Accounts of a Repo.
+func OnRepo(repo *Repo) Accounts {
+	return Accounts{On(repo), func(ctx context.Context, id string) (es.Version, error) {
+		_, version, err := repo.Load(ctx, id)
+		return version, err
+	}}
+}
+
+// OnPlain makes Accounts of the baseline's load, decide, append.
+func OnPlain(accounts baseline.Accounts) Accounts {
+	execute := func(ctx context.Context, id string, command account.Command) error {
 		_, err := accounts.Execute(ctx, id, command)
 		return err
 	}
+	return Accounts{execute, func(ctx context.Context, id string) (es.Version, error) {
+		_, version, err := accounts.Load(ctx, id)
+		return version, err
+	}}
 }
 
 // AccountID is the id of the account with a number.
@@ -99,16 +120,13 @@ func Deposits(name string, to Append, callers int) (measure.Side, error) {
 	}}, err
 }
 
-// LoadedAccounts is how many accounts [Loads] takes turns with.
-const LoadedAccounts = 16
-
-// Loads is a caller that loads one account after the other, each of the given number of events.
-func Loads(ctx context.Context, name string, to Append, load func(ctx context.Context, id string) (es.Version, error), events int) (measure.Side, error) {
-	err := open(ctx, to, LoadedAccounts, events)
+// Loads is a caller that loads one of so many accounts after the other, each of the given number of events.
+func Loads(ctx context.Context, name string, to Append, load Load, accounts, events int) (measure.Side, error) {
+	err := open(ctx, to, accounts, events)
 	n := 0
 	return measure.Side{Name: name, Callers: 1, Units: events, Op: func(ctx context.Context, _ int) error {
 		n++
-		id := AccountID(n % LoadedAccounts)
+		id := AccountID(n % accounts)
 		version, err := load(ctx, id)
 		if err == nil && version != es.Version(events) {
 			err = fmt.Errorf("account %s has version %d, want %d", id, version, events)
@@ -126,15 +144,38 @@ func Cold(ctx context.Context, name string, to Append, execute Execute, callers,
 	}}, err
 }
 
-// open writes accounts of some events each, many at a time.
+// Mixed is callers that go round so many accounts of some events each, and load nine of ten, and deposit on the tenth.
+func Mixed(ctx context.Context, name string, to Append, on Accounts, callers, accounts, events int) (measure.Side, error) {
+	err := open(ctx, to, accounts, events)
+	var next atomic.Int64
+	return measure.Side{Name: name, Callers: callers, Op: func(ctx context.Context, _ int) error {
+		n := int(next.Add(1))
+		// Rounds are shifted, so that each account has its turn to be changed.
+		id := AccountID(n % accounts)
+		if (n+n/accounts)%10 == 0 {
+			return on.Execute(ctx, id, account.Deposit{Amount: 1})
+		}
+		_, err := on.Load(ctx, id)
+		return err
+	}}, err
+}
+
+// open writes accounts of some events each, many at a time. Long ones are written in pieces.
 func open(ctx context.Context, to Append, accounts, events int) error {
+	const piece = 1000
 	history, err := History(events)
 	if err != nil {
 		return err
 	}
 	var next atomic.Int64
 	side := measure.Side{Callers: min(accounts, 256), Op: func(ctx context.Context, _ int) error {
-		return to(ctx, es.Stream{Kind: "account", ID: AccountID(int(next.Add(1) - 1))}, 0, history)
+		stream := es.Stream{Kind: "account", ID: AccountID(int(next.Add(1) - 1))}
+		for at := 0; at < len(history); at += piece {
+			if err := to(ctx, stream, es.Version(at), history[at:min(at+piece, len(history))]); err != nil {
+				return err
+			}
+		}
+		return nil
 	}}
 	_, err = side.Times(ctx, accounts)
 	return err

@@ -96,6 +96,17 @@ func Fill(ctx context.Context, to Append, records, bytes int) error {
 	return err
 }
 
+// InBulk makes an Append of a function that inserts rows, which is for filling.
+func InBulk(insert func([]baseline.Row) error) Append {
+	return func(_ context.Context, stream es.Stream, after es.Version, events []es.Record) error {
+		rows := make([]baseline.Row, len(events))
+		for i := range events {
+			rows[i] = baseline.Row{Stream: stream, Version: after + es.Version(i) + 1, Event: &events[i]}
+		}
+		return insert(rows)
+	}
+}
+
 // Scans is one caller that reads a whole log, again and again.
 func Scans(name string, records int, scan func(ctx context.Context, see func(es.Record)) error) measure.Side {
 	return measure.Side{Name: name, Callers: 1, Units: records, Op: func(ctx context.Context, _ int) error {

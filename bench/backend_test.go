@@ -1,0 +1,255 @@
+package bench_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/mattn/go-sqlite3"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/bench/baseline"
+	"github.com/thalo-go/es/bench/internal/child"
+	"github.com/thalo-go/es/bench/internal/server"
+	"github.com/thalo-go/es/bench/internal/work"
+	"github.com/thalo-go/es/postgres"
+	"github.com/thalo-go/es/sqlite"
+)
+
+// payload is the size of an event where it does not matter what is in it.
+const payload = 120
+
+// A log is what a store brings into the benchmarks.
+type log interface {
+	es.Log
+	es.Snapshots
+	Close() error
+}
+
+// memory is es.Mem, which has nothing to close.
+type memory struct{ *es.Mem }
+
+func (memory) Close() error { return nil }
+
+// plain is a baseline for a store.
+type plain interface {
+	baseline.Store
+	Scan(ctx context.Context, see func(es.Record)) error
+}
+
+// A backend is one value of store= in the names.
+type backend struct {
+	name string
+	open func(b *testing.B) bed
+}
+
+// A bed is an empty log of a backend, and what belongs to it.
+type bed struct {
+	log
+	plain  plain                // an empty baseline; nil if there is none
+	fill   work.Append          // the fastest way to fill the baseline
+	server func() time.Duration // the server's time of processors so far; nil if there is none
+
+	// place is where the log is, for other processes and other values of the store; "" if there can be none.
+	place string
+	// disk is how many bytes on disk the events take, their indexes among them; nil if they take none.
+	disk func() (int64, error)
+}
+
+// again opens the log once more, as another process does.
+func (s bed) again(b *testing.B) log {
+	b.Helper()
+	store, err := open(b.Context(), s.place)
+	check(b, err)
+	b.Cleanup(func() { check(b, store.Close()) })
+	return store
+}
+
+// rivals are the baselines for Append, with so many writers.
+func (s bed) rivals(writers, batch, bytes int) []rival {
+	switch plain := s.plain.(type) {
+	case *baseline.SQLite:
+		return []rival{{"insert", work.Appends("one commit each", plain.Append, writers, batch, bytes)}}
+	case *baseline.Postgres:
+		rivals := []rival{{"textbook", work.Appends("textbook", plain.Append, writers, batch, bytes)}}
+		if batch == 1 {
+			insert := func(ctx context.Context, stream es.Stream, after es.Version, events []es.Record) error {
+				stream.Kind = "Account" // not the textbook's
+				return plain.Insert(ctx, stream, after, events)
+			}
+			rivals = append(rivals, rival{"insert", work.Appends("one INSERT each", insert, writers, batch, bytes)})
+		}
+		return rivals
+	}
+	return nil
+}
+
+func backends() []backend {
+	all := []backend{
+		{"mem", func(*testing.B) bed { return bed{log: memory{new(es.Mem)}} }},
+		{"sqlite", openSQLite},
+	}
+	if servers.pg != nil {
+		all = append(all, backend{"postgres", openPostgres})
+	}
+	return all
+}
+
+// eachStore runs a benchmark for each backend, as store=name.
+func eachStore(b *testing.B, run func(b *testing.B, s backend)) {
+	for _, s := range backends() {
+		b.Run("store="+s.name, func(b *testing.B) { run(b, s) })
+	}
+}
+
+// eachDurable does so for each backend that other processes can share.
+func eachDurable(b *testing.B, run func(b *testing.B, s backend)) {
+	for _, s := range backends()[1:] {
+		b.Run("store="+s.name, func(b *testing.B) { run(b, s) })
+	}
+}
+
+const sqlitePlace, postgresPlace = "sqlite:", "postgres:"
+
+// open opens the log at a place, for whoever did not make it.
+func open(ctx context.Context, place string) (log, error) {
+	if path, ok := cutPlace(place, sqlitePlace); ok {
+		return sqlite.Open(path)
+	}
+	if url, ok := cutPlace(place, postgresPlace); ok {
+		return postgres.Open(ctx, url)
+	}
+	return nil, fmt.Errorf("there is no store at %q", place)
+}
+
+func cutPlace(place, kind string) (string, bool) {
+	if len(place) < len(kind) || place[:len(kind)] != kind {
+		return "", false
+	}
+	return place[len(kind):], true
+}
+
+func openSQLite(b *testing.B) bed {
+	dir := b.TempDir()
+	plain, err := baseline.OpenSQLite(filepath.Join(dir, "plain.db"))
+	check(b, err)
+	b.Cleanup(func() { check(b, plain.Close()) })
+	path := filepath.Join(dir, "store.db")
+	store, err := sqlite.Open(path)
+	check(b, err)
+	b.Cleanup(func() { check(b, store.Close()) })
+	return bed{log: store, plain: plain, fill: plain.Append, place: sqlitePlace + path, disk: func() (int64, error) { return sqliteBytes(path) }}
+}
+
+// sqliteBytes is the size of the file. What the write-ahead log has besides is used again and again.
+func sqliteBytes(path string) (int64, error) {
+	db, err := sql.Open("sqlite3", "file:"+path+"?_busy_timeout=10000")
+	if err != nil {
+		return 0, err
+	}
+	_, err = db.Exec("pragma wal_checkpoint(passive)") //nolint:noctx // nothing could end it
+	if err = errors.Join(err, db.Close()); err != nil {
+		return 0, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// openPostgres makes both sides in one database, so that both are measured on the same server in the same state.
+func openPostgres(b *testing.B) bed {
+	pg := servers.pg
+	url, drop, err := pg.Database(b.Context())
+	check(b, err)
+	b.Cleanup(func() { check(b, drop()) })
+	plain, err := baseline.OpenPostgres(b.Context(), url)
+	check(b, err)
+	b.Cleanup(func() { check(b, plain.Close()) })
+	store, err := postgres.Open(b.Context(), url)
+	check(b, err)
+	b.Cleanup(func() { check(b, store.Close()) })
+	s := bed{log: store, plain: plain, fill: work.InBulk(plain.Copy), place: postgresPlace + url, disk: func() (int64, error) { return postgresBytes(b.Context(), url) }}
+	if pg.CPU() > 0 {
+		s.server = pg.CPU
+	}
+	return s
+}
+
+func postgresBytes(ctx context.Context, url string) (bytes int64, err error) {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return 0, err
+	}
+	err = conn.QueryRow(ctx, "select pg_total_relation_size('es.events')").Scan(&bytes)
+	return bytes, errors.Join(err, conn.Close(ctx))
+}
+
+// servers are started before the first benchmark, if they are wanted.
+var servers serverSet
+
+type serverSet struct{ pg *server.Postgres }
+
+// start starts the servers, and prints what benchstat takes for the configuration: what the numbers hold for.
+func (s *serverSet) start(ctx context.Context) error {
+	version, _, _ := sqlite3.Version()
+	fmt.Printf("go: %s\ncpus: %d\nsqlite: %s\n", runtime.Version(), runtime.GOMAXPROCS(0), version)
+	if os.Getenv("ES_TEST_POSTGRES") == "" && !mayStart() {
+		fmt.Fprintln(os.Stderr, "Postgres is left out: run make bench, which starts one, or name one in ES_TEST_POSTGRES.")
+		return nil
+	}
+	var err error
+	if s.pg, err = server.StartPostgres(); err != nil {
+		return err
+	}
+	if version, err = s.pg.Version(ctx); err == nil {
+		fmt.Println("postgres:", version)
+	}
+	return err
+}
+
+// mayStart tells whether private servers are wanted. Who calls go test -bench by hand should not wait for them.
+func mayStart() bool {
+	for _, name := range []string{"ES_BENCH_SERVERS", "ES_TEST_REQUIRE", "CI"} {
+		if is, err := strconv.ParseBool(os.Getenv(name)); err == nil && is {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *serverSet) close() error {
+	if s.pg == nil {
+		return nil
+	}
+	return s.pg.Close()
+}
+
+// writeWord is the first argument of a process that appends: place, name, number of writers.
+const writeWord = "measure-write"
+
+func writeInChild(args []string) (err error) {
+	if len(args) != 3 {
+		return fmt.Errorf("%s: give place, name, number of writers", writeWord)
+	}
+	writers, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	store, err := open(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	return child.Write(ctx, store, args[1], writers, payload, os.Stdin, os.Stdout)
+}

@@ -1,0 +1,24 @@
+package server
+
+import (
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+func TestADatabaseIsNamedInBothFormsOfConnectionStrings(t *testing.T) {
+	for _, server := range []string{
+		"postgres://ann:secret@db.example:5433/postgres?sslmode=disable",
+		"postgresql://ann:secret@db.example:5433?sslmode=disable",
+		"host=db.example port=5433 user=ann password='secret' dbname=postgres sslmode=disable",
+	} {
+		config, err := pgx.ParseConfig(in(server, "bench_1"))
+		if err != nil {
+			t.Errorf("%s: %v", server, err)
+			continue
+		}
+		if config.Database != "bench_1" || config.Host != "db.example" || config.Port != 5433 || config.User != "ann" || config.Password != "secret" {
+			t.Errorf("%s leads to %s on %s:%d as %s", server, config.Database, config.Host, config.Port, config.User)
+		}
+	}
+}
