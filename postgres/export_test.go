@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
 )
@@ -106,4 +109,14 @@ func (s *Store) ReadTogether(ctx context.Context, streams ...es.Stream) ([][]es.
 func (s *Store) Resolve(ctx context.Context, behind es.Position) error {
 	params := [][]byte{int8Param(int64(behind)), int8Param(2), int8Param(3)}
 	return s.once(ctx, s.alone(), s.statements.resolve, params, func([][]byte) error { return errors.New("an event of that call was found") })
+}
+
+// MigrateTo makes a schema as an earlier release has it.
+func MigrateTo(ctx context.Context, pool *pgxpool.Pool, version int) error {
+	s, err := Config{}.store(pool)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error { return s.migrateTo(ctx, tx, version) })
 }

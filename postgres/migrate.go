@@ -85,7 +85,7 @@ func (s *Store) migrate(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // says so after a commit, and adds nothing to an error
-	if err := s.migrateWithin(ctx, tx); err != nil {
+	if err := s.migrateTo(ctx, tx, schemaVersion); err != nil {
 		return err
 	}
 	return tx.Commit(ctx)
@@ -105,13 +105,13 @@ func (s *Store) inspect(ctx context.Context) error {
 	return nil
 }
 
-func (s *Store) migrateWithin(ctx context.Context, tx pgx.Tx) error {
+func (s *Store) migrateTo(ctx context.Context, tx pgx.Tx, version int) error {
 	// A lock of the transaction, not of the session: that one a pooler would leave behind.
 	if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock($1)", pgx.QueryExecModeExec, s.lockKey("migrate")); err != nil {
 		return err
 	}
 	have, err := s.schemaVersion(ctx, tx)
-	if err != nil || have == schemaVersion {
+	if err != nil || have == version {
 		return err
 	}
 	if have == 0 {
@@ -119,7 +119,7 @@ func (s *Store) migrateWithin(ctx context.Context, tx pgx.Tx) error {
 			return err
 		}
 	}
-	for v := have + 1; v <= schemaVersion; v++ {
+	for v := have + 1; v <= version; v++ {
 		text, err := migrations.ReadFile(fmt.Sprintf("migrations/%03d.sql", v))
 		if err != nil {
 			return err
@@ -128,7 +128,7 @@ func (s *Store) migrateWithin(ctx context.Context, tx pgx.Tx) error {
 			return fmt.Errorf("to schema version %d: %w", v, err)
 		}
 	}
-	if _, err := tx.Exec(ctx, s.sql(upsertMeta), pgx.QueryExecModeExec, "schema", strconv.Itoa(schemaVersion)); err != nil {
+	if _, err := tx.Exec(ctx, s.sql(upsertMeta), pgx.QueryExecModeExec, "schema", strconv.Itoa(version)); err != nil {
 		return err
 	}
 	_, err = tx.Exec(ctx, s.sql(insertMeta), pgx.QueryExecModeExec, "store", rand.Text())
