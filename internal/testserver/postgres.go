@@ -96,6 +96,7 @@ func Launch(options PostgresOptions) (*Server, error) {
 // the process has ended.
 func Run(m *testing.M) int {
 	defer shared.close()
+	defer sharedKafka.close()
 	return m.Run()
 }
 

@@ -55,6 +55,11 @@ func StartProxy(t testing.TB, target string) *Proxy {
 	if err != nil {
 		t.Fatalf("testserver: %v", err)
 	}
+	return startProxy(t, port, target)
+}
+
+func startProxy(t testing.TB, port int, target string) *Proxy {
+	t.Helper()
 	p := &Proxy{port: port, open: make(chan struct{}), links: map[*link]struct{}{}}
 	close(p.open)
 	p.Target(target)

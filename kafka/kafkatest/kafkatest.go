@@ -25,9 +25,9 @@ import (
 
 // TB is what Start needs of a test: a [*testing.T] or [*testing.B]. So programs that are no tests do not link package testing.
 type TB interface {
-	Helper()
-	Fatalf(format string, args ...any)
-	Cleanup(f func())
+	Helper()                           // as in package testing
+	Fatalf(format string, args ...any) // likewise
+	Cleanup(f func())                  // likewise
 }
 
 // Options describe a broker. Their zero value is one broker without topics, in memory.
