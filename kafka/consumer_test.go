@@ -1,0 +1,129 @@
+package kafka_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka"
+	"github.com/thalo-go/es/kafka/kafkatest"
+)
+
+// bank starts a broker with the topic bank.account.
+func bank(t testing.TB, partitions int) *kafkatest.Broker {
+	t.Helper()
+	return kafkatest.Start(t, kafkatest.Options{Topics: map[string]int{"bank.account": partitions}})
+}
+
+// consumer is one as most tests want it.
+func consumer(t testing.TB, b *kafkatest.Broker) *kafka.Consumer {
+	return &kafka.Consumer{
+		Config: kafka.ConfigMap{"bootstrap.servers": b.Bootstrap(), "session.timeout.ms": 6000, "heartbeat.interval.ms": 300},
+		Group:  "notify", Topics: []string{"bank.account"}, Logger: testLog(t),
+	}
+}
+
+func TestAConsumerHandlesEachRecordInOrderOfItsKey(t *testing.T) {
+	for _, workers := range []int{1, 4} {
+		t.Run(fmt.Sprintf("%d workers", workers), func(t *testing.T) {
+			b := bank(t, 3)
+			all := newPublisher(t, b.Bootstrap()).publish(1000, 17)
+			c, got := consumer(t, b), newCollector()
+			c.Workers = workers
+			stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
+			got.await(t, "all records", got.has(all))
+			if err := stop(); !errors.Is(err, context.Canceled) {
+				t.Errorf("Run returned %v", err)
+			}
+			got.inOrder(t)
+			if len(got.records) != len(all) {
+				t.Errorf("%d records came, of %d", len(got.records), len(all))
+			}
+
+			// What was handled is committed: another run has nothing to do but what is new.
+			p := newPublisherFrom(t, b, all)
+			more := p.publish(10, 17)
+			again := newCollector()
+			c = consumer(t, b)
+			stop = start(t, func(ctx context.Context) error { return c.Run(ctx, again.handle) })
+			again.await(t, "the new records", again.has(more))
+			_ = stop()
+			if len(again.records) != len(more) {
+				t.Errorf("%d records came in the second run, of %d", len(again.records), len(more))
+			}
+		})
+	}
+}
+
+// newPublisherFrom returns a publisher that goes on behind records.
+func newPublisherFrom(t testing.TB, b *kafkatest.Broker, all []es.Record) *publisher {
+	p := newPublisher(t, b.Bootstrap())
+	for _, r := range all {
+		p.version[r.Stream], p.position = r.Version, r.Position
+	}
+	return p
+}
+
+func TestConsumersShareThePartitionsAndSkipNothing(t *testing.T) {
+	b := bank(t, 8)
+	p := newPublisher(t, b.Bootstrap())
+	got := newCollector()
+	handle := func(ctx context.Context, r es.Record) error {
+		time.Sleep(rand.N(2 * time.Millisecond)) // a handler takes its time
+		return got.handle(ctx, r)
+	}
+	run := func() (stop func() error) {
+		c := consumer(t, b)
+		c.Workers, c.Buffer = 2, 20
+		return start(t, func(ctx context.Context) error { return c.Run(ctx, handle) })
+	}
+	stops := []func() error{run()}
+	var all []es.Record
+	for i := range 12 {
+		all = append(all, p.publish(300, 40)...)
+		if i%3 == 2 && len(stops) > 1 {
+			_ = stops[0]()
+			stops = stops[1:]
+		} else {
+			stops = append(stops, run())
+		}
+	}
+	got.await(t, "all records", got.has(all))
+	for _, stop := range stops {
+		_ = stop()
+	}
+	got.inOrder(t)
+	t.Logf("%d records were handled %d times", len(all), len(got.records))
+}
+
+func TestAConsumerStopsBeforeARecordThatFails(t *testing.T) {
+	b := bank(t, 1)
+	all := newPublisher(t, b.Bootstrap()).publish(50, 5)
+	broken := errors.New("no such customer")
+	c, got := consumer(t, b), newCollector()
+	c.Retries = -1
+	got.fail = func(r es.Record) error {
+		if r.ID() == "account/a3/4" {
+			return broken
+		}
+		return nil
+	}
+	err := c.Run(t.Context(), got.handle)
+	var stopped *kafka.ConsumerError
+	if !errors.As(err, &stopped) || !errors.Is(err, broken) || stopped.Record.ID() != "account/a3/4" {
+		t.Fatalf("Run returned %v", err)
+	}
+
+	// Mended, it goes on with that record.
+	c, mended := consumer(t, b), newCollector()
+	stop := start(t, func(ctx context.Context) error { return c.Run(ctx, mended.handle) })
+	mended.await(t, "the rest", mended.has(all[18:]))
+	_ = stop()
+	if first := mended.records[0].ID(); first != "account/a3/4" {
+		t.Errorf("the second run began with %s", first)
+	}
+}

@@ -1,0 +1,234 @@
+package kafka_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	confluent "github.com/confluentinc/confluent-kafka-go/v2/kafka"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka"
+)
+
+// patience is how long a test waits for what must happen.
+const patience = 2 * time.Minute
+
+// A publisher writes records to topics as a relay does, in transactions, of which the test chooses the end.
+type publisher struct {
+	t        testing.TB
+	producer *confluent.Producer
+	store    string
+	version  map[es.Stream]es.Version
+	position es.Position
+	encoding kafka.Encoding
+}
+
+func newPublisher(t testing.TB, bootstrap string) *publisher {
+	t.Helper()
+	p, err := confluent.NewProducer(&confluent.ConfigMap{
+		"bootstrap.servers": bootstrap, "transactional.id": "publisher-" + t.Name(), "partitioner": "murmur2_random",
+		"go.delivery.reports": false, "enable.metrics.push": false, "log_level": 3,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	go func() {
+		for range p.Events() { //nolint:revive // it must be drained
+		}
+	}()
+	if err := p.InitTransactions(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return &publisher{t: t, producer: p, store: "store-1", version: make(map[es.Stream]es.Version)}
+}
+
+// record makes the next record of a stream.
+func (p *publisher) record(kind, id, data string) es.Record {
+	stream := es.Stream{Kind: kind, ID: id}
+	p.version[stream]++
+	p.position++
+	return es.Record{
+		Stream: stream, Version: p.version[stream], Position: p.position,
+		Time: time.UnixMicro(1e15 + int64(p.position)*1000).UTC(), Type: "happened", Data: []byte(data),
+	}
+}
+
+// send writes records to their topics in one transaction, and commits or aborts it.
+func (p *publisher) send(commit bool, records ...es.Record) {
+	p.t.Helper()
+	if err := p.producer.BeginTransaction(); err != nil {
+		p.t.Fatal(err)
+	}
+	for _, r := range records {
+		m, err := p.encoding.Encode(p.store, r, "bank."+r.Stream.Kind)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		for err = p.producer.Produce(m, nil); err != nil && err.(confluent.Error).Code() == confluent.ErrQueueFull; err = p.producer.Produce(m, nil) {
+			p.producer.Flush(100)
+		}
+		if err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	end := p.producer.CommitTransaction
+	if !commit {
+		p.producer.Flush(10_000) // or what is aborted never reaches the topic
+		end = p.producer.AbortTransaction
+	}
+	if err := end(p.t.Context()); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// publish writes so many records, spread over accounts, in a few transactions of which each second one is aborted first.
+func (p *publisher) publish(records, accounts int) []es.Record {
+	p.t.Helper()
+	var all []es.Record
+	for len(all) < records {
+		var batch []es.Record
+		for range min(97, records-len(all)) {
+			n := len(all) + len(batch)
+			batch = append(batch, p.record("account", fmt.Sprintf("a%d", n%accounts), fmt.Sprintf(`{"n":%d}`, n)))
+		}
+		if len(all)%2 == 0 {
+			p.send(false, batch...)
+		}
+		p.send(true, batch...)
+		all = append(all, batch...)
+	}
+	return all
+}
+
+// A collector is a handler that remembers what it was given.
+type collector struct {
+	mu      sync.Mutex
+	records []es.Record
+	ids     map[string]int
+	changed chan struct{}
+	fail    func(r es.Record) error
+}
+
+func newCollector() *collector {
+	return &collector{ids: make(map[string]int), changed: make(chan struct{}, 1)}
+}
+
+func (c *collector) handle(_ context.Context, r es.Record) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fail != nil {
+		if err := c.fail(r); err != nil {
+			return err
+		}
+	}
+	c.records = append(c.records, r)
+	c.ids[r.ID()]++
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// await waits until a condition holds of what has come.
+func (c *collector) await(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	limit := time.After(patience)
+	for {
+		c.mu.Lock()
+		ok, n := holds(), len(c.records)
+		c.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-c.changed:
+		case <-limit:
+			t.Fatalf("still waiting for %s; %d records have come", what, n)
+		}
+	}
+}
+
+// has tells whether all the records have come.
+func (c *collector) has(records []es.Record) func() bool {
+	return func() bool {
+		for _, r := range records {
+			if c.ids[r.ID()] == 0 {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+// inOrder checks that the first arrivals of each stream are in order.
+func (c *collector) inOrder(t testing.TB) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	last := make(map[es.Stream]es.Version)
+	for _, r := range c.records {
+		if r.Version > last[r.Stream]+1 {
+			t.Errorf("%s came after version %d", r.ID(), last[r.Stream])
+		}
+		last[r.Stream] = max(last[r.Stream], r.Version)
+	}
+}
+
+// testLog writes to the test's log as long as the test runs.
+func testLog(t testing.TB) *slog.Logger {
+	w := &logWriter{t: t}
+	t.Cleanup(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.t = nil
+	})
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelInfo}))
+}
+
+type logWriter struct {
+	mu sync.Mutex
+	t  testing.TB
+}
+
+var _ io.Writer = (*logWriter)(nil)
+
+// Write implements [io.Writer].
+func (w *logWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.t != nil {
+		w.t.Log(strings.TrimSpace(string(p)))
+	}
+	return len(p), nil
+}
+
+// start runs something until the test, or the caller, ends it.
+func start(t testing.TB, run func(ctx context.Context) error) (stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
+	var once sync.Once
+	var err error
+	stop = func() error {
+		once.Do(func() {
+			cancel()
+			select {
+			case err = <-done:
+			case <-time.After(patience):
+				t.Error("it does not end when its context does")
+			}
+		})
+		return err
+	}
+	t.Cleanup(func() { _ = stop() })
+	return stop
+}
