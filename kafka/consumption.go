@@ -284,9 +284,7 @@ func (r *consumption) revoked(ctx context.Context, list []kafka.TopicPartition) 
 	r.stop(gone, grace)
 	r.committing.Lock()
 	if !lost {
-		if err := r.commit(gone); err != nil {
-			r.log.Warn("kafka: the last commit failed: some records will be handled again", "error", err)
-		}
+		r.lastCommit(gone)
 	}
 	r.mu.Lock()
 	for _, p := range gone {
@@ -316,14 +314,11 @@ func (r *consumption) close(ctx context.Context) error {
 	all := r.all()
 	r.stop(all, orElse(r.Drain, DefaultDrain))
 	r.committing.Lock()
-	err := r.commit(all)
+	r.lastCommit(all)
 	r.mu.Lock()
 	clear(r.partitions)
 	r.mu.Unlock()
 	r.committing.Unlock()
-	if err != nil {
-		r.log.Warn("kafka: the last commit failed: some records will be handled again", "error", err)
-	}
 	r.letters.close()
 	if err := r.client.close(); err != nil && ctx.Err() == nil {
 		return err
@@ -343,10 +338,34 @@ func (r *consumption) commitNowAndThen(ctx context.Context) {
 		r.committing.Lock()
 		err := r.commit(r.all())
 		r.committing.Unlock()
-		if err != nil {
+		switch {
+		case rebalancing(err):
+			r.log.Debug("kafka: cannot commit while the group rebalances, trying again", "error", err)
+		case err != nil:
 			r.log.Warn("kafka: cannot commit, trying again", "error", err)
 		}
 	}
+}
+
+// lastCommit commits before partitions are given away. The group may just be rebalancing, and then it takes an attempt or two more.
+// Its caller holds committing.
+func (r *consumption) lastCommit(list []*partition) {
+	var err error
+	for attempt := range 6 {
+		if err = r.commit(list); !rebalancing(err) || r.client.AssignmentLost() {
+			break
+		}
+		time.Sleep(backoff(attempt))
+	}
+	if err != nil {
+		r.log.Warn("kafka: the last commit failed: some records will be handled again", "error", err)
+	}
+}
+
+// rebalancing tells whether a commit failed because the group is between two assignments.
+func rebalancing(err error) bool {
+	var e kafka.Error
+	return errors.As(err, &e) && (e.Code() == kafka.ErrIllegalGeneration || e.Code() == kafka.ErrRebalanceInProgress)
 }
 
 // commit sends the offsets of partitions that have moved. Its caller holds committing.

@@ -102,7 +102,10 @@ func openReader(config ConfigMap, log *slog.Logger) (*reader, error) {
 	r.logs.Go(func() {
 		for {
 			select {
-			case line := <-c.Logs():
+			case line, open := <-c.Logs():
+				if !open {
+					return
+				}
 				logLine(log, line)
 			case <-r.ended:
 				return
