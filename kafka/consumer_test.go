@@ -127,3 +127,113 @@ func TestAConsumerStopsBeforeARecordThatFails(t *testing.T) {
 		t.Errorf("the second run began with %s", first)
 	}
 }
+
+func TestAConsumerFiltersByTheHeaders(t *testing.T) {
+	encodings(t, func(t *testing.T, encoding kafka.Encoding) {
+		b := bank(t, 2)
+		p := newPublisher(t, b.Bootstrap())
+		p.encoding = encoding
+		var wanted []es.Record
+		for i := range 40 {
+			r := p.record("account", fmt.Sprint(i%3), "{}")
+			if i%4 == 0 {
+				r.Type = "opened"
+				wanted = append(wanted, r)
+			}
+			p.send(true, r)
+		}
+		c, got := consumer(t, b), newCollector()
+		c.Filter = es.Filter{Kinds: []string{"account"}, Types: []string{"opened"}}
+		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
+		got.await(t, "what the filter lets through", got.has(wanted))
+		_ = stop()
+		if len(got.records) != len(wanted) {
+			t.Errorf("%d records came, of %d", len(got.records), len(wanted))
+		}
+	})
+}
+
+func TestASlowHandlerHasBoundedMemoryAndLosesNothing(t *testing.T) {
+	b := bank(t, 2)
+	all := newPublisher(t, b.Bootstrap()).publish(600, 7)
+	c, got := consumer(t, b), newCollector()
+	c.Buffer = 10
+	stop := start(t, func(ctx context.Context) error {
+		return c.Run(ctx, func(ctx context.Context, r es.Record) error {
+			if len(r.Data)%2 == 0 {
+				time.Sleep(15 * time.Millisecond) // so that partitions are paused
+			}
+			return got.handle(ctx, r)
+		})
+	})
+	got.await(t, "all records", got.has(all))
+	_ = stop()
+	got.inOrder(t)
+	if len(got.records) != len(all) {
+		t.Errorf("%d records came, of %d", len(got.records), len(all))
+	}
+}
+
+func TestAHandlerThatFailsOrPanicsIsTriedAgainInPlace(t *testing.T) {
+	b := bank(t, 1)
+	all := newPublisher(t, b.Bootstrap()).publish(20, 4)
+	c, got := consumer(t, b), newCollector()
+	failures := 0
+	got.fail = func(r es.Record) error {
+		if r.ID() == "account/a2/2" && failures < 3 {
+			if failures++; failures == 2 {
+				panic("out of luck")
+			}
+			return errors.New("out of luck")
+		}
+		return nil
+	}
+	stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
+	got.await(t, "all records", got.has(all))
+	_ = stop()
+	got.inOrder(t)
+	if failures != 3 || len(got.records) != len(all) {
+		t.Errorf("%d failures, %d records of %d", failures, len(got.records), len(all))
+	}
+}
+
+func TestWhatAConsumerRefuses(t *testing.T) {
+	b := bank(t, 1)
+	for name, change := range map[string]func(*kafka.Consumer){
+		"no group":               func(c *kafka.Consumer) { c.Group = "" },
+		"no topics":              func(c *kafka.Consumer) { c.Topics = nil },
+		"a topic's name":         func(c *kafka.Consumer) { c.Topics = []string{"bank/account"} },
+		"a group that parks":     func(c *kafka.Consumer) { c.Group, c.OnError = "a/b", es.Park },
+		"no brokers":             func(c *kafka.Consumer) { c.Config = nil },
+		"auto commit":            func(c *kafka.Consumer) { c.Config["enable.auto.commit"] = true },
+		"uncommitted":            func(c *kafka.Consumer) { c.Config["isolation.level"] = "read_uncommitted" },
+		"a reset":                func(c *kafka.Consumer) { c.Config["auto.offset.reset"] = "latest" },
+		"a reset in topic terms": func(c *kafka.Consumer) { c.Config["{topic}.auto.offset.reset"] = "latest" },
+		"a reset below": func(c *kafka.Consumer) {
+			c.Config["default.topic.config"] = kafka.ConfigMap{"auto.offset.reset": "latest"}
+		},
+		"a static member":         func(c *kafka.Consumer) { c.Config["group.instance.id"] = "1" },
+		"the group as a setting":  func(c *kafka.Consumer) { c.Config["group.id"] = "1" },
+		"an unknown setting":      func(c *kafka.Consumer) { c.Config["no.such.thing"] = "1" },
+		"acks where it parks":     func(c *kafka.Consumer) { c.Config["acks"], c.OnError = 1, es.Park },
+		"an error policy of none": func(c *kafka.Consumer) { c.OnError = 7 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := consumer(t, b)
+			change(c)
+			if err := c.Run(t.Context(), newCollector().handle); !errors.Is(err, es.ErrInvalid) {
+				t.Errorf("Run returned %v", err)
+			} else {
+				t.Log(err)
+			}
+		})
+	}
+	t.Run("a topic that is not there", func(t *testing.T) {
+		c := consumer(t, b)
+		c.Topics = append(c.Topics, "bank.transfer")
+		var none *kafka.NoTopicError
+		if err := c.Run(t.Context(), newCollector().handle); !errors.As(err, &none) || none.Topic != "bank.transfer" {
+			t.Errorf("Run returned %v", err)
+		}
+	})
+}

@@ -49,7 +49,7 @@ func openLetters(ctx context.Context, r *consumption) (*letters, error) {
 	if l.config, err = readerConfig(r.Config, r.Group); err != nil {
 		return nil, err
 	}
-	if l.producer, err = letterProducer(r.Config); err != nil {
+	if l.producer, err = letterProducer(r.Config, r.log); err != nil {
 		return nil, err
 	}
 	if l.tail, err = openReader(l.config, r.log); err != nil {
@@ -62,7 +62,7 @@ func openLetters(ctx context.Context, r *consumption) (*letters, error) {
 }
 
 // letterProducer makes a producer that has written what it says it has.
-func letterProducer(user ConfigMap) (*kafka.Producer, error) {
+func letterProducer(user ConfigMap, log *slog.Logger) (*kafka.Producer, error) {
 	config := ConfigMap{
 		"client.id":                "es",
 		"linger.ms":                1,
@@ -83,11 +83,12 @@ func letterProducer(user ConfigMap) (*kafka.Producer, error) {
 			return nil, invalid("setting %s has no place in the Config of a consumer; leave it out", key)
 		}
 	}
-	delete(config, "go.logs.channel.enable")
+	config["go.logs.channel.enable"] = true
 	p, err := kafka.NewProducer(&config)
 	if err != nil {
 		return nil, fmt.Errorf("kafka: %w: %w", es.ErrInvalid, err)
 	}
+	go hear(p.Logs(), log, nil) // until the producer is closed
 	return p, nil
 }
 

@@ -210,6 +210,7 @@ func (p *partition) setCommitted(next int64) {
 // run handles what comes to a lane.
 func (p *partition) run(l *lane) {
 	w := &worker{partition: p}
+	defer w.settle() // what was sent counts, if there is time
 	for {
 		it, ok := p.next(l)
 		if !ok {

@@ -99,19 +99,7 @@ func openReader(config ConfigMap, log *slog.Logger) (*reader, error) {
 		return nil, fmt.Errorf("kafka: %w: %w", es.ErrInvalid, err)
 	}
 	r := &reader{Consumer: c, log: log, ended: make(chan struct{})}
-	r.logs.Go(func() {
-		for {
-			select {
-			case line, open := <-c.Logs():
-				if !open {
-					return
-				}
-				logLine(log, line)
-			case <-r.ended:
-				return
-			}
-		}
-	})
+	r.logs.Go(func() { hear(c.Logs(), log, r.ended) })
 	if r.admin, err = kafka.NewAdminClientFromConsumer(c); err != nil {
 		_ = r.close()
 		return nil, fmt.Errorf("kafka: %w", err)
@@ -156,16 +144,28 @@ func (r *reader) call(what string, f func() error) error {
 	}
 }
 
-// logLine passes a line of librdkafka on. It logs what it mends by itself as errors; to others they are warnings.
-func logLine(log *slog.Logger, line kafka.LogEvent) {
-	level := slog.LevelWarn
-	switch {
-	case line.Level >= 7:
-		level = slog.LevelDebug
-	case line.Level >= 5:
-		level = slog.LevelInfo
+// hear passes on what librdkafka says, until its client is closed or left behind. What it mends by itself it calls an error; to others that is a warning.
+func hear(lines <-chan kafka.LogEvent, log *slog.Logger, ended <-chan struct{}) {
+	for {
+		var line kafka.LogEvent
+		var open bool
+		select {
+		case line, open = <-lines:
+		case <-ended:
+		}
+		if !open {
+			return
+		}
+		level := slog.LevelWarn
+		switch {
+		case line.Level >= 7, strings.HasSuffix(line.Message, "property and will be ignored by this producer instance"),
+			strings.HasSuffix(line.Message, "property and will be ignored by this consumer instance"): // one Config may serve both
+			level = slog.LevelDebug
+		case line.Level >= 5:
+			level = slog.LevelInfo
+		}
+		log.Log(context.Background(), level, "kafka: librdkafka: "+line.Message, "client", line.Name, "facility", line.Tag)
 	}
-	log.Log(context.Background(), level, "kafka: librdkafka: "+line.Message, "client", line.Name, "facility", line.Tag)
 }
 
 func logger(l *slog.Logger) *slog.Logger {
