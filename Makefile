@@ -6,12 +6,14 @@ TIMES     = 5
 BENCH     = .
 BENCHTIME = 1s
 FIGURES   =
+SEED      =
+CHAOS     =
 LOANS     = ../shared/data/bpic2012.xes.gz
 
 # The linters have a module of their own, so that whoever imports this one has none of theirs among his dependencies.
 LINT = go tool -modfile=tools/go.mod golangci-lint run --allow-serial-runners
 
-.PHONY: help test race lint bench fuzz cover examples figures
+.PHONY: help test race lint bench fuzz cover examples figures chaos
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s%s\n", $$1, $$2 }' Makefile
@@ -41,6 +43,9 @@ fuzz: ## run each fuzz test for MINUTES (1)
 			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(MINUTES)m $$pkg || exit 1; \
 		done; \
 	done
+
+chaos: ## break everything for MINUTES (1) as SEED says, and check that nothing was lost; CHAOS takes -postgres URL
+	go test ./internal/chaos -run '^TestChaos$$' -v -count=1 -timeout 0 -args -minutes $(MINUTES) $(if $(SEED),-seed $(SEED)) $(CHAOS)
 
 cover: ## show which statements the tests ran, over all packages
 	mkdir -p .cache

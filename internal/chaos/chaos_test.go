@@ -1,0 +1,49 @@
+package chaos
+
+import (
+	"flag"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/thalo-go/es/internal/testserver"
+)
+
+var (
+	minutes  = flag.Float64("minutes", 0, "how long the nemesis goes about (1.5 where all tests must run; elsewhere no run is made without it)")
+	seed     = flag.Uint64("seed", 0, "of all that is random (a new one)")
+	database = flag.String("postgres", "", "the URL of a database to use in place of a server of the run's own")
+	keep     = flag.Bool("keep", false, "keep the evidence of a run that has found nothing")
+)
+
+func TestMain(m *testing.M) {
+	if Play() {
+		return
+	}
+	flag.Parse()
+	os.Exit(testserver.Run(m))
+}
+
+func TestChaos(t *testing.T) {
+	if *minutes == 0 {
+		if testing.Short() || !mustRun() {
+			t.Skip("it takes minutes: make chaos, or -args -minutes 1.5")
+		}
+		*minutes = 1.5
+	}
+	if *seed == 0 {
+		*seed = rand.Uint64N(1_000_000) + 1
+	}
+	Run(t, Options{Duration: time.Duration(*minutes * float64(time.Minute)), Seed: *seed, Postgres: *database, Keep: *keep})
+}
+
+func mustRun() bool {
+	for _, name := range []string{"ES_TEST_REQUIRE", "CI"} {
+		if is, err := strconv.ParseBool(os.Getenv(name)); err == nil && is {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,281 @@
+package chaos
+
+import (
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/examples/bank/account"
+)
+
+// A story is evidence of a run in which all is well, for tests to doctor.
+type story struct {
+	t       *testing.T
+	history []Entry
+	log     []es.Record
+	heads   map[es.Stream]es.Version
+	models  []Model
+}
+
+func newStory(t *testing.T) *story {
+	s := &story{t: t, heads: make(map[es.Stream]es.Version)}
+	for n := range 2 {
+		s.command(prefixOpen+accountID(n), Acknowledged, map[int][]account.Event{n: {account.Opened{Owner: accountID(n)}}})
+		s.command(prefixFund+accountID(n), Acknowledged, map[int][]account.Event{n: {account.Deposited{Amount: endowment}}})
+	}
+	s.command("atomic.1", Acknowledged, map[int][]account.Event{
+		0: {account.Withdrawn{Amount: 3}, account.Withdrawn{Amount: 4}}, 1: {account.Deposited{Amount: 3}, account.Deposited{Amount: 4}},
+	})
+	s.command("steps.1", Unknown, map[int][]account.Event{1: {account.Withdrawn{Amount: 5}}})
+	s.command("steps.1", Acknowledged, map[int][]account.Event{0: {account.Deposited{Amount: 5}}})
+	s.refuse("steps.2", 0)
+	return s
+}
+
+// command writes a command to the log, and what its sender was told to the history.
+func (s *story) command(id string, told Kind, events map[int][]account.Event) {
+	var sent, parts []Part
+	for _, n := range slices.Sorted(maps.Keys(events)) {
+		stream := accountStream(n)
+		p := Part{Stream: stream, First: s.heads[stream] + 1}
+		for _, e := range events[n] {
+			r := encode(e, id)
+			s.heads[stream]++
+			r.Stream, r.Version, r.Position = stream, s.heads[stream], es.Position(len(s.log)+1)
+			r.Time = time.Unix(int64(r.Position), 0)
+			s.log = append(s.log, r)
+			p.Events = append(p.Events, content(r))
+		}
+		sent = append(sent, Part{Stream: stream, Events: p.Events})
+		parts = append(parts, Part{Stream: stream, First: p.First, Last: s.heads[stream]})
+	}
+	s.history = append(s.history, Entry{Process: "writer-1.1", Kind: Sent, Command: id, Parts: sent},
+		Entry{Process: "writer-1.1", Kind: told, Command: id, Parts: parts, Position: es.Position(len(s.log))})
+}
+
+// refuse lets a command be refused.
+func (s *story) refuse(id string, n int) {
+	p := Part{Stream: accountStream(n), Events: []string{eventContent(account.Withdrawn{Amount: 1})}}
+	s.history = append(s.history, Entry{Process: "writer-2.1", Kind: Sent, Command: id, Parts: []Part{p}},
+		Entry{Process: "writer-2.1", Kind: Refused, Command: id, Parts: []Part{{Stream: p.Stream}}})
+}
+
+// remove takes records away, and lets the later ones close up, as a store would that never had them.
+func (s *story) remove(positions ...es.Position) {
+	s.log = slices.DeleteFunc(s.log, func(r es.Record) bool { return slices.Contains(positions, r.Position) })
+	s.renumber()
+}
+
+func (s *story) renumber() {
+	s.heads = make(map[es.Stream]es.Version)
+	for i := range s.log {
+		r := &s.log[i]
+		s.heads[r.Stream]++
+		r.Position, r.Version, r.Time = es.Position(i+1), s.heads[r.Stream], time.Unix(int64(i), 0)
+	}
+}
+
+// find returns the index of the first record of a command on an account.
+func (s *story) find(command string, n int) int {
+	i := slices.IndexFunc(s.log, func(r es.Record) bool {
+		return r.Meta[es.MetaCorrelation] == command && r.Stream == accountStream(n)
+	})
+	if i < 0 {
+		s.t.Fatalf("no %s on %s", command, accountStream(n))
+	}
+	return i
+}
+
+func (s *story) evidence() Evidence {
+	history := func(yield func(Entry, error) bool) {
+		for _, e := range s.history {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+	return Evidence{History: iter.Seq2[Entry, error](history), Log: s.log, Funds: 2 * endowment, Models: s.models}
+}
+
+func TestCheckFindsNothingWhereNothingIs(t *testing.T) {
+	s := newStory(t)
+	violations, counts, err := Check(s.evidence())
+	if err != nil || len(violations) > 0 {
+		t.Errorf("%v, %v", violations, err)
+	}
+	want := Counts{Records: len(s.log), Streams: 2, Sent: 8, Acknowledged: 6, Refused: 1, Unknown: 1}
+	if counts != want {
+		t.Errorf("counted %+v, want %+v", counts, want)
+	}
+}
+
+func TestCheckFinds(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		doctor func(s *story)
+		want   string // the promise
+		says   string
+	}{{
+		"a lost append", func(s *story) { s.remove(es.Position(s.find("steps.1", 0) + 1)) },
+		promiseDurable, "steps.1 on account/a000, of which writer-1.1 was told that it is version 5 to 5 at position 10, is not there",
+	}, {
+		"a lost end of the log", func(s *story) { s.log = s.log[:4] },
+		promiseDurable, "atomic.1 on account/a000",
+	}, {
+		"half of an append", func(s *story) { s.remove(es.Position(s.find("atomic.1", 1)+1), es.Position(s.find("atomic.1", 1)+2)) },
+		promiseWhole, "atomic.1, one append, has 2 events on 1 of 2 streams",
+	}, {
+		"an event of an append that is missing", func(s *story) { s.remove(es.Position(s.find("atomic.1", 1) + 2)) },
+		promiseOnce, `there is ["deposited {\"Amount\":3}"]`,
+	}, {
+		"an append with another one in its middle", func(s *story) {
+			i := s.find("atomic.1", 0)
+			stranger := s.log[s.find("steps.1", 0)]
+			s.log = slices.Delete(s.log, s.find("steps.1", 0), s.find("steps.1", 0)+1)
+			s.log = slices.Insert(s.log, i+2, stranger)
+			s.renumber()
+		},
+		promiseWhole, "atomic.1, one append, has 4 events on 2 of 2 streams at positions 5 to 9",
+	}, {
+		"an append that is there twice", func(s *story) { s.log = append(s.log, s.log[s.find("steps.1", 0)]); s.renumber() },
+		promiseOnce, `there is ["deposited {\"Amount\":5}" "deposited {\"Amount\":5}"]`,
+	}, {
+		"an append of unknown outcome that is there twice", func(s *story) { s.log = append(s.log, s.log[s.find("steps.1", 1)]); s.renumber() },
+		promiseOnce, "steps.1 on account/a001",
+	}, {
+		"an append with other content", func(s *story) { s.log[s.find("steps.1", 0)].Data = []byte(`{"Amount":50}`) },
+		promiseOnce, `sent ["deposited {\"Amount\":5}"], and there is ["deposited {\"Amount\":50}"]`,
+	}, {
+		"an append at another version than was said", func(s *story) {
+			s.history[len(s.history)-3].Parts[0].First, s.history[len(s.history)-3].Parts[0].Last = 4, 4
+		},
+		promiseDurable, "was told versions 4 to 4, and it is 5 to 5",
+	}, {
+		"an append at another position than was said", func(s *story) { s.history[len(s.history)-3].Position = 9 },
+		promiseDurable, "was told position 9, and it is at 10",
+	}, {
+		"a refused command that is there", func(s *story) {
+			r := encode(account.Withdrawn{Amount: 1}, "steps.2")
+			r.Stream = accountStream(0)
+			s.log = append(s.log, r)
+			s.renumber()
+		},
+		promiseNothing, "steps.2 on account/a000 is there, as version 6 at position 11",
+	}, {
+		"an event that nobody sent", func(s *story) {
+			r := encode(account.Deposited{Amount: 1}, "stranger")
+			r.Stream = accountStream(0)
+			s.log = append(s.log, r)
+			s.renumber()
+		},
+		promiseOrigin, `account/a000/6 at position 11, of command "stranger"`,
+	}, {
+		"an event on a stream that it was not sent to", func(s *story) { s.log[s.find("steps.1", 0)].Stream = accountStream(7); s.renumber() },
+		promiseOrigin, "account/a007/1",
+	}, {
+		"a position that is missing", func(s *story) { s.log = slices.Delete(s.log, 2, 3) },
+		promisePositions, "is at position 4, where 3 should be",
+	}, {
+		"a version that is missing", func(s *story) { s.log[s.find("steps.1", 0)].Version++ },
+		promiseVersions, "account/a000/6 at position 10: its version should be 5",
+	}, {
+		"a version that comes twice", func(s *story) { s.log[s.find("steps.1", 0)].Version-- },
+		promiseVersions, "account/a000/4 at position 10: its version should be 5",
+	}, {
+		"time that runs backwards", func(s *story) { s.log[5].Time = time.Unix(0, 0) },
+		promiseTime, "at position 6",
+	}, {
+		"money that was made", func(s *story) {
+			s.command("steps.3", Acknowledged, map[int][]account.Event{0: {account.Deposited{Amount: 9}}})
+		},
+		promiseMoney, "2000000 cents were paid in, and 2000009 are there",
+	}, {
+		"a transfer that brought more than it took, and another one less", func(s *story) {
+			s.command("steps.3", Acknowledged, map[int][]account.Event{0: {account.Deposited{Amount: 9}}})
+			s.command("steps.4", Acknowledged, map[int][]account.Event{1: {account.Withdrawn{Amount: 9}}})
+		},
+		promiseMoney, "transfer steps.3 brought 9 cents more than it took",
+	}, {
+		"an account that is overdrawn for a moment", func(s *story) {
+			s.command("steps.3", Acknowledged, map[int][]account.Event{0: {account.Withdrawn{Amount: 2 * endowment}}})
+			s.command("steps.4", Acknowledged, map[int][]account.Event{0: {account.Deposited{Amount: 2 * endowment}}})
+		},
+		promiseRefusal, "account/a000 has -",
+	}, {
+		"a read model with another value", func(s *story) {
+			s.models = []Model{{Name: "balances", Rows: map[string]string{"a": "1"}, Want: map[string]string{"a": "2"}}}
+		},
+		promiseModel, "balances: a is 1, and should be 2",
+	}, {
+		"a read model that lacks something", func(s *story) {
+			s.models = []Model{{Name: "balances", Want: map[string]string{"a": "2"}}}
+		},
+		promiseModel, "balances: a is not there, and should be 2",
+	}, {
+		"a read model that has more than it should", func(s *story) {
+			s.models = []Model{{Name: "balances", Rows: map[string]string{"b": "1"}}}
+		},
+		promiseModel, "balances: b is 1, and should not be there",
+	}, {
+		"a record that was applied twice", func(s *story) { s.models = []Model{{Name: "topic", Repeated: []string{"account/a/1"}}} },
+		promiseExactly, "topic: account/a/1 came again",
+	}, {
+		"what a process has seen itself", func(s *story) {
+			s.history = append(s.history, Entry{Process: "writer-1.1", Kind: Violated, Text: "a balance of -1"})
+		},
+		promiseUnbothered, "writer-1.1: a balance of -1",
+	}, {
+		"a process that gave up", func(s *story) {
+			s.history = append(s.history, Entry{Process: "writer-1.1", Kind: Died, Text: "no more"})
+		},
+		promiseProcess, "writer-1.1: no more",
+	}} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newStory(t)
+			test.doctor(s)
+			violations, _, err := Check(s.evidence())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, v := range violations {
+				if v.Promise == test.want && strings.Contains(v.Text, test.says) {
+					return
+				}
+			}
+			t.Errorf("it should say %q and %q, and says:\n%s", test.want, test.says, fmt.Sprint(violations))
+		})
+	}
+}
+
+func TestHistoriesOfKilledProcesses(t *testing.T) {
+	folder := t.TempDir()
+	h, err := createHistory(folder + "/writer-1.1" + historySuffix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.note(Entry{Kind: Sent, Command: "a", Parts: []Part{{Stream: accountStream(1), Events: []string{"x {}"}}}})
+	if _, err := h.file.WriteString(`{"Kind":"sent","Comm`); err != nil { // here the process was killed
+		t.Fatal(err)
+	}
+	if err := h.close(); err != nil {
+		t.Fatal(err)
+	}
+	var entries []Entry
+	for e, err := range readHistories(folder) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries = append(entries, e)
+	}
+	if len(entries) != 1 || entries[0].Command != "a" || entries[0].Process != "writer-1.1" {
+		t.Errorf("read %+v", entries)
+	}
+	if _, err := createHistory(folder + "/writer-1.1" + historySuffix); err == nil {
+		t.Error("a history was made over another one")
+	}
+}

@@ -1,0 +1,112 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/thalo-go/es/postgres"
+)
+
+// A Role is what a process does.
+type Role string
+
+// Roles of processes.
+const (
+	RoleWriter  Role = "writer"  // moves money
+	RoleSettler Role = "settler" // completes transfers of which only the first half is there, and ends
+)
+
+// An assignment is what a process is told of itself, as JSON in a variable of its environment.
+type assignment struct {
+	Role        Role
+	Name        string
+	Incarnation int
+	Seed        uint64
+	Folder      string // for histories
+	Postgres    string // URL
+	Schema      string // of the store; read models are in another one, see models
+	Accounts    int
+	Goroutines  int
+	Lease       time.Duration
+}
+
+const assignmentVariable = "ES_CHAOS_ROLE"
+
+// id names one incarnation of a process.
+func (a assignment) id() string { return fmt.Sprintf("%s.%d", a.Name, a.Incarnation) }
+
+// random returns the random numbers of one goroutine, which are others in each process and incarnation.
+func (a assignment) random(goroutine int) *rand.Rand {
+	h := fnv.New64a()
+	fmt.Fprint(h, a.Seed, a.Name, a.Incarnation)
+	return rand.New(rand.NewPCG(h.Sum64(), uint64(goroutine)))
+}
+
+// An actor is a process in its role.
+type actor struct {
+	assignment
+	history *History
+}
+
+// Play plays a role if this process was started for one, and tells whether it was. TestMain calls it before anything else.
+func Play() (played bool) {
+	text, set := os.LookupEnv(assignmentVariable)
+	if !set {
+		return false
+	}
+	if err := play(text); err != nil {
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		os.Exit(1)
+	}
+	return true
+}
+
+func play(text string) (err error) {
+	var a actor
+	if err := json.Unmarshal([]byte(text), &a.assignment); err != nil {
+		return err
+	}
+	if a.history, err = createHistory(filepath.Join(a.Folder, a.id()+historySuffix)); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	go endWithParent()
+	role := map[Role]func(context.Context, *actor) error{
+		RoleWriter:  runWriter,
+		RoleSettler: runSettler,
+	}[a.Role]
+	if role == nil {
+		return fmt.Errorf("there is no role %q", a.Role)
+	}
+	if err = role(ctx, &a); err != nil && ctx.Err() == nil {
+		a.history.note(Entry{Kind: Died, Text: err.Error()})
+		return err
+	}
+	return a.history.close()
+}
+
+// endWithParent ends the process when the one that started it is gone, which has the other end of its standard input.
+func endWithParent() {
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	os.Exit(3)
+}
+
+// open opens the store. It waits for a server that is away.
+func (a *actor) open(ctx context.Context) (*postgres.Store, error) {
+	return postgres.Config{Schema: a.Schema}.Open(ctx, a.Postgres)
+}
+
+// violated notes that the process has seen what must not be.
+func (a *actor) violated(format string, args ...any) {
+	a.history.note(Entry{Kind: Violated, Text: fmt.Sprintf(format, args...)})
+}

@@ -1,0 +1,260 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/postgres"
+)
+
+// Options say what a run is like. Zero values are the defaults.
+type Options struct {
+	Duration time.Duration // of the nemesis; 90 seconds if 0
+	Seed     uint64        // of all that is random
+	Postgres string        // the URL of a database to use in place of a server of the run's own
+	Writers  int           // processes; 3 if 0
+	Keep     bool          // the evidence, also if nothing was found
+}
+
+// A run is one of them.
+type run struct {
+	Options
+	t      *testing.T
+	random *rand.Rand // the nemesis's
+	folder string     // of the evidence
+	began  time.Time
+	diary  io.Writer // what the nemesis does
+
+	server  *testserver.Server // nil if it is the user's
+	url     string             // past the proxies
+	proxies []*testserver.Proxy
+	schema  string
+
+	processes  []*process
+	faults     map[string]int // how often the nemesis did what
+	violations []Violation
+	took       time.Duration // to come to the end when all was healed
+}
+
+const (
+	accountsOfBank = 24
+	lease          = 2 * time.Second // of projections and relays: a pause is longer
+	endPatience    = 2 * time.Minute
+)
+
+// Run runs a workload under a nemesis and fails the test if a promise was broken.
+func Run(t *testing.T, o Options) {
+	t.Helper()
+	if o.Duration <= 0 {
+		o.Duration = 90 * time.Second
+	}
+	if o.Writers <= 0 {
+		o.Writers = 3
+	}
+	folder, err := os.MkdirTemp("", fmt.Sprintf("es-chaos-%d-", o.Seed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &run{Options: o, t: t, folder: folder, began: time.Now(), random: rand.New(rand.NewPCG(o.Seed, 0)), faults: make(map[string]int)}
+	t.Logf("chaos: seed %d, %v, evidence in %s", o.Seed, o.Duration, folder)
+	t.Cleanup(func() {
+		for _, p := range r.processes {
+			p.discard()
+		}
+		switch {
+		case t.Failed():
+			t.Logf("chaos: the evidence is in %s; make chaos MINUTES=%.2g SEED=%d does the same again", folder, o.Duration.Minutes(), o.Seed)
+		case !o.Keep:
+			_ = os.RemoveAll(folder)
+		}
+	})
+	diary, err := os.Create(filepath.Join(folder, "nemesis.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer diary.Close()
+	r.diary = diary
+	r.setUp()
+	r.torment()
+	r.heal()
+	healed := time.Now()
+	r.drain()
+	r.took = time.Since(healed)
+	r.judge()
+}
+
+func (r *run) say(format string, args ...any) {
+	fmt.Fprintf(r.diary, "%8.2f %s\n", time.Since(r.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+func (r *run) must(what string, err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatalf("chaos: %s: %v", what, err)
+	}
+}
+
+func (r *run) setUp() {
+	r.schema = "chaos"
+	through := r.Postgres
+	if r.Postgres == "" {
+		version := testserver.Postgres18
+		if r.Seed%2 == 1 {
+			version = testserver.Postgres14
+		}
+		r.server = testserver.StartPostgres(r.t, testserver.PostgresOptions{Version: version, Settings: map[string]string{"max_connections": "80"}})
+		r.url = r.server.Database(r.t)
+		for range 2 { // the writers' and the others'
+			r.proxies = append(r.proxies, testserver.StartProxy(r.t, r.url))
+		}
+	} else {
+		r.url = r.Postgres
+		r.schema = fmt.Sprintf("chaos_%d_%d", r.Seed, time.Now().Unix())
+		r.t.Cleanup(r.dropSchemas)
+	}
+	store := r.open()
+	r.must("close the store", store.Close())
+	for n := range r.Writers {
+		if r.server != nil {
+			through = r.proxies[0].Through(r.url)
+		}
+		r.start(assignment{Role: RoleWriter, Name: fmt.Sprint("writer-", n+1), Postgres: through, Goroutines: 6})
+	}
+}
+
+// start starts a process with what is the same for all.
+func (r *run) start(a assignment) *process {
+	a.Seed, a.Folder, a.Schema, a.Accounts, a.Lease = r.Seed, r.folder, r.schema, accountsOfBank, lease
+	p := start(a)
+	r.processes = append(r.processes, p)
+	return p
+}
+
+func (r *run) open() *postgres.Store {
+	r.t.Helper()
+	store, err := postgres.Config{Schema: r.schema}.Open(r.t.Context(), r.url)
+	r.must("open the store", err)
+	return store
+}
+
+func (r *run) dropSchemas() {
+	if r.t.Failed() {
+		r.t.Logf("chaos: schema %s is kept", r.schema)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, r.url)
+	if err == nil {
+		_, err = conn.Exec(ctx, "drop schema if exists "+pgx.Identifier{r.schema}.Sanitize()+", "+pgx.Identifier{models(r.schema)}.Sanitize()+" cascade")
+		_ = conn.Close(ctx)
+	}
+	if err != nil {
+		r.t.Errorf("chaos: drop schema %s: %v", r.schema, err)
+	}
+}
+
+// models is the schema of the read models beside that of a store.
+func models(schema string) string { return schema + "_models" }
+
+// drain lets everything come to its end: first those who write, and then those who read, when they have read all.
+func (r *run) drain() {
+	for _, p := range r.processes {
+		if p.Role == RoleWriter {
+			r.end(p)
+		}
+	}
+	settler := r.start(assignment{Role: RoleSettler, Name: "settler", Postgres: r.url})
+	select {
+	case <-settler.gone:
+	case <-time.After(endPatience):
+	}
+	r.end(settler)
+	for _, p := range r.processes {
+		if p.Role != RoleWriter && p.Role != RoleSettler {
+			r.end(p)
+		}
+	}
+}
+
+func (r *run) end(p *process) {
+	if err := p.end(endPatience); err != nil {
+		r.violations = append(r.violations, Violation{promiseProcess, err.Error()})
+	}
+}
+
+// judge collects the evidence, checks it and says what was found.
+func (r *run) judge() {
+	r.t.Helper()
+	evidence := r.collect()
+	violations, counts, err := Check(evidence)
+	r.must("read the evidence", err)
+	r.violations = append(r.violations, violations...)
+	summary := r.summary(counts)
+	r.must("write the summary", os.WriteFile(filepath.Join(r.folder, "summary.txt"), []byte(summary), 0o600))
+	r.t.Logf("chaos:\n%s", summary)
+	if len(r.violations) == 0 {
+		return
+	}
+	r.dump(evidence)
+	const most = 30
+	for i, v := range r.violations {
+		if i == most {
+			r.t.Errorf("and %d more", len(r.violations)-most)
+			break
+		}
+		r.t.Error(v)
+	}
+}
+
+func (r *run) collect() Evidence {
+	store := r.open()
+	defer func() { r.must("close the store", store.Close()) }()
+	e := Evidence{History: readHistories(r.folder), Funds: accountsOfBank * endowment}
+	for record, err := range store.All(r.t.Context(), 0, es.Filter{}) {
+		r.must("read the log", err)
+		e.Log = append(e.Log, record)
+	}
+	return e
+}
+
+// dump writes the evidence that is not in files yet.
+func (r *run) dump(e Evidence) {
+	write := func(name string, each func(*json.Encoder) error) {
+		file, err := os.Create(filepath.Join(r.folder, name))
+		r.must("keep the evidence", err)
+		defer file.Close()
+		r.must("keep the evidence", each(json.NewEncoder(file)))
+	}
+	write("log.jsonl", func(to *json.Encoder) error {
+		for _, record := range e.Log {
+			line := struct {
+				Position es.Position
+				ID       string
+				Time     time.Time
+				Content  string
+				Meta     map[string]string
+			}{record.Position, record.ID(), record.Time, content(record), record.Meta}
+			if err := to.Encode(line); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	write("models.json", func(to *json.Encoder) error { return to.Encode(e.Models) })
+	write("violations.json", func(to *json.Encoder) error { return to.Encode(r.violations) })
+	if r.server != nil {
+		r.must("keep the evidence", os.WriteFile(filepath.Join(r.folder, "postgres.log"), []byte(r.server.Log()), 0o600))
+	}
+}

@@ -1,0 +1,48 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/examples/bank/account"
+)
+
+// runSettler brings the second half of each transfer of which only the first one is there: the writer was killed in between. It has
+// the same command id, so that it takes effect once also if the writer is not as dead as it seems.
+func runSettler(ctx context.Context, a *actor) error {
+	store, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	w := newWriter(a, store)
+	defer func() { _, _ = w.accounts.Close(), store.Close() }()
+	type half struct {
+		to     string
+		amount int64
+	}
+	open := make(map[string]half)
+	for r, err := range store.All(ctx, 0, es.Filter{Kinds: []string{kindAccount}}) {
+		if err != nil {
+			return err
+		}
+		id := r.Meta[es.MetaCorrelation]
+		change, err := amount(r)
+		switch {
+		case err != nil:
+			return err
+		case isFunding(id) || isAtomic(id):
+		case change < 0:
+			open[id] = half{r.Meta[metaTo], -change}
+		default:
+			delete(open, id)
+		}
+	}
+	for id, h := range open {
+		if !w.insist(ctx, id, h.to, account.Deposit{Amount: h.amount}, account.Deposited{Amount: h.amount}, nil) {
+			return errors.Join(ctx.Err(), fmt.Errorf("%s could not be settled", id))
+		}
+	}
+	return nil
+}
