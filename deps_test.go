@@ -45,6 +45,10 @@ func TestPackagesLinkOnlyWhatIsAgreed(t *testing.T) {
 		never: []string{sqlite, postgres, pgx, sqlite3, kafka, kfake},
 		why:   "every backend links it",
 	}, {
+		pkg:   "./internal/project",
+		never: []string{sqlite, postgres, pgx, sqlite3, kafka, kfake},
+		why:   "every backend with read models links it",
+	}, {
 		pkg:   "./sqlite",
 		never: []string{postgres, pgx, kafka, kfake},
 		why:   "an embedded store is small",

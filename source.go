@@ -3,9 +3,8 @@ package es
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
-	"strconv"
-	"strings"
+
+	"github.com/thalo-go/es/internal/part"
 )
 
 // FromLog is a log as the [Source] of projections. Its partitions divide the streams by a hash of their names that never changes.
@@ -19,44 +18,14 @@ func (s logSource) ID() string { return s.log.ID() }
 
 // Shards implements [Source].
 func (s logSource) Shards(_ context.Context, partitions int) ([]string, error) {
-	names := make([]string, max(partitions, 1))
-	for i := range names {
-		names[i] = part{uint64(i), uint64(len(names))}.String()
-	}
-	return names, nil
-}
-
-// A part is one of so many partitions of a log.
-type part struct{ i, of uint64 }
-
-func (p part) String() string { return fmt.Sprintf("%d/%d", p.i, p.of) }
-
-func parsePart(name string) (p part, err error) {
-	i, of, _ := strings.Cut(name, "/")
-	if p.i, err = strconv.ParseUint(i, 10, 31); err == nil {
-		p.of, err = strconv.ParseUint(of, 10, 31)
-	}
-	if err != nil || p.i >= p.of {
-		return p, invalid("%q is no shard of a log: they are called 0/4, 1/4, 2/4 and 3/4 if there are four", name)
-	}
-	return p, nil
-}
-
-// has tells whether a stream is in the part: by FNV-1a, 64 bits, of its name, modulo the number of parts.
-func (p part) has(s Stream) bool {
-	if p.of == 1 {
-		return true
-	}
-	h := fnv.New64a()
-	h.Write([]byte(s.String()))
-	return h.Sum64()%p.of == p.i
+	return part.Names(partitions), nil
 }
 
 // Feed implements [Source].
 func (s logSource) Feed(ctx context.Context, shard string, after Cursor, filter Filter) (Feed, error) {
-	p, err := parsePart(shard)
+	p, err := part.Parse(shard)
 	if err != nil {
-		return nil, err
+		return nil, invalid("%v", err)
 	}
 	head, err := Head(ctx, s.log)
 	if err != nil {
@@ -82,7 +51,7 @@ const (
 // A logFeed reads one part of a log.
 type logFeed struct {
 	log    Log
-	part   part
+	part   part.Part
 	filter Filter
 	pieces chan Batch
 	left   Batch // of a piece that had more than was asked for
@@ -113,7 +82,7 @@ func (f *logFeed) read(ctx context.Context, after, head Position) (Position, err
 			return after, err
 		}
 		after = r.Position
-		if !f.part.has(r.Stream) {
+		if f.part.Of > 1 && part.Of(r.Stream.String(), f.part.Of) != f.part {
 			continue
 		}
 		records = append(records, r)

@@ -26,6 +26,11 @@ const (
 	queryCanceled         = "57014"
 	lockNotAvailable      = "55P03"
 	deadlockDetected      = "40P01"
+	serializationFailure  = "40001"
+	idleInTransaction     = "25P03"
+	adminShutdown         = "57P01"
+	crashShutdown         = "57P02"
+	connectionException   = "08" // a class
 	cannotConnectNow      = "57P03"
 	invalidAuthorization  = "28000"
 	invalidPassword       = "28P01"

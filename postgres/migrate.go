@@ -24,7 +24,7 @@ var migrations embed.FS
 //go:embed migrations/enter.sql
 var parts string
 
-const schemaVersion = 2
+const schemaVersion = 3
 
 const (
 	// The catalogue is asked by an ordinary query, and not with to_regclass: that looks into a cache, which a session renews when

@@ -4,8 +4,8 @@
 // under an advisory lock that is held for that statement and its commit. Positions are assigned under the lock, so they are dense and
 // in commit order, and readers neither skip events nor wait for anybody's open transaction.
 //
-// Everything is in one schema, "es" by default: tables events, commands, snapshots, leases and checkpoints, functions,
-// and the view history for people.
+// Everything is in one schema, "es" by default: tables events, commands, snapshots, leases and checkpoints, those of projections
+// (projections, shards, workers, parked), functions, and the view history for people.
 package postgres
 
 import (
@@ -23,6 +23,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
+	"github.com/thalo-go/es/internal/project"
 )
 
 // Store is an [es.Log] in a PostgreSQL database, and keeps snapshots, leases and checkpoints there. [Open] and [New] make it.
@@ -44,6 +45,7 @@ type Store struct {
 	cautious   int   // batches that are to look before they write, because one before met a conflict
 	loader     loader
 	watcher    watcher
+	projects   *project.Engine[pgx.Tx]
 	closing    chan struct{}
 	close      sync.Once
 }
@@ -131,6 +133,7 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 	s.queue = commit.New(s.begin, commit.Options{})
 	s.loader.init(s)
 	s.watcher.init(s)
+	s.projects = project.New(backend{s})
 	return s, nil
 }
 

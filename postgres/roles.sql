@@ -18,7 +18,9 @@ grant select, insert, update on es.snapshots to es_writer; -- each takes the pla
 grant select, insert, delete on es.fences to es_writer;    -- they are in the way of calls that were given up, for a week
 grant select, insert, update, delete on es.leases to es_writer;
 grant select, insert, update on es.checkpoints to es_writer;
+grant select, insert, update, delete on es.projections, es.shards, es.workers, es.parked to es_writer; -- what a read model writes to is granted apart
 grant execute on all functions in schema es to es_writer;
 
 grant select on es.meta, es.events, es.snapshots, es.leases, es.checkpoints, es.history to es_reader;
+grant select on es.projections, es.shards, es.workers, es.parked to es_reader;
 grant execute on function es.as_jsonb to es_reader; -- for es.history

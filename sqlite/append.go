@@ -26,6 +26,9 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
+	if err := s.outside(ctx); err != nil {
+		return 0, fmt.Errorf("sqlite: append: %w", err)
+	}
 	position, err := s.queue.Append(ctx, appends)
 	if err != nil {
 		return 0, fmt.Errorf("sqlite: append: %w", explain(err))
@@ -36,30 +39,43 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 var errSealed = fmt.Errorf("%w: the store was opened to read: open it without Config.ReadOnly to write", es.ErrInvalid)
 
 // begin begins a transaction that may write, waiting as long as Config.BusyTimeout for other processes' to end.
-func (s *Store) begin(ctx context.Context) (*sql.Conn, error) {
+func (s *Store) begin(ctx context.Context) (conn *sql.Conn, err error) {
+	err = s.beginWith(ctx, func(c *sql.Conn) error {
+		conn = c
+		// Without a context: beginning does not wait (busy_timeout is 0), and go-sqlite3 starts a goroutine for each context it watches.
+		_, err := c.ExecContext(background, "begin immediate")
+		return err
+	})
+	return conn, err
+}
+
+// beginWith tries to begin on the connection that writes until it does.
+func (s *Store) beginWith(ctx context.Context, try func(conn *sql.Conn) error) error {
 	if s.sealed {
-		return nil, errSealed
+		return errSealed
+	}
+	if err := s.outside(ctx); err != nil {
+		return err
 	}
 	deadline := time.Now().Add(s.busy)
 	for {
 		conn, err := s.write.Conn(ctx)
 		if err == nil {
-			// Without a context: beginning does not wait (busy_timeout is 0), and go-sqlite3 starts a goroutine for each context it watches.
-			if _, err = conn.ExecContext(context.Background(), "begin immediate"); err == nil {
-				return conn, nil
+			if err = try(conn); err == nil {
+				return nil
 			}
 			_ = conn.Close() // hands it back to the pool
 		}
 		if !isBusy(err) {
-			return nil, err
+			return err
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("%w, for longer than %v", err, s.busy)
+			return fmt.Errorf("%w, for longer than %v", err, s.busy)
 		}
 		select {
 		case <-time.After(100*time.Microsecond + rand.N(time.Millisecond)): // jittered, so that two processes take turns
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }

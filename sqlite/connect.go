@@ -48,11 +48,15 @@ func newConnector(uri, pragmas string) connector {
 		}
 		return err
 	}
-	separator := "?"
+	separator, lock := "?", "immediate"
+	if pragmas == readPragmas {
+		lock = "deferred"
+	}
 	if strings.HasSuffix(uri, "?mode=ro") { // a "?" of the path is escaped
 		separator = "&"
 	}
-	return connector{&sqlite3.SQLiteDriver{ConnectHook: hook}, uri + separator + "_stmt_cache_size=64"}
+	// What database/sql begins takes the lock at once, as this package does: it would be too late to wait for it in the middle.
+	return connector{&sqlite3.SQLiteDriver{ConnectHook: hook}, uri + separator + "_stmt_cache_size=64&_txlock=" + lock}
 }
 
 // Connect implements driver.Connector.

@@ -60,7 +60,7 @@ func (s *Store) ListLeases(ctx context.Context) ([]es.Lease, error) {
 }
 
 func (s *Store) listLeases(ctx context.Context) (leases []es.Lease, err error) {
-	conn, err := s.read.Conn(ctx)
+	conn, err := s.reader(ctx)
 	if err != nil {
 		return nil, err
 	}

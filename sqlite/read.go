@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"encoding/json"
 	"errors"
@@ -159,7 +160,7 @@ func (s *Store) pages(ctx context.Context, yield func(es.Record, error) bool, wh
 
 // readPage reads up to limit records behind those in a page, fewer if they are large, and tells whether that was all there is.
 func (s *Store) readPage(ctx context.Context, page []es.Record, query string, args []driver.Value, limit int, stream es.Stream) (_ []es.Record, whole bool, err error) {
-	conn, err := s.read.Conn(ctx)
+	conn, err := s.reader(ctx)
 	if err != nil {
 		return page, false, err
 	}
@@ -178,9 +179,19 @@ func (s *Store) readPage(ctx context.Context, page []es.Record, query string, ar
 	return page, whole, err
 }
 
+// reader returns a connection to read with.
+func (s *Store) reader(ctx context.Context) (*sql.Conn, error) {
+	if s.read == s.write {
+		if err := s.outside(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s.read.Conn(ctx)
+}
+
 // row reads a single row.
 func (s *Store) row(ctx context.Context, query string, args []any, into ...any) error {
-	conn, err := s.read.Conn(ctx)
+	conn, err := s.reader(ctx)
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-const schemaVersion = 2
+const schemaVersion = 3
 
 const createMeta = `create table if not exists es_meta (key text primary key, value text not null) strict, without rowid`
 

@@ -21,22 +21,24 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
+	"github.com/thalo-go/es/internal/project"
 )
 
 // Store is an [es.Log] in a SQLite database, and keeps snapshots, leases and checkpoints there. [Open] makes it.
 type Store struct {
-	name    string
-	id      string
-	busy    time.Duration
-	sealed  bool    // Config.ReadOnly
-	write   *sql.DB // one connection; the same as read if the store is sealed
-	read    *sql.DB // a pool; the same as write for a database in memory
-	queue   *commit.Queue
-	writer  writer
-	log     logFile
-	watcher watcher
-	rooms   sync.Pool    // of *[]es.Record: the memory of pages, used again
-	close   func() error // does it once
+	name     string
+	id       string
+	busy     time.Duration
+	sealed   bool    // Config.ReadOnly
+	write    *sql.DB // one connection; the same as read if the store is sealed
+	read     *sql.DB // a pool; the same as write for a database in memory
+	queue    *commit.Queue
+	writer   writer
+	log      logFile
+	watcher  watcher
+	projects *project.Engine[*sql.Tx]
+	rooms    sync.Pool    // of *[]es.Record: the memory of pages, used again
+	close    func() error // does it once
 }
 
 var (
@@ -80,6 +82,7 @@ func (c Config) Open(path string) (*Store, error) {
 		return nil, fmt.Errorf("sqlite: open %s: %w", path, explain(err))
 	}
 	s.queue = commit.New(s.beginAppend, commit.Options{})
+	s.projects = project.New(&backend{store: s})
 	s.watcher.init(s, c.Poll, s.sealed || s.read != s.write)
 	prepare := s.migrate
 	if s.sealed {

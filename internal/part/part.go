@@ -1,0 +1,46 @@
+// Package part divides the streams of a log into partitions, the same way for whoever reads them and for whoever keeps the checkpoints.
+package part
+
+import (
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"strings"
+)
+
+// A Part is one of so many partitions of a log.
+type Part struct{ I, Of int }
+
+// String returns its name: 0/4 is the first of four.
+func (p Part) String() string { return strconv.Itoa(p.I) + "/" + strconv.Itoa(p.Of) }
+
+// Parse is the inverse of [Part.String].
+func Parse(name string) (p Part, err error) {
+	i, of, _ := strings.Cut(name, "/")
+	if p.I, err = strconv.Atoi(i); err == nil {
+		p.Of, err = strconv.Atoi(of)
+	}
+	if err != nil || p.I < 0 || p.I >= p.Of || p.String() != name {
+		return Part{}, fmt.Errorf("%q is no shard of a log: they are called 0/4, 1/4, 2/4 and 3/4 if there are four", name)
+	}
+	return p, nil
+}
+
+// Of returns the part of so many in which a stream is, by its name: FNV-1a, 64 bits, modulo their number. That never changes.
+func Of(stream string, of int) Part {
+	if of <= 1 {
+		return Part{0, 1}
+	}
+	h := fnv.New64a()
+	h.Write([]byte(stream))
+	return Part{int(h.Sum64() % uint64(of)), of}
+}
+
+// Names returns the names of so many parts, and of one if that is less.
+func Names(of int) []string {
+	names := make([]string, max(of, 1))
+	for i := range names {
+		names[i] = Part{i, len(names)}.String()
+	}
+	return names
+}

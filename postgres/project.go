@@ -1,0 +1,217 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/project"
+)
+
+// Projection is a projection whose read model is in a PostgreSQL database; see [es.Projection]. Its transactions have isolation level read committed.
+type Projection = es.Projection[pgx.Tx]
+
+var _ es.Projections[pgx.Tx] = (*Store)(nil)
+
+// Project implements [es.Projections].
+func (s *Store) Project(ctx context.Context, p Projection) error { return s.projects.Project(ctx, p) }
+
+// React implements [es.Projections].
+func (s *Store) React(ctx context.Context, r es.Reaction) error { return s.projects.React(ctx, r) }
+
+// WaitFor implements [es.Projections].
+func (s *Store) WaitFor(ctx context.Context, name string, position es.Position) error {
+	return s.projects.WaitFor(ctx, name, position)
+}
+
+// Status implements [es.Projections].
+func (s *Store) Status(ctx context.Context) ([]es.Status, error) { return s.projects.Status(ctx) }
+
+// Rebuild implements [es.Projections].
+func (s *Store) Rebuild(ctx context.Context, name string, version int) error {
+	return s.projects.Rebuild(ctx, name, version)
+}
+
+// Forget implements [es.Projections].
+func (s *Store) Forget(ctx context.Context, name string, version int) error {
+	return s.projects.Forget(ctx, name, version)
+}
+
+// Parked implements [es.Projections].
+func (s *Store) Parked(ctx context.Context) iter.Seq2[es.Parked, error] {
+	return s.projects.Parked(ctx)
+}
+
+// Retry implements [es.Projections].
+func (s *Store) Retry(ctx context.Context, name string, version int, stream es.Stream) error {
+	return s.projects.Retry(ctx, name, version, stream)
+}
+
+// Drop implements [es.Projections].
+func (s *Store) Drop(ctx context.Context, name string, version int, stream es.Stream) error {
+	return s.projects.Drop(ctx, name, version, stream)
+}
+
+// A backend is the store as the engine of projections knows it.
+type backend struct{ store *Store }
+
+// Dialect implements project.Backend.
+func (b backend) Dialect() project.Dialect {
+	return project.Dialect{
+		Prefix: b.store.schema + ".", Now: "(extract(epoch from clock_timestamp()) * 1000000)::bigint",
+		Lock: "for update", Skip: "for update skip locked", Parameter: "$",
+	}
+}
+
+// A brokenError is that of a connection that could not be had, or broke.
+type brokenError struct{ error }
+
+func (e *brokenError) Unwrap() error { return e.error }
+
+// Transact implements project.Backend. Beginning, and what is set for the transaction, is one round trip.
+func (b backend) Transact(ctx context.Context, o project.Options, work func(ctx context.Context, tx pgx.Tx) error) error {
+	s := b.store
+	if s.closed() {
+		return errClosed
+	}
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return b.broken(err)
+	}
+	defer conn.Release()
+	tx, err := conn.Conn().BeginTx(ctx, pgx.TxOptions{BeginQuery: beginning(o)})
+	if err != nil {
+		return b.broken(err)
+	}
+	defer func() {
+		if conn.Conn().PgConn().TxStatus() == idle || conn.Conn().IsClosed() {
+			return
+		}
+		brief, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookLimit)
+		defer cancel()
+		_ = tx.Rollback(brief) // the first error says what is wrong
+	}()
+	err = work(ctx, tx)
+	if err == nil {
+		if err = tx.Commit(ctx); err != nil {
+			err = fmt.Errorf("postgres: commit: %w", explain(err))
+		}
+	}
+	if err != nil && conn.Conn().IsClosed() {
+		return b.broken(err)
+	}
+	return err
+}
+
+// beginning is the statement that begins a transaction. A process that stands still, because it is paused, say, must not keep others waiting
+// for its locks for longer than its lease.
+func beginning(o project.Options) string {
+	text := "begin isolation level read committed read write"
+	if o.Idle > 0 {
+		text += "; set local idle_in_transaction_session_timeout = " + strconv.FormatInt(max(o.Idle.Milliseconds(), 1), 10)
+	}
+	if o.Quiet {
+		text += "; set local synchronous_commit = off"
+	}
+	return text
+}
+
+// broken sorts out an error of a connection.
+func (b backend) broken(err error) error {
+	switch {
+	case b.store.closed():
+		return b.store.orClosed(err)
+	case hopeless(err), errors.Is(err, context.Canceled):
+		return fmt.Errorf("postgres: %w", explain(err))
+	}
+	return &brokenError{fmt.Errorf("postgres: %w", explain(err))}
+}
+
+// mode goes before the arguments of a statement: behind a pooler that does not know prepared statements it does without.
+func (b backend) mode(args []any) []any {
+	if b.store.unprepared.Load() {
+		return append([]any{pgx.QueryExecModeExec}, args...)
+	}
+	return args
+}
+
+// Exec implements project.Backend.
+func (b backend) Exec(ctx context.Context, tx pgx.Tx, sql string, args ...any) (int64, error) {
+	tag, err := tx.Exec(ctx, sql, b.mode(args)...)
+	return tag.RowsAffected(), b.of(err)
+}
+
+func (b backend) of(err error) error {
+	if err == nil {
+		return nil
+	}
+	b.store.giveUpPrepared(err)
+	return fmt.Errorf("postgres: %w", explain(err))
+}
+
+// Query implements project.Backend.
+func (b backend) Query(ctx context.Context, tx pgx.Tx, row func(scan func(into ...any) error) error, sql string, args ...any) error {
+	rows, err := tx.Query(ctx, sql, b.mode(args)...)
+	if err != nil {
+		return b.of(err)
+	}
+	return b.each(rows, row)
+}
+
+func (b backend) each(rows pgx.Rows, row func(scan func(into ...any) error) error) error {
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return b.of(rows.Err())
+}
+
+// View implements project.Backend.
+func (b backend) View(ctx context.Context, row func(scan func(into ...any) error) error, sql string, args ...any) error {
+	if b.store.closed() {
+		return errClosed
+	}
+	conn, err := b.store.pool.Acquire(ctx)
+	if err != nil {
+		return b.broken(err)
+	}
+	defer conn.Release()
+	rows, err := conn.Query(ctx, sql, b.mode(args)...)
+	if err == nil {
+		err = b.each(rows, row)
+	} else {
+		err = b.of(err)
+	}
+	if err != nil && conn.Conn().IsClosed() {
+		return b.broken(err)
+	}
+	return err
+}
+
+// Passing implements project.Backend.
+func (b backend) Passing(err error) bool {
+	if _, broke := errors.AsType[*brokenError](err); broke {
+		return true
+	}
+	switch code := sqlState(err); code {
+	case deadlockDetected, serializationFailure, lockNotAvailable, readOnlyTransaction, idleInTransaction, cannotConnectNow, adminShutdown, crashShutdown,
+		invalidStatementName, duplicateStatement:
+		return true
+	default:
+		return len(code) == 5 && (code[:2] == insufficientResources || code[:2] == connectionException)
+	}
+}
+
+// Hold implements project.Backend. Others can write meanwhile.
+func (b backend) Hold() time.Duration { return 0 }
+
+// Log implements project.Backend.
+func (b backend) Log() es.Log { return b.store }

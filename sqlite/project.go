@@ -1,0 +1,196 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/project"
+)
+
+// Projection is a projection whose read model is in a SQLite database; see [es.Projection].
+//
+// Its transactions are those of the store's only connection that writes: while Handle runs, appends to the same file wait. The store makes
+// batches smaller until a transaction takes some 50 ms at most, and lets others have the lock in between; it cannot do more about a Handle
+// that is slow with one record. Handle must not call the store: it waits for the transaction that Handle is in.
+type Projection = es.Projection[*sql.Tx]
+
+var _ es.Projections[*sql.Tx] = (*Store)(nil)
+
+// Project implements [es.Projections].
+func (s *Store) Project(ctx context.Context, p Projection) error { return s.projects.Project(ctx, p) }
+
+// React implements [es.Projections].
+func (s *Store) React(ctx context.Context, r es.Reaction) error { return s.projects.React(ctx, r) }
+
+// WaitFor implements [es.Projections].
+func (s *Store) WaitFor(ctx context.Context, name string, position es.Position) error {
+	return s.projects.WaitFor(ctx, name, position)
+}
+
+// Status implements [es.Projections].
+func (s *Store) Status(ctx context.Context) ([]es.Status, error) { return s.projects.Status(ctx) }
+
+// Rebuild implements [es.Projections].
+func (s *Store) Rebuild(ctx context.Context, name string, version int) error {
+	return s.projects.Rebuild(ctx, name, version)
+}
+
+// Forget implements [es.Projections].
+func (s *Store) Forget(ctx context.Context, name string, version int) error {
+	return s.projects.Forget(ctx, name, version)
+}
+
+// Parked implements [es.Projections].
+func (s *Store) Parked(ctx context.Context) iter.Seq2[es.Parked, error] {
+	return s.projects.Parked(ctx)
+}
+
+// Retry implements [es.Projections].
+func (s *Store) Retry(ctx context.Context, name string, version int, stream es.Stream) error {
+	return s.projects.Retry(ctx, name, version, stream)
+}
+
+// Drop implements [es.Projections].
+func (s *Store) Drop(ctx context.Context, name string, version int, stream es.Stream) error {
+	return s.projects.Drop(ctx, name, version, stream)
+}
+
+// A backend is the store as the engine of projections knows it.
+type backend struct {
+	store *Store
+
+	mu   sync.Mutex
+	held time.Duration // how long transactions have kept the lock since others had a chance
+}
+
+const (
+	hold = 50 * time.Millisecond // a transaction, about
+
+	// Whoever waits for the lock in another process looks for it once a millisecond. Without a rest it would never see it free.
+	restAfter = 2 * hold
+	rest      = 2 * time.Millisecond
+)
+
+// Dialect implements project.Backend. The clock is that of the machine, which all who share the file have in common.
+func (b *backend) Dialect() project.Dialect {
+	return project.Dialect{Prefix: "es_", Now: "cast(unixepoch('subsec') * 1000000 as integer)", Parameter: "?"}
+}
+
+// Transact implements project.Backend.
+func (b *backend) Transact(ctx context.Context, _ project.Options, work func(ctx context.Context, tx *sql.Tx) error) error {
+	conn, tx, err := b.store.beginTx(ctx)
+	if err != nil {
+		return fmt.Errorf("sqlite: %w", explain(err))
+	}
+	began := time.Now()
+	defer b.rest(began)
+	defer conn.Close()
+	defer tx.Rollback()
+	if err := work(context.WithValue(ctx, inside{}, b.store), tx); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("sqlite: commit: %w", explain(err))
+	}
+	return nil
+}
+
+// rest lets other processes have the lock now and then.
+func (b *backend) rest(began time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.held += time.Since(began); b.held >= restAfter && b.store.read != b.store.write {
+		b.held = 0
+		time.Sleep(rest)
+	}
+}
+
+// Exec implements project.Backend.
+func (b *backend) Exec(_ context.Context, tx *sql.Tx, query string, args ...any) (int64, error) {
+	result, err := tx.ExecContext(background, query, args...)
+	if err != nil {
+		return 0, fmt.Errorf("sqlite: %w", explain(err))
+	}
+	return result.RowsAffected()
+}
+
+// Query implements project.Backend.
+func (b *backend) Query(_ context.Context, tx *sql.Tx, row func(scan func(into ...any) error) error, query string, args ...any) error {
+	rows, err := tx.QueryContext(background, query, args...)
+	if err != nil {
+		return fmt.Errorf("sqlite: %w", explain(err))
+	}
+	return each(rows, row)
+}
+
+func each(rows *sql.Rows, row func(scan func(into ...any) error) error) error {
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("sqlite: %w", explain(err))
+	}
+	return nil
+}
+
+// View implements project.Backend.
+func (b *backend) View(ctx context.Context, row func(scan func(into ...any) error) error, query string, args ...any) error {
+	conn, err := b.store.reader(ctx)
+	if err != nil {
+		return fmt.Errorf("sqlite: %w", explain(err))
+	}
+	defer conn.Close()
+	b.store.log.reading.RLock()
+	defer b.store.log.reading.RUnlock()
+	rows, err := conn.QueryContext(background, query, args...)
+	if err != nil {
+		return fmt.Errorf("sqlite: %w", explain(err))
+	}
+	return each(rows, row)
+}
+
+// Passing implements project.Backend.
+func (b *backend) Passing(err error) bool {
+	var e sqlite3.Error
+	return isBusy(err) || errors.As(err, &e) && (e.Code == sqlite3.ErrFull || e.Code == sqlite3.ErrIoErr)
+}
+
+// Hold implements project.Backend.
+func (b *backend) Hold() time.Duration { return hold }
+
+// Log implements project.Backend.
+func (b *backend) Log() es.Log { return b.store }
+
+// beginTx is begin for those who want a [sql.Tx].
+func (s *Store) beginTx(ctx context.Context) (conn *sql.Conn, tx *sql.Tx, err error) {
+	err = s.beginWith(ctx, func(c *sql.Conn) (err error) {
+		conn = c
+		tx, err = c.BeginTx(background, nil) // immediate, by the connection's setting
+		return err
+	})
+	return conn, tx, err
+}
+
+// inside is the key under which the context of a handler has its store.
+type inside struct{}
+
+// outside refuses what a handler must not do, as it would wait for ever for its own transaction.
+func (s *Store) outside(ctx context.Context) error {
+	if ctx.Value(inside{}) == s {
+		return fmt.Errorf("%w: the handler of a projection has the only connection for it: use the transaction, or do it in a reaction", es.ErrInvalid)
+	}
+	return nil
+}
