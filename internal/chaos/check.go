@@ -34,6 +34,7 @@ type Violation struct {
 	Text    string // what was found
 }
 
+// String returns promise and finding.
 func (v Violation) String() string { return v.Promise + ": " + v.Text }
 
 // Promises, as violations name them.
