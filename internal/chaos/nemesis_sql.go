@@ -37,6 +37,15 @@ func sqlFaults() []fault {
 			r.sql("update " + r.table("leases") + " set until = until + interval '5 seconds'")
 			return nil, 0
 		}},
+		{"SQL: let workers' claims run out", 2, func(*run) string { return "leases" }, func(r *run, _ string) (func(), time.Duration) {
+			r.sql("update " + r.table("workers") + " set expires = expires - 3600000000")
+			return nil, 0
+		}},
+		{"SQL: have a read model built anew", 1, func(*run) string { return "read models" }, func(r *run, _ string) (func(), time.Duration) {
+			name := []string{projectionBalances, projectionStatement}[r.random.IntN(2)]
+			r.sql("update "+r.table("projections")+" set rebuild = true where name = $1", name) // as Rebuild does
+			return nil, 0
+		}},
 		{"SQL: take leases away", 1, func(*run) string { return "leases" }, func(r *run, _ string) (func(), time.Duration) {
 			r.sql("delete from " + r.table("leases"))
 			return nil, 0

@@ -30,7 +30,7 @@ const createModels = `
 const (
 	emptyBalances  = "delete from {models}.balances"
 	emptyStatement = "delete from {models}.statement"
-	upsertBalance  = `insert into {models}.balances as b (id, balance, version) select $1, $2, $3 where $3 = 1 or exists (select from {models}.balances where id = $1)
+	upsertBalance  = `insert into {models}.balances as b (id, balance, version) select $1, $2::bigint, $3::bigint where $3::bigint = 1 or exists (select from {models}.balances where id = $1)
 		on conflict (id) do update set balance = b.balance + excluded.balance, version = excluded.version where b.version = excluded.version - 1`
 	insertStatement = "insert into {models}.statement (position, record, content) values ($1, $2, $3)"
 	selectBalances  = "select id, balance || ' at version ' || version from {models}.balances"

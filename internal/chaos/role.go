@@ -22,6 +22,7 @@ type Role string
 // Roles of processes.
 const (
 	RoleWriter  Role = "writer"  // moves money
+	RoleReader  Role = "reader"  // runs projections and a reaction in Postgres
 	RoleSettler Role = "settler" // completes transfers of which only the first half is there, and ends
 )
 
@@ -83,6 +84,7 @@ func play(text string) (err error) {
 	go endWithParent()
 	role := map[Role]func(context.Context, *actor) error{
 		RoleWriter:  runWriter,
+		RoleReader:  runProjections,
 		RoleSettler: runSettler,
 	}[a.Role]
 	if role == nil {

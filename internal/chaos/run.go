@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -24,6 +25,7 @@ type Options struct {
 	Seed     uint64        // of all that is random
 	Postgres string        // the URL of a database to use in place of a server of the run's own
 	Writers  int           // processes; 3 if 0
+	Readers  int           // processes; 2 if 0
 	Keep     bool          // the evidence, also if nothing was found
 }
 
@@ -61,6 +63,9 @@ func Run(t *testing.T, o Options) {
 	}
 	if o.Writers <= 0 {
 		o.Writers = 3
+	}
+	if o.Readers <= 0 {
+		o.Readers = 2
 	}
 	folder, err := os.MkdirTemp("", fmt.Sprintf("es-chaos-%d-", o.Seed))
 	if err != nil {
@@ -107,7 +112,6 @@ func (r *run) must(what string, err error) {
 
 func (r *run) setUp() {
 	r.schema = "chaos"
-	through := r.Postgres
 	if r.Postgres == "" {
 		version := testserver.Postgres18
 		if r.Seed%2 == 1 {
@@ -115,7 +119,7 @@ func (r *run) setUp() {
 		}
 		r.server = testserver.StartPostgres(r.t, testserver.PostgresOptions{Version: version, Settings: map[string]string{"max_connections": "80"}})
 		r.url = r.server.Database(r.t)
-		for range 2 { // the writers' and the others'
+		for range 2 {
 			r.proxies = append(r.proxies, testserver.StartProxy(r.t, r.url))
 		}
 	} else {
@@ -125,12 +129,41 @@ func (r *run) setUp() {
 	}
 	store := r.open()
 	r.must("close the store", store.Close())
+	r.must("make the read models", r.query(func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.PgConn().Exec(ctx, modelled(createModels, r.schema)).ReadAll()
+		return err
+	}))
 	for n := range r.Writers {
-		if r.server != nil {
-			through = r.proxies[0].Through(r.url)
-		}
-		r.start(assignment{Role: RoleWriter, Name: fmt.Sprint("writer-", n+1), Postgres: through, Goroutines: 6})
+		r.start(assignment{Role: RoleWriter, Name: fmt.Sprint("writer-", n+1), Postgres: r.through(writersNetwork), Goroutines: 6})
 	}
+	for n := range r.Readers {
+		r.start(assignment{Role: RoleReader, Name: fmt.Sprint("reader-", n+1), Postgres: r.through(readersNetwork)})
+	}
+}
+
+// The proxies, in order.
+const (
+	writersNetwork = iota
+	readersNetwork
+)
+
+// through is the URL of the database as processes have it.
+func (r *run) through(network int) string {
+	if r.server == nil {
+		return r.url
+	}
+	return r.proxies[network].Through(r.url)
+}
+
+// query works on a connection of its own, past the proxies.
+func (r *run) query(work func(ctx context.Context, conn *pgx.Conn) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.t.Context()), 5*time.Minute)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, r.url)
+	if err != nil {
+		return err
+	}
+	return errors.Join(work(ctx, conn), conn.Close(ctx))
 }
 
 // start starts a process with what is the same for all.
@@ -153,13 +186,10 @@ func (r *run) dropSchemas() {
 		r.t.Logf("chaos: schema %s is kept", r.schema)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	conn, err := pgx.Connect(ctx, r.url)
-	if err == nil {
-		_, err = conn.Exec(ctx, "drop schema if exists "+pgx.Identifier{r.schema}.Sanitize()+", "+pgx.Identifier{models(r.schema)}.Sanitize()+" cascade")
-		_ = conn.Close(ctx)
-	}
+	err := r.query(func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, "drop schema if exists "+pgx.Identifier{r.schema}.Sanitize()+", "+pgx.Identifier{models(r.schema)}.Sanitize()+" cascade")
+		return err
+	})
 	if err != nil {
 		r.t.Errorf("chaos: drop schema %s: %v", r.schema, err)
 	}
@@ -181,9 +211,35 @@ func (r *run) drain() {
 	case <-time.After(endPatience):
 	}
 	r.end(settler)
+	r.await()
 	for _, p := range r.processes {
 		if p.Role != RoleWriter && p.Role != RoleSettler {
 			r.end(p)
+		}
+	}
+}
+
+// await returns when all readers have read all there is. The reaction appends to what it reads, so that the end moves for a while.
+func (r *run) await() {
+	store := r.open()
+	defer store.Close()
+	ctx, cancel := context.WithTimeout(r.t.Context(), endPatience)
+	defer cancel()
+	for head, last := es.Position(-1), es.Position(-2); head != last; {
+		last = head
+		var err error
+		head, err = es.Head(ctx, store)
+		for _, name := range []string{reactionBonus, projectionBalances, projectionStatement} {
+			if err == nil {
+				if err = store.WaitFor(ctx, name, head); err != nil {
+					err = fmt.Errorf("%s: %w", name, err)
+				}
+			}
+		}
+		if err != nil {
+			status, _ := store.Status(r.t.Context())
+			r.violations = append(r.violations, Violation{promiseProcess, fmt.Sprintf("position %d was not reached within %v: %v; they stand at %+v", head, endPatience, err, status)})
+			return
 		}
 	}
 }
@@ -226,7 +282,26 @@ func (r *run) collect() Evidence {
 		r.must("read the log", err)
 		e.Log = append(e.Log, record)
 	}
+	balances, statement, bonus, err := projected(e.Log)
+	r.must("fold the log", err)
+	balances.Rows, statement.Rows = r.rows(selectBalances), r.rows(selectStatement)
+	e.Models = append(e.Models, balances, statement, bonus)
 	return e
+}
+
+// rows reads a read model of two columns, of which the first one is the key.
+func (r *run) rows(sql string) map[string]string {
+	model := make(map[string]string)
+	r.must("read a read model", r.query(func(ctx context.Context, conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, modelled(sql, r.schema))
+		if err != nil {
+			return err
+		}
+		var key, value string
+		_, err = pgx.ForEachRow(rows, []any{&key, &value}, func() error { model[key] = value; return nil })
+		return err
+	}))
+	return model
 }
 
 // dump writes the evidence that is not in files yet.
