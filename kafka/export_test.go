@@ -10,3 +10,9 @@ import (
 func (e Encoding) Encode(store string, r es.Record, topic string) (*kafka.Message, error) {
 	return newEncoder(store, e, "").encode(&r, &topic)
 }
+
+// Hook has a function called at each step of the relay's loop, whose error ends Run there as a crash would end the process.
+func (r *Relay) Hook(f func(step string) error) { r.hook = f }
+
+// PartitionFor is where a relay puts a key.
+func PartitionFor(key []byte, partitions int32) int32 { return partitionFor(key, partitions) }
