@@ -25,9 +25,6 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(testserver.Run(m)) }
 
-// patience is how long something may take that happens for sure.
-const patience = 90 * time.Second
-
 // A seen is a record as a reader of committed messages saw it.
 type seen struct {
 	store     string
@@ -254,7 +251,7 @@ type running struct {
 	done   chan error
 }
 
-func start(t testing.TB, r *kafka.Relay) *running {
+func runRelay(t testing.TB, r *kafka.Relay) *running {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	run := &running{t, r, cancel, make(chan error, 1)}

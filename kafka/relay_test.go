@@ -15,7 +15,7 @@ func TestARelayPublishesEachRecordOnce(t *testing.T) {
 			fill(t, log, 1000)
 			r := relay(b, log)
 			r.Encoding, r.Batch = encoding, 300
-			run := start(t, r)
+			run := runRelay(t, r)
 			for range 20 {
 				run.reaches(fill(t, log, 10))
 			}
@@ -23,7 +23,7 @@ func TestARelayPublishesEachRecordOnce(t *testing.T) {
 			fill(t, log, 100)
 			again := relay(b, log)
 			again.Encoding = encoding
-			run = start(t, again)
+			run = runRelay(t, again)
 			run.reaches(fill(t, log, 1))
 			run.mustStop()
 			audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
