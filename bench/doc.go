@@ -20,6 +20,9 @@
 //   - Follow: the delay from the return of Append to the follower's loop body, in the same process and in another value of the store,
 //     which shares nothing with the first, as if it were another process.
 //
+//   - Growth: loads, reads, follower, commands and appends on logs that have many events already, to show that the cost stays flat.
+//     ES_BENCH_STORED=10000,1000000,10000000 chooses how many.
+//
 // Stores: mem is es.Mem, which keeps nothing and syncs nothing; it shows what the toolkit itself costs. sqlite is package sqlite on a file
 // in the folder for temporary files. If that is in memory, the numbers say nothing about a disk; set TMPDIR to a folder on one.
 // postgres is package postgres; client and server share the machine.
@@ -44,6 +47,7 @@
 // ns/op, B/op and allocs/op are for one operation of ours (an append, a command, a load) with all callers at it, so ns/op is the time
 // divided by the operations and not what one caller waits: that is p50-ms and p99-ms. events/s counts events, or commands where each makes one.
 // cpu-us/event and allocs/event are those of our process; server-cpu-us/event is the time of all processes of a private Postgres.
+// disk-B/event is what the log takes on disk with its indexes, for events of 120 bytes with All and for the bank's small ones with Growth.
 // Allocations have a few bytes in them for the latencies that are kept.
 //
 // Of numbers from a machine that does other things too, believe the ratios. Of ratios, believe those of a run of at least a second

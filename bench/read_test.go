@@ -71,6 +71,9 @@ func BenchmarkAll(b *testing.B) {
 			}
 			check(b, work.Fill(b.Context(), bed.fill, records, payload))
 			compare(b, bed.server, ours, rival{"bare", work.Scans("bare driver", records, bed.plain.Scan)})
+			bytes, err := bed.disk()
+			check(b, err)
+			b.ReportMetric(float64(bytes)/records, "disk-B/event")
 		})
 	})
 }
@@ -105,10 +108,12 @@ func BenchmarkFollow(b *testing.B) {
 
 func follow(b *testing.B, writer es.Store, reader es.Log) {
 	ctx, cancel := context.WithCancel(b.Context())
+	head, err := es.Head(ctx, reader)
+	check(b, err)
 	seen := make(chan time.Time)
 	ended := make(chan error, 1)
 	go func() {
-		for _, err := range es.Follow(ctx, reader, 0, es.Filter{}) {
+		for _, err := range es.Follow(ctx, reader, head, es.Filter{}) {
 			if err != nil {
 				ended <- err
 				return
@@ -120,11 +125,11 @@ func follow(b *testing.B, writer es.Store, reader es.Log) {
 		cancel()
 		<-ended //nolint:errcheck // the end of the context, which was just ended
 	}()
-	to, w, event := work.To(writer), work.NewWriters(1)[0], work.Events(1, payload)
+	to, event := work.To(writer), work.Events(1, payload)
+	stream := es.Stream{Kind: "followed", ID: fmt.Sprint("from-", head)}
 	var delays []time.Duration
 	for b.Loop() {
-		stream, after := w.Next(1)
-		check(b, to(ctx, stream, after, event))
+		check(b, to(ctx, stream, es.Version(len(delays)), event))
 		returned := time.Now()
 		select {
 		case at := <-seen:
