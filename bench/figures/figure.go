@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es/bench/internal/measure"
+	"github.com/thalo-go/es/bench/internal/result"
 	"github.com/thalo-go/es/bench/internal/server"
 )
 
@@ -65,6 +66,14 @@ func (g goal) format(value float64) string {
 		text += " " + g.unit
 	}
 	return text
+}
+
+// result is the figure with what came out, for other programs.
+func (f figure) result(o outcome) result.Figure {
+	return result.Figure{
+		Name: f.name, What: f.what, Value: o.value, Text: f.goal.format(o.value), Goal: f.goal.String(), Bound: f.goal.bound, Most: f.goal.most,
+		OK: f.goal.metBy(o.value), Details: o.details,
+	}
 }
 
 // An outcome is what measuring a figure came to.

@@ -1,7 +1,7 @@
 // Figures measures the figures by which the toolkit is judged, each against a goal, and prints a line for each:
 // its name, what came out, the goal, and "ok" or "short".
 //
-//	go run ./bench/figures [-short] [-v] [-strict] [-dir folder] [name...]
+//	go run ./bench/figures [-short] [-v] [-strict] [-json file] [-dir folder] [name...]
 //
 // Without names it measures all. Most are ratios: the toolkit's rate over that of a baseline (see package baseline), the two taking turns
 // in one run on fresh databases, and the median of the ratios turn by turn. So they hold on a machine that does other things as well.
@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es/bench/internal/measure"
+	"github.com/thalo-go/es/bench/internal/result"
 )
 
 // table is all figures, in the order in which they are measured.
@@ -65,6 +67,7 @@ func run(ctx context.Context, args []string, table []figure, out io.Writer) erro
 	short := flags.Bool("short", false, "only show that the measuring works, in seconds")
 	verbose := flags.Bool("v", false, "print what was measured against what, and the numbers behind the ratio")
 	strict := flags.Bool("strict", false, "fail if a figure is short")
+	file := flags.String("json", "", "write the figures to a `file` as well, for bench/report")
 	dir := flags.String("dir", os.TempDir(), "the `folder` for the databases: on the disk that is to be measured")
 	flags.Usage = func() {
 		fmt.Fprintf(flags.Output(), "usage: go run ./bench/figures [flags] [name...]\n\n")
@@ -83,7 +86,16 @@ func run(ctx context.Context, args []string, table []figure, out io.Writer) erro
 	if *short {
 		s.effort = smoke
 	}
-	if err := describeMachine(out, *dir); err != nil {
+	keep, done, err := keeper(*file)
+	if err != nil {
+		return err
+	}
+	defer done()
+	machine, err := describeMachine(out, *dir)
+	if err == nil {
+		err = keep(result.Line{Machine: &machine})
+	}
+	if err != nil {
 		return err
 	}
 	missed := 0
@@ -96,6 +108,10 @@ func run(ctx context.Context, args []string, table []figure, out io.Writer) erro
 			missed++
 		}
 		show(out, f, o, *verbose)
+		r := f.result(o)
+		if err := keep(result.Line{Figure: &r}); err != nil {
+			return err
+		}
 	}
 	if *strict && missed > 0 {
 		return fmt.Errorf("%w: %d of %d", errShort, missed, len(chosen))
@@ -127,10 +143,23 @@ func names(table []figure) []string {
 	return names
 }
 
-func describeMachine(out io.Writer, dir string) error {
+// keeper makes the function that writes lines to a file; one that does nothing if there is to be no file.
+func keeper(file string) (keep func(result.Line) error, done func(), err error) {
+	if file == "" {
+		return func(result.Line) error { return nil }, func() {}, nil
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	lines := json.NewEncoder(f)
+	return func(l result.Line) error { return lines.Encode(l) }, func() { _ = f.Close() }, nil // each line was written when it was kept
+}
+
+func describeMachine(out io.Writer, dir string) (result.Machine, error) {
 	sync, err := measure.Sync(dir)
 	if err != nil {
-		return err
+		return result.Machine{}, err
 	}
 	disk := ""
 	if measure.InMemory(dir) {
@@ -138,7 +167,11 @@ func describeMachine(out io.Writer, dir string) error {
 	}
 	_, err = fmt.Fprintf(out, "# %s %s/%s, %d CPUs, %v to sync a page to %s%s\n",
 		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), sync.Round(time.Microsecond), dir, disk)
-	return err
+	return result.Machine{
+		CPU: measure.CPUModel(), CPUs: runtime.GOMAXPROCS(0), Memory: measure.Memory(), System: measure.System(),
+		SyncMicros: float64(sync.Nanoseconds()) / 1000,
+		Versions:   map[string]string{"go": runtime.Version()},
+	}, err
 }
 
 func show(out io.Writer, f figure, o outcome, verbose bool) {

@@ -6,10 +6,14 @@ import (
 	"errors"
 	"math"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/thalo-go/es/bench/internal/measure"
+	"github.com/thalo-go/es/bench/internal/result"
 )
 
 // constant is a figure that comes out at a value.
@@ -94,6 +98,35 @@ func TestRun(t *testing.T) {
 		out, err := runFigures(t, figures, "-v", "fast")
 		if err != nil || !strings.Contains(out, "nothing, against itself") || !strings.Contains(out, "theirs  2/s") {
 			t.Errorf("printed %q, err %v", out, err)
+		}
+	})
+	t.Run("writes with -json what bench/report reads", func(t *testing.T) {
+		file := t.TempDir() + "/figures.json"
+		if _, err := runFigures(t, figures, "-json", file); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		var set result.Set
+		if err := set.Read(file, f); err != nil {
+			t.Fatal(err)
+		}
+		want := []result.Figure{
+			{Name: "fast", Value: 6, Text: "6.00", Goal: "≥ 5", Bound: 5, OK: true},
+			{Name: "slow", Value: 4.99, Text: "4.99", Goal: "≥ 5", Bound: 5},
+			{Name: "small", Value: 30, Text: "30.0 MB", Goal: "≤ 30 MB", Bound: 30, Most: true, OK: true},
+		}
+		for i := range want {
+			want[i].What, want[i].Details = "nothing, against itself", []string{"ours\t1/s", "theirs\t2/s"}
+		}
+		if diff := cmp.Diff(want, set.Figures); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
+		}
+		if m := set.Machine; m.CPUs != runtime.GOMAXPROCS(0) || m.SyncMicros <= 0 || m.Versions["go"] != runtime.Version() {
+			t.Errorf("the machine is %+v", m)
 		}
 	})
 	t.Run("names the figure that could not be measured", func(t *testing.T) {
