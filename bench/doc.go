@@ -12,19 +12,13 @@
 //
 //   - Append: writers that append one event of 120 bytes at a time, each as soon as the one before is durable, to streams of ten events
 //     with scattered ids. Batch and payload vary.
-//
 //   - Processes: the same by several processes that share the log.
-//
 //   - Execute: commands on bank accounts. warm: each caller has an account of his own, which is cached. cold: accounts of ten events, none
 //     of them cached. hot: all callers on one account. mixed: nine loads for each command, on a thousand accounts, with the cache as it comes.
-//
 //   - Load: the state of one account, not cached, with and without a snapshot.
-//
 //   - All: a whole log, record by record.
-//
 //   - Follow: the delay from the return of Append to the follower's loop body, in the same process and in another value of the store,
 //     which shares nothing with the first, as if it were another process.
-//
 //   - Growth: loads, reads, follower, commands and appends on logs that have many events already, to show that the cost stays flat.
 //     ES_BENCH_STORED=10000,1000000,10000000 chooses how many.
 //

@@ -1,0 +1,69 @@
+// Report makes bench/RESULTS.md and its charts of what the benchmarks and the figures have measured.
+//
+//	go run ./bench/report [-out folder] file...
+//
+// A file has the output of go test -bench on package bench, or what bench/figures wrote with -json; "-" or none at all is the standard input.
+// Of benchmarks that ran several times it takes the medians. make results measures everything and runs it.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/thalo-go/es/bench/internal/result"
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Stdin); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "report:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, in io.Reader) error {
+	flags := flag.NewFlagSet("report", flag.ContinueOnError)
+	out := flags.String("out", "bench", "the `folder` for RESULTS.md, and charts in it")
+	png := flags.Bool("png", false, "write each chart as PNG too, on white and on black, to look at")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	var set result.Set
+	files := flags.Args()
+	if len(files) == 0 {
+		files = []string{"-"}
+	}
+	for _, file := range files {
+		if err := read(&set, file, in); err != nil {
+			return err
+		}
+	}
+	if len(set.Benchmarks) == 0 && len(set.Figures) == 0 {
+		return errors.New("nothing was measured: give files with the output of go test -bench or of bench/figures -json")
+	}
+	charts := chartsOf(&set)
+	if err := os.MkdirAll(filepath.Join(*out, "charts"), 0o755); err != nil {
+		return err
+	}
+	for _, c := range charts {
+		if err := c.write(filepath.Join(*out, "charts"), *png); err != nil {
+			return fmt.Errorf("chart %s: %w", c.name, err)
+		}
+	}
+	return os.WriteFile(filepath.Join(*out, "RESULTS.md"), []byte(markdown(&set, charts)), 0o644)
+}
+
+func read(set *result.Set, file string, in io.Reader) error {
+	if file == "-" {
+		return set.Read("standard input", in)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return set.Read(file, f)
+}

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/thalo-go/es/bench/internal/result"
+)
+
+// A section is what the report says about a benchmark.
+type section struct {
+	benchmark, title, text string
+	chart                  string // above the table
+	without                string // a unit that says nothing here
+}
+
+// sections are in the order of the report. Benchmarks that are not among them come at the end.
+var sections = []section{
+	{"Append", "Append, one event at a time", "Each writer appends an event of 120 bytes as soon as the one before is durable.", "append latency", ""},
+	{"AppendLimit", "Append, against the limit", "1,000 writers with one event each, against the same rows put in as fast as the database takes them, 1,000 to a transaction.", "", ""},
+	{"AppendBatch", "Append, several events at a time", "16 writers.", "", ""},
+	{"AppendPayload", "Append, by size of the event", "128 writers.", "", ""},
+	{"Processes", "Several processes on one log", "64 writers in all, against as many in one process.", "", ""},
+	{"Execute", "Commands", "Warm: each caller has an account of his own, which is cached. Cold: none is. Hot: all callers are on one account. Mixed: nine loads for each command.", "", ""},
+	{"Load", "Loads", "The state of an account that is not cached.", "", "events/s"},
+	{"All", "Reading the whole log", "", "", ""},
+	{"Follow", "Following", "From the return of Append to the follower's loop body.", "", ""},
+	{"Inline", "Inline projections", "The read model is written in the transaction of the append.", "", ""},
+	{"Project", "Projections", "", "", ""},
+	{"Rebuild", "Rebuilding a read model", "", "", ""},
+	{"Relay", "Relay to Kafka", "", "", ""},
+	{"Consumer", "Consumer", "", "", ""},
+	{"Source", "Read models from Kafka", "", "", ""},
+	{"EndToEnd", "End to end", "From Execute to the read model of another service, through Kafka.", "", ""},
+	{"Growth", "Growth", "The same work on logs that have so many events already.", "growth", ""},
+}
+
+// columns are the units that the tables show, in this order. Besides them there are the ratios to baselines.
+var columns = []struct{ unit, title string }{
+	{"events/s", "events/s"},
+	{"p50-ms", "p50 ms"},
+	{"p99-ms", "p99 ms"},
+	{"x-", ""}, // all of them
+	{"cpu-us/event", "CPU µs/event"},
+	{"server-cpu-us/event", "server CPU µs/event"},
+	{"allocs/event", "allocs/event"},
+	{"disk-B/event", "disk B/event"},
+}
+
+func markdown(set *result.Set, charts []chart) string {
+	var b strings.Builder
+	b.WriteString("# Results\n\nWritten by [bench/report](report); `make results` measures all of it again. What is measured and how, and what the baselines leave out, is said in [bench](doc.go) and [bench/baseline](baseline/baseline.go).\n" +
+		"Baseline and toolkit took turns in one run, so believe the ratios before the rates: \"× insert 7\" is seven times the rate of one INSERT each.\n")
+	machine(&b, set.Machine)
+	figures(&b, set.Figures, charts)
+	left := slices.Clone(set.Benchmarks)
+	for _, s := range sections {
+		var rows []result.Benchmark
+		rows, left = take(left, s.benchmark)
+		benchmarks(&b, s, rows, charts)
+	}
+	for len(left) > 0 {
+		var rows []result.Benchmark
+		name := left[0].Name
+		rows, left = take(left, name)
+		if name != "Sync" { // it is with the machine
+			benchmarks(&b, section{benchmark: name, title: name}, rows, charts)
+		}
+	}
+	return b.String()
+}
+
+// take parts the benchmarks with a name from the others.
+func take(all []result.Benchmark, name string) (named, others []result.Benchmark) {
+	for _, b := range all {
+		if b.Name == name {
+			named = append(named, b)
+		} else {
+			others = append(others, b)
+		}
+	}
+	return named, others
+}
+
+func machine(b *strings.Builder, m result.Machine) {
+	b.WriteString("\n## Machine\n\n| | |\n| --- | --- |\n")
+	row := func(what, value string) {
+		if value != "" {
+			fmt.Fprintf(b, "| %s | %s |\n", what, value)
+		}
+	}
+	if m.CPUs > 0 {
+		row("processors", strings.TrimSpace(fmt.Sprintf("%d × %s", m.CPUs, m.CPU))+", shared by clients and servers")
+	}
+	if m.Memory > 0 {
+		row("memory", fmt.Sprintf("%.0f GB", float64(m.Memory)/(1<<30)))
+	}
+	row("system", m.System)
+	if m.SyncMicros > 0 {
+		row("write of a page and fsync", number(m.SyncMicros)+" µs")
+	}
+	names := map[string]string{"go": "Go", "sqlite": "SQLite", "postgres": "PostgreSQL", "kafka": "Kafka", "librdkafka": "librdkafka"}
+	for _, name := range slices.Sorted(maps.Keys(m.Versions)) {
+		row(names[name], strings.TrimPrefix(m.Versions[name], "go"))
+	}
+}
+
+func figures(b *strings.Builder, all []result.Figure, charts []chart) {
+	if len(all) == 0 {
+		return
+	}
+	short := 0
+	for _, f := range all {
+		if !f.OK {
+			short++
+		}
+	}
+	fmt.Fprintf(b, "\n## Figures\n\n%d of %d reach their goal. Without a unit they are ratios.\n", len(all)-short, len(all))
+	picture(b, charts, "figures")
+	b.WriteString("\n| figure | | goal | | what |\n| --- | ---: | --- | --- | --- |\n")
+	for _, f := range all {
+		verdict := "ok"
+		if !f.OK {
+			verdict = "**short**"
+		}
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s | %s |\n", f.Name, f.Text, f.Goal, verdict, f.What)
+	}
+}
+
+func picture(b *strings.Builder, charts []chart, name string) {
+	for _, c := range charts {
+		if c.name == name {
+			fmt.Fprintf(b, "\n![%s](charts/%s.svg)\n", c.caption, c.name)
+		}
+	}
+}
+
+func benchmarks(b *strings.Builder, s section, rows []result.Benchmark, charts []chart) {
+	if len(rows) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\n## %s\n", s.title)
+	if s.text != "" {
+		fmt.Fprintf(b, "\n%s\n", s.text)
+	}
+	for name := range strings.FieldsSeq(s.chart) {
+		picture(b, charts, name)
+	}
+	keys, units := keysOf(rows), unitsOf(rows)
+	units = slices.DeleteFunc(units, func(c column) bool { return c.unit == s.without })
+	b.WriteString("\n|")
+	for _, k := range keys {
+		fmt.Fprintf(b, " %s |", k)
+	}
+	for _, u := range units {
+		fmt.Fprintf(b, " %s |", u.title)
+	}
+	b.WriteString("\n|" + strings.Repeat(" --- |", len(keys)) + strings.Repeat(" ---: |", len(units)) + "\n")
+	for _, row := range rows {
+		b.WriteString("|")
+		for _, k := range keys {
+			fmt.Fprintf(b, " %s |", grouped(row.Get(k)))
+		}
+		for _, u := range units {
+			text := ""
+			if v, ok := row.Values[u.unit]; ok {
+				text = number(v)
+			}
+			fmt.Fprintf(b, " %s |", text)
+		}
+		b.WriteString("\n")
+	}
+}
+
+// keysOf returns the keys in the names of benchmarks, in the order in which they first come.
+func keysOf(rows []result.Benchmark) (keys []string) {
+	for _, row := range rows {
+		for _, k := range row.Keys {
+			if !slices.Contains(keys, k.Name) {
+				keys = append(keys, k.Name)
+			}
+		}
+	}
+	return keys
+}
+
+type column struct{ unit, title string }
+
+// unitsOf returns the columns that any of the rows has something in.
+func unitsOf(rows []result.Benchmark) (units []column) {
+	any := make(map[string]bool)
+	for _, row := range rows {
+		for unit := range row.Values {
+			any[unit] = true
+		}
+	}
+	for _, c := range columns {
+		if c.unit == "x-" {
+			for _, unit := range slices.Sorted(maps.Keys(any)) {
+				if name, ok := strings.CutPrefix(unit, c.unit); ok {
+					units = append(units, column{unit, "× " + name})
+				}
+			}
+		} else if any[c.unit] {
+			units = append(units, column{c.unit, c.title})
+		}
+	}
+	return units
+}
+
+// number prints three digits that count, and all of a whole number in groups.
+func number(v float64) string {
+	if v == 0 || math.IsNaN(v) || math.IsInf(v, 0) {
+		return strconv.FormatFloat(v, 'g', -1, 64)
+	}
+	rounded, err := strconv.ParseFloat(strconv.FormatFloat(v, 'e', 2, 64), 64)
+	if err != nil {
+		return err.Error() // impossible
+	}
+	digits := 2 - int(math.Floor(math.Log10(math.Abs(rounded))+1e-9))
+	return grouped(strconv.FormatFloat(rounded, 'f', max(digits, 0), 64))
+}
+
+// grouped puts a comma before each three digits of a whole number, and leaves everything else as it is.
+func grouped(text string) string {
+	if _, err := strconv.ParseUint(text, 10, 64); err != nil {
+		return text
+	}
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}
