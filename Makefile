@@ -5,6 +5,8 @@ MINUTES   = 1
 TIMES     = 5
 BENCH     = .
 BENCHTIME = 1s
+OLD       = main
+RUNS      = 6
 FIGURES   =
 SEED      =
 CHAOS     =
@@ -13,10 +15,10 @@ LOANS     = ../shared/data/bpic2012.xes.gz
 # The linters have a module of their own, so that whoever imports this one has none of theirs among his dependencies.
 LINT = go tool -modfile=tools/go.mod golangci-lint run --allow-serial-runners
 
-.PHONY: help test race lint bench fuzz cover examples figures chaos
+.PHONY: help test race lint bench bench-compare fuzz cover examples figures results chaos
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s%s\n", $$1, $$2 }' Makefile
 
 test: ## run every test, with the race detector
 	go test -run TestTheRealLog ./examples/loans
@@ -34,6 +36,9 @@ lint: ## check the format, go.mod, and what go vet and the linters of .golangci.
 
 bench: ## run the benchmarks that BENCH (.) matches, each for BENCHTIME (1s), with private servers
 	ES_BENCH_SERVERS=1 go test -timeout 1h -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
+
+bench-compare: ## compare the benchmarks that BENCH matches with those of revision OLD (main), in RUNS (6) runs of each by turns
+	bench/compare.sh '$(OLD)' '$(BENCH)' '$(BENCHTIME)' '$(RUNS)'
 
 fuzz: ## run each fuzz test for MINUTES (1)
 	@for pkg in $$(go list ./...); do \
@@ -61,3 +66,9 @@ examples: ## run the examples; the one of the loans on the log at LOANS
 
 figures: ## measure the figures of bench/, or of them those that FIGURES names
 	go run ./bench/figures $(FIGURES)
+
+results: ## measure everything, in about 25 minutes, and write bench/RESULTS.md: leave the machine alone meanwhile
+	mkdir -p .cache
+	go run ./bench/figures -v -json .cache/figures.json
+	ES_BENCH_SERVERS=1 ES_BENCH_STORED=10000,1000000,10000000 go test -run '^$$' -timeout 2h -bench . -benchtime 500ms ./bench > .cache/bench.txt
+	go run ./bench/report .cache/figures.json .cache/bench.txt

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# compare.sh OLD BENCH BENCHTIME RUNS: compare the benchmarks of package bench that BENCH matches with those of the revision OLD.
+# OLD is built in a worktree of its own. The two run by turns, so that what else the machine does hits both.
+set -euo pipefail
+old=$1 bench=$2 benchtime=$3 runs=$4
+cd "$(git rev-parse --show-toplevel)"
+revision=$(git rev-parse --verify --quiet "$old^{commit}") || { echo "there is no revision $old: give OLD=..." >&2; exit 1; }
+out=$PWD/.cache/compare
+mkdir -p "$out"
+tree=$(mktemp -d)
+trap 'git worktree remove --force "$tree"' EXIT
+git worktree add --quiet --detach "$tree" "$revision"
+(cd "$tree" && go test -c -o "$out/old.test" ./bench)
+go test -c -o "$out/new.test" ./bench
+: >"$out/old.txt"
+: >"$out/new.txt"
+for ((i = 0; i < runs; i++)); do
+	order=(old new)
+	((i % 2)) && order=(new old)
+	for side in "${order[@]}"; do
+		echo "run $((i + 1)) of $runs: $side" >&2
+		(cd bench && ES_BENCH_SERVERS=1 "$out/$side.test" -test.run '^$' -test.bench "$bench" -test.benchtime "$benchtime") >>"$out/$side.txt"
+	done
+done
+# What the baselines did is left out: it is there to be divided by.
+go tool -modfile=tools/go.mod benchstat -filter '.unit:(ns/op OR events/s OR p50-ms OR p99-ms OR allocs/event OR cpu-us/event OR server-cpu-us/event)' \
+	"$old=$out/old.txt" "new=$out/new.txt"
