@@ -219,6 +219,9 @@ type runner func(ctx context.Context, conn *pgx.Conn, stmt *statement, params []
 
 // alone returns what runs a statement in a transaction of its own at isolation level read committed.
 func (s *Store) alone() runner {
+	if s.config.ReadOnly {
+		return func(context.Context, *pgx.Conn, *statement, [][]byte, func([][]byte) error) error { return errReadOnly }
+	}
 	if s.wrapped.Load() {
 		return s.wrap
 	}

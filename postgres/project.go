@@ -77,8 +77,11 @@ func (e *brokenError) Unwrap() error { return e.error }
 // Transact implements project.Backend. Beginning, and what is set for the transaction, is one round trip.
 func (b backend) Transact(ctx context.Context, o project.Options, work func(ctx context.Context, tx pgx.Tx) error) error {
 	s := b.store
-	if s.closed() {
+	switch {
+	case s.closed():
 		return errClosed
+	case s.config.ReadOnly:
+		return fmt.Errorf("postgres: %w", errReadOnly)
 	}
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {

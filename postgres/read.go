@@ -278,9 +278,6 @@ func (s *Store) SaveSnapshot(ctx context.Context, n es.Snapshot) error {
 	if err := n.Stream.Check(); err != nil {
 		return err
 	}
-	if s.config.ReadOnly {
-		return fmt.Errorf("postgres: snapshot of %s: %w", n.Stream, errReadOnly)
-	}
 	data := n.Data
 	if data == nil {
 		data = []byte{}

@@ -1,9 +1,13 @@
 package postgres_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/testserver"
@@ -38,7 +42,12 @@ func TestReadOnly(t *testing.T) {
 		t.Errorf("%s has %d records", s.ID(), len(dense(t, s)))
 	}
 	_, err := s.Append(t.Context(), add(account("a"), 1))
-	for _, err := range []error{err, s.SaveSnapshot(t.Context(), es.Snapshot{Stream: account("a"), Version: 1})} {
+	_, leaseErr := s.AcquireLease(t.Context(), "relay", "me", time.Second, "")
+	_, moveErr := s.MoveCheckpoint(t.Context(), "relay", 0, 1)
+	for _, err := range []error{
+		err, s.SaveSnapshot(t.Context(), es.Snapshot{Stream: account("a"), Version: 1}), leaseErr, s.ReleaseLease(t.Context(), "relay", "me"), moveErr,
+		s.Rebuild(t.Context(), "balances", 0), s.Project(t.Context(), postgres.Projection{Name: "p", Handle: func(context.Context, pgx.Tx, []es.Record) error { return nil }}),
+	} {
 		if !errors.Is(err, es.ErrInvalid) || !strings.Contains(err.Error(), "without Config.ReadOnly") {
 			t.Errorf("writing: %v", err)
 		}

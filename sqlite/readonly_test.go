@@ -2,11 +2,14 @@ package sqlite_test
 
 import (
 	"bytes"
+	"context"
+	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/sqlite"
@@ -42,7 +45,12 @@ func TestReadOnly(t *testing.T) {
 		}
 		s := openWith(t, path, readOnly)
 		_, err = s.Append(t.Context(), at("a", 1, "two"))
-		for _, err := range []error{err, s.SaveSnapshot(t.Context(), es.Snapshot{Stream: stream("a"), Version: 1})} {
+		_, leaseErr := s.AcquireLease(t.Context(), "relay", "me", time.Second, "")
+		_, moveErr := s.MoveCheckpoint(t.Context(), "relay", 0, 1)
+		for _, err := range []error{
+			err, s.SaveSnapshot(t.Context(), es.Snapshot{Stream: stream("a"), Version: 1}), leaseErr, s.ReleaseLease(t.Context(), "relay", "me"), moveErr,
+			s.Rebuild(t.Context(), "balances", 0), s.Project(t.Context(), sqlite.Projection{Name: "p", Handle: func(context.Context, *sql.Tx, []es.Record) error { return nil }}),
+		} {
 			if !errors.Is(err, es.ErrInvalid) || !strings.Contains(err.Error(), "without Config.ReadOnly") {
 				t.Errorf("writing: %v", err)
 			}

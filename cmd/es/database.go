@@ -15,7 +15,15 @@ import (
 // A database is a store with what only its backend can tell. The sequences end with an error at most, as those of es.Store do.
 type database interface {
 	es.Log
+	es.Leases
 	Close() error
+
+	// These are of es.Projections.
+	Status(ctx context.Context) ([]es.Status, error)
+	Rebuild(ctx context.Context, name string, version int) error
+	Parked(ctx context.Context) iter.Seq2[es.Parked, error]
+	Retry(ctx context.Context, name string, version int, stream es.Stream) error
+	Drop(ctx context.Context, name string, version int, stream es.Stream) error
 
 	// where names the store for people, without a password.
 	where() string
@@ -28,6 +36,9 @@ type database interface {
 
 	// commands returns the commands that took effect, in no order.
 	commands(ctx context.Context) iter.Seq2[command, error]
+
+	// checkpoints returns those of es.Checkpoints.
+	checkpoints(ctx context.Context) iter.Seq2[checkpoint, error]
 
 	// damaged asks the database whether its own files are as they should be, if that is something it can tell.
 	damaged(ctx context.Context) (damages []string, asked bool, err error)
@@ -46,6 +57,12 @@ type command struct {
 	stream      es.Stream
 	id          string
 	first, last es.Version
+}
+
+// A checkpoint is how far a reader of the log has come.
+type checkpoint struct {
+	name     string
+	position es.Position
 }
 
 // open opens the store that the command line names, to be read or, on request, to be written.

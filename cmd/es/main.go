@@ -4,6 +4,9 @@
 //	es -s bank.db streams -k account      which streams there are
 //	es -s bank.db read account/ann        the events of one
 //	es -s bank.db tail -f                 the last events, and those that come
+//	es -s bank.db status                  how projections, reactions and relays stand
+//	es -s bank.db park list               what projections have put aside; retry and drop beside it
+//	es -s bank.db rebuild balances --yes  has a projection begin again
 //
 // The verbs that only read open the store for reading: they neither make nor migrate nor change anything.
 package main
@@ -40,6 +43,9 @@ type cli struct {
 	Streams streams `cmd:"" help:"List streams with their versions."`
 	Read    read    `cmd:"" help:"Show the events of a stream."`
 	Tail    tail    `cmd:"" help:"Show the last events of the log."`
+	Status  status  `cmd:"" help:"Show how projections, reactions and relays stand."`
+	Park    park    `cmd:"" help:"List, retry and drop the records that projections have put aside."`
+	Rebuild rebuild `cmd:"" help:"Have a projection begin again."`
 }
 
 func main() {

@@ -53,17 +53,25 @@ const recordHeader = "POSITION  TIME                         STREAM/VERSION     
 
 // record writes a record.
 func (o *output) record(r es.Record) error {
-	if !o.json {
-		o.line("%8d  %s  %-24s  %-16s  %s", r.Position, timestamp(r.Time), printable(r.ID()), printable(r.Type), content(r))
-		return nil
+	if o.json {
+		return o.object(asObject(r))
 	}
-	object := recordObject{Position: r.Position, Stream: r.Stream.String(), Version: r.Version, Time: r.Time, Type: r.Type, Meta: r.Meta}
+	o.line("%s", recordLine(r))
+	return nil
+}
+
+func recordLine(r es.Record) string {
+	return fmt.Sprintf("%8d  %s  %-24s  %-16s  %s", r.Position, timestamp(r.Time), printable(r.ID()), printable(r.Type), content(r))
+}
+
+func asObject(r es.Record) recordObject {
+	o := recordObject{Position: r.Position, Stream: r.Stream.String(), Version: r.Version, Time: r.Time, Type: r.Type, Meta: r.Meta}
 	if json.Valid(r.Data) {
-		object.Data = r.Data
+		o.Data = r.Data
 	} else {
-		object.Base64 = r.Data
+		o.Base64 = r.Data
 	}
-	return o.object(object)
+	return o
 }
 
 // content shows data as it is, if a terminal can take it, and metadata behind it.

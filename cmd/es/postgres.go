@@ -19,6 +19,7 @@ const (
 		join {schema}.events e using (kind, id, version) order by 1, 2`
 	postgresSnapshots = "select kind, id, version, position, schema, data from {schema}.snapshots order by position"
 	postgresCommands  = "select kind, id, command, first, last from {schema}.commands"
+	postgresReaders   = "select name, position from {schema}.checkpoints order by name"
 )
 
 type postgresDatabase struct {
@@ -76,6 +77,12 @@ func (d *postgresDatabase) snapshots(ctx context.Context) iter.Seq2[es.Snapshot,
 func (d *postgresDatabase) commands(ctx context.Context) iter.Seq2[command, error] {
 	return pgQuery(ctx, d, "commands", postgresCommands, nil, func(row pgx.Rows) (c command, err error) {
 		return c, row.Scan(&c.stream.Kind, &c.stream.ID, &c.id, &c.first, &c.last)
+	})
+}
+
+func (d *postgresDatabase) checkpoints(ctx context.Context) iter.Seq2[checkpoint, error] {
+	return pgQuery(ctx, d, "checkpoints", postgresReaders, nil, func(row pgx.Rows) (c checkpoint, err error) {
+		return c, row.Scan(&c.name, &c.position)
 	})
 }
 

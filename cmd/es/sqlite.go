@@ -20,6 +20,7 @@ const (
 		join es_events e using (kind, id, version) order by 1, 2`
 	sqliteSnapshots = "select kind, id, version, position, schema, data from es_snapshots order by position"
 	sqliteCommands  = "select kind, id, command, first, last from es_commands"
+	sqliteReaders   = "select name, position from es_checkpoints order by name"
 	sqliteCheck     = "pragma integrity_check(20)"
 )
 
@@ -56,6 +57,12 @@ func (d *sqliteDatabase) snapshots(ctx context.Context) iter.Seq2[es.Snapshot, e
 func (d *sqliteDatabase) commands(ctx context.Context) iter.Seq2[command, error] {
 	return query(ctx, d.DB(), "commands", sqliteCommands, nil, func(rows *sql.Rows) (c command, err error) {
 		return c, rows.Scan(&c.stream.Kind, &c.stream.ID, &c.id, &c.first, &c.last)
+	})
+}
+
+func (d *sqliteDatabase) checkpoints(ctx context.Context) iter.Seq2[checkpoint, error] {
+	return query(ctx, d.DB(), "checkpoints", sqliteReaders, nil, func(rows *sql.Rows) (c checkpoint, err error) {
+		return c, rows.Scan(&c.name, &c.position)
 	})
 }
 

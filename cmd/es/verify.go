@@ -48,7 +48,8 @@ type verification struct {
 	begin, end es.Position // the end of the log when the look began, and when the log was read
 	streams    map[es.Stream]*seen
 
-	positions, versions, times, heads, commands, snapshots, files check
+	positions, versions, times, heads, commands, snapshots, readers, files check
+	cursors                                                                []checkpoint
 }
 
 // A seen is what is known of a stream.
@@ -81,12 +82,13 @@ func newVerification(s *session, db database) *verification {
 		heads:     check{Name: "heads", counts: "streams", Remedy: "the index differs from the table: reindex es_events or es.events, and look into the disk"},
 		commands:  check{Name: "commands", counts: "commands", Remedy: "commands are noted whose events are not there: they would be taken for done when sent again; restore a backup"},
 		snapshots: check{Name: "snapshots", counts: "snapshots", Remedy: "events were changed, or the database was restored without its end: loads read past such a snapshot; delete it if the log is right"},
+		readers:   check{Name: "readers", counts: "checkpoints", Remedy: "the database was restored without its end, or the read model comes from elsewhere: rebuild it; what a relay has published since is to be looked into first"},
 		files:     check{Name: "files", counts: "file", Remedy: "keep the file for a closer look, and restore a backup"},
 	}
 }
 
 func (c *verification) checks() []*check {
-	checks := []*check{&c.positions, &c.versions, &c.times, &c.heads, &c.commands, &c.snapshots}
+	checks := []*check{&c.positions, &c.versions, &c.times, &c.heads, &c.commands, &c.snapshots, &c.readers}
 	if c.files.Looked > 0 {
 		checks = append(checks, &c.files)
 	}
@@ -97,7 +99,7 @@ func (c *verification) run() (err error) {
 	if c.begin, err = es.Head(c.s.ctx, c.db); err != nil {
 		return err
 	}
-	for _, step := range []func() error{c.readFiles, c.readStreams, c.readCommands, c.readLog, c.compare} {
+	for _, step := range []func() error{c.readFiles, c.readStreams, c.readCommands, c.readReaders, c.readLog, c.compare} {
 		if err := step(); err != nil {
 			if len(c.files.Findings) == 0 {
 				return err
@@ -151,6 +153,26 @@ func (c *verification) readCommands() error {
 		if at := c.stream(command.stream); command.last > at.command {
 			at.command, at.commandID = command.last, command.id
 		}
+	}
+	return nil
+}
+
+// readReaders reads how far projections, and those who keep a checkpoint, have come in this log.
+func (c *verification) readReaders() error {
+	shards, err := c.db.Status(c.s.ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range shards {
+		if p.Source == c.db.ID() {
+			c.cursors = append(c.cursors, checkpoint{"projection " + projectionName(p.Name, p.Version) + " shard " + p.Shard, es.Position(p.Cursor)})
+		}
+	}
+	for reader, err := range c.db.checkpoints(c.s.ctx) {
+		if err != nil {
+			return err
+		}
+		c.cursors = append(c.cursors, checkpoint{"checkpoint " + reader.name, reader.position})
 	}
 	return nil
 }
@@ -262,6 +284,11 @@ func digest(r es.Record) uint64 {
 
 // compare compares what the indexes and the commands say of streams with what the log has.
 func (c *verification) compare() error {
+	for _, reader := range c.cursors {
+		if c.readers.Looked++; reader.position > c.end {
+			c.readers.found("%s is at position %d, beyond the end of the log, %d", reader.name, reader.position, c.end)
+		}
+	}
 	streams := slices.SortedFunc(maps.Keys(c.streams), func(a, b es.Stream) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ID, b.ID))
 	})
