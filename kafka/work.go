@@ -110,6 +110,8 @@ func (w *work) at(step string) error {
 // A crash ends a session where it stands.
 type crash struct{ error }
 
+func (c crash) Unwrap() error { return c.error }
+
 // share works while it has the lease, and waits for it while others have.
 func (w *work) share(ctx context.Context) error {
 	name := "relay/" + w.r.Prefix + "/" + w.r.name()

@@ -1,0 +1,277 @@
+package kafka_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/kafka"
+	"github.com/thalo-go/es/kafka/kafkatest"
+)
+
+// steps are those of a relay's loop, in order.
+var steps = []string{"open", "init", "checkpoint read", "batch", "begun", "producing", "produced", "committed"}
+
+var errCrash = errors.New("killed")
+
+// crashAt returns a hook that ends the session when it comes to a step for the nth time.
+func crashAt(step string, nth int) func(string) error {
+	var mu sync.Mutex
+	return func(at string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if at == step {
+			if nth--; nth == 0 {
+				return errCrash
+			}
+		}
+		return nil
+	}
+}
+
+func TestARelayKilledAtAnyStepLosesAndRepeatsNothing(t *testing.T) {
+	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
+		log := new(es.Mem)
+		r := relay(b, log)
+		r.Encoding, r.Batch = kafka.Compact, 20
+		crashes := 0
+		for nth := 1; nth <= 2; nth++ {
+			for _, step := range steps {
+				fill(t, log, 50)
+				dying := relay(b, log)
+				dying.Encoding, dying.Batch = kafka.Compact, 20
+				dying.Hook(crashAt(step, nth))
+				run := runRelay(t, dying)
+				if nth > 1 && (step == "open" || step == "init" || step == "checkpoint read") {
+					run.reaches(fill(t, log, 1)) // these come once in a session
+					run.mustStop()
+					continue
+				}
+				if err := run.wait(); !errors.Is(err, errCrash) {
+					t.Fatalf("at %q, time %d: ended with %v", step, nth, err)
+				}
+				crashes++
+			}
+		}
+		run := runRelay(t, r)
+		run.reaches(fill(t, log, 1))
+		run.mustStop()
+		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
+		if r.Stats().Takeovers != 1 || crashes != 2*len(steps)-3 {
+			t.Errorf("%d crashes, stats %+v", crashes, r.Stats())
+		}
+	})
+}
+
+func TestARelayThatLeavesATransactionOpenIsNotBelieved(t *testing.T) {
+	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
+		log := new(es.Mem)
+		fill(t, log, 100)
+		// Everything is sent, the checkpoint too, and nothing committed.
+		dying := relay(b, log)
+		dying.Config["linger.ms"] = 1
+		dying.Hook(func() func(string) error {
+			crash := crashAt("produced", 2)
+			return func(step string) error {
+				err := crash(step)
+				if err != nil {
+					c := watcher(t, b.Bootstrap)
+					eventually(t, "messages of the open transaction are there", func() bool { return open(t, c, b.Prefix+".") })
+				}
+				return err
+			}
+		}())
+		if err := runRelay(t, dying).wait(); !errors.Is(err, errCrash) {
+			t.Fatalf("ended with %v", err)
+		}
+		run := runRelay(t, relay(b, log))
+		run.reaches(fill(t, log, 1))
+		run.mustStop()
+		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
+	})
+}
+
+func TestATransactionThatTookTooLongIsPublishedAgain(t *testing.T) {
+	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
+		log := new(es.Mem)
+		fill(t, log, 100)
+		r := relay(b, log)
+		r.Config["transaction.timeout.ms"], r.Config["linger.ms"] = 1000, 1
+		r.Leases = log
+		var once sync.Once
+		c := watcher(t, b.Bootstrap)
+		r.Hook(func(step string) error {
+			if step == "produced" && r.Stats().Transactions > 0 {
+				once.Do(func() { awaitAbort(t, c, b.Prefix+".") })
+			}
+			return nil
+		})
+		run := runRelay(t, r)
+		run.reaches(fill(t, log, 1))
+		run.mustStop()
+		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
+		if r.Stats().Retries == 0 {
+			t.Errorf("nothing was retried: %+v", r.Stats())
+		}
+	})
+}
+
+// awaitAbort returns when messages are there that were held up by a transaction, and are not any more.
+func awaitAbort(t testing.TB, c *kgo.Client, prefix string) {
+	t.Helper()
+	held := false
+	eventually(t, "the transaction runs out", func() bool {
+		now := open(t, c, prefix)
+		held = held || now
+		return held && !now
+	})
+}
+
+// open tells whether a transaction holds up readers of topics with a prefix.
+func open(t testing.TB, c *kgo.Client, prefix string) bool {
+	t.Helper()
+	all, err := topicsOf(t.Context(), c, prefix)
+	for topic, partitions := range all {
+		for p, high := range partitions {
+			stable, err := end(t.Context(), c, topic, p, 1)
+			if err != nil || stable < high {
+				return true
+			}
+		}
+	}
+	return err != nil
+}
+
+func TestTwoRelaysWithLeasesShareTheWork(t *testing.T) {
+	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
+		log := new(es.Mem)
+		both := make([]*kafka.Relay, 2)
+		runs := make([]*running, 2)
+		for i := range both {
+			both[i] = relay(b, log)
+			both[i].Leases, both[i].Lease, both[i].Batch = log, 2*time.Second, 50
+			runs[i] = runRelay(t, both[i])
+		}
+		for range 5 {
+			last := fill(t, log, 100)
+			eventually(t, "all is published", func() bool { return max(both[0].Stats().Position, both[1].Stats().Position) >= last })
+		}
+		if a, b := both[0].Stats(), both[1].Stats(); a.Working == b.Working || a.Takeovers+b.Takeovers != 1 {
+			t.Errorf("the one is %+v\nand the other %+v; want one that works", a, b)
+		}
+		first := 0
+		if both[1].Stats().Working {
+			first = 1
+		}
+		runs[first].mustStop()
+		runs[1-first].reaches(fill(t, log, 100))
+		runs[1-first].mustStop()
+		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
+	})
+}
+
+func TestWithoutLeasesTheLastRelayToStartWorks(t *testing.T) {
+	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
+		log := new(es.Mem)
+		first := runRelay(t, relay(b, log))
+		first.reaches(fill(t, log, 100))
+		eventually(t, "the first works", func() bool { return first.relay.Stats().Working })
+		second := runRelay(t, relay(b, log))
+		second.reaches(fill(t, log, 100))
+		eventually(t, "the second works", func() bool { return second.relay.Stats().Working })
+		last := fill(t, log, 1)
+		if err := first.wait(); !errors.Is(err, kafka.ErrFenced) {
+			t.Errorf("the first ended with %v, want ErrFenced", err)
+		}
+		second.reaches(last)
+		second.mustStop()
+		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
+	})
+}
+
+func TestALeaseThatIsLostEndsTheWork(t *testing.T) {
+	b := testserver.FakeBroker(t, kafkatest.Options{})
+	log := new(es.Mem)
+	leases := &stolen{Mem: log}
+	r := relay(b, log)
+	r.Leases, r.Lease = leases, 300*time.Millisecond
+	run := runRelay(t, r)
+	run.reaches(fill(t, log, 10))
+	leases.steal(true)
+	eventually(t, "it does not work", func() bool { return !r.Stats().Working })
+	last := fill(t, log, 10)
+	leases.steal(false)
+	run.reaches(last)
+	run.mustStop()
+	if got := r.Stats().Takeovers; got != 1 {
+		t.Errorf("%d takeovers by one process, want 1: nobody else has worked meanwhile", got)
+	}
+	audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
+}
+
+// stolen are leases that somebody else has, at times.
+type stolen struct {
+	*es.Mem
+	mu    sync.Mutex
+	taken bool
+}
+
+func (s *stolen) steal(taken bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken = taken
+}
+
+func (s *stolen) AcquireLease(ctx context.Context, name, holder string, d time.Duration, note string) (es.Lease, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.taken {
+		return es.Lease{Name: name, Holder: "a thief", Until: time.Now().Add(d)}, nil
+	}
+	return s.Mem.AcquireLease(ctx, name, holder, d, note)
+}
+
+// TestWhoeverTakesOverWaitsForOthersTransactions guards a trap: a reader of committed messages sees nothing behind another relay's open transaction, and would
+// take an older checkpoint for the last.
+func TestWhoeverTakesOverWaitsForOthersTransactions(t *testing.T) {
+	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
+		log, other := new(es.Mem), new(es.Mem)
+		run := runRelay(t, relay(b, log))
+		run.reaches(fill(t, log, 100))
+
+		hanging := relay(b, other)
+		hanging.Name, hanging.Config["transaction.timeout.ms"], hanging.Config["linger.ms"] = "hanging", 3000, 1
+		c := watcher(t, b.Bootstrap)
+		topic := kafka.CheckpointTopic(b.Prefix)
+		crash := crashAt("produced", 1)
+		before, err := end(t.Context(), c, topic, 0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hanging.Hook(func(step string) error {
+			err := crash(step)
+			if err != nil {
+				eventually(t, "its checkpoint is there, in an open transaction", func() bool {
+					now, err := end(t.Context(), c, topic, 0, 0)
+					return err == nil && now > before
+				})
+			}
+			return err
+		})
+		if err := runRelay(t, hanging).wait(); !errors.Is(err, errCrash) {
+			t.Fatalf("ended with %v", err)
+		}
+		run.reaches(fill(t, log, 100)) // behind the open transaction
+		run.mustStop()
+		run = runRelay(t, relay(b, log))
+		run.reaches(fill(t, log, 1))
+		run.mustStop()
+		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
+	})
+}
