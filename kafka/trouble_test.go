@@ -1,0 +1,490 @@
+package kafka_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/kafka"
+	"github.com/thalo-go/es/kafka/kafkatest"
+)
+
+// makeTopic makes a topic on any broker.
+func makeTopic(t testing.TB, bootstrap, name string, partitions int32, settings map[string]string) {
+	t.Helper()
+	c := watcher(t, bootstrap)
+	topic := kmsg.NewCreateTopicsRequestTopic()
+	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, partitions, -1
+	for key, value := range settings {
+		config := kmsg.NewCreateTopicsRequestTopicConfig()
+		config.Name, config.Value = key, kmsg.StringPtr(value)
+		topic.Configs = append(topic.Configs, config)
+	}
+	request := kmsg.NewCreateTopicsRequest()
+	request.Topics = append(request.Topics, topic)
+	answer, err := request.RequestWith(t.Context(), c)
+	if err == nil {
+		err = kerr.ErrorForCode(answer.Topics[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatalf("make topic %s: %v", name, err)
+	}
+	eventually(t, "topic "+name+" is there", func() bool {
+		all, err := topicsOf(t.Context(), c, name)
+		return err == nil && len(all[name]) == int(partitions)
+	})
+}
+
+func deleteTopic(t testing.TB, bootstrap, name string) {
+	t.Helper()
+	c := watcher(t, bootstrap)
+	topic := kmsg.NewDeleteTopicsRequestTopic()
+	topic.Topic = &name
+	request := kmsg.NewDeleteTopicsRequest()
+	request.Topics, request.TopicNames = append(request.Topics, topic), []string{name}
+	answer, err := request.RequestWith(t.Context(), c)
+	if err == nil {
+		err = kerr.ErrorForCode(answer.Topics[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatalf("delete topic %s: %v", name, err)
+	}
+	eventually(t, "topic "+name+" is gone", func() bool {
+		all, err := topicsOf(t.Context(), c, name)
+		return err == nil && len(all) == 0
+	})
+}
+
+// ends waits for a relay that stops by itself and says why.
+func (r *running) ends(with ...string) error {
+	r.t.Helper()
+	err := r.wait()
+	for _, part := range with {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			r.t.Fatalf("the relay ended with %v\nwant something with %q", err, part)
+		}
+	}
+	return err
+}
+
+func TestACheckpointTopicThatIsNoneIsRefused(t *testing.T) {
+	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
+		log := new(es.Mem)
+		fill(t, log, 10)
+		r := relay(b, log)
+		r.Topics = kafka.Topics{}
+		runRelay(t, r).ends("checkpoint topic", "is not there", "compact")
+		makeTopic(t, b.Bootstrap, kafka.CheckpointTopic(b.Prefix), 2, map[string]string{"cleanup.policy": "compact"})
+		runRelay(t, relay(b, log)).ends("has 2 partitions: it must have one")
+		deleteTopic(t, b.Bootstrap, kafka.CheckpointTopic(b.Prefix))
+		makeTopic(t, b.Bootstrap, kafka.CheckpointTopic(b.Prefix), 1, map[string]string{"cleanup.policy": "delete"})
+		runRelay(t, relay(b, log)).ends("cleanup.policy=delete", "set it to compact")
+		deleteTopic(t, b.Bootstrap, kafka.CheckpointTopic(b.Prefix))
+		makeTopic(t, b.Bootstrap, kafka.CheckpointTopic(b.Prefix), 1, map[string]string{"cleanup.policy": "compact"})
+		r = relay(b, log)
+		r.Topics = kafka.Topics{}
+		runRelay(t, r).ends("topic "+b.Prefix+".", "is not there", "Topics")
+		if all := published(t, b.Bootstrap, b.Prefix+"."); len(all) != 0 {
+			t.Errorf("%d records were published", len(all))
+		}
+	})
+}
+
+func TestACheckpointThatIsLostIsNoticed(t *testing.T) {
+	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
+		log := new(es.Mem)
+		run := runRelay(t, relay(b, log))
+		last := fill(t, log, 200)
+		run.reaches(last)
+		run.mustStop()
+		deleteTopic(t, b.Bootstrap, kafka.CheckpointTopic(b.Prefix))
+		runRelay(t, relay(b, log)).ends("of this store already", "Reset")
+		if err := relay(b, log).Reset(t.Context(), last); err != nil {
+			t.Fatal(err)
+		}
+		run = runRelay(t, relay(b, log))
+		run.reaches(fill(t, log, 100))
+		run.mustStop()
+		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
+	})
+}
+
+func TestTwoStoresShareTopicsAndCheckpointTopic(t *testing.T) {
+	b := testserver.FakeBroker(t, kafkatest.Options{})
+	one, two := new(es.Mem), new(es.Mem)
+	first := runRelay(t, relay(b, one))
+	first.reaches(fill(t, one, 50))
+	second := runRelay(t, relay(b, two))
+	second.reaches(fill(t, two, 50))
+	first.reaches(fill(t, one, 50))
+	first.mustStop()
+	second.mustStop()
+	byStore := map[string][]seen{}
+	for _, s := range published(t, b.Bootstrap, b.Prefix+".") {
+		byStore[s.store] = append(byStore[s.store], s)
+	}
+	for _, log := range []es.Log{one, two} {
+		var want []es.Record
+		for r, err := range log.All(t.Context(), 0, es.Filter{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, r)
+		}
+		compare(t, log.ID(), want, byStore[log.ID()])
+	}
+}
+
+// restored is a log whose database was restored from an older copy.
+type restored struct {
+	*es.Mem
+	id string
+}
+
+func (r restored) ID() string { return r.id }
+
+func TestADatabaseRestoredFromAnOlderCopyStopsTheRelay(t *testing.T) {
+	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
+		log := new(es.Mem)
+		run := runRelay(t, relay(b, log))
+		run.reaches(fill(t, log, 100))
+		run.mustStop()
+
+		older := restored{new(es.Mem), log.ID()}
+		fill(t, older, 50)
+		var ahead *es.AheadError
+		if err := runRelay(t, relay(b, older)).ends("restored from an older copy"); !errors.As(err, &ahead) || ahead.After != 100 || ahead.Head != 50 {
+			t.Errorf("ended with %v, want an AheadError", err)
+		}
+		fill(t, older, 100)
+		runRelay(t, relay(b, older)).ends("restored from an older copy and written to since", "Reset")
+		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
+
+		r := relay(b, older)
+		if err := r.Reset(t.Context(), 151); !errors.Is(err, es.ErrInvalid) {
+			t.Errorf("reset to a position beyond the log: %v", err)
+		}
+		if err := r.Reset(t.Context(), 150); err != nil {
+			t.Fatal(err)
+		}
+		run = runRelay(t, r)
+		run.reaches(fill(t, older, 1))
+		run.mustStop()
+		if all := published(t, b.Bootstrap, b.Prefix+"."); len(all) != 101 {
+			t.Errorf("%d records are published, want 100 and the one behind the reset", len(all))
+		}
+	})
+}
+
+func TestARecordThatIsTooLargeStopsTheRelayOrIsParked(t *testing.T) {
+	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
+		log := new(es.Mem)
+		makeTopic(t, b.Bootstrap, b.Prefix+".account", 3, map[string]string{"max.message.bytes": "20000"})
+		makeTopic(t, b.Bootstrap, b.Prefix+".transfer", 3, nil)
+		fill(t, log, 100)
+		big := es.Stream{Kind: "account", ID: "big"}
+		for _, size := range []int{1000, 15000, 30000, 10, 18000, 25000, 20} {
+			if _, err := log.Append(t.Context(), es.Append{Stream: big, Expected: es.AnyVersion, Events: []es.Record{{Type: "noted", Data: make([]byte, size)}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		last := fill(t, log, 100)
+
+		var large *kafka.TooLargeError
+		if err := runRelay(t, relay(b, log)).ends("account/big/3", "20000", "max.message.bytes"); !errors.As(err, &large) || large.Record.Version != 3 || large.Limit != 20000 || large.Size < 30000 {
+			t.Fatalf("ended with %v, want a TooLargeError", err)
+		}
+		r := relay(b, log)
+		r.TooLarge, r.Batch = es.Park, 30
+		run := runRelay(t, r)
+		run.reaches(last)
+		if got := r.Stats().Parked; len(got) != 1 || got[0].Stream != big || got[0].Version != 3 {
+			t.Errorf("parked is %+v", got)
+		}
+		run.mustStop()
+		if all := published(t, b.Bootstrap, b.Prefix+"."); len(all) != 200+2 {
+			t.Errorf("%d records are published, want all but 5", len(all))
+		}
+
+		setting(t, b.Bootstrap, b.Prefix+".account", "max.message.bytes", "28000")
+		r = relay(b, log)
+		r.TooLarge = es.Park
+		run = runRelay(t, r)
+		run.reaches(fill(t, log, 1))
+		if got := r.Stats().Parked; len(got) != 1 || got[0].Version != 3 {
+			t.Errorf("parked is %+v", got)
+		}
+		run.mustStop()
+
+		setting(t, b.Bootstrap, b.Prefix+".account", "max.message.bytes", "40000")
+		r = relay(b, log)
+		r.Batch = 2
+		run = runRelay(t, r)
+		run.reaches(fill(t, log, 1))
+		if got := r.Stats().Parked; len(got) != 0 {
+			t.Errorf("parked is %+v", got)
+		}
+		run.mustStop()
+		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
+	})
+}
+
+func setting(t testing.TB, bootstrap, topic, name, value string) {
+	t.Helper()
+	c := watcher(t, bootstrap)
+	config := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+	config.Name, config.Value = name, &value
+	resource := kmsg.NewIncrementalAlterConfigsRequestResource()
+	resource.ResourceType, resource.ResourceName = kmsg.ConfigResourceTypeTopic, topic
+	resource.Configs = append(resource.Configs, config)
+	request := kmsg.NewIncrementalAlterConfigsRequest()
+	request.Resources = append(request.Resources, resource)
+	answer, err := request.RequestWith(t.Context(), c)
+	if err == nil {
+		err = kerr.ErrorForCode(answer.Resources[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatalf("set %s of %s: %v", name, topic, err)
+	}
+}
+
+func TestATopicThatIsDeletedStopsTheRelay(t *testing.T) {
+	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
+		log := new(es.Mem)
+		run := runRelay(t, relay(b, log))
+		run.reaches(fill(t, log, 200))
+		run.mustStop()
+		deleteTopic(t, b.Bootstrap, b.Prefix+".account")
+		fill(t, log, 100)
+		runRelay(t, relay(b, log)).ends("topic "+b.Prefix+".account is gone", "Reset")
+		makeTopic(t, b.Bootstrap, b.Prefix+".account", 3, nil)
+		runRelay(t, relay(b, log)).ends("topic "+b.Prefix+".account was deleted and made again", "Reset")
+
+		deleteTopic(t, b.Bootstrap, b.Prefix+".account")
+		deleteTopic(t, b.Bootstrap, b.Prefix+".transfer")
+		if err := relay(b, log).Reset(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		run = runRelay(t, relay(b, log))
+		run.reaches(fill(t, log, 1))
+		run.mustStop()
+		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
+	})
+}
+
+func TestATopicDeletedUnderARelayStopsIt(t *testing.T) {
+	b := testserver.FakeBroker(t, kafkatest.Options{})
+	log := new(es.Mem)
+	r := relay(b, log)
+	r.Config["transaction.timeout.ms"] = 2000
+	r.Config["topic.metadata.refresh.interval.ms"], r.Config["topic.metadata.propagation.max.ms"] = 200, 200
+	run := runRelay(t, r)
+	run.reaches(fill(t, log, 200))
+	if err := b.Fake.DeleteTopic(b.Prefix + ".account"); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, log, 200)
+	run.ends("topic "+b.Prefix+".account is gone", "Reset")
+}
+
+func TestStreamsStayInOrderWhenATopicGrows(t *testing.T) {
+	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
+		log := new(es.Mem)
+		run := runRelay(t, relay(b, log))
+		run.reaches(fill(t, log, 300))
+		c := watcher(t, b.Bootstrap)
+		topic := kmsg.NewCreatePartitionsRequestTopic()
+		topic.Topic, topic.Count = b.Prefix+".account", 8
+		request := kmsg.NewCreatePartitionsRequest()
+		request.Topics = append(request.Topics, topic)
+		if answer, err := request.RequestWith(t.Context(), c); err != nil || answer.Topics[0].ErrorCode != 0 {
+			t.Fatalf("grow: %v, %+v", err, answer)
+		}
+		run.reaches(fill(t, log, 100))
+		run.mustStop()
+		run = runRelay(t, relay(b, log))
+		run.reaches(fill(t, log, 100))
+		run.mustStop()
+		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{}) // a stream in two partitions is a complaint
+	})
+}
+
+func TestAFilterAndARoute(t *testing.T) {
+	b := testserver.FakeBroker(t, kafkatest.Options{})
+	log := new(es.Mem)
+	filter := es.Filter{Types: []string{"deposited", "withdrawn"}}
+	r := relay(b, log)
+	r.Filter, r.Batch = filter, 50
+	r.Route = func(r es.Record) string { return b.Prefix + ".all" }
+	run := runRelay(t, r)
+	fill(t, log, 500)
+	at, err := log.Append(t.Context(), es.Append{Stream: es.Stream{Kind: "account", ID: "1"}, Expected: es.AnyVersion, Events: []es.Record{{Type: "deposited"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run.reaches(at)
+	run.mustStop()
+	audit(t, b.Bootstrap, b.Prefix, log, filter)
+	bad := relay(b, log)
+	bad.Name, bad.Route = "bad", func(es.Record) string { return "bank account" }
+	runRelay(t, bad).ends(`topic "bank account"`, "Route")
+}
+
+func TestWhatGoesWrongOnTheWireIsMended(t *testing.T) {
+	for _, fault := range []struct {
+		name string
+		on   kmsg.Key
+		err  *kerr.Error
+	}{
+		{"producer id, coordinator loading", kmsg.InitProducerID, kerr.CoordinatorLoadInProgress},
+		{"producer id, another transaction ending", kmsg.InitProducerID, kerr.ConcurrentTransactions},
+		{"producer id, not the coordinator", kmsg.InitProducerID, kerr.NotCoordinator},
+		{"add partitions, not the coordinator", kmsg.AddPartitionsToTxn, kerr.NotCoordinator},
+		{"add partitions, another transaction ending", kmsg.AddPartitionsToTxn, kerr.ConcurrentTransactions},
+		{"add partitions, in no state for it", kmsg.AddPartitionsToTxn, kerr.InvalidTxnState},
+		{"produce, not the leader", kmsg.Produce, kerr.NotLeaderForPartition},
+		{"produce, timed out although it was done", kmsg.Produce, kerr.RequestTimedOut},
+		{"produce, too few replicas", kmsg.Produce, kerr.NotEnoughReplicas},
+		{"produce, too few replicas although it was done", kmsg.Produce, kerr.NotEnoughReplicasAfterAppend},
+		{"produce, unknown producer", kmsg.Produce, kerr.UnknownProducerID},
+		{"produce, out of order", kmsg.Produce, kerr.OutOfOrderSequenceNumber},
+		{"produce, an old epoch", kmsg.Produce, kerr.InvalidProducerEpoch},
+		{"produce, corrupt", kmsg.Produce, kerr.CorruptMessage},
+		{"end, not the coordinator", kmsg.EndTxn, kerr.NotCoordinator},
+		{"end, coordinator away", kmsg.EndTxn, kerr.CoordinatorNotAvailable},
+		{"end, in no state for it", kmsg.EndTxn, kerr.InvalidTxnState},
+		{"end, an old epoch", kmsg.EndTxn, kerr.InvalidProducerEpoch},
+		{"end, shut out", kmsg.EndTxn, kerr.ProducerFenced},
+		{"describe topics, an error", kmsg.Metadata, kerr.LeaderNotAvailable},
+	} {
+		t.Run(fault.name, func(t *testing.T) {
+			t.Parallel()
+			b := testserver.FakeBroker(t, kafkatest.Options{})
+			log := new(es.Mem)
+			r := relay(b, log)
+			r.Leases, r.Encoding = log, kafka.Compact
+			run := runRelay(t, r)
+			run.reaches(fill(t, log, 50))
+			handle := b.Fake.Fail(fault.on, fault.err, 2)
+			for range 3 {
+				run.reaches(fill(t, log, 50))
+			}
+			run.mustStop()
+			again := relay(b, log)
+			again.Encoding = kafka.Compact
+			run = runRelay(t, again)
+			run.reaches(fill(t, log, 50))
+			run.mustStop()
+			if handle.Hits() == 0 {
+				t.Error("the fault did not come about")
+			}
+			audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
+		})
+	}
+}
+
+func TestRequestsAndAnswersThatAreLost(t *testing.T) {
+	for name, request := range map[string]kmsg.Key{"producer id": kmsg.InitProducerID, "add partitions": kmsg.AddPartitionsToTxn, "produce": kmsg.Produce, "end": kmsg.EndTxn} {
+		for what, lose := range map[string]func(*kafkatest.Broker, kmsg.Key) <-chan struct{}{"request": (*kafkatest.Broker).LoseRequest, "answer": (*kafkatest.Broker).LoseAnswer} {
+			t.Run(name+", "+what, func(t *testing.T) {
+				t.Parallel()
+				b := testserver.FakeBroker(t, kafkatest.Options{})
+				log := new(es.Mem)
+				r := relay(b, log)
+				r.Leases = log
+				run := runRelay(t, r)
+				run.reaches(fill(t, log, 50))
+				if request == kmsg.InitProducerID {
+					run.mustStop()
+					run = runRelay(t, relay(b, log))
+				}
+				lost := lose(b.Fake, request)
+				for range 3 {
+					run.reaches(fill(t, log, 50))
+				}
+				if request == kmsg.InitProducerID {
+					run.mustStop()
+					run = runRelay(t, relay(b, log))
+					run.reaches(fill(t, log, 50))
+				}
+				select {
+				case <-lost:
+				case <-time.After(patience):
+					t.Error("nothing was lost")
+				}
+				run.mustStop()
+				audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
+			})
+		}
+	}
+}
+
+func TestAKeepAliveKeepsTheTransactionalID(t *testing.T) {
+	b := testserver.FakeBroker(t, kafkatest.Options{})
+	log := new(es.Mem)
+	r := relay(b, log)
+	r.KeepAlive = 50 * time.Millisecond
+	run := runRelay(t, r)
+	run.reaches(fill(t, log, 10))
+	before := r.Stats().Transactions
+	eventually(t, "transactions go on", func() bool { return r.Stats().Transactions >= before+3 })
+	run.mustStop()
+	audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
+}
+
+func TestAnIdleRelaySendsNothing(t *testing.T) {
+	b := testserver.FakeBroker(t, kafkatest.Options{})
+	log := new(es.Mem)
+	r := relay(b, log)
+	run := runRelay(t, r)
+	run.reaches(fill(t, log, 10))
+	count := 0
+	before := r.Stats()
+	b.Fake.Cluster().ControlKey(-1, func(request kmsg.Request) (kmsg.Response, error, bool) {
+		if key := kmsg.Key(request.Key()); key != kmsg.Metadata && key != kmsg.ApiVersions {
+			count++
+		}
+		return nil, nil, false
+	})
+	time.Sleep(300 * time.Millisecond) // of nothing, which is what is waited for
+	run.mustStop()
+	if after := r.Stats(); after.Transactions != before.Transactions || count > 0 {
+		t.Errorf("%d requests and %d transactions while there was nothing to do", count, after.Transactions-before.Transactions)
+	}
+}
+
+func TestAClusterThatIsAwayIsWaitedFor(t *testing.T) {
+	b := testserver.FakeBroker(t, kafkatest.Options{Folder: t.TempDir()})
+	log := new(es.Mem)
+	b.Fake.Cut()
+	r := relay(b, log)
+	run := runRelay(t, r)
+	fill(t, log, 100)
+	eventually(t, "the relay has noticed", func() bool { return r.Stats().Error != "" })
+	b.Fake.Heal()
+	run.reaches(fill(t, log, 100))
+	if err := b.Fake.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	run.reaches(fill(t, log, 100))
+	b.Fake.Cut()
+	fill(t, log, 100)
+	ended := make(chan struct{})
+	go func() { run.mustStop(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Fatal("it does not end while the cluster is away")
+	}
+	b.Fake.Heal()
+	run = runRelay(t, relay(b, log))
+	run.reaches(fill(t, log, 1))
+	run.mustStop()
+	audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
+}
