@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,8 +21,6 @@ import (
 	"github.com/thalo-go/es/internal/testserver"
 	"github.com/thalo-go/es/kafka"
 )
-
-func TestMain(m *testing.M) { os.Exit(testserver.Run(m)) }
 
 // A seen is a record as a reader of committed messages saw it.
 type seen struct {

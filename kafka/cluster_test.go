@@ -1,0 +1,143 @@
+package kafka_test
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/kafka"
+	"github.com/thalo-go/es/kafka/kafkatest"
+)
+
+// underLoad relays a log to which records are added all the time while something happens, and then audits.
+func underLoad(t *testing.T, bootstrap string, prefix string, replication int, happens func(moves func())) {
+	t.Helper()
+	log := new(es.Mem)
+	r := &kafka.Relay{
+		Log: log, Leases: log, Prefix: prefix, Topics: kafka.Topics{Partitions: 3, Replication: replication}, Encoding: kafka.Compact, Batch: 500,
+		Config: kafka.ConfigMap{"bootstrap.servers": bootstrap},
+	}
+	run := runRelay(t, r)
+	run.reaches(fill(t, log, 100))
+	ctx, cancel := context.WithCancel(t.Context())
+	var load sync.WaitGroup
+	load.Go(func() {
+		for ctx.Err() == nil {
+			fill(t, log, 50)
+			time.Sleep(5 * time.Millisecond)
+		}
+	})
+	defer load.Wait()
+	defer cancel()
+	happens(func() {
+		t.Helper()
+		now := r.Stats().Position
+		run.reaches(now + 500)
+	})
+	cancel()
+	load.Wait()
+	run.reaches(fill(t, log, 1))
+	run.mustStop()
+	t.Logf("%+v", r.Stats())
+	audit(t, bootstrap, prefix, log, es.Filter{})
+}
+
+func TestABrokerThatIsRestarted(t *testing.T) {
+	t.Run("kafkatest", func(t *testing.T) {
+		b := testserver.FakeBroker(t, kafkatest.Options{Folder: t.TempDir()})
+		underLoad(t, b.Bootstrap, b.Prefix, 1, func(moves func()) {
+			for range 2 {
+				moves()
+				if err := b.Fake.Restart(); err != nil {
+					t.Fatal(err)
+				}
+				moves()
+			}
+		})
+	})
+	t.Run("kafka", func(t *testing.T) {
+		b := testserver.RealBroker(t)
+		k := testserver.SharedKafka(t, 1)
+		t.Cleanup(func() { k.Recover(t) })
+		underLoad(t, b.Bootstrap, b.Prefix, 1, func(moves func()) {
+			moves()
+			k.Stop(t, 1)
+			k.Start(t, 1)
+			moves()
+			k.Kill(t, 1)
+			k.Start(t, 1)
+			moves()
+		})
+	})
+}
+
+func TestAClusterOfThreeNodes(t *testing.T) {
+	k := testserver.SharedKafka(t, 3)
+	prefix := func(t *testing.T) string {
+		return strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
+	}
+	t.Run("the leader is killed", func(t *testing.T) {
+		t.Cleanup(func() { k.Recover(t) })
+		underLoad(t, k.Bootstrap(), prefix(t), 3, func(moves func()) {
+			moves()
+			leader := k.Leader(t, prefix(t)+".account", 0)
+			k.Kill(t, leader)
+			moves()
+			k.Start(t, leader)
+			moves()
+		})
+	})
+	t.Run("the coordinator moves", func(t *testing.T) {
+		t.Cleanup(func() { k.Recover(t) })
+		underLoad(t, k.Bootstrap(), prefix(t), 3, func(moves func()) {
+			moves()
+			coordinator := k.Coordinator(t, "any") // one partition has them all
+			k.Stop(t, coordinator)
+			moves()
+			k.Start(t, coordinator)
+			moves()
+		})
+	})
+	t.Run("the network is cut and healed", func(t *testing.T) {
+		bootstrap, proxies := k.Proxies(t)
+		underLoad(t, bootstrap, prefix(t), 3, func(moves func()) {
+			moves()
+			for _, p := range proxies {
+				p.Cut() // connections break, and can be made again
+			}
+			moves()
+			for _, p := range proxies {
+				p.Refuse()
+				p.Cut()
+			}
+			time.Sleep(time.Second)
+			for _, p := range proxies {
+				p.Heal(t)
+			}
+			moves()
+			for _, p := range proxies {
+				p.Stall() // nothing gets through, and nobody is told
+			}
+			time.Sleep(2 * time.Second)
+			for _, p := range proxies {
+				p.Heal(t)
+			}
+			moves()
+		})
+	})
+	t.Run("a node is paused", func(t *testing.T) {
+		t.Cleanup(func() { k.Recover(t) })
+		underLoad(t, k.Bootstrap(), prefix(t), 3, func(moves func()) {
+			moves()
+			coordinator := k.Coordinator(t, "any")
+			k.Pause(t, coordinator)
+			moves()
+			k.Resume(t, coordinator)
+			moves()
+		})
+	})
+}

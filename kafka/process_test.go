@@ -1,0 +1,161 @@
+//go:build unix
+
+package kafka_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/sqlite"
+)
+
+// A process relays in a process of its own.
+type process struct {
+	t   *testing.T
+	cmd *exec.Cmd
+
+	mu       sync.Mutex
+	working  bool
+	position es.Position
+	failed   string
+}
+
+func relayProcess(t *testing.T, b testserver.Broker, file string) *process {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t: t, cmd: exec.Command(self)}
+	p.cmd.Env = append(os.Environ(), "KAFKA_TEST_CHILD="+file, "KAFKA_TEST_PREFIX="+b.Prefix, "KAFKA_TEST_BOOTSTRAP="+b.Bootstrap)
+	p.cmd.Stderr = os.Stderr
+	out, err := p.cmd.StdoutPipe()
+	if err == nil {
+		err = p.cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var heard sync.WaitGroup
+	heard.Go(func() {
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			p.mu.Lock()
+			var working bool
+			var position es.Position
+			if _, err := fmt.Sscan(lines.Text(), &working, &position); err != nil {
+				p.failed = lines.Text()
+			} else {
+				p.working, p.position = working, max(p.position, position)
+			}
+			p.mu.Unlock()
+		}
+	})
+	t.Cleanup(func() {
+		p.signal(syscall.SIGKILL)
+		heard.Wait()
+		_ = p.cmd.Wait()
+	})
+	return p
+}
+
+func (p *process) signal(s syscall.Signal) {
+	_ = p.cmd.Process.Signal(s) // it may have ended
+}
+
+func (p *process) at() (working bool, position es.Position) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failed != "" {
+		p.t.Fatalf("the process says %s", p.failed)
+	}
+	return p.working, p.position
+}
+
+func openFile(t *testing.T) (store *sqlite.Store, file string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "log.db")
+	store, err := sqlite.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	return store, file
+}
+
+func TestARelayThatIsKilledAgainAndAgain(t *testing.T) {
+	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
+		log, file := openFile(t)
+		var last es.Position
+		for range 6 {
+			fill(t, log, 200)
+			p := relayProcess(t, b, file)
+			_, before := p.at()
+			eventually(t, "it publishes", func() bool { _, now := p.at(); return now > before && now > last })
+			_, last = p.at()
+			p.signal(syscall.SIGKILL)
+		}
+		p := relayProcess(t, b, file)
+		end := fill(t, log, 1)
+		eventually(t, "all is published", func() bool { _, now := p.at(); return now >= end })
+		p.signal(syscall.SIGKILL)
+		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
+	})
+}
+
+func TestARelayThatWakesUpIsShutOut(t *testing.T) {
+	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
+		log, file := openFile(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		var load sync.WaitGroup
+		load.Go(func() {
+			for ctx.Err() == nil {
+				fill(t, log, 20)
+				time.Sleep(5 * time.Millisecond)
+			}
+		})
+		defer load.Wait()
+		defer cancel()
+		zombie, other := relayProcess(t, b, file), relayProcess(t, b, file)
+		for range 3 {
+			eventually(t, "one of them works", func() bool {
+				one, _ := zombie.at()
+				two, _ := other.at()
+				return one || two
+			})
+			if working, _ := zombie.at(); !working {
+				zombie, other = other, zombie
+			}
+			zombie.signal(syscall.SIGSTOP)
+			_, before := other.at()
+			eventually(t, "the other takes over", func() bool { working, now := other.at(); return working && now > before })
+			zombie.signal(syscall.SIGCONT)
+			_, before = other.at()
+			eventually(t, "the log is published further", func() bool {
+				_, one := zombie.at()
+				_, two := other.at()
+				return max(one, two) > before+200
+			})
+		}
+		cancel()
+		load.Wait()
+		end := fill(t, log, 1)
+		eventually(t, "all is published", func() bool {
+			_, one := zombie.at()
+			_, two := other.at()
+			return max(one, two) >= end
+		})
+		zombie.signal(syscall.SIGKILL)
+		other.signal(syscall.SIGKILL)
+		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
+	})
+}
