@@ -174,18 +174,27 @@ func (s *SQLite) Scan(_ context.Context, see func(es.Record)) error {
 		return err
 	}
 	defer rows.Close()
-	var r es.Record
-	var position, version, micros int64
 	var data, meta sql.RawBytes
 	for rows.Next() {
-		if err := rows.Scan(&position, &r.Stream.Kind, &r.Stream.ID, &version, &micros, &r.Type, &data, &meta); err != nil {
+		r, err := scanRecord(rows, &data, &meta)
+		if err != nil {
 			return err
 		}
-		if meta != nil {
-			return fmt.Errorf("baseline: position %d has metadata, which Scan leaves out", position)
-		}
-		r.Position, r.Version, r.Time, r.Data = es.Position(position), es.Version(version), time.UnixMicro(micros), data
+		r.Data = data
 		see(r)
 	}
 	return rows.Err()
+}
+
+// scanRecord reads a row of sqliteScan.
+func scanRecord(rows *sql.Rows, data, meta *sql.RawBytes) (r es.Record, err error) {
+	var position, version, micros int64
+	if err := rows.Scan(&position, &r.Stream.Kind, &r.Stream.ID, &version, &micros, &r.Type, data, meta); err != nil {
+		return r, err
+	}
+	if *meta != nil {
+		return r, fmt.Errorf("baseline: position %d has metadata, which is left out", position)
+	}
+	r.Position, r.Version, r.Time = es.Position(position), es.Version(version), time.UnixMicro(micros)
+	return r, nil
 }

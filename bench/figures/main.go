@@ -33,6 +33,7 @@ func table() []figure {
 	return slices.Concat(
 		sqliteFigures(),
 		postgresFigures(),
+		projectionFigures(),
 	)
 }
 
