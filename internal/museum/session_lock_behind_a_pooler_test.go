@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -20,6 +21,27 @@ func TestSessionLockBehindAPooler(t *testing.T) {
 		url, _ := pooled(t, 2)
 		a, b := openPostgres(t, url), openPostgres(t, url)
 		finds(t, false, interleaved(t, a, b))
+	})
+	t.Run("Postgres, leases", func(t *testing.T) {
+		url, _ := pooled(t, 1)
+		holder := func(s es.Leases, me string) func(context.Context) (bool, error) {
+			return func(ctx context.Context) (bool, error) {
+				l, err := s.AcquireLease(ctx, "relay", me, time.Minute, "")
+				return l.Holder == me, err
+			}
+		}
+		finds(t, false, bothHold(t, holder(openPostgres(t, url), "one"), holder(openPostgres(t, url), "two")))
+	})
+	t.Run("Postgres, two workers of a projection", func(t *testing.T) {
+		url, _ := pooled(t, 2)
+		p := postgresProjector(t, url)
+		p.appends(t, "one", "two", "three", "four")
+		errs := make(chan error, 2)
+		for range 2 {
+			go func() { errs <- p.run(t.Context(), fine) }()
+		}
+		must(t, errors.Join(<-errs, <-errs))
+		finds(t, false, p.misapplied(t))
 	})
 	control(t, "pg_try_advisory_lock", func(t *testing.T) error {
 		url, _ := pooled(t, 1)
