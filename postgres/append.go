@@ -17,6 +17,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
+	"github.com/thalo-go/es/internal/project"
 )
 
 // Append implements [es.Store]. It waits for the transaction that it shares with whoever else appends at the time.
@@ -33,11 +34,18 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 	if s.config.ReadOnly {
 		return 0, fmt.Errorf("postgres: append: %w", errReadOnly)
 	}
+	if err := s.outside(ctx); err != nil {
+		return 0, fmt.Errorf("postgres: append: %w", err)
+	}
 	position, err := s.queue.Append(ctx, appends)
 	if err != nil {
 		var conflict *es.ConflictError
 		var duplicate *es.DuplicateError
-		if errors.As(err, &conflict) || errors.As(err, &duplicate) {
+		var refusal *project.Refusal
+		switch {
+		case errors.As(err, &refusal): // first, for its error may be any
+			return 0, fmt.Errorf("postgres: append: %w", err)
+		case errors.As(err, &conflict), errors.As(err, &duplicate):
 			return 0, fmt.Errorf("postgres: %w", err)
 		}
 		return 0, within(ctx, "append", err)
@@ -74,6 +82,8 @@ func (s *Store) connect(ctx context.Context) (*pgxpool.Conn, error) {
 type tx struct {
 	store *Store
 	conn  *pgxpool.Conn // nil after it broke
+	most  int           // requests in a batch, since an inline projection refused one; 0 means any number
+	tries int           // that came to nothing through the database's fault
 }
 
 // begin takes a connection to write on, and waits for the server as long as Config.Patience.
@@ -120,12 +130,16 @@ func (t *tx) write(ctx context.Context, requests []*commit.Request) []*commit.Re
 		s.cautious--
 	}
 	for {
-		rest := b.fill(requests, &s.heads, look)
+		part, apart := t.split(requests)
+		rest := b.fill(part, &s.heads, look)
+		if len(apart) > 0 {
+			rest = slices.Concat(rest, apart)
+		}
 		if len(b.requests) == 0 {
 			return rest
 		}
 		known, token := s.heads.fingerprint()
-		answer, err := s.call(ctx, s.alone(), t.conn.Conn(), b, known, token)
+		answer, err := t.call(ctx, b, known, token)
 		switch {
 		case err == nil && answer.before == rewound:
 			if err := t.rewind(ctx); err != nil {
@@ -137,8 +151,13 @@ func (t *tx) write(ctx context.Context, requests []*commit.Request) []*commit.Re
 			s.cautious = cautiousBatches
 		case err == nil:
 			s.settle(b, answer)
+			t.most *= 2
 			return rest
 		case s.remedied(err):
+		case isUncommitted(err):
+			if err := t.mend(ctx, err); err != nil {
+				return t.give(b, rest, err)
+			}
 		case pgconn.SafeToRetry(err): // nothing was sent
 			t.broken()
 			if err := t.begin(ctx); err != nil {
@@ -200,18 +219,21 @@ const (
 // call writes a batch, in one round trip.
 func (s *Store) call(ctx context.Context, run runner, conn *pgx.Conn, b *batch, known es.Position, token int64) (a answer, err error) {
 	stmt, params := b.call(&s.statements, known, token)
-	err = run(ctx, conn, stmt, params, func(row [][]byte) error {
-		a.before = es.Position(getInt8(row[0]))
-		if !b.look {
-			return nil
-		}
-		var errs [3]error
-		a.verdicts, errs[0] = getInts(row[1])
-		a.firsts, errs[1] = getInts(row[2])
-		a.lasts, errs[2] = getInts(row[3])
-		return errors.Join(errs[:]...)
-	})
+	err = run(ctx, conn, stmt, params, func(row [][]byte) error { return a.read(row, b.look) })
 	return a, err
+}
+
+// read reads the row that a function returned.
+func (a *answer) read(row [][]byte, judged bool) error {
+	a.before = es.Position(getInt8(row[0]))
+	if !judged {
+		return nil
+	}
+	var errs [3]error
+	a.verdicts, errs[0] = getInts(row[1])
+	a.firsts, errs[1] = getInts(row[2])
+	a.lasts, errs[2] = getInts(row[3])
+	return errors.Join(errs[:]...)
 }
 
 // A runner runs a statement and calls read with every row.

@@ -46,6 +46,7 @@ type Store struct {
 	loader     loader
 	watcher    watcher
 	projects   *project.Engine[pgx.Tx]
+	inline     *project.Inline[pgx.Tx] // nil if there are none
 	closing    chan struct{}
 	close      sync.Once
 }
@@ -61,6 +62,17 @@ var (
 type Config struct {
 	// Schema is the schema in which everything is, so that several stores may share a database. "" means "es".
 	Schema string
+
+	// Inline are the projections that run within the transactions of appends, so that read model and events are never apart.
+	// See [Projection] for when that is the better way. Handle gets what an append, or several that share a transaction, are about to write.
+	// What it returns an error for is not written, and the caller of Append, he alone, gets an error that wraps it: so a handler can
+	// enforce what concerns several streams, such as a name that is given only once. It must be quick, as all who append wait for it;
+	// it must use its transaction only, and return the errors that it gets from it.
+	//
+	// Opening brings each to the end of the log, and takes as long as that takes. What others append that run without it is applied by the next
+	// append of one who runs with it. A projection that Project has run with one partition may go on inline, and the other way round, but not
+	// both at a time. Source, Partitions and Park are refused; Retries, Lease and Logger play no part; OnProgress and OnCaughtUp hear of opening.
+	Inline []Projection
 
 	// Patience is how long an append waits for a server that cannot be reached, before it is refused with nothing written. 0 means 10 seconds.
 	// It does not limit how long the store tries to find out about an append that was already sent: that lasts until the caller's context ends.
@@ -110,6 +122,11 @@ func (c Config) New(ctx context.Context, pool *pgxpool.Pool) (*Store, error) {
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
+	if s.inline != nil {
+		if err := s.inline.Start(ctx); err != nil {
+			return nil, errors.Join(fmt.Errorf("postgres: open: %w", err), s.Close())
+		}
+	}
 	return s, nil
 }
 
@@ -134,6 +151,12 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 	s.loader.init(s)
 	s.watcher.init(s)
 	s.projects = project.New(backend{s})
+	if len(c.Inline) > 0 {
+		var err error
+		if s.inline, err = s.projects.Inline(c.Inline, s.between); err != nil {
+			return nil, fmt.Errorf("postgres: %w", err)
+		}
+	}
 	return s, nil
 }
 

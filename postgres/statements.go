@@ -3,7 +3,7 @@ package postgres
 // statements are those that the store runs again and again.
 type statements struct {
 	appendOne, appendKnown, appendJudged *statement
-	resolve, head                        *statement
+	resolve, head, time                  *statement
 	stream, streams                      *statement
 	all, kinds, types, both              *statement
 	saveSnapshot, loadSnapshot           *statement
@@ -24,6 +24,7 @@ func (s *Store) prepare() {
 		appendJudged: s.newStatement("select start, verdicts, firsts, lasts from {schema}.append_judged($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"),
 		resolve:      s.newStatement("select r.at, r.by from {schema}.resolve($1, $2, $3) r"),
 		head:         s.newStatement("select position, token from {schema}.events order by position desc limit 1"),
+		time:         s.newStatement("select time from {schema}.events order by position desc limit 1"),
 
 		// The last column is the token at the position of the fingerprint: see heads.
 		stream: s.newStatement("select " + recordColumns + `, (select f.token from {schema}.events f where f.position = $5) from {schema}.events e

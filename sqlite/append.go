@@ -12,6 +12,7 @@ import (
 	"github.com/mattn/go-sqlite3"
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
+	"github.com/thalo-go/es/internal/project"
 )
 
 // Append implements [es.Store]. It waits for the transaction that it shares with whoever else appends at the time.
@@ -31,7 +32,11 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 	}
 	position, err := s.queue.Append(ctx, appends)
 	if err != nil {
-		return 0, fmt.Errorf("sqlite: append: %w", explain(err))
+		var refusal *project.Refusal
+		if !errors.As(err, &refusal) { // its error may be any
+			err = explain(err)
+		}
+		return 0, fmt.Errorf("sqlite: append: %w", err)
 	}
 	return position, nil
 }
@@ -82,21 +87,35 @@ func (s *Store) beginWith(ctx context.Context, try func(conn *sql.Conn) error) e
 
 func (s *Store) beginAppend(ctx context.Context) (commit.Tx, error) {
 	s.trim(ctx)
-	conn, err := s.begin(ctx)
-	if err != nil {
+	t := &tx{store: s}
+	if err := t.begin(ctx); err != nil {
 		return nil, err
 	}
-	return &tx{s, conn}, nil
+	return t, nil
 }
 
 // A tx is a transaction of the group commit.
 type tx struct {
-	store *Store
-	conn  *sql.Conn
+	store  *Store
+	conn   *sql.Conn
+	inline *sql.Tx // that of the inline projections, if there are any
 }
 
-// Write implements commit.Tx. A transaction takes no longer than its disk, so nobody's context ends it.
+func (t *tx) begin(ctx context.Context) (err error) {
+	if t.store.inline != nil {
+		t.conn, t.inline, err = t.store.beginTx(ctx)
+	} else {
+		t.conn, err = t.store.begin(ctx)
+	}
+	return err
+}
+
+// Write implements commit.Tx. Without inline projections a transaction takes no longer than its disk, so nobody's context ends it.
 func (t *tx) Write(ctx context.Context, requests []*commit.Request) {
+	if t.inline != nil {
+		t.writeInline(ctx, requests)
+		return
+	}
 	err := t.write(requests, false)
 	if isConstraint(err) {
 		// A stream taken for new is not. Once more, with a look at every head, when other processes give the lock back.
@@ -129,17 +148,8 @@ func (t *tx) write(requests []*commit.Request, careful bool) error {
 }
 
 func (w *writer) try(conn *sqlite3.SQLiteConn, requests []*commit.Request, careful bool) error {
-	b := batch{writer: w, conn: conn, careful: careful, heads: make(map[es.Stream]es.Version)}
-	err := w.ready(conn)
-	for _, r := range requests {
-		if err != nil {
-			break
-		}
-		r.Position, r.Err, err = b.add(r.Appends)
-	}
-	if err == nil {
-		err = b.insert()
-	}
+	b := w.batch(conn, careful)
+	err := b.write(requests)
 	end := "commit"
 	if err != nil || len(b.rows) == 0 {
 		end = "rollback" // also when there is nothing to write: it costs no sync
@@ -155,12 +165,7 @@ func (w *writer) try(conn *sqlite3.SQLiteConn, requests []*commit.Request, caref
 		w.forget()
 		return err
 	}
-	if len(b.rows) > 0 {
-		w.head, w.time = b.head, b.time
-		for stream, version := range b.heads {
-			w.heads.Add(stream, version)
-		}
-	}
+	b.committed()
 	return nil
 }
 
@@ -174,6 +179,37 @@ type batch struct {
 	rows     []row
 	head     es.Position
 	time     int64 // microseconds since 1970
+}
+
+func (w *writer) batch(conn *sqlite3.SQLiteConn, careful bool) *batch {
+	return &batch{writer: w, conn: conn, careful: careful, heads: make(map[es.Stream]es.Version)}
+}
+
+// write gives the requests their verdicts, and writes what is good.
+func (b *batch) write(requests []*commit.Request) error {
+	err := b.ready(b.conn)
+	for _, r := range requests {
+		if err != nil {
+			return err
+		}
+		r.Position, r.Err, err = b.add(r.Appends)
+	}
+	if err == nil {
+		err = b.insert()
+	}
+	return err
+}
+
+// committed notes what the writer knows now.
+func (b *batch) committed() {
+	if len(b.rows) == 0 {
+		return
+	}
+	w := b.writer
+	w.head, w.time = b.head, b.time
+	for stream, version := range b.heads {
+		w.heads.Add(stream, version)
+	}
 }
 
 type (

@@ -1,6 +1,14 @@
 package sqlite
 
-import "github.com/mattn/go-sqlite3"
+import (
+	"context"
+	"slices"
+
+	"github.com/mattn/go-sqlite3"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/commit"
+)
 
 // OnWriter runs f on the connection that writes, while nothing else does.
 func (s *Store) OnWriter(f func(conn *sqlite3.SQLiteConn) error) error {
@@ -30,3 +38,24 @@ func Connect(uri string) error {
 
 // SetLargeLog sets the size at which the write-ahead log is emptied.
 func (s *Store) SetLargeLog(bytes int64) { s.log.large = bytes }
+
+// WriteTogether writes several calls of Append as the store does when they have come at the same time, in this order.
+func (s *Store) WriteTogether(ctx context.Context, calls ...[]es.Append) ([]es.Position, []error) {
+	positions, errs := make([]es.Position, len(calls)), make([]error, len(calls))
+	tx, err := s.beginAppend(ctx)
+	if err != nil {
+		return positions, append(errs[:0], slices.Repeat([]error{err}, len(calls))...)
+	}
+	requests := make([]*commit.Request, len(calls))
+	for i, appends := range calls {
+		requests[i] = &commit.Request{Appends: appends}
+		for _, a := range appends {
+			requests[i].Events += len(a.Events)
+		}
+	}
+	tx.Write(ctx, requests)
+	for i, r := range requests {
+		positions[i], errs[i] = r.Position, r.Err
+	}
+	return positions, errs
+}

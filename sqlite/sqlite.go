@@ -37,8 +37,9 @@ type Store struct {
 	log      logFile
 	watcher  watcher
 	projects *project.Engine[*sql.Tx]
-	rooms    sync.Pool    // of *[]es.Record: the memory of pages, used again
-	close    func() error // does it once
+	inline   *project.Inline[*sql.Tx] // nil if there are none
+	rooms    sync.Pool                // of *[]es.Record: the memory of pages, used again
+	close    func() error             // does it once
 }
 
 var (
@@ -56,6 +57,17 @@ type Config struct {
 	// Poll is how often Changed looks for what other processes have written, while anybody waits in it. 0 means 10 milliseconds.
 	// What this process writes wakes it at once.
 	Poll time.Duration
+
+	// Inline are the projections that run within the transactions of appends, so that read model and events are never apart.
+	// Handle gets what an append, or several that share a transaction, are about to write. What it returns an error for is not written, and
+	// the caller of Append, he alone, gets an error that wraps it: so a handler can enforce what concerns several streams, such as a name that
+	// is given only once. It must be quick, as all who append wait for it; it must use its transaction only, and return the errors that it
+	// gets from it.
+	//
+	// Opening brings each to the end of the log, and takes as long as that takes. What others append that run without it is applied by the next
+	// append of one who runs with it. A projection that Project has run with one partition may go on inline, and the other way round, but not
+	// both at a time. Source, Partitions and Park are refused; Retries, Lease and Logger play no part; OnProgress and OnCaughtUp hear of opening.
+	Inline []Projection
 
 	// ReadOnly opens a database that is there and leaves it as it is: nothing is made or migrated, and what would write makes an error
 	// that wraps [es.ErrInvalid]. SQLite may still make the files beside the database that its readers share.
@@ -84,15 +96,24 @@ func (c Config) Open(path string) (*Store, error) {
 	s.queue = commit.New(s.beginAppend, commit.Options{})
 	s.projects = project.New(&backend{store: s})
 	s.watcher.init(s, c.Poll, s.sealed || s.read != s.write)
-	prepare := s.migrate
-	if s.sealed {
-		prepare = s.inspect
-	}
-	if err := prepare(background); err != nil {
-		err = errors.Join(fmt.Errorf("sqlite: open %s: %w", path, explain(err)), s.Close())
-		return nil, err
+	if err := s.prepare(c.Inline); err != nil {
+		return nil, errors.Join(fmt.Errorf("sqlite: open %s: %w", path, err), s.Close())
 	}
 	return s, nil
+}
+
+// prepare makes the database ready for work.
+func (s *Store) prepare(inline []Projection) (err error) {
+	if s.sealed {
+		return explain(s.inspect(background))
+	}
+	if err := s.migrate(background); err != nil || len(inline) == 0 {
+		return explain(err)
+	}
+	if s.inline, err = s.projects.Inline(inline, s.between); err != nil {
+		return err
+	}
+	return s.inline.Start(background)
 }
 
 func (s *Store) connect(path string) error {

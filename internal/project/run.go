@@ -48,14 +48,23 @@ type task[Tx any] struct {
 
 // Project implements [es.Projections].
 func (e *Engine[Tx]) Project(ctx context.Context, p es.Projection[Tx]) error {
+	t, err := e.task(p)
+	if err != nil {
+		return err
+	}
+	return t.run(ctx)
+}
+
+// task makes a projection ready to run.
+func (e *Engine[Tx]) task(p es.Projection[Tx]) (*task[Tx], error) {
 	if p.Handle == nil {
-		return fmt.Errorf("es: %w: projection %.80q has no Handle: give it one", es.ErrInvalid, p.Name)
+		return nil, fmt.Errorf("es: %w: projection %.80q has no Handle: give it one", es.ErrInvalid, p.Name)
 	}
 	t := &task[Tx]{
 		Engine: e, key: key{p.Name, p.Version}, source: p.Source, filter: p.Filter, partitions: p.Partitions, onError: p.OnError, retries: p.Retries,
 		batch: p.Batch, lease: p.Lease, prepare: p.Prepare, handle: p.Handle, onProgress: p.OnProgress, onCaughtUp: p.OnCaughtUp, log: p.Logger,
 	}
-	return t.run(ctx)
+	return t, t.check()
 }
 
 // React implements [es.Projections].
@@ -66,6 +75,9 @@ func (e *Engine[Tx]) React(ctx context.Context, r es.Reaction) error {
 	t := &task[Tx]{
 		Engine: e, key: key{r.Name, 0}, source: r.Source, filter: r.Filter, partitions: r.Partitions, onError: r.OnError, retries: r.Retries,
 		batch: r.Batch, lease: r.Lease, react: r.Handle, log: r.Logger,
+	}
+	if err := t.check(); err != nil {
+		return err
 	}
 	return t.run(ctx)
 }
@@ -117,9 +129,6 @@ func (t *task[Tx]) check() error {
 
 // run works until the context ends, or something that time does not mend.
 func (t *task[Tx]) run(ctx context.Context) error {
-	if err := t.check(); err != nil {
-		return err
-	}
 	if err := t.persist(ctx, "join", t.join); err != nil {
 		return t.explain(ctx, err)
 	}

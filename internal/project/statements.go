@@ -8,6 +8,9 @@ type statements struct {
 	// Its shards.
 	insertShard, lockShards, skipShards, countShards, deleteShards, take, release, move, fail string
 
+	// The only shard of one that runs within appends.
+	inline, moveInline, failInline string
+
 	// Its workers.
 	beat, leave, bury, alive, deleteWorkers string
 
@@ -52,6 +55,13 @@ func prepare(d Dialect) statements {
 		move: d.SQL(`update {es}shards set cursor = $6, time = $7, caught_up = caught_up or $8, at_end = at_end or $8, error = '', error_at = 0` +
 			thisProjection + " and shard = $3 and claim = $4 and cursor = $5"),
 		fail: d.SQL("update {es}shards set error = $5, error_at = {now}" + thisProjection + " and shard = $3 and claim = $4"),
+
+		inline: d.SQL(`select s.cursor, (select p.rebuild from {es}projections p where p.name = s.name and p.version = s.version)
+			from {es}shards s where s.name = $1 and s.version = $2 and s.shard = '0/1' {lock}`),
+		moveInline: d.SQL(`update {es}shards set cursor = $4, time = case when cast($5 as bigint) > 0 then cast($5 as bigint) else time end,
+			caught_up = caught_up or $6, at_end = false, error = '', error_at = 0` +
+			thisProjection + " and shard = '0/1' and cursor = $3"),
+		failInline: d.SQL("update {es}shards set error = $3, error_at = {now}" + thisProjection + " and shard = '0/1'"),
 
 		beat: d.SQL(`insert into {es}workers (name, version, worker, expires) values ($1, $2, $3, {now} + $4)
 			on conflict (name, version, worker) do update set expires = excluded.expires`),

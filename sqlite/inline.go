@@ -1,0 +1,188 @@
+package sqlite
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/commit"
+	"github.com/thalo-go/es/internal/project"
+)
+
+// writeInline writes requests together with what the inline projections make of them. If one refuses a batch of several, the next is half as
+// large; and so on, until the request that it refuses is alone.
+func (t *tx) writeInline(ctx context.Context, requests []*commit.Request) {
+	s, most, careful := t.store, max(len(requests), 1), false
+	for {
+		part := requests[:min(most, len(requests))]
+		err := t.attempt(ctx, part, careful)
+		var refusal *project.Refusal
+		switch {
+		case err == nil:
+			requests, most, careful = requests[len(part):], 2*most, false
+		case errors.As(err, &refusal) && len(part) > 1:
+			most = len(part) / 2
+		case errors.As(err, &refusal):
+			part[0].Position, part[0].Err = 0, refusal
+			requests, most = requests[1:], 1
+		case isConstraint(err) && !careful:
+			careful = true // a stream taken for new is not: once more, with a look at every head
+		case errors.Is(err, project.ErrBehind):
+			if err := s.inline.CatchUp(ctx); err != nil {
+				fail(requests, err)
+				return
+			}
+		default:
+			fail(requests, err)
+			return
+		}
+		if len(requests) == 0 {
+			return
+		}
+		if err := t.begin(ctx); err != nil {
+			fail(requests, err)
+			return
+		}
+	}
+}
+
+func fail(requests []*commit.Request, err error) {
+	for _, r := range requests {
+		r.Position, r.Err = 0, err
+	}
+}
+
+// attempt writes requests in the transaction that is open, ends it, and hands the connection back.
+func (t *tx) attempt(ctx context.Context, requests []*commit.Request, careful bool) (err error) {
+	s, w := t.store, &t.store.writer
+	defer t.conn.Close()
+	defer func() {
+		_ = t.inline.Rollback() // says so after a commit
+		if err != nil {
+			w.forget()
+		}
+	}()
+	var b *batch
+	err = t.conn.Raw(func(driver any) error {
+		b = w.batch(driver.(*sqlite3.SQLiteConn), careful)
+		return b.write(requests)
+	})
+	if err != nil || len(b.rows) == 0 {
+		return err
+	}
+	if err := t.project(ctx, b.writer.head, b.records()); err != nil {
+		return err
+	}
+	if err := t.inline.Commit(); err != nil {
+		switch {
+		case isIO(err):
+			return fmt.Errorf("%w: %w", es.ErrUnknownOutcome, err) // after a failed sync, a crash may still bring it to light
+		case isConstraint(err):
+			return s.inline.Refuse(err) // one that is looked at only now
+		}
+		return err
+	}
+	b.committed()
+	s.log.written += 4 * pageSize // those that every transaction changes
+	for _, r := range requests {
+		s.log.written += int64(r.Bytes)
+	}
+	s.watcher.saw(w.head)
+	s.inline.Moved()
+	return nil
+}
+
+// project lets the projections handle what was written behind a position, and moves their checkpoints.
+func (t *tx) project(ctx context.Context, before es.Position, records []es.Record) error {
+	s, db := t.store, backend{store: t.store}
+	var states []project.State
+	for _, q := range s.inline.States() {
+		var state project.State
+		err := db.Query(ctx, t.inline, func(scan func(...any) error) error {
+			state.Found = true
+			return scan(&state.Cursor, &state.Rebuild)
+		}, q.SQL, q.Args...)
+		if err != nil {
+			return err
+		}
+		states = append(states, state)
+	}
+	if err := s.inline.Apply(context.WithValue(ctx, inside{}, s), t.inline, states, before, records); err != nil {
+		return err
+	}
+	if err := t.stillIn(); err != nil {
+		return err
+	}
+	for _, m := range s.inline.Moves(states, records) {
+		if n, err := db.Exec(ctx, t.inline, m.SQL, m.Args...); err != nil {
+			return err
+		} else if n != 1 {
+			return fmt.Errorf("%d checkpoints of an inline projection were there to move, and not 1: nothing was written", n)
+		}
+	}
+	return ctx.Err()
+}
+
+// stillIn tells whether handlers have left the transaction as they should. SQLite rolls it back by itself after some errors.
+func (t *tx) stillIn() error {
+	ended := false
+	if err := t.conn.Raw(func(driver any) error {
+		ended = driver.(*sqlite3.SQLiteConn).AutoCommit()
+		return nil
+	}); err != nil || !ended {
+		return err
+	}
+	if _, err := t.inline.ExecContext(background, "select 1"); errors.Is(err, sql.ErrTxDone) {
+		return fmt.Errorf("%w: the handler of an inline projection has ended the transaction, which is the store's to end", es.ErrUnknownOutcome)
+	}
+	return &project.Refusal{Projection: "that is inline", Err: errors.New("a statement of its handler failed, and the handler returned no error: return what Exec and Query return")}
+}
+
+// records returns what a batch has written, as readers will see it. The handlers may keep it.
+func (b *batch) records() []es.Record {
+	records := make([]es.Record, len(b.rows))
+	at := time.UnixMicro(b.time).UTC()
+	for i := range b.rows {
+		r := &b.rows[i]
+		records[i] = es.Record{
+			Stream: *r.stream, Version: r.version, Position: b.writer.head + es.Position(i+1), Time: at,
+			Type: r.event.Type, Data: bytes.Clone(r.event.Data),
+		}
+		if len(r.event.Meta) > 0 {
+			records[i].Meta = maps.Clone(r.event.Meta)
+		}
+	}
+	return records
+}
+
+// between reads records after a position up to another, in a transaction.
+func (s *Store) between(_ context.Context, t *sql.Tx, after, upTo es.Position, most int) (records []es.Record, err error) {
+	rows, err := t.QueryContext(background, selectAll, int64(after), min(int64(most), int64(upTo-after)))
+	if err != nil {
+		return nil, fmt.Errorf("sqlite: %s: %w", readLog, explain(err))
+	}
+	err = each(rows, func(scan func(...any) error) error {
+		var values [8]any
+		var into [8]any
+		for i := range values {
+			into[i] = &values[i]
+		}
+		if err := scan(into[:]...); err != nil {
+			return err
+		}
+		var row [8]driver.Value
+		for i := range values {
+			row[i] = values[i]
+		}
+		records = append(records, es.Record{})
+		return record(&records[len(records)-1], row[:], es.Stream{})
+	})
+	return records, err
+}
