@@ -33,6 +33,8 @@ type trial struct {
 	snapshots   func() es.Snapshots
 	leases      func() es.Leases
 	checkpoints func() es.Checkpoints
+	side        func() ReadSide[any]
+	lists       Lists[any]
 
 	ctx      context.Context // ends when patience does
 	patience time.Duration   // how long a clause may take before the store counts as blocked
@@ -41,6 +43,7 @@ type trial struct {
 
 	mu    sync.Mutex
 	found []string
+	runs  []*projecting
 }
 
 // try runs the clause and returns what it found. A store that blocks where it must not is a finding too, so try does not wait for ever:

@@ -143,7 +143,7 @@ func (s *session[Tx]) commit(ctx context.Context, p piece, handle func(context.C
 
 // move moves the checkpoint from where the session believes it to be, under the claim that it believes to have. Everything rests on this.
 func (s *session[Tx]) move(ctx context.Context, tx Tx, to es.Cursor, at int64, end bool) error {
-	n, err := s.db.Exec(ctx, tx, s.say.move, s.with(s.row.shard, s.row.claim, int64(s.row.cursor), int64(to), at, end)...)
+	n, err := s.db.Exec(ctx, tx, s.say.move, s.with(s.shard, s.row.claim, int64(s.row.cursor), int64(to), at, end)...)
 	if err == nil && n == 0 {
 		err = errLost
 	}
@@ -161,7 +161,7 @@ func (s *session[Tx]) putAside(ctx context.Context, tx Tx, p piece, f *failure) 
 			}
 			message, attempts = messageOf(f.error), 1+max(s.retries, 0)
 		}
-		if err := s.park(ctx, tx, s.key, s.row.shard, r, message, attempts); err != nil {
+		if err := s.park(ctx, tx, s.key, s.shard, r, message, attempts); err != nil {
 			return err
 		}
 	}

@@ -208,7 +208,7 @@ func (t *task[Tx]) supervise(ctx context.Context) error {
 
 // bid takes leave of a session that has ended.
 func (t *task[Tx]) bid(s *session[Tx]) error {
-	delete(t.sessions, s.row.shard)
+	delete(t.sessions, s.shard)
 	return s.err
 }
 
@@ -286,12 +286,13 @@ func (t *task[Tx]) arrange(ctx, work context.Context, seen state) error {
 		if s.ordered().leave {
 			continue
 		}
-		i := slices.IndexFunc(seen.shards, func(r row) bool { return r.shard == s.row.shard })
+		// A claim that is not its own is that of another, or of a rebuild.
+		i := slices.IndexFunc(seen.shards, func(r row) bool { return r.shard == s.shard && r.claim == s.claim.Load() })
 		surplus := held >= share
 		if i >= 0 && !surplus {
 			held++
 		}
-		s.order(order{leave: i < 0 || surplus, barrier: seen.barrier, wishes: slices.DeleteFunc(slices.Clone(wishes), func(w wish) bool { return w.shard != s.row.shard })})
+		s.order(order{leave: i < 0 || surplus, barrier: seen.barrier, wishes: slices.DeleteFunc(slices.Clone(wishes), func(w wish) bool { return w.shard != s.shard })})
 	}
 	for _, r := range seen.shards {
 		if held >= share || ctx.Err() != nil {

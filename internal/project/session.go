@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/thalo-go/es"
@@ -15,8 +16,10 @@ import (
 // A session is a worker at one shard.
 type session[Tx any] struct {
 	*task[Tx]
-	row row
-	err error // what it ended with: nil if it left, or lost the shard
+	shard string
+	row   row          // as the session has left it
+	claim atomic.Int64 // that of the row, for the supervisor
+	err   error        // what it ended with: nil if it left, or lost the shard
 
 	mu     sync.Mutex
 	orders order
@@ -38,7 +41,9 @@ type order struct {
 }
 
 func newSession[Tx any](t *task[Tx], r row, barrier es.Cursor) *session[Tx] {
-	return &session[Tx]{task: t, row: r, heard: make(chan struct{}, 1), limit: t.batch, orders: order{barrier: barrier}}
+	s := &session[Tx]{task: t, shard: r.shard, row: r, heard: make(chan struct{}, 1), limit: t.batch, orders: order{barrier: barrier}}
+	s.claim.Store(r.claim)
+	return s
 }
 
 // order tells the session. To leave is not taken back.
@@ -67,7 +72,7 @@ func (s *session[Tx]) run(ctx context.Context) error {
 		case ctx.Err() != nil || errors.Is(err, errLost):
 			return nil
 		case err == nil:
-			_, err = s.alone(ctx, Options{Quiet: true}, s.say.release, s.with(s.row.shard, s.row.claim)...)
+			_, err = s.alone(ctx, Options{Quiet: true}, s.say.release, s.with(s.shard, s.row.claim)...)
 			s.news.ring()
 			return s.unlessPassing(err)
 		case !s.db.Passing(err) && !isSource(err):
@@ -86,6 +91,7 @@ func (s *session[Tx]) run(ctx context.Context) error {
 			var r row
 			if r, taken, err = s.take(ctx, s.key, s.row, s.worker); taken {
 				s.row = r
+				s.claim.Store(r.claim)
 			}
 			return err
 		})
@@ -126,7 +132,7 @@ func ofSource(err error) error {
 
 // note tells of an error after which there is another try.
 func (s *session[Tx]) note(ctx context.Context, err error) {
-	s.log.Warn("again in a moment", "shard", s.row.shard, "cursor", int64(s.row.cursor), "error", err)
+	s.log.Warn("again in a moment", "shard", s.shard, "cursor", int64(s.row.cursor), "error", err)
 	s.tell(ctx, err)
 }
 
@@ -134,14 +140,14 @@ func (s *session[Tx]) note(ctx context.Context, err error) {
 func (s *session[Tx]) tell(ctx context.Context, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if _, err := s.alone(ctx, Options{Quiet: true}, s.say.fail, s.with(s.row.shard, s.row.claim, messageOf(err))...); err != nil {
-		s.log.Warn("its status does not tell", "shard", s.row.shard, "error", err)
+	if _, err := s.alone(ctx, Options{Quiet: true}, s.say.fail, s.with(s.shard, s.row.claim, messageOf(err))...); err != nil {
+		s.log.Warn("its status does not tell", "shard", s.shard, "error", err)
 	}
 }
 
 // work reads the shard and applies what it reads. It returns nil when it is to leave.
 func (s *session[Tx]) work(ctx context.Context) error {
-	streams, err := s.streams(ctx, s.say.waiting, s.with(s.row.shard)...)
+	streams, err := s.streams(ctx, s.say.waiting, s.with(s.shard)...)
 	if err != nil {
 		return err
 	}
@@ -149,9 +155,9 @@ func (s *session[Tx]) work(ctx context.Context) error {
 	for _, stream := range streams {
 		s.parked[stream] = true
 	}
-	feed, err := s.source.Feed(ctx, s.row.shard, s.row.cursor, s.filter)
+	feed, err := s.source.Feed(ctx, s.shard, s.row.cursor, s.filter)
 	if err != nil {
-		return ofSource(fmt.Errorf("shard %s: %w", s.row.shard, err))
+		return ofSource(fmt.Errorf("shard %s: %w", s.shard, err))
 	}
 	reading, cancel := context.WithCancel(ctx)
 	batches, failed := make(chan es.Batch), make(chan error, 1)
@@ -161,7 +167,7 @@ func (s *session[Tx]) work(ctx context.Context) error {
 		cancel()
 		reader.Wait()
 		if err := feed.Close(); err != nil {
-			s.log.Warn("close the source", "shard", s.row.shard, "error", err)
+			s.log.Warn("close the source", "shard", s.shard, "error", err)
 		}
 	}()
 	return s.loop(ctx, feed, batches, failed)
@@ -172,7 +178,7 @@ func (s *session[Tx]) read(ctx context.Context, feed es.Feed, batches chan<- es.
 	for {
 		b, err := feed.Next(ctx, s.batch)
 		if err != nil {
-			return ofSource(fmt.Errorf("shard %s: %w", s.row.shard, err))
+			return ofSource(fmt.Errorf("shard %s: %w", s.shard, err))
 		}
 		select {
 		case batches <- b:
@@ -302,7 +308,7 @@ func (s *session[Tx]) applied(p piece) {
 	if s.onProgress == nil {
 		return
 	}
-	progress := es.Progress{Shard: s.row.shard, Records: n, Cursor: p.to, End: p.last}
+	progress := es.Progress{Shard: s.shard, Records: n, Cursor: p.to, End: p.last}
 	if n > 0 {
 		progress.At = p.records[n-1].Position
 	}

@@ -1,0 +1,172 @@
+package estest
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/thalo-go/es"
+)
+
+// errorClauses are about handlers that fail, and projections that stop then.
+func errorClauses() []clause {
+	return []clause{
+		{"a handler that fails for a while is tried again",
+			"Retries times with pauses in between, and no record is lost or applied twice on the way.",
+			retries},
+		{"a record that cannot be handled stops the projection before it",
+			"What stands before it is applied, also of the same batch; it and what comes behind is not. The *es.ProjectionError names the record.",
+			stops},
+		{"a projection that was stopped goes on when the handler is mended",
+			"From the record that it stopped before, in the same place.",
+			mends},
+		{"a projection that stops leaves the others alone",
+			"One bug in one handler must not stop every read model of the service.",
+			stopsAlone},
+		{"a panic is an error, with its stack",
+			"It must not end the process, and whoever mends it must learn where it was.",
+			panics},
+		{"Status tells of the error and where it was, until it is mended",
+			"At three in the morning somebody looks there first.",
+			tellsError},
+	}
+}
+
+// failingOn is a handler that adds lines, and fails at each record with some data, as long as it is told to.
+func (t *trial) failingOn(list, data string, fails func() bool) func(context.Context, any, []es.Record) error {
+	return func(ctx context.Context, tx any, records []es.Record) error {
+		for _, r := range records {
+			if string(r.Data) == data && fails() {
+				return errMend
+			}
+			if err := t.lists.Add(ctx, tx, list, r.ID()); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func always() bool { return true }
+
+// poison appends so many records, of which one has other data.
+func (t *trial) poison(l es.Log, n, at int) es.Position {
+	records := make([]es.Record, n)
+	for i := range records {
+		records[i] = event("good")
+	}
+	records[at] = event("bad")
+	return t.append(l, es.Append{Stream: stream("p"), Expected: es.AnyVersion, Events: records})
+}
+
+func retries(t *trial) {
+	s := t.side()
+	last := t.poison(s, 10, 4)
+	p, left := t.listing("retried"), 3
+	p.Retries = 3
+	p.Handle = t.failingOn(p.Name, "bad", func() bool { left--; return left >= 0 })
+	t.project(s, p)
+	t.reach(s, p.Name, last)
+	t.enlisted(p.Name, s, es.Filter{})
+}
+
+// stopped runs a projection that stops, and returns why.
+func (t *trial) stopped(s ReadSide[any], p projection) *es.ProjectionError {
+	err := t.stops(t.project(s, p))
+	var stopped *es.ProjectionError
+	if !errors.As(err, &stopped) {
+		t.Fatalf("Project returned %v: want a *es.ProjectionError", err)
+	}
+	return stopped
+}
+
+func stops(t *trial) {
+	for _, bad := range []int{0, 1, 6, 18, 19} {
+		s := t.side()
+		t.poison(s, 20, bad)
+		p := t.listing("stopped" + string(rune('a'+bad)))
+		p.Batch = 16
+		p.Filter.Kinds = []string{stream("").Kind}
+		p.Handle = t.failingOn(p.Name, "bad", always)
+		stopped := t.stopped(s, p)
+		var first es.Record
+		for _, r := range t.all(s) {
+			if string(r.Data) == "bad" {
+				first = r
+				break
+			}
+		}
+		if stopped.Name != p.Name || stopped.Record.ID() != first.ID() || !errors.Is(stopped, errMend) || !strings.Contains(stopped.Error(), first.ID()) {
+			t.Errorf("Project returned %v: want one about %s of the error of the handler", stopped, first.ID())
+		}
+		if lines := t.lines(p.Name); len(lines) != int(first.Position)-1 {
+			t.Errorf("%d records are applied when position %d cannot be: want those before it", len(lines), first.Position)
+		}
+	}
+}
+
+func mends(t *trial) {
+	s := t.side()
+	last := t.poison(s, 20, 11)
+	p := t.listing("mended")
+	p.Handle = t.failingOn(p.Name, "bad", always)
+	t.stopped(s, p)
+	t.stopped(t.side(), p)
+	p.Handle = t.listing(p.Name).Handle
+	t.project(s, p)
+	t.reach(s, p.Name, last)
+	t.enlisted(p.Name, s, es.Filter{})
+}
+
+func stopsAlone(t *trial) {
+	s := t.side()
+	bad, good := t.listing("lame"), t.listing("sound")
+	bad.Handle = t.failingOn(bad.Name, "bad", always)
+	t.project(s, good)
+	t.poison(s, 3, 1)
+	t.stopped(s, bad)
+	t.reach(s, good.Name, t.appendSome(s, 3))
+	t.enlisted(good.Name, s, es.Filter{})
+}
+
+func panics(t *trial) {
+	s := t.side()
+	last := t.poison(s, 5, 2)
+	p := t.listing("panics")
+	p.Handle = func(ctx context.Context, tx any, records []es.Record) error {
+		if err := t.enlist(ctx, tx, p.Name, records); err != nil {
+			return err
+		}
+		for _, r := range records {
+			if string(r.Data) == "bad" {
+				panic(errMend)
+			}
+		}
+		return nil
+	}
+	var panicked *es.PanicError
+	if err := t.stopped(s, p); !errors.As(err, &panicked) || !errors.Is(err, errMend) || !strings.Contains(string(panicked.Stack), "panics") {
+		t.Errorf("Project returned %v: want a *es.PanicError with the stack of the handler", err)
+	}
+	p.Handle = t.listing(p.Name).Handle
+	t.project(s, p)
+	t.reach(s, p.Name, last)
+	t.enlisted(p.Name, s, es.Filter{})
+}
+
+func tellsError(t *trial) {
+	s := t.side()
+	last := t.poison(s, 5, 2)
+	p := t.listing("telling")
+	p.Handle = t.failingOn(p.Name, "bad", always)
+	t.stopped(s, p)
+	if status := t.status(s, p.Name); len(status) != 1 || !strings.Contains(status[0].Error, errMend.Error()) || status[0].ErrorAt.IsZero() || status[0].Cursor != 2 {
+		t.Errorf("Status says %+v of one that stopped at 2: want its error and when it was", status)
+	}
+	p.Handle = t.listing(p.Name).Handle
+	t.project(s, p)
+	t.reach(s, p.Name, last)
+	if status := t.status(s, p.Name); len(status) != 1 || status[0].Error != "" || !status[0].ErrorAt.IsZero() {
+		t.Errorf("Status says %+v of one that goes on: want no error", status)
+	}
+}

@@ -1,0 +1,73 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/thalo-go/es/estest"
+	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/postgres"
+)
+
+// lists are the read models of the conformance suite, in a table of the schema's own name.
+func lists(t *testing.T, url, schema string) estest.Lists[pgx.Tx] {
+	table := pgx.Identifier{"lists of " + schema}.Sanitize()
+	conn := connect(t, url)
+	return estest.Lists[pgx.Tx]{
+		Empty: func(ctx context.Context, tx pgx.Tx, list string) error {
+			_, err := tx.Exec(ctx, "create table if not exists "+table+" (n bigserial primary key, list text not null, line text not null)", pgx.QueryExecModeExec)
+			if err == nil {
+				_, err = tx.Exec(ctx, "delete from "+table+" where list = $1", pgx.QueryExecModeExec, list)
+			}
+			return err
+		},
+		Add: func(ctx context.Context, tx pgx.Tx, list, line string) error {
+			_, err := tx.Exec(ctx, "insert into "+table+" (list, line) values ($1, $2)", pgx.QueryExecModeExec, list, line)
+			return err
+		},
+		Lines: func(ctx context.Context, list string) ([]string, error) {
+			rows, err := conn.Query(ctx, "select line from "+table+" where list = $1 order by n", pgx.QueryExecModeExec, list)
+			if err != nil {
+				return nil, err
+			}
+			lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			var e *pgconn.PgError
+			if errors.As(err, &e) && e.Code == "42P01" {
+				return nil, nil
+			}
+			return lines, err
+		},
+	}
+}
+
+// projects runs the suite of projections on a database, each clause in a schema of its own.
+func projects(t *testing.T, url, reading string) {
+	clause := 0
+	estest.TestProjections(t, func(t *testing.T) (func() estest.ReadSide[pgx.Tx], estest.Lists[pgx.Tx]) {
+		clause++
+		c := postgres.Config{Schema: fmt.Sprint("read ", clause)}
+		return func() estest.ReadSide[pgx.Tx] { return openWith(t, c, url) }, lists(t, reading, c.Schema)
+	})
+}
+
+func TestProjections(t *testing.T) {
+	for _, version := range []testserver.Version{testserver.Postgres14, testserver.Postgres18} {
+		t.Run(fmt.Sprintf("%.2s", version), func(t *testing.T) {
+			t.Parallel()
+			url := testserver.Postgres(t, version).Database(t)
+			projects(t, with(url, "pool_max_conns=6"), url)
+		})
+	}
+	t.Run("through pgbouncer, which the store has to find out", func(t *testing.T) {
+		t.Parallel()
+		server := testserver.Postgres(t, testserver.Postgres18)
+		pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{PoolSize: 6})
+		url := server.Database(t)
+		projects(t, pooler.Through(url), url)
+	})
+}
