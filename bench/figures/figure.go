@@ -101,10 +101,14 @@ type session struct {
 	effort
 	dir    string
 	server *server.Postgres // nil until a figure needs it
+	kafka  *server.Kafka    // likewise
 }
 
-// close ends the server, if one was started.
+// close ends the servers that were started.
 func (s *session) close() {
+	if s.kafka != nil {
+		_ = s.kafka.Close() // likewise
+	}
 	if s.server != nil {
 		_ = s.server.Close() // what it has written is thrown away; its process ends with this one at the latest
 	}
