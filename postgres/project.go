@@ -69,7 +69,8 @@ func (b backend) Dialect() project.Dialect {
 	}
 }
 
-// A brokenError is that of a connection that could not be had, or broke.
+// A brokenError is that of a connection that could not be had, or broke, and that of a statement of the engine's which was cancelled from outside:
+// by somebody, or by a timeout of the server's. It says nothing about the handler or its records.
 type brokenError struct{ error }
 
 func (e *brokenError) Unwrap() error { return e.error }
@@ -103,7 +104,7 @@ func (b backend) Transact(ctx context.Context, o project.Options, work func(ctx 
 	err = work(ctx, tx)
 	if err == nil {
 		if err = tx.Commit(ctx); err != nil {
-			err = fmt.Errorf("postgres: commit: %w", explain(err))
+			err = b.of(fmt.Errorf("commit: %w", err))
 		}
 	}
 	if err != nil && conn.Conn().IsClosed() {
@@ -155,7 +156,11 @@ func (b backend) of(err error) error {
 		return nil
 	}
 	b.store.giveUpPrepared(err)
-	return fmt.Errorf("postgres: %w", explain(err))
+	err = fmt.Errorf("postgres: %w", explain(err))
+	if sqlState(err) == queryCanceled {
+		return &brokenError{err}
+	}
+	return err
 }
 
 // Query implements project.Backend.
