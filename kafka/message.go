@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
@@ -242,9 +243,24 @@ func checkDecoded(store string, r *es.Record) error {
 		return fmt.Errorf("position %d", r.Position)
 	case r.Version < 1:
 		return fmt.Errorf("version %d", r.Version)
+	case !isText(store) || len(store) > es.MaxKind:
+		return fmt.Errorf("store %.80q", store)
+	case !isText(r.Type) || len(r.Type) > es.MaxType:
+		return fmt.Errorf("type %.80q", r.Type)
+	case r.Time.Year() < 0 || r.Time.Year() > 9999:
+		return fmt.Errorf("a time in the year %d", r.Time.Year())
+	}
+	size := 0
+	for key, value := range r.Meta {
+		if size += len(key) + len(value); !isText(key) || !isText(value) || size > es.MaxMeta {
+			return fmt.Errorf("metadata %.80q=%.80q", key, value)
+		}
 	}
 	return r.Stream.Check()
 }
+
+// isText tells whether a store takes it as a name or as metadata.
+func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
 func decodeCompact(r *es.Record, headers []kafka.Header) (store string, err error) {
 	fields := strings.Split(string(headers[0].Value), "\x00")
@@ -285,7 +301,7 @@ func decodeCloudEvent(r *es.Record, headers []kafka.Header) (store string, err e
 			r.Type = string(h.Value)
 		case headerTime:
 			r.Time, err = time.Parse(time.RFC3339Nano, string(h.Value))
-			r.Time = r.Time.UTC()
+			r.Time = r.Time.UTC().Truncate(time.Microsecond)
 		case headerSubject:
 			// The key has the id as well; a message that somebody else keyed is still the record it was.
 			r.Stream.Kind, r.Stream.ID, _ = strings.Cut(string(h.Value), "/")

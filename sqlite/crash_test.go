@@ -22,7 +22,8 @@ import (
 //     belong together: copied under way, one of them would be newer, which no crash can bring about. The -shm file is an index
 //     into the write-ahead log that is made anew.
 //   - The write-ahead log is cut off, or followed by rubbish, anywhere behind what an acknowledgement covers. That is what
-//     a power cut leaves: all that was synced, and any part of what was not.
+//     a power cut leaves: all that was synced, and any part of what was not. TestTornWrites does so to copies taken under load,
+//     and tears pages of the database besides that a checkpoint may have been writing.
 
 // acknowledged is what a writing child has said: the last position of each append, and its text.
 func acknowledged(t *testing.T, lines []string) map[es.Position]string {

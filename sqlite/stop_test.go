@@ -4,10 +4,11 @@ package sqlite_test
 
 import (
 	"math/rand/v2"
-	"os"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/thalo-go/es"
 )
 
 func TestCopiedWhileStopped(t *testing.T) {
@@ -20,24 +21,26 @@ func TestCopiedWhileStopped(t *testing.T) {
 	c.await(1)
 	for range copies {
 		time.Sleep(rand.N(20 * time.Millisecond)) // not to wait for anything: so that it is stopped at any moment
-		if err := c.Process.Signal(syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
-		var status syscall.WaitStatus
-		if _, err := syscall.Wait4(c.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
-			t.Fatalf("the other process does not stop: %v, status %x", err, status)
-		}
-		said := acknowledged(t, c.said())
-		copied := file(t)
-		for _, suffix := range []string{"", "-wal"} {
-			if err := os.WriteFile(copied+suffix, contents(t, path+suffix), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := c.Process.Signal(syscall.SIGCONT); err != nil {
-			t.Fatal(err)
-		}
-		survived(t, copied, said)
+		database, log, said := stopped(t, c, path)
+		survived(t, copied(t, database, log), said)
 	}
 	t.Logf("%d copies, the last with %d acknowledged appends", copies, len(c.said()))
+}
+
+// stopped stops a process that writes, and returns the two files of the database as they are then, and what was acknowledged before.
+func stopped(t *testing.T, c *child, path string) (database, log []byte, said map[es.Position]string) {
+	t.Helper()
+	if err := c.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(c.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		t.Fatalf("the other process does not stop: %v, status %x", err, status)
+	}
+	said = acknowledged(t, c.said())
+	database, log = contents(t, path), contents(t, path+"-wal")
+	if err := c.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	return database, log, said
 }
