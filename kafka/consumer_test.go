@@ -10,28 +10,19 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/kafka"
-	"github.com/thalo-go/es/kafka/kafkatest"
 )
 
-// bank starts a broker with the topic bank.account.
-func bank(t testing.TB, partitions int) *kafkatest.Broker {
-	t.Helper()
-	return kafkatest.Start(t, kafkatest.Options{Topics: map[string]int{"bank.account": partitions}})
-}
-
 // consumer is one as most tests want it.
-func consumer(t testing.TB, b *kafkatest.Broker) *kafka.Consumer {
-	return &kafka.Consumer{
-		Config: kafka.ConfigMap{"bootstrap.servers": b.Bootstrap(), "session.timeout.ms": 6000, "heartbeat.interval.ms": 300},
-		Group:  "notify", Topics: []string{"bank.account"}, Logger: testLog(t),
-	}
+func consumer(t testing.TB, b bank) *kafka.Consumer {
+	c := &kafka.Consumer{Config: b.config(), Group: b.Prefix + "-notify", Topics: []string{b.topic}, Logger: testLog(t)}
+	c.Config["session.timeout.ms"], c.Config["heartbeat.interval.ms"] = 6000, 300
+	return c
 }
 
 func TestAConsumerHandlesEachRecordInOrderOfItsKey(t *testing.T) {
 	for _, workers := range []int{1, 4} {
-		t.Run(fmt.Sprintf("%d workers", workers), func(t *testing.T) {
-			b := bank(t, 3)
-			all := newPublisher(t, b.Bootstrap()).publish(1000, 17)
+		each(t, 3, func(t *testing.T, b bank) {
+			all := newPublisher(t, b).publish(1000, 17)
 			c, got := consumer(t, b), newCollector()
 			c.Workers = workers
 			stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
@@ -60,8 +51,8 @@ func TestAConsumerHandlesEachRecordInOrderOfItsKey(t *testing.T) {
 }
 
 // newPublisherFrom returns a publisher that goes on behind records.
-func newPublisherFrom(t testing.TB, b *kafkatest.Broker, all []es.Record) *publisher {
-	p := newPublisher(t, b.Bootstrap())
+func newPublisherFrom(t testing.TB, b bank, all []es.Record) *publisher {
+	p := newPublisher(t, b)
 	for _, r := range all {
 		p.version[r.Stream], p.position = r.Version, r.Position
 	}
@@ -69,69 +60,71 @@ func newPublisherFrom(t testing.TB, b *kafkatest.Broker, all []es.Record) *publi
 }
 
 func TestConsumersShareThePartitionsAndSkipNothing(t *testing.T) {
-	b := bank(t, 8)
-	p := newPublisher(t, b.Bootstrap())
-	got := newCollector()
-	handle := func(ctx context.Context, r es.Record) error {
-		time.Sleep(rand.N(2 * time.Millisecond)) // a handler takes its time
-		return got.handle(ctx, r)
-	}
-	run := func() (stop func() error) {
-		c := consumer(t, b)
-		c.Workers, c.Buffer = 2, 20
-		return start(t, func(ctx context.Context) error { return c.Run(ctx, handle) })
-	}
-	stops := []func() error{run()}
-	var all []es.Record
-	for i := range 12 {
-		all = append(all, p.publish(300, 40)...)
-		if i%3 == 2 && len(stops) > 1 {
-			_ = stops[0]()
-			stops = stops[1:]
-		} else {
-			stops = append(stops, run())
+	each(t, 8, func(t *testing.T, b bank) {
+		p := newPublisher(t, b)
+		got := newCollector()
+		handle := func(ctx context.Context, r es.Record) error {
+			time.Sleep(rand.N(2 * time.Millisecond)) // a handler takes its time
+			return got.handle(ctx, r)
 		}
-	}
-	got.await(t, "all records", got.has(all))
-	for _, stop := range stops {
-		_ = stop()
-	}
-	got.inOrder(t)
-	t.Logf("%d records were handled %d times", len(all), len(got.records))
+		run := func() (stop func() error) {
+			c := consumer(t, b)
+			c.Workers, c.Buffer = 2, 20
+			return start(t, func(ctx context.Context) error { return c.Run(ctx, handle) })
+		}
+		stops := []func() error{run()}
+		var all []es.Record
+		for i := range 12 {
+			all = append(all, p.publish(300, 40)...)
+			if i%3 == 2 && len(stops) > 1 {
+				_ = stops[0]()
+				stops = stops[1:]
+			} else {
+				stops = append(stops, run())
+			}
+		}
+		got.await(t, "all records", got.has(all))
+		for _, stop := range stops {
+			_ = stop()
+		}
+		got.inOrder(t)
+		t.Logf("%d records were handled %d times", len(all), len(got.records))
+	})
 }
 
 func TestAConsumerStopsBeforeARecordThatFails(t *testing.T) {
-	b := bank(t, 1)
-	all := newPublisher(t, b.Bootstrap()).publish(50, 5)
-	broken := errors.New("no such customer")
-	c, got := consumer(t, b), newCollector()
-	c.Retries = -1
-	got.fail = func(r es.Record) error {
-		if r.ID() == "account/a3/4" {
-			return broken
+	each(t, 1, func(t *testing.T, b bank) {
+		all := newPublisher(t, b).publish(50, 5)
+		broken := errors.New("no such customer")
+		c, got := consumer(t, b), newCollector()
+		c.Retries = -1
+		got.fail = func(r es.Record) error {
+			if r.ID() == "account/a3/4" {
+				return broken
+			}
+			return nil
 		}
-		return nil
-	}
-	err := c.Run(t.Context(), got.handle)
-	var stopped *kafka.ConsumerError
-	if !errors.As(err, &stopped) || !errors.Is(err, broken) || stopped.Record.ID() != "account/a3/4" {
-		t.Fatalf("Run returned %v", err)
-	}
+		err := c.Run(t.Context(), got.handle)
+		var stopped *kafka.ConsumerError
+		if !errors.As(err, &stopped) || !errors.Is(err, broken) || stopped.Record.ID() != "account/a3/4" {
+			t.Fatalf("Run returned %v", err)
+		}
 
-	// Mended, it goes on with that record.
-	c, mended := consumer(t, b), newCollector()
-	stop := start(t, func(ctx context.Context) error { return c.Run(ctx, mended.handle) })
-	mended.await(t, "the rest", mended.has(all[18:]))
-	_ = stop()
-	if first := mended.records[0].ID(); first != "account/a3/4" {
-		t.Errorf("the second run began with %s", first)
-	}
+		// Mended, it goes on with that record.
+		c, mended := consumer(t, b), newCollector()
+		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, mended.handle) })
+		mended.await(t, "the rest", mended.has(all[18:]))
+		_ = stop()
+		if first := mended.records[0].ID(); first != "account/a3/4" {
+			t.Errorf("the second run began with %s", first)
+		}
+	})
 }
 
 func TestAConsumerFiltersByTheHeaders(t *testing.T) {
 	encodings(t, func(t *testing.T, encoding kafka.Encoding) {
-		b := bank(t, 2)
-		p := newPublisher(t, b.Bootstrap())
+		b := fake(t, 2)
+		p := newPublisher(t, b)
 		p.encoding = encoding
 		var wanted []es.Record
 		for i := range 40 {
@@ -154,51 +147,53 @@ func TestAConsumerFiltersByTheHeaders(t *testing.T) {
 }
 
 func TestASlowHandlerHasBoundedMemoryAndLosesNothing(t *testing.T) {
-	b := bank(t, 2)
-	all := newPublisher(t, b.Bootstrap()).publish(600, 7)
-	c, got := consumer(t, b), newCollector()
-	c.Buffer = 10
-	stop := start(t, func(ctx context.Context) error {
-		return c.Run(ctx, func(ctx context.Context, r es.Record) error {
-			if len(r.Data)%2 == 0 {
-				time.Sleep(15 * time.Millisecond) // so that partitions are paused
-			}
-			return got.handle(ctx, r)
+	each(t, 2, func(t *testing.T, b bank) {
+		all := newPublisher(t, b).publish(600, 7)
+		c, got := consumer(t, b), newCollector()
+		c.Buffer = 10
+		stop := start(t, func(ctx context.Context) error {
+			return c.Run(ctx, func(ctx context.Context, r es.Record) error {
+				if len(r.Data)%2 == 0 {
+					time.Sleep(15 * time.Millisecond) // so that partitions are paused
+				}
+				return got.handle(ctx, r)
+			})
 		})
+		got.await(t, "all records", got.has(all))
+		_ = stop()
+		got.inOrder(t)
+		if len(got.records) != len(all) {
+			t.Errorf("%d records came, of %d", len(got.records), len(all))
+		}
 	})
-	got.await(t, "all records", got.has(all))
-	_ = stop()
-	got.inOrder(t)
-	if len(got.records) != len(all) {
-		t.Errorf("%d records came, of %d", len(got.records), len(all))
-	}
 }
 
 func TestAHandlerThatFailsOrPanicsIsTriedAgainInPlace(t *testing.T) {
-	b := bank(t, 1)
-	all := newPublisher(t, b.Bootstrap()).publish(20, 4)
-	c, got := consumer(t, b), newCollector()
-	failures := 0
-	got.fail = func(r es.Record) error {
-		if r.ID() == "account/a2/2" && failures < 3 {
-			if failures++; failures == 2 {
-				panic("out of luck")
+	each(t, 1, func(t *testing.T, b bank) {
+		all := newPublisher(t, b).publish(20, 4)
+		c, got := consumer(t, b), newCollector()
+		failures := 0
+		got.fail = func(r es.Record) error {
+			if r.ID() == "account/a2/2" && failures < 3 {
+				if failures++; failures == 2 {
+					panic("out of luck")
+				}
+				return errors.New("out of luck")
 			}
-			return errors.New("out of luck")
+			return nil
 		}
-		return nil
-	}
-	stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
-	got.await(t, "all records", got.has(all))
-	_ = stop()
-	got.inOrder(t)
-	if failures != 3 || len(got.records) != len(all) {
-		t.Errorf("%d failures, %d records of %d", failures, len(got.records), len(all))
-	}
+		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
+		got.await(t, "all records", got.has(all))
+		_ = stop()
+		got.inOrder(t)
+		if failures != 3 || len(got.records) != len(all) {
+			t.Errorf("%d failures, %d records of %d", failures, len(got.records), len(all))
+		}
+	})
 }
 
 func TestWhatAConsumerRefuses(t *testing.T) {
-	b := bank(t, 1)
+	b := fake(t, 1)
 	for name, change := range map[string]func(*kafka.Consumer){
 		"no group":               func(c *kafka.Consumer) { c.Group = "" },
 		"no topics":              func(c *kafka.Consumer) { c.Topics = nil },
@@ -230,9 +225,9 @@ func TestWhatAConsumerRefuses(t *testing.T) {
 	}
 	t.Run("a topic that is not there", func(t *testing.T) {
 		c := consumer(t, b)
-		c.Topics = append(c.Topics, "bank.transfer")
+		c.Topics = append(c.Topics, b.Prefix+".transfer")
 		var none *kafka.NoTopicError
-		if err := c.Run(t.Context(), newCollector().handle); !errors.As(err, &none) || none.Topic != "bank.transfer" {
+		if err := c.Run(t.Context(), newCollector().handle); !errors.As(err, &none) || none.Topic != b.Prefix+".transfer" {
 			t.Errorf("Run returned %v", err)
 		}
 	})

@@ -10,24 +10,23 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/kafka"
-	"github.com/thalo-go/es/kafka/kafkatest"
 )
 
 var errBroken = errors.New("no such customer")
 
 // parking is a consumer that parks what fails at once.
-func parking(t testing.TB, b *kafkatest.Broker) *kafka.Consumer {
+func parking(t testing.TB, b bank) *kafka.Consumer {
 	c := consumer(t, b)
 	c.OnError, c.Retries, c.Workers = es.Park, -1, 3
 	return c
 }
 
-func deadLetters(b *kafkatest.Broker) *kafka.DeadLetters {
-	return &kafka.DeadLetters{Config: kafka.ConfigMap{"bootstrap.servers": b.Bootstrap()}, Topic: "bank.account", Group: "notify"}
+func deadLetters(b bank) *kafka.DeadLetters {
+	return &kafka.DeadLetters{Config: b.config(), Topic: b.topic, Group: b.Prefix + "-notify"}
 }
 
 // parked returns what is parked, as texts.
-func parked(t testing.TB, b *kafkatest.Broker) (all []kafka.DeadLetter, ids []string) {
+func parked(t testing.TB, b bank) (all []kafka.DeadLetter, ids []string) {
 	t.Helper()
 	for letter, err := range deadLetters(b).All(t.Context()) {
 		if err != nil {
@@ -61,107 +60,109 @@ func failing(id string) func(es.Record) error {
 }
 
 func TestARecordThatFailsIsParkedAndItsKeyBehindIt(t *testing.T) {
-	b := bank(t, 2)
-	p := newPublisher(t, b.Bootstrap())
-	all := p.publish(100, 5)
-	bad, good := of(all, "a3", 4)
-	c, got := parking(t, b), newCollector()
-	got.fail = failing(bad[0].ID())
-	stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
-	got.await(t, "all but what is parked", got.has(good))
+	each(t, 2, func(t *testing.T, b bank) {
+		p := newPublisher(t, b)
+		all := p.publish(100, 5)
+		bad, good := of(all, "a3", 4)
+		c, got := parking(t, b), newCollector()
+		got.fail = failing(bad[0].ID())
+		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
+		got.await(t, "all but what is parked", got.has(good))
 
-	// Another owner of the partition knows what is parked.
-	awaitParked(t, b, len(bad))
-	_ = stop()
-	c = parking(t, b)
-	stop = start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
-	more := p.publish(20, 5)
-	moreBad, moreGood := of(more, "a3", 4)
-	got.await(t, "what is new", got.has(moreGood))
-	bad = append(bad, moreBad...)
-	letters, _ := awaitParked(t, b, len(bad))
-	_ = stop()
-	for i, letter := range letters {
-		if letter.Record.ID() != bad[i].ID() || string(letter.Record.Data) != string(bad[i].Data) || letter.Key != "a3" || (letter.Error != "") != (i == 0) || letter.At.IsZero() {
-			t.Errorf("letter %d is %+v, of %s", i, letter, bad[i].ID())
+		// Another owner of the partition knows what is parked.
+		awaitParked(t, b, len(bad))
+		_ = stop()
+		c = parking(t, b)
+		stop = start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
+		more := p.publish(20, 5)
+		moreBad, moreGood := of(more, "a3", 4)
+		got.await(t, "what is new", got.has(moreGood))
+		bad = append(bad, moreBad...)
+		letters, _ := awaitParked(t, b, len(bad))
+		_ = stop()
+		for i, letter := range letters {
+			if letter.Record.ID() != bad[i].ID() || string(letter.Record.Data) != string(bad[i].Data) || letter.Key != "a3" || (letter.Error != "") != (i == 0) || letter.At.IsZero() {
+				t.Errorf("letter %d is %+v, of %s", i, letter, bad[i].ID())
+			}
 		}
-	}
-	if letters[0].Error != errBroken.Error() || letters[0].Attempts != 1 {
-		t.Errorf("the first letter has the error %q after %d attempts", letters[0].Error, letters[0].Attempts)
-	}
+		if letters[0].Error != errBroken.Error() || letters[0].Attempts != 1 {
+			t.Errorf("the first letter has the error %q after %d attempts", letters[0].Error, letters[0].Attempts)
+		}
 
-	// Mended, and asked to try again, the owner handles them in order, and what comes meanwhile behind them.
-	if err := deadLetters(b).Retry(t.Context(), letters[0]); err != nil {
-		t.Fatal(err)
-	}
-	got.fail = nil
-	c = parking(t, b)
-	stop = start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
-	last := p.publish(20, 5)
-	got.await(t, "everything", got.has(slices.Concat(all, more, last)))
-	_ = stop()
-	got.inOrder(t)
-	for id, n := range got.ids {
-		if n != 1 {
-			t.Errorf("%s was handled %d times", id, n)
+		// Mended, and asked to try again, the owner handles them in order, and what comes meanwhile behind them.
+		if err := deadLetters(b).Retry(t.Context(), letters[0]); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if _, ids := parked(t, b); len(ids) > 0 {
-		t.Errorf("still parked: %q", ids)
-	}
+		got.fail = nil
+		c = parking(t, b)
+		stop = start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
+		last := p.publish(20, 5)
+		got.await(t, "everything", got.has(slices.Concat(all, more, last)))
+		_ = stop()
+		got.inOrder(t)
+		for id, n := range got.ids {
+			if n != 1 {
+				t.Errorf("%s was handled %d times", id, n)
+			}
+		}
+		if _, ids := parked(t, b); len(ids) > 0 {
+			t.Errorf("still parked: %q", ids)
+		}
+	})
 }
 
 func TestAParkedRecordThatFailsAgainStaysAndCanBeDropped(t *testing.T) {
-	b := bank(t, 1)
-	p := newPublisher(t, b.Bootstrap())
-	all := p.publish(30, 3)
-	bad, good := of(all, "a1", 2)
-	var tried atomic.Int64
-	c, got := parking(t, b), newCollector()
-	got.fail = func(r es.Record) error {
-		if r.ID() == bad[0].ID() || r.ID() == bad[3].ID() {
-			return fmt.Errorf("attempt %d: %w", tried.Add(1), errBroken)
+	each(t, 1, func(t *testing.T, b bank) {
+		p := newPublisher(t, b)
+		all := p.publish(30, 3)
+		bad, good := of(all, "a1", 2)
+		var tried atomic.Int64
+		c, got := parking(t, b), newCollector()
+		got.fail = func(r es.Record) error {
+			if r.ID() == bad[0].ID() || r.ID() == bad[3].ID() {
+				return fmt.Errorf("attempt %d: %w", tried.Add(1), errBroken)
+			}
+			return nil
 		}
-		return nil
-	}
-	stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
-	got.await(t, "all but what is parked", got.has(good))
-	letters, ids := awaitParked(t, b, len(bad))
+		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
+		got.await(t, "all but what is parked", got.has(good))
+		letters, ids := awaitParked(t, b, len(bad))
 
-	// Once more, while it runs: it fails again and all stay.
-	if err := deadLetters(b).Retry(t.Context(), letters[0]); err != nil {
-		t.Fatal(err)
-	}
-	got.await(t, "the second attempt", func() bool { return tried.Load() == 2 || ping(got) })
-	letters, ids = awaitError(t, b, "attempt 2: no such customer")
-	if len(ids) != len(bad) {
-		t.Fatalf("parked are %q", ids)
-	}
+		// Once more, while it runs: it fails again and all stay.
+		if err := deadLetters(b).Retry(t.Context(), letters[0]); err != nil {
+			t.Fatal(err)
+		}
+		got.await(t, "the second attempt", func() bool { return tried.Load() == 2 || ping(got) })
+		letters, ids = awaitError(t, b, "attempt 2: no such customer")
+		if len(ids) != len(bad) {
+			t.Fatalf("parked are %q", ids)
+		}
 
-	// Dropped, the ones behind it are handled up to the next that fails.
-	if err := deadLetters(b).Drop(t.Context(), letters[0]); err != nil {
-		t.Fatal(err)
-	}
-	letters, ids = awaitError(t, b, "attempt 3: no such customer")
-	if want := len(bad) - 3; len(ids) != want || ids[0] != bad[3].ID() {
-		t.Fatalf("parked are %q", ids)
-	}
-	// To drop what is dropped drops nothing else.
-	stale := letters[0]
-	stale.Letter -= 3
-	if err := deadLetters(b).Drop(t.Context(), stale); err != nil {
-		t.Fatal(err)
-	}
-	letters, _ = awaitError(t, b, "attempt 4: no such customer")
-	if err := deadLetters(b).Drop(t.Context(), letters[0]); err != nil {
-		t.Fatal(err)
-	}
-	got.await(t, "the rest", got.has(slices.Concat(bad[1:3], bad[4:])))
-	if got.ids[bad[0].ID()]+got.ids[bad[3].ID()] != 0 {
-		t.Error("what was dropped has been handled")
-	}
-	_ = stop()
-	got.records = append([]es.Record{bad[0], bad[3]}, got.records...) // so that inOrder knows of them
+		// Dropped, the ones behind it are handled up to the next that fails.
+		if err := deadLetters(b).Drop(t.Context(), letters[0]); err != nil {
+			t.Fatal(err)
+		}
+		letters, ids = awaitError(t, b, "attempt 3: no such customer")
+		if want := len(bad) - 3; len(ids) != want || ids[0] != bad[3].ID() {
+			t.Fatalf("parked are %q", ids)
+		}
+		// To drop what is dropped drops nothing else.
+		stale := letters[0]
+		stale.Letter -= 3
+		if err := deadLetters(b).Drop(t.Context(), stale); err != nil {
+			t.Fatal(err)
+		}
+		letters, _ = awaitError(t, b, "attempt 4: no such customer")
+		if err := deadLetters(b).Drop(t.Context(), letters[0]); err != nil {
+			t.Fatal(err)
+		}
+		got.await(t, "the rest", got.has(slices.Concat(bad[1:3], bad[4:])))
+		if got.ids[bad[0].ID()]+got.ids[bad[3].ID()] != 0 {
+			t.Error("what was dropped has been handled")
+		}
+		_ = stop()
+		got.records = append([]es.Record{bad[0], bad[3]}, got.records...) // so that inOrder knows of them
+	})
 }
 
 func ping(c *collector) bool {
@@ -173,7 +174,7 @@ func ping(c *collector) bool {
 }
 
 // awaitParked waits until so many letters are parked.
-func awaitParked(t testing.TB, b *kafkatest.Broker, n int) ([]kafka.DeadLetter, []string) {
+func awaitParked(t testing.TB, b bank, n int) ([]kafka.DeadLetter, []string) {
 	t.Helper()
 	for t.Context().Err() == nil {
 		if letters, ids := parked(t, b); len(ids) == n {
@@ -185,7 +186,7 @@ func awaitParked(t testing.TB, b *kafkatest.Broker, n int) ([]kafka.DeadLetter, 
 }
 
 // awaitError waits until the first letter has an error.
-func awaitError(t testing.TB, b *kafkatest.Broker, message string) ([]kafka.DeadLetter, []string) {
+func awaitError(t testing.TB, b bank, message string) ([]kafka.DeadLetter, []string) {
 	t.Helper()
 	for t.Context().Err() == nil {
 		if letters, ids := parked(t, b); len(ids) > 0 && letters[0].Error == message {
@@ -197,25 +198,26 @@ func awaitError(t testing.TB, b *kafkatest.Broker, message string) ([]kafka.Dead
 }
 
 func TestWhatIsNoRecordIsParkedToo(t *testing.T) {
-	b := bank(t, 1)
-	p := newPublisher(t, b.Bootstrap())
-	first := p.publish(3, 1)
-	raw := p.record("account", "a0", "x")
-	p.producer.BeginTransaction()
-	m, _ := kafka.Compact.Encode("", raw, "bank.account") // no store: nobody's
-	if err := errors.Join(p.producer.Produce(m, nil), p.producer.CommitTransaction(t.Context())); err != nil {
-		t.Fatal(err)
-	}
-	p.version[raw.Stream], p.position = raw.Version-1, raw.Position-1
-	other := p.publish(4, 2)
-	behind, _ := of(other, "a0", 1)
-	c, got := parking(t, b), newCollector()
-	stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
-	_, rest := of(slices.Concat(first, other), "a0", behind[0].Version)
-	got.await(t, "what is a record and not behind it", got.has(rest))
-	letters, _ := awaitParked(t, b, 1+len(behind))
-	_ = stop()
-	if letters[0].Record.Version != 0 || letters[0].Error == "" || string(letters[0].Message.Value) != "x" {
-		t.Errorf("the first letter is %+v", letters[0])
-	}
+	each(t, 1, func(t *testing.T, b bank) {
+		p := newPublisher(t, b)
+		first := p.publish(3, 1)
+		raw := p.record("account", "a0", "x")
+		p.producer.BeginTransaction()
+		m, _ := kafka.Compact.Encode("", raw, b.topic) // no store: nobody's
+		if err := errors.Join(p.producer.Produce(m, nil), p.producer.CommitTransaction(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		p.version[raw.Stream], p.position = raw.Version-1, raw.Position-1
+		other := p.publish(4, 2)
+		behind, _ := of(other, "a0", 1)
+		c, got := parking(t, b), newCollector()
+		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
+		_, rest := of(slices.Concat(first, other), "a0", behind[0].Version)
+		got.await(t, "what is a record and not behind it", got.has(rest))
+		letters, _ := awaitParked(t, b, 1+len(behind))
+		_ = stop()
+		if letters[0].Record.Version != 0 || letters[0].Error == "" || string(letters[0].Message.Value) != "x" {
+			t.Errorf("the first letter is %+v", letters[0])
+		}
+	})
 }

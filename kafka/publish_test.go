@@ -27,12 +27,13 @@ type publisher struct {
 	version  map[es.Stream]es.Version
 	position es.Position
 	encoding kafka.Encoding
+	topic    string
 }
 
-func newPublisher(t testing.TB, bootstrap string) *publisher {
+func newPublisher(t testing.TB, b bank) *publisher {
 	t.Helper()
 	p, err := confluent.NewProducer(&confluent.ConfigMap{
-		"bootstrap.servers": bootstrap, "transactional.id": "publisher-" + t.Name(), "partitioner": "murmur2_random",
+		"bootstrap.servers": b.Bootstrap, "transactional.id": b.Prefix, "partitioner": "murmur2_random",
 		"go.delivery.reports": false, "enable.metrics.push": false, "log_level": 3,
 	})
 	if err != nil {
@@ -46,7 +47,7 @@ func newPublisher(t testing.TB, bootstrap string) *publisher {
 	if err := p.InitTransactions(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return &publisher{t: t, producer: p, store: "store-1", version: make(map[es.Stream]es.Version)}
+	return &publisher{t: t, producer: p, store: "store-1", version: make(map[es.Stream]es.Version), topic: b.topic}
 }
 
 // record makes the next record of a stream.
@@ -67,7 +68,7 @@ func (p *publisher) send(commit bool, records ...es.Record) {
 		p.t.Fatal(err)
 	}
 	for _, r := range records {
-		m, err := p.encoding.Encode(p.store, r, "bank."+r.Stream.Kind)
+		m, err := p.encoding.Encode(p.store, r, p.topic)
 		if err != nil {
 			p.t.Fatal(err)
 		}

@@ -7,18 +7,16 @@ import (
 	"testing"
 	"time"
 
-	confluent "github.com/confluentinc/confluent-kafka-go/v2/kafka"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/kafka"
-	"github.com/thalo-go/es/kafka/kafkatest"
 )
 
-func source(t testing.TB, b *kafkatest.Broker, change ...func(*kafka.SourceConfig)) *kafka.Source {
+func source(t testing.TB, b bank, change ...func(*kafka.SourceConfig)) *kafka.Source {
 	t.Helper()
-	c := kafka.SourceConfig{Config: kafka.ConfigMap{"bootstrap.servers": b.Bootstrap()}, Topics: []string{"bank.account"}, Logger: testLog(t)}
+	c := kafka.SourceConfig{Config: b.config(), Topics: []string{b.topic}, Logger: testLog(t)}
 	for _, f := range change {
 		f(&c)
 	}
@@ -75,147 +73,122 @@ func readAll(t testing.TB, f es.Feed, after es.Cursor, most int) (records []es.R
 }
 
 func TestAFeedHasTheCommittedRecordsOnceFromAnyCursorOn(t *testing.T) {
-	b := bank(t, 1)
-	p := newPublisher(t, b.Bootstrap())
-	all := p.publish(500, 7)
-	s := source(t, b)
-	shards, err := s.Shards(t.Context(), 4)
-	if err != nil || !cmp.Equal(shards, []string{"bank.account/0"}) {
-		t.Fatalf("the shards are %q, %v", shards, err)
-	}
-	f := feed(t, s, shards[0], 0, es.Filter{})
-	records, cursors, next := readAll(t, f, 0, 64)
-	if diff := cmp.Diff(all, records); diff != "" {
-		t.Fatal(diff)
-	}
-	for _, i := range []int{0, 1, 250, 499} {
-		rest, _, end := readAll(t, feed(t, s, shards[0], cursors[i], es.Filter{}), cursors[i], 1000)
-		if diff := cmp.Diff(all[i+1:], rest, cmpopts.EquateEmpty()); diff != "" || end != next {
-			t.Fatalf("from %d on to %d: %s", cursors[i], end, diff)
+	each(t, 1, func(t *testing.T, b bank) {
+		p := newPublisher(t, b)
+		all := p.publish(500, 7)
+		s := source(t, b)
+		shards, err := s.Shards(t.Context(), 4)
+		if err != nil || !cmp.Equal(shards, []string{b.topic + "/0"}) {
+			t.Fatalf("the shards are %q, %v", shards, err)
 		}
-	}
+		f := feed(t, s, shards[0], 0, es.Filter{})
+		records, cursors, next := readAll(t, f, 0, 64)
+		if diff := cmp.Diff(all, records); diff != "" {
+			t.Fatal(diff)
+		}
+		for _, i := range []int{0, 1, 250, 499} {
+			rest, _, end := readAll(t, feed(t, s, shards[0], cursors[i], es.Filter{}), cursors[i], 1000)
+			if diff := cmp.Diff(all[i+1:], rest, cmpopts.EquateEmpty()); diff != "" || end != next {
+				t.Fatalf("from %d on to %d: %s", cursors[i], end, diff)
+			}
+		}
 
-	// At the end it says so, waits, and has what comes.
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	if b, err := f.Next(ctx, 1); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("%+v, %v", b, err)
-	}
-	f = feed(t, s, shards[0], next, es.Filter{})
-	if records, _, _ := readAll(t, f, next, 10); len(records) > 0 {
-		t.Fatalf("%d records behind the end", len(records))
-	}
-	more := p.publish(3, 7)
-	records, _, _ = readAll(t, f, next, 10)
-	if diff := cmp.Diff(more, records); diff != "" {
-		t.Fatal(diff)
-	}
+		// At the end it says so, waits, and has what comes.
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		if b, err := f.Next(ctx, 1); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("%+v, %v", b, err)
+		}
+		f = feed(t, s, shards[0], next, es.Filter{})
+		if records, _, _ := readAll(t, f, next, 10); len(records) > 0 {
+			t.Fatalf("%d records behind the end", len(records))
+		}
+		more := p.publish(3, 7)
+		records, _, _ = readAll(t, f, next, 10)
+		if diff := cmp.Diff(more, records); diff != "" {
+			t.Fatal(diff)
+		}
 
-	// What a filter holds back moves the cursor.
-	f = feed(t, s, shards[0], 0, es.Filter{Types: []string{"none"}})
-	if records, _, _ := readAll(t, f, 0, 100); len(records) > 0 {
-		t.Fatalf("%d records passed the filter", len(records))
-	}
+		// What a filter holds back moves the cursor.
+		f = feed(t, s, shards[0], 0, es.Filter{Types: []string{"none"}})
+		if records, _, _ := readAll(t, f, 0, 100); len(records) > 0 {
+			t.Fatalf("%d records passed the filter", len(records))
+		}
+	})
 }
 
 func TestAFeedThatCannotGoOnSaysWhy(t *testing.T) {
-	b := bank(t, 2)
-	p := newPublisher(t, b.Bootstrap())
-	p.publish(100, 1)
-	s := source(t, b)
-	shard := "bank.account/0"
-	if _, _, end := readAll(t, feed(t, s, shard, 0, es.Filter{}), 0, 100); end == 0 {
-		shard = "bank.account/1"
-	}
-
-	t.Run("a cursor beyond the end", func(t *testing.T) {
-		_, err := s.Feed(t.Context(), shard, 10_000, es.Filter{})
-		var ahead *es.AheadError
-		if !errors.As(err, &ahead) || ahead.After != 10_000 {
-			t.Errorf("%v", err)
+	each(t, 2, func(t *testing.T, b bank) {
+		p := newPublisher(t, b)
+		p.publish(100, 1)
+		s := source(t, b)
+		shard := b.topic + "/0"
+		if _, _, end := readAll(t, feed(t, s, shard, 0, es.Filter{}), 0, 100); end == 0 {
+			shard = b.topic + "/1"
 		}
-	})
-	t.Run("a shard that is none", func(t *testing.T) {
-		for _, shard := range []string{"bank.account/2", "bank.transfer/0", "x", "bank.account/", "bank.account/-1"} {
-			if _, err := s.Feed(t.Context(), shard, 0, es.Filter{}); !errors.Is(err, es.ErrInvalid) {
-				t.Errorf("%s: %v", shard, err)
+
+		t.Run("a cursor beyond the end", func(t *testing.T) {
+			_, err := s.Feed(t.Context(), shard, 10_000, es.Filter{})
+			var ahead *es.AheadError
+			if !errors.As(err, &ahead) || ahead.After != 10_000 {
+				t.Errorf("%v", err)
 			}
-		}
+		})
+		t.Run("a shard that is none", func(t *testing.T) {
+			for _, shard := range []string{b.topic + "/2", "bank.transfer/0", "x", b.topic + "/", b.topic + "/-1"} {
+				if _, err := s.Feed(t.Context(), shard, 0, es.Filter{}); !errors.Is(err, es.ErrInvalid) {
+					t.Errorf("%s: %v", shard, err)
+				}
+			}
+		})
+		t.Run("records of another store", func(t *testing.T) {
+			other := source(t, b, func(c *kafka.SourceConfig) { c.Stores = []string{"store-2"} })
+			_, err := feed(t, other, shard, 0, es.Filter{}).Next(t.Context(), 10)
+			if !errors.Is(err, es.ErrInvalid) {
+				t.Errorf("%v", err)
+			}
+		})
+		t.Run("records that retention deleted", func(t *testing.T) {
+			b.deleteBefore(t, int32(shard[len(shard)-1]-'0'), 150)
+			_, err := s.Feed(t.Context(), shard, 20, es.Filter{})
+			if !errors.Is(err, es.ErrInvalid) {
+				t.Errorf("from within: %v", err)
+			}
+			if _, err = s.Feed(t.Context(), shard, 0, es.Filter{}); !errors.Is(err, es.ErrInvalid) {
+				t.Errorf("from the beginning: %v", err)
+			}
+			oldest := source(t, b, func(c *kafka.SourceConfig) { c.Oldest = true })
+			if records, _, _ := readAll(t, feed(t, oldest, shard, 0, es.Filter{}), 0, 100); len(records) == 0 || len(records) == 100 {
+				t.Errorf("from the oldest there were %d", len(records))
+			}
+			if _, err := oldest.Feed(t.Context(), shard, 20, es.Filter{}); !errors.Is(err, es.ErrInvalid) {
+				t.Errorf("from within, the oldest: %v", err)
+			}
+		})
+		t.Run("a topic that has grown", func(t *testing.T) {
+			grown := source(t, b)
+			if grown.ID() != s.ID() {
+				t.Fatalf("%s and %s", grown.ID(), s.ID())
+			}
+			b.grow(t, 3)
+			if grown = source(t, b); grown.ID() == s.ID() {
+				t.Errorf("it is still %s", s.ID())
+			}
+		})
+		t.Run("a topic that was made again", func(t *testing.T) {
+			b.deleteTopic(t)
+			b.createTopic(t, b.topic, 2)
+			if again := source(t, b); again.ID() == s.ID() {
+				t.Errorf("it is still %s", s.ID())
+			}
+		})
 	})
-	t.Run("records of another store", func(t *testing.T) {
-		other := source(t, b, func(c *kafka.SourceConfig) { c.Stores = []string{"store-2"} })
-		_, err := feed(t, other, shard, 0, es.Filter{}).Next(t.Context(), 10)
-		if !errors.Is(err, es.ErrInvalid) {
-			t.Errorf("%v", err)
-		}
-	})
-	t.Run("records that retention deleted", func(t *testing.T) {
-		deleteBefore(t, b, shard, 150)
-		_, err := s.Feed(t.Context(), shard, 20, es.Filter{})
-		if !errors.Is(err, es.ErrInvalid) {
-			t.Errorf("from within: %v", err)
-		}
-		if _, err = s.Feed(t.Context(), shard, 0, es.Filter{}); !errors.Is(err, es.ErrInvalid) {
-			t.Errorf("from the beginning: %v", err)
-		}
-		oldest := source(t, b, func(c *kafka.SourceConfig) { c.Oldest = true })
-		if records, _, _ := readAll(t, feed(t, oldest, shard, 0, es.Filter{}), 0, 100); len(records) == 0 || len(records) == 100 {
-			t.Errorf("from the oldest there were %d", len(records))
-		}
-		if _, err := oldest.Feed(t.Context(), shard, 20, es.Filter{}); !errors.Is(err, es.ErrInvalid) {
-			t.Errorf("from within, the oldest: %v", err)
-		}
-	})
-	t.Run("a topic that has grown", func(t *testing.T) {
-		grown := source(t, b)
-		if grown.ID() != s.ID() {
-			t.Fatalf("%s and %s", grown.ID(), s.ID())
-		}
-		grow(t, b, "bank.account", 3)
-		if grown = source(t, b); grown.ID() == s.ID() {
-			t.Errorf("it is still %s", s.ID())
-		}
-	})
-	t.Run("a topic that was made again", func(t *testing.T) {
-		if err := errors.Join(b.DeleteTopic("bank.account"), b.CreateTopic("bank.account", 2, nil)); err != nil {
-			t.Fatal(err)
-		}
-		if again := source(t, b); again.ID() == s.ID() {
-			t.Errorf("it is still %s", s.ID())
-		}
-	})
-}
-
-func admin(t testing.TB, b *kafkatest.Broker) *confluent.AdminClient {
-	t.Helper()
-	a, err := confluent.NewAdminClient(&confluent.ConfigMap{"bootstrap.servers": b.Bootstrap(), "enable.metrics.push": false})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(a.Close)
-	return a
-}
-
-func deleteBefore(t testing.TB, b *kafkatest.Broker, shard string, offset int64) {
-	t.Helper()
-	topic := shard[:len(shard)-2]
-	_, err := admin(t, b).DeleteRecords(t.Context(), []confluent.TopicPartition{{Topic: &topic, Partition: int32(shard[len(shard)-1] - '0'), Offset: confluent.Offset(offset)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func grow(t testing.TB, b *kafkatest.Broker, topic string, to int) {
-	t.Helper()
-	if _, err := admin(t, b).CreatePartitions(t.Context(), []confluent.PartitionsSpecification{{Topic: topic, IncreaseTo: to}}); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func TestASourceDropsWhatARelayWroteTwice(t *testing.T) {
 	encodings(t, func(t *testing.T, encoding kafka.Encoding) {
-		b := bank(t, 1)
-		p := newPublisher(t, b.Bootstrap())
+		b := fake(t, 1)
+		p := newPublisher(t, b)
 		p.encoding = encoding
 		var all []es.Record
 		for i := range 90 {
@@ -227,7 +200,7 @@ func TestASourceDropsWhatARelayWroteTwice(t *testing.T) {
 		p.send(true, all[35:50]...) // it began again
 		p.send(true, all[40:90]...) // and again
 		s := source(t, b, func(c *kafka.SourceConfig) { c.Deduplicate = true })
-		records, cursors, _ := readAll(t, feed(t, s, "bank.account/0", 0, es.Filter{}), 0, 20)
+		records, cursors, _ := readAll(t, feed(t, s, b.topic+"/0", 0, es.Filter{}), 0, 20)
 		if diff := cmp.Diff(all, records); diff != "" {
 			t.Fatal(diff)
 		}
@@ -239,7 +212,7 @@ func TestASourceDropsWhatARelayWroteTwice(t *testing.T) {
 					want = append(want, all[i])
 				}
 			}
-			rest, _, _ := readAll(t, feed(t, s, "bank.account/0", after, es.Filter{}), after, 100)
+			rest, _, _ := readAll(t, feed(t, s, b.topic+"/0", after, es.Filter{}), after, 100)
 			if diff := cmp.Diff(want, rest, cmpopts.EquateEmpty()); diff != "" {
 				t.Fatalf("from %d on: %s", after, diff)
 			}

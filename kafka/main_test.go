@@ -1,0 +1,182 @@
+package kafka_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	confluent "github.com/confluentinc/confluent-kafka-go/v2/kafka"
+	"go.uber.org/goleak"
+
+	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/kafka"
+	"github.com/thalo-go/es/kafka/kafkatest"
+)
+
+// Other processes are this test binary again, told by a variable which role to play.
+const roleVariable = "ES_KAFKA_ROLE"
+
+var roles = map[string]func(ctx context.Context, args []string) error{
+	"project": playProjection,
+}
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(roleVariable); role != "" {
+		fields := strings.Split(role, "\t")
+		if err := roles[fields[0]](context.Background(), fields[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, role, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(servers{m})
+}
+
+// servers stops the servers before goleak looks for what was left behind.
+type servers struct{ m *testing.M }
+
+// Run runs the tests.
+func (s servers) Run() int { return testserver.Run(s.m) }
+
+// play starts another process in a role. It is killed when the test ends.
+func play(t testing.TB, role string, args ...string) *exec.Cmd {
+	t.Helper()
+	executable, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.CommandContext(context.Background(), executable)
+	c.Env = append(os.Environ(), roleVariable+"="+strings.Join(append([]string{role}, args...), "\t"), "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
+	c.Stdout, c.Stderr = os.Stderr, os.Stderr
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { kill(c) })
+	return c
+}
+
+// kill ends a process as kill -9 does.
+func kill(c *exec.Cmd) {
+	_ = c.Process.Kill()
+	_ = c.Wait()
+}
+
+// A bank is a broker with a topic of accounts, which nobody else uses.
+type bank struct {
+	testserver.Broker
+	topic string
+}
+
+// each runs a test on a broker within the process and on real Kafka, with a topic of so many partitions.
+func each(t *testing.T, partitions int, test func(t *testing.T, b bank)) {
+	testserver.EachBroker(t, func(t *testing.T, broker testserver.Broker) { test(t, newBank(t, broker, partitions)) })
+}
+
+// fake returns a bank on a broker within the process.
+func fake(t testing.TB, partitions int) bank {
+	t.Helper()
+	return newBank(t, testserver.FakeBroker(t, kafkatest.Options{}), partitions)
+}
+
+func newBank(t testing.TB, broker testserver.Broker, partitions int) bank {
+	t.Helper()
+	b := bank{broker, broker.Prefix + ".account"}
+	b.createTopic(t, b.topic, partitions)
+	return b
+}
+
+func (b bank) config() kafka.ConfigMap {
+	return kafka.ConfigMap{"bootstrap.servers": b.Bootstrap}
+}
+
+func (b bank) admin(t testing.TB) *confluent.AdminClient {
+	t.Helper()
+	a, err := confluent.NewAdminClient(&confluent.ConfigMap{"bootstrap.servers": b.Bootstrap, "enable.metrics.push": false})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Close)
+	return a
+}
+
+func (b bank) createTopic(t testing.TB, topic string, partitions int) {
+	t.Helper()
+	a := b.admin(t)
+	results, err := a.CreateTopics(t.Context(), []confluent.TopicSpecification{{Topic: topic, NumPartitions: partitions, ReplicationFactor: 1}})
+	if err == nil && results[0].Error.Code() != confluent.ErrNoError {
+		err = results[0].Error
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a topic that was made is there", func() error {
+		described, err := a.DescribeTopics(t.Context(), confluent.NewTopicCollectionOfTopicNames([]string{topic}))
+		if err == nil && described.TopicDescriptions[0].Error.Code() != confluent.ErrNoError {
+			err = described.TopicDescriptions[0].Error
+		}
+		return err
+	})
+}
+
+func (b bank) deleteTopic(t testing.TB) {
+	t.Helper()
+	a := b.admin(t)
+	if _, err := a.DeleteTopics(t.Context(), []string{b.topic}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a topic that was deleted is gone", func() error {
+		described, err := a.DescribeTopics(t.Context(), confluent.NewTopicCollectionOfTopicNames([]string{b.topic}))
+		if err == nil && described.TopicDescriptions[0].Error.Code() != confluent.ErrUnknownTopicOrPart {
+			err = errors.New("it is still there")
+		}
+		return err
+	})
+}
+
+func (b bank) deleteBefore(t testing.TB, partition int32, offset int64) {
+	t.Helper()
+	results, err := b.admin(t).DeleteRecords(t.Context(), []confluent.TopicPartition{{Topic: &b.topic, Partition: partition, Offset: confluent.Offset(offset)}})
+	if err == nil {
+		err = results.DeleteRecordsResults[0].TopicPartition.Error
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b bank) grow(t testing.TB, to int) {
+	t.Helper()
+	a := b.admin(t)
+	if _, err := a.CreatePartitions(t.Context(), []confluent.PartitionsSpecification{{Topic: b.topic, IncreaseTo: to}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a topic grows", func() error {
+		described, err := a.DescribeTopics(t.Context(), confluent.NewTopicCollectionOfTopicNames([]string{b.topic}))
+		if err == nil && len(described.TopicDescriptions[0].Partitions) != to {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+}
+
+// eventually tries something until it goes well.
+func eventually(t testing.TB, what string, try func() error) {
+	t.Helper()
+	limit := time.After(patience)
+	for {
+		err := try()
+		if err == nil {
+			return
+		}
+		select {
+		case <-limit:
+			t.Fatalf("%s: %v", what, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
