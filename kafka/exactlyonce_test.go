@@ -153,7 +153,7 @@ func models(t *testing.T, test func(t *testing.T, m model)) {
 // await waits until the read model has so many records.
 func (m model) await(t testing.TB, want int) {
 	t.Helper()
-	eventually(t, fmt.Sprintf("the read model has %d records", want), func() error {
+	insist(t, fmt.Sprintf("the read model has %d records", want), func() error {
 		n, err := m.sum(t.Context())
 		if err == nil && n < want {
 			err = fmt.Errorf("it has %d", n)
@@ -175,7 +175,7 @@ func TestAReadModelIsFedOnceByProcessesThatAreKilled(t *testing.T) {
 			published, applied := 0, 0
 			for range 12 {
 				published += len(p.publish(200, 30))
-				eventually(t, "the read model grows", func() error {
+				insist(t, "the read model grows", func() error {
 					n, err := m.sum(t.Context())
 					if err == nil && n <= applied {
 						err = fmt.Errorf("it has %d records", n)

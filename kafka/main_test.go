@@ -114,7 +114,7 @@ func (b bank) createTopic(t testing.TB, topic string, partitions int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a topic that was made is there", func() error {
+	insist(t, "a topic that was made is there", func() error {
 		described, err := a.DescribeTopics(t.Context(), confluent.NewTopicCollectionOfTopicNames([]string{topic}))
 		if err == nil && described.TopicDescriptions[0].Error.Code() != confluent.ErrNoError {
 			err = described.TopicDescriptions[0].Error
@@ -129,7 +129,7 @@ func (b bank) deleteTopic(t testing.TB) {
 	if _, err := a.DeleteTopics(t.Context(), []string{b.topic}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a topic that was deleted is gone", func() error {
+	insist(t, "a topic that was deleted is gone", func() error {
 		described, err := a.DescribeTopics(t.Context(), confluent.NewTopicCollectionOfTopicNames([]string{b.topic}))
 		if err == nil && described.TopicDescriptions[0].Error.Code() != confluent.ErrUnknownTopicOrPart {
 			err = errors.New("it is still there")
@@ -155,7 +155,7 @@ func (b bank) grow(t testing.TB, to int) {
 	if _, err := a.CreatePartitions(t.Context(), []confluent.PartitionsSpecification{{Topic: b.topic, IncreaseTo: to}}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a topic grows", func() error {
+	insist(t, "a topic grows", func() error {
 		described, err := a.DescribeTopics(t.Context(), confluent.NewTopicCollectionOfTopicNames([]string{b.topic}))
 		if err == nil && len(described.TopicDescriptions[0].Partitions) != to {
 			err = errors.New("not yet")
@@ -164,8 +164,8 @@ func (b bank) grow(t testing.TB, to int) {
 	})
 }
 
-// eventually tries something until it goes well.
-func eventually(t testing.TB, what string, try func() error) {
+// insist tries something until it goes well.
+func insist(t testing.TB, what string, try func() error) {
 	t.Helper()
 	limit := time.After(patience)
 	for {
