@@ -4,20 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"testing"
 	"time"
 
-	"github.com/thalo-go/es/internal/testserver"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/sqlite"
 )
-
-func TestMain(m *testing.M) {
-	if file := os.Getenv("KAFKA_TEST_CHILD"); file != "" {
-		child(file)
-	}
-	os.Exit(testserver.Run(m))
-}
 
 // child is a process of its own that relays the log in a file until it is killed. What it says on standard output is its position.
 func child(file string) {

@@ -34,6 +34,9 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if file := os.Getenv("KAFKA_TEST_CHILD"); file != "" {
+		child(file)
+	}
 	goleak.VerifyTestMain(servers{m})
 }
 
