@@ -37,6 +37,10 @@ func TestPackagesLinkOnlyWhatIsAgreed(t *testing.T) {
 		only: []string{root, internal, xsync, lru},
 		why:  "rules never see a database",
 	}, {
+		pkg:   "./examples/bank/notices",
+		never: []string{postgres, pgx, kfake},
+		why:   "a service that reads topics has one database and no broker",
+	}, {
 		pkg:   "./estest",
 		never: []string{sqlite, postgres, pgx, sqlite3, kafka, kfake},
 		why:   "testing rules needs no database, and a conformance suite knows no backend",

@@ -5,6 +5,7 @@
 //	go run ./examples/bank -store bank.db        a SQLite file that stays; run it again and it goes on
 //	go run ./examples/bank -store mem:           in memory
 //	go run ./examples/bank -store postgres://user@host/database
+//	go run ./examples/bank -kafka localhost:9092 publish to that cluster, and not to a broker within the program; see package notify
 package main
 
 import (
@@ -31,15 +32,16 @@ func main() {
 	log.SetFlags(0)
 	store := flag.String("store", "", open.Usage+" (default a SQLite file in a temporary folder)")
 	transfers := flag.Int("transfers", 2000, "how many transfers are tried")
+	brokers := flag.String("kafka", "", "the addresses of some brokers of a cluster to publish to (default a broker within this program)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *store, *transfers); err != nil {
+	if err := run(ctx, *store, *transfers, *brokers); err != nil {
 		log.Fatal("bank: ", err)
 	}
 }
 
-func run(ctx context.Context, where string, transfers int) (err error) {
+func run(ctx context.Context, where string, transfers int, brokers string) (err error) {
 	if where == "" {
 		dir, err := os.MkdirTemp("", "bank")
 		if err != nil {
@@ -53,6 +55,12 @@ func run(ctx context.Context, where string, transfers int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeStore()) }()
+
+	published, err := publish(ctx, store, brokers)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, published.close()) }()
 
 	b := &bank{accounts: es.NewRepo(store, "account", account.Rules{}, account.Codec)}
 	defer func() { err = errors.Join(err, b.accounts.Close()) }()
@@ -68,7 +76,10 @@ func run(ctx context.Context, where string, transfers int) (err error) {
 	if err := b.transfer(ctx, transfers); err != nil {
 		return err
 	}
-	return audit(ctx, store)
+	if err := audit(ctx, store); err != nil {
+		return err
+	}
+	return published.show(ctx, store)
 }
 
 // A bank is one run of the program: its accounts carry the position at which it began, so that it can run again on the same store.

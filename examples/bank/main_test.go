@@ -14,7 +14,7 @@ func TestTheBankRunsAndGoesOn(t *testing.T) {
 	for name, where := range map[string]string{"in memory": "mem:", "in a file": filepath.Join(t.TempDir(), "bank.db")} {
 		t.Run(name, func(t *testing.T) {
 			for range 2 { // the second time in a file with the first one's accounts
-				if err := run(t.Context(), where, 300); err != nil {
+				if err := run(t.Context(), where, 300, ""); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/examples/bank/notices"
+	"github.com/thalo-go/es/kafka"
+	"github.com/thalo-go/es/kafka/kafkatest"
+	"github.com/thalo-go/es/sqlite"
+)
+
+// A publication is the relay at work: everything that happens is published, each event once, while it happens.
+type publication struct {
+	brokers  string
+	embedded *kafkatest.Broker // nil if Kafka is real
+	relay    *kafka.Relay
+	cancel   context.CancelFunc
+	ended    chan error
+}
+
+// publish begins to publish the log, to a cluster, or if none is given to a broker within this process.
+func publish(ctx context.Context, log es.Log, brokers string) (*publication, error) {
+	p := &publication{brokers: brokers, ended: make(chan error, 1)}
+	if brokers == "" {
+		var err error
+		if p.embedded, err = kafkatest.New(kafkatest.Options{}); err != nil {
+			return nil, err
+		}
+		p.brokers = p.embedded.Bootstrap()
+	}
+	p.relay = &kafka.Relay{
+		Log:    log,
+		Prefix: "bank",
+		Config: kafka.ConfigMap{"bootstrap.servers": p.brokers},
+		Topics: kafka.Topics{Partitions: 4},
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+	p.relay.Leases, _ = log.(es.Leases) // every store of ours has leases
+	ctx, p.cancel = context.WithCancel(ctx)
+	go func() { p.ended <- p.relay.Run(ctx) }()
+	return p, nil
+}
+
+// await waits until everything up to a position is published.
+func (p *publication) await(ctx context.Context, position es.Position) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for p.relay.Stats().Position < position {
+		select {
+		case <-tick.C:
+		case err := <-p.ended:
+			p.ended <- err
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// show tells what came of it. To an embedded broker nobody else can listen, so it listens itself, as the program notify does.
+func (p *publication) show(ctx context.Context, log es.Log) error {
+	head, err := es.Head(ctx, log)
+	if err != nil {
+		return err
+	}
+	if err := p.await(ctx, head); err != nil {
+		return err
+	}
+	stats := p.relay.Stats()
+	fmt.Printf("\nThe relay has published all of it, %d events in %d transactions, to %s.\n", stats.Records, stats.Transactions, p.where())
+	if p.embedded == nil {
+		fmt.Printf("To see what another service makes of it: go run ./examples/bank/notify -kafka %s\n", p.brokers)
+		return nil
+	}
+	dir, err := os.MkdirTemp("", "notices")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	return consume(ctx, p.brokers, filepath.Join(dir, "notices.db"))
+}
+
+func (p *publication) where() string {
+	if p.embedded != nil {
+		return "a broker within this program"
+	}
+	return p.brokers
+}
+
+// errEnough ends the projection when it has caught up.
+var errEnough = errors.New("everything has been read")
+
+// consume does what the program notify does, until it has caught up.
+func consume(ctx context.Context, brokers, path string) (err error) {
+	source, err := notices.Open(ctx, brokers)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, source.Close()) }()
+	store, err := sqlite.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	p := notices.Projection(source)
+	p.OnCaughtUp = func(context.Context) error { return errEnough }
+	if err := store.Project(ctx, p); !errors.Is(err, errEnough) {
+		return err
+	}
+	s, err := notices.Summarize(ctx, store, 3)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("Another service, with a database of its own, has read it and written %d notices to the owners of %d accounts:\n", s.Notices, s.Accounts)
+	for _, text := range s.Last {
+		fmt.Println("    " + text)
+	}
+	return nil
+}
+
+// close ends the relay, and the broker if it is ours.
+func (p *publication) close() error {
+	p.cancel()
+	err := <-p.ended
+	if p.embedded != nil {
+		p.embedded.Close()
+	}
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
