@@ -65,7 +65,7 @@ func waitsInVain(t *trial) {
 	last := t.appendSome(s, 3)
 	t.reach(s, p.Name, last)
 	t.ends(r)
-	ctx, cancel := context.WithTimeout(t.ctx, 30*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.ctx, time.Second)
 	defer cancel()
 	err := s.WaitFor(ctx, p.Name, last+1)
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), p.Name) || !strings.Contains(err.Error(), "3") {

@@ -20,6 +20,10 @@ func lists(t *testing.T, url, schema string) estest.Lists[pgx.Tx] {
 	conn := connect(t, url)
 	return estest.Lists[pgx.Tx]{
 		Empty: func(ctx context.Context, tx pgx.Tx, list string) error {
+			// Two that make a table at once get in each other's way, also with "if not exists".
+			if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock(1)", pgx.QueryExecModeExec); err != nil {
+				return err
+			}
 			_, err := tx.Exec(ctx, "create table if not exists "+table+" (n bigserial primary key, list text not null, line text not null)", pgx.QueryExecModeExec)
 			if err == nil {
 				_, err = tx.Exec(ctx, "delete from "+table+" where list = $1", pgx.QueryExecModeExec, list)

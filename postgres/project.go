@@ -75,8 +75,23 @@ type brokenError struct{ error }
 
 func (e *brokenError) Unwrap() error { return e.error }
 
-// Transact implements project.Backend. Beginning, and what is set for the transaction, is one round trip.
+// Transact implements project.Backend.
 func (b backend) Transact(ctx context.Context, o project.Options, work func(ctx context.Context, tx pgx.Tx) error) error {
+	return b.prepared(func() error { return b.transact(ctx, o, work) })
+}
+
+// prepared does something once more if a pooler has lost a prepared statement: from then on the store does without.
+func (b backend) prepared(do func() error) error {
+	before := b.store.unprepared.Load()
+	err := do()
+	if !before && b.store.giveUpPrepared(err) {
+		return do()
+	}
+	return err
+}
+
+// transact does it once. Beginning, and what is set for the transaction, is one round trip.
+func (b backend) transact(ctx context.Context, o project.Options, work func(ctx context.Context, tx pgx.Tx) error) error {
 	s := b.store
 	switch {
 	case s.closed():
@@ -182,8 +197,12 @@ func (b backend) each(rows pgx.Rows, row func(scan func(into ...any) error) erro
 	return b.of(rows.Err())
 }
 
-// View implements project.Backend.
+// View implements project.Backend. What a pooler has lost fails before there is any row.
 func (b backend) View(ctx context.Context, row func(scan func(into ...any) error) error, sql string, args ...any) error {
+	return b.prepared(func() error { return b.view(ctx, row, sql, args...) })
+}
+
+func (b backend) view(ctx context.Context, row func(scan func(into ...any) error) error, sql string, args ...any) error {
 	if b.store.closed() {
 		return errClosed
 	}
