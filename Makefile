@@ -49,7 +49,7 @@ fuzz: ## run each fuzz test for MINUTES (1)
 		done; \
 	done
 
-chaos: ## break everything for MINUTES (1) as SEED says, and check that nothing was lost; CHAOS takes -postgres URL
+chaos: ## break everything for MINUTES (1) as SEED says, and check that nothing was lost; CHAOS takes -postgres URL -kafka HOST:PORT
 	go test ./internal/chaos -run '^TestChaos$$' -v -count=1 -timeout 0 -args -minutes $(MINUTES) $(if $(SEED),-seed $(SEED)) $(CHAOS)
 
 cover: ## show which statements the tests ran, over all packages

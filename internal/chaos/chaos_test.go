@@ -15,6 +15,8 @@ var (
 	minutes  = flag.Float64("minutes", 0, "how long the nemesis goes about (1.5 where all tests must run; elsewhere no run is made without it)")
 	seed     = flag.Uint64("seed", 0, "of all that is random (a new one)")
 	database = flag.String("postgres", "", "the URL of a database to use in place of a server of the run's own")
+	cluster  = flag.String("kafka", "", "bootstrap.servers of a cluster to use in place of one of the run's own; with -postgres and without it there are no topics")
+	brokers  = flag.Int("brokers", 1, "nodes of the run's own cluster, 1 or 3; 0 leaves Kafka out")
 	keep     = flag.Bool("keep", false, "keep the evidence of a run that has found nothing")
 )
 
@@ -36,7 +38,8 @@ func TestChaos(t *testing.T) {
 	if *seed == 0 {
 		*seed = rand.Uint64N(1_000_000) + 1
 	}
-	Run(t, Options{Duration: time.Duration(*minutes * float64(time.Minute)), Seed: *seed, Postgres: *database, Keep: *keep})
+	Run(t, Options{Duration: time.Duration(*minutes * float64(time.Minute)), Seed: *seed, Postgres: *database, Keep: *keep,
+		Kafka: *cluster, Brokers: *brokers, NoKafka: *brokers == 0})
 }
 
 func mustRun() bool {

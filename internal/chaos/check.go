@@ -16,6 +16,10 @@ type Evidence struct {
 	Log     []es.Record
 	Funds   int64   // cents that were paid in at the beginning; all the rest is transfers
 	Models  []Model // of the projections
+
+	Store     string // the id of the log
+	Relayed   bool   // it was published
+	Published []Published
 }
 
 // A Model is a read model that was read to its end, with what it must be equal to.
@@ -57,9 +61,10 @@ const (
 
 // Counts are what Check has counted, for the summary.
 type Counts struct {
-	Records, Streams                                     int
-	Sent, Acknowledged, Refused, Failed, Unknown, Unsaid int
-	Retried                                              int
+	Records, Streams                       int
+	Sent, Acknowledged, Refused, Conflicts int
+	Failed, Unknown, Unsaid                int
+	Retried, Published                     int
 }
 
 // A checker holds the evidence together. It notes each violation; of each promise the first hundred.
@@ -122,6 +127,10 @@ func Check(e Evidence) ([]Violation, Counts, error) {
 	for _, m := range e.Models {
 		c.model(m)
 	}
+	c.Published = len(e.Published)
+	if e.Relayed {
+		c.topics(e.Store, e.Log, e.Published)
+	}
 	slices.SortFunc(c.violations, func(a, b Violation) int {
 		return slices.Compare([]string{a.Promise, a.Text}, []string{b.Promise, b.Text})
 	})
@@ -136,6 +145,8 @@ func (c *checker) entry(e Entry) {
 		c.Acknowledged++
 	case Refused:
 		c.Refused++
+	case Conflicted:
+		c.Conflicts++
 	case Failed:
 		c.Failed++
 	case Unknown:

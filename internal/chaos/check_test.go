@@ -20,6 +20,20 @@ type story struct {
 	log     []es.Record
 	heads   map[es.Stream]es.Version
 	models  []Model
+
+	relayed   bool
+	published []Published
+}
+
+// relay publishes the log.
+func (s *story) relay() *story {
+	s.relayed, s.published = true, nil
+	for _, r := range s.log {
+		p := Published{Store: "store", Record: r, Topic: "t." + r.Stream.Kind, Partition: int32(len(r.Stream.ID) % partitionsOfTopic)}
+		p.Offset = int64(r.Position)
+		s.published = append(s.published, p)
+	}
+	return s
 }
 
 func newStory(t *testing.T) *story {
@@ -99,16 +113,16 @@ func (s *story) evidence() Evidence {
 			}
 		}
 	}
-	return Evidence{History: iter.Seq2[Entry, error](history), Log: s.log, Funds: 2 * endowment, Models: s.models}
+	return Evidence{History: iter.Seq2[Entry, error](history), Log: s.log, Funds: 2 * endowment, Models: s.models, Store: "store", Relayed: s.relayed, Published: s.published}
 }
 
 func TestCheckFindsNothingWhereNothingIs(t *testing.T) {
-	s := newStory(t)
+	s := newStory(t).relay()
 	violations, counts, err := Check(s.evidence())
 	if err != nil || len(violations) > 0 {
 		t.Errorf("%v, %v", violations, err)
 	}
-	want := Counts{Records: len(s.log), Streams: 2, Sent: 8, Acknowledged: 6, Refused: 1, Unknown: 1}
+	want := Counts{Records: len(s.log), Streams: 2, Sent: 8, Acknowledged: 6, Refused: 1, Unknown: 1, Published: len(s.log)}
 	if counts != want {
 		t.Errorf("counted %+v, want %+v", counts, want)
 	}
@@ -224,6 +238,41 @@ func TestCheckFinds(t *testing.T) {
 	}, {
 		"a record that was applied twice", func(s *story) { s.models = []Model{{Name: "topic", Repeated: []string{"account/a/1"}}} },
 		promiseExactly, "topic: account/a/1 came again",
+	}, {
+		"a record that was not published", func(s *story) { s.relay().published = slices.Delete(s.published, 3, 4) },
+		promiseTopics, "account/a001/2, of position 4, is not published",
+	}, {
+		"nothing published", func(s *story) { s.relayed = true },
+		promiseTopics, "account/a000/1, of position 1, is not published",
+	}, {
+		"a record that was published twice", func(s *story) {
+			again := s.relay().published[3]
+			again.Offset = 99
+			s.published = append(s.published, again)
+		},
+		promiseTopics, "account/a001/2, of position 4, is there again at t.account [0] offset 99",
+	}, {
+		"a published record that is not in the log", func(s *story) {
+			stray := s.relay().published[3]
+			stray.Record.Position = 99
+			s.published = append(s.published, stray)
+		},
+		promiseTopics, "of position 99, is published, and is not in the log",
+	}, {
+		"a published record with other content", func(s *story) { s.relay().published[3].Record.Data = []byte(`{"Amount":1}`) },
+		promiseTopics, `position 4 is published as account/a001/2 "deposited {\"Amount\":1}"`,
+	}, {
+		"a published record of another store", func(s *story) { s.relay().published[3].Store = "other" },
+		promiseTopics, "of store other",
+	}, {
+		"a stream out of order", func(s *story) {
+			s.relay()
+			s.published[0].Offset, s.published[1].Offset = s.published[1].Offset, s.published[0].Offset
+		},
+		promiseOrder, "account/a000/2 at t.account [0] offset 1 comes behind account/a000/1 at t.account [0] offset 2",
+	}, {
+		"a stream in two partitions", func(s *story) { s.relay().published[3].Partition++ },
+		promiseOrder, "account/a001/2 at t.account [1]",
 	}, {
 		"what a process has seen itself", func(s *story) {
 			s.history = append(s.history, Entry{Process: "writer-1.1", Kind: Violated, Text: "a balance of -1"})

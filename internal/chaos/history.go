@@ -39,12 +39,13 @@ type Part struct {
 // A Kind is what an Entry is about.
 type Kind string
 
-// Kinds of Entry. Every Sent is followed by one of the four behind it, unless the process has ended before.
+// Kinds of Entry. Every Sent is followed by one of the five behind it, unless the process has ended before.
 const (
 	Sent         Kind = "sent"
 	Acknowledged Kind = "acknowledged"
-	Refused      Kind = "refused" // by the rules, or because of a conflict: nothing was written
-	Failed       Kind = "failed"  // with an error that says that nothing was written
+	Refused      Kind = "refused"  // by the rules: nothing was written
+	Conflicted   Kind = "conflict" // again and again, until the retries ran out: nothing was written
+	Failed       Kind = "failed"   // with an error that says that nothing was written
 	Unknown      Kind = "unknown"
 
 	Retried  Kind = "retried"  // nothing but a note for the summary

@@ -86,17 +86,20 @@ func (r *run) faultsToDo() []fault {
 	if r.server != nil {
 		faults = slices.Concat(faults, serverFaults(), proxyFaults())
 	}
+	if r.kafka != nil {
+		faults = slices.Concat(faults, kafkaFaults())
+	}
 	return faults
 }
 
 func processFaults() []fault {
-	any := func(r *run) string { return r.processes[r.random.IntN(len(r.processes))].Name }
+	anyone := func(r *run) string { return r.processes[r.random.IntN(len(r.processes))].Name }
 	return []fault{
-		{"kill a process", 8, any, func(r *run, about string) (func(), time.Duration) {
+		{"kill a process", 8, anyone, func(r *run, about string) (func(), time.Duration) {
 			r.process(about).kill(r.between(0, 3*time.Second))
 			return nil, 0
 		}},
-		{"pause a process", 6, any, func(r *run, about string) (func(), time.Duration) {
+		{"pause a process", 6, anyone, func(r *run, about string) (func(), time.Duration) {
 			if !r.process(about).pause() {
 				return nil, 0
 			}
@@ -106,7 +109,7 @@ func processFaults() []fault {
 			}
 			return r.process(about).resume, lasts
 		}},
-		{"kill all processes of a role", 1, any, func(r *run, about string) (func(), time.Duration) {
+		{"kill all processes of a role", 1, anyone, func(r *run, about string) (func(), time.Duration) {
 			for _, p := range r.processes {
 				if p.Role == r.process(about).Role {
 					p.kill(r.between(0, 3*time.Second))
@@ -150,7 +153,7 @@ func serverFaults() []fault {
 }
 
 func proxyFaults() []fault {
-	any := func(r *run) string { return []string{"writers' network", "readers' network"}[r.random.IntN(2)] }
+	anyone := func(r *run) string { return []string{"writers' network", "readers' network"}[r.random.IntN(2)] }
 	proxy := func(r *run, about string) *testserver.Proxy {
 		if about == "writers' network" {
 			return r.proxies[0]
@@ -159,32 +162,32 @@ func proxyFaults() []fault {
 	}
 	healed := func(r *run, about string) func() { return func() { proxy(r, about).Heal(r.t) } }
 	return []fault{
-		{"cut all connections", 3, any, func(r *run, about string) (func(), time.Duration) {
+		{"cut all connections", 3, anyone, func(r *run, about string) (func(), time.Duration) {
 			proxy(r, about).Cut()
 			return nil, 0
 		}},
-		{"cut and refuse connections", 2, any, func(r *run, about string) (func(), time.Duration) {
+		{"cut and refuse connections", 2, anyone, func(r *run, about string) (func(), time.Duration) {
 			proxy(r, about).Refuse()
 			proxy(r, about).Cut()
 			return healed(r, about), r.between(100*time.Millisecond, lease)
 		}},
-		{"let nothing through", 2, any, func(r *run, about string) (func(), time.Duration) {
+		{"let nothing through", 2, anyone, func(r *run, about string) (func(), time.Duration) {
 			proxy(r, about).Stall()
 			return healed(r, about), r.between(100*time.Millisecond, 3*lease)
 		}},
-		{"let nothing through, then cut", 2, any, func(r *run, about string) (func(), time.Duration) {
+		{"let nothing through, then cut", 2, anyone, func(r *run, about string) (func(), time.Duration) {
 			proxy(r, about).Stall()
 			return func() { proxy(r, about).Cut(); proxy(r, about).Heal(r.t) }, r.between(100*time.Millisecond, 3*lease)
 		}},
-		{"delay answers", 2, any, func(r *run, about string) (func(), time.Duration) {
+		{"delay answers", 2, anyone, func(r *run, about string) (func(), time.Duration) {
 			proxy(r, about).Delay(r.between(time.Millisecond, 100*time.Millisecond))
 			return healed(r, about), r.between(500*time.Millisecond, 3*time.Second)
 		}},
-		{"lose an answer", 4, any, func(r *run, about string) (func(), time.Duration) {
+		{"lose an answer", 4, anyone, func(r *run, about string) (func(), time.Duration) {
 			proxy(r, about).LoseAnswer("a0") // the id of an account
 			return healed(r, about), time.Second
 		}},
-		{"lose a request", 2, any, func(r *run, about string) (func(), time.Duration) {
+		{"lose a request", 2, anyone, func(r *run, about string) (func(), time.Duration) {
 			proxy(r, about).LoseRequest("a0")
 			return healed(r, about), time.Second
 		}},
@@ -193,11 +196,15 @@ func proxyFaults() []fault {
 
 // heal undoes what may be left of anything.
 func (r *run) heal() {
+	r.starting.Wait()
 	for _, p := range r.processes {
 		p.resume()
 	}
-	for _, p := range r.proxies {
+	for _, p := range slices.Concat(r.proxies, r.kafkaProxies) {
 		p.Heal(r.t)
+	}
+	if r.kafka != nil {
+		r.kafka.Recover(r.t)
 	}
 	r.say("all is healed")
 }

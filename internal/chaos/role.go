@@ -21,9 +21,12 @@ type Role string
 
 // Roles of processes.
 const (
-	RoleWriter  Role = "writer"  // moves money
-	RoleReader  Role = "reader"  // runs projections and a reaction in Postgres
-	RoleSettler Role = "settler" // completes transfers of which only the first half is there, and ends
+	RoleWriter   Role = "writer"   // moves money
+	RoleReader   Role = "reader"   // runs projections and a reaction in Postgres
+	RoleRelay    Role = "relay"    // publishes the log
+	RoleConsumer Role = "consumer" // enters what it is told by topics into a ledger
+	RoleFed      Role = "fed"      // builds a read model in SQLite from topics
+	RoleSettler  Role = "settler"  // completes transfers of which only the first half is there, and ends
 )
 
 // An assignment is what a process is told of itself, as JSON in a variable of its environment.
@@ -38,6 +41,8 @@ type assignment struct {
 	Accounts    int
 	Goroutines  int
 	Lease       time.Duration
+	Kafka       string // bootstrap.servers
+	Prefix      string // of topics
 }
 
 const assignmentVariable = "ES_CHAOS_ROLE"
@@ -83,9 +88,12 @@ func play(text string) (err error) {
 	defer stop()
 	go endWithParent()
 	role := map[Role]func(context.Context, *actor) error{
-		RoleWriter:  runWriter,
-		RoleReader:  runProjections,
-		RoleSettler: runSettler,
+		RoleWriter:   runWriter,
+		RoleReader:   runProjections,
+		RoleRelay:    runRelay,
+		RoleConsumer: runConsumer,
+		RoleFed:      runFed,
+		RoleSettler:  runSettler,
 	}[a.Role]
 	if role == nil {
 		return fmt.Errorf("there is no role %q", a.Role)

@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/testserver"
 	"github.com/thalo-go/es/postgres"
+	"github.com/thalo-go/es/sqlite"
 )
 
 // Options say what a run is like. Zero values are the defaults.
@@ -26,6 +29,9 @@ type Options struct {
 	Postgres string        // the URL of a database to use in place of a server of the run's own
 	Writers  int           // processes; 3 if 0
 	Readers  int           // processes; 2 if 0
+	Kafka    string        // bootstrap.servers of a cluster to use in place of one of the run's own
+	NoKafka  bool          // leaves the topics out, and those who read them
+	Brokers  int           // nodes of the run's own cluster, 1 or 3; 1 if 0
 	Keep     bool          // the evidence, also if nothing was found
 }
 
@@ -43,6 +49,13 @@ type run struct {
 	proxies []*testserver.Proxy
 	schema  string
 
+	kafka        *testserver.Kafka // nil if it is the user's, or there is none
+	kafkaProxies []*testserver.Proxy
+	prefix       string         // of topics; empty if there are none
+	bootstrap    string         // past the proxies
+	starting     sync.WaitGroup // brokers that are started
+	startings    atomic.Int32
+
 	processes  []*process
 	faults     map[string]int // how often the nemesis did what
 	violations []Violation
@@ -52,7 +65,7 @@ type run struct {
 const (
 	accountsOfBank = 24
 	lease          = 2 * time.Second // of projections and relays: a pause is longer
-	endPatience    = 2 * time.Minute
+	endPatience    = 5 * time.Minute
 )
 
 // Run runs a workload under a nemesis and fails the test if a promise was broken.
@@ -133,12 +146,43 @@ func (r *run) setUp() {
 		_, err := conn.PgConn().Exec(ctx, modelled(createModels, r.schema)).ReadAll()
 		return err
 	}))
+	kafka := r.setUpKafka()
 	for n := range r.Writers {
 		r.start(assignment{Role: RoleWriter, Name: fmt.Sprint("writer-", n+1), Postgres: r.through(writersNetwork), Goroutines: 6})
 	}
 	for n := range r.Readers {
 		r.start(assignment{Role: RoleReader, Name: fmt.Sprint("reader-", n+1), Postgres: r.through(readersNetwork)})
 	}
+	if r.prefix == "" {
+		return
+	}
+	for n := range 2 {
+		for _, role := range []Role{RoleRelay, RoleConsumer, RoleFed} {
+			r.start(assignment{Role: role, Name: fmt.Sprintf("%s-%d", role, n+1), Postgres: r.through(readersNetwork), Kafka: kafka, Prefix: r.prefix})
+		}
+	}
+}
+
+// setUpKafka makes the topics, and returns the cluster's bootstrap.servers as processes have it.
+func (r *run) setUpKafka() (bootstrap string) {
+	if r.NoKafka || r.Kafka == "" && r.Postgres != "" {
+		return ""
+	}
+	r.prefix, r.bootstrap = newPrefix(r.Seed), r.Kafka
+	bootstrap = r.bootstrap
+	if r.Kafka == "" {
+		r.kafka = testserver.StartKafka(r.t, testserver.KafkaOptions{Nodes: max(r.Brokers, 1)})
+		r.bootstrap = r.kafka.Bootstrap()
+		bootstrap, r.kafkaProxies = r.kafka.Proxies(r.t)
+	}
+	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
+	defer cancel()
+	r.must("make the topics", createTopics(ctx, r.bootstrap, topicsOf(r.prefix)))
+	r.must("make the ledger", r.query(func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, modelled(createLedger, r.schema))
+		return err
+	}))
+	return bootstrap
 }
 
 // The proxies, in order.
@@ -212,6 +256,7 @@ func (r *run) drain() {
 	}
 	r.end(settler)
 	r.await()
+	r.awaitTopics()
 	for _, p := range r.processes {
 		if p.Role != RoleWriter && p.Role != RoleSettler {
 			r.end(p)
@@ -242,6 +287,66 @@ func (r *run) await() {
 			return
 		}
 	}
+}
+
+// awaitTopics returns when those who are told by topics have been told all there is.
+func (r *run) awaitTopics() {
+	if r.prefix == "" {
+		return
+	}
+	store := r.open()
+	defer store.Close()
+	head, err := es.Head(r.t.Context(), store)
+	r.must("the end of the log", err)
+	for end := time.Now().Add(endPatience); ; time.Sleep(100 * time.Millisecond) {
+		ledger, fed := r.ledgerCount(), r.fedCount()
+		if ledger >= int64(head) && fed >= int64(head) {
+			return
+		}
+		if time.Now().After(end) {
+			leases, _ := store.ListLeases(r.t.Context())
+			r.violations = append(r.violations, Violation{promiseProcess, fmt.Sprintf("of %d records the consumer was told %d and the model fed from topics has %d, after %v; the leases are %+v", head, ledger, fed, endPatience, leases)})
+			return
+		}
+	}
+}
+
+func (r *run) ledgerCount() (n int64) {
+	r.must("count the ledger", r.query(func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, modelled(countLedger, r.schema)).Scan(&n)
+	}))
+	return n
+}
+
+// fedCount is 0 as long as nobody has begun to build the model.
+func (r *run) fedCount() (n int64) {
+	store, err := sqlite.Config{ReadOnly: true}.Open(fedModel(r.folder))
+	if err != nil {
+		return 0
+	}
+	defer store.Close()
+	if err := store.DB().QueryRowContext(r.t.Context(), countFed).Scan(&n); err != nil {
+		return 0
+	}
+	return n
+}
+
+// fedRows reads the model.
+func (r *run) fedRows() map[string]string {
+	model := make(map[string]string)
+	store, err := sqlite.Config{ReadOnly: true}.Open(fedModel(r.folder))
+	r.must("open the model that is fed from topics", err)
+	defer store.Close()
+	rows, err := store.DB().QueryContext(r.t.Context(), selectFed)
+	r.must("read the model that is fed from topics", err)
+	defer rows.Close()
+	for rows.Next() {
+		var key, value string
+		r.must("read the model that is fed from topics", rows.Scan(&key, &value))
+		model[key] = value
+	}
+	r.must("read the model that is fed from topics", rows.Err())
+	return model
 }
 
 func (r *run) end(p *process) {
@@ -286,6 +391,17 @@ func (r *run) collect() Evidence {
 	r.must("fold the log", err)
 	balances.Rows, statement.Rows = r.rows(selectBalances), r.rows(selectStatement)
 	e.Models = append(e.Models, balances, statement, bonus)
+	if r.prefix != "" {
+		ctx, cancel := context.WithTimeout(r.t.Context(), endPatience)
+		defer cancel()
+		if e.Published, err = readTopics(ctx, r.bootstrap, topicsOf(r.prefix)); err != nil {
+			r.violations = append(r.violations, Violation{promiseTopics, err.Error()})
+		}
+		e.Relayed, e.Store = true, store.ID()
+		ledger, fed := heard("the consumer's ledger", e.Log), heard("the model fed from topics", e.Log)
+		ledger.Rows, fed.Rows = r.rows(selectLedger), r.fedRows()
+		e.Models = append(e.Models, ledger, fed)
+	}
 	return e
 }
 
@@ -328,8 +444,21 @@ func (r *run) dump(e Evidence) {
 		return nil
 	})
 	write("models.json", func(to *json.Encoder) error { return to.Encode(e.Models) })
+	write("topics.jsonl", func(to *json.Encoder) error {
+		for _, p := range e.Published {
+			if err := to.Encode(p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	write("violations.json", func(to *json.Encoder) error { return to.Encode(r.violations) })
 	if r.server != nil {
 		r.must("keep the evidence", os.WriteFile(filepath.Join(r.folder, "postgres.log"), []byte(r.server.Log()), 0o600))
+	}
+	if r.kafka != nil {
+		r.keepKafkaLogs(func(name, text string) {
+			r.must("keep the evidence", os.WriteFile(filepath.Join(r.folder, name), []byte(text), 0o600))
+		})
 	}
 }

@@ -193,8 +193,10 @@ func (w *writer) told(id string, parts []Part, err error) Kind {
 		kind = Unknown
 	case errors.Is(err, es.ErrRewound):
 		w.violated("%s: the database is said to have lost its end: %v", id, err)
-	case errors.As(err, &invariant), errors.As(err, &conflict):
+	case errors.As(err, &invariant):
 		kind = Refused
+	case errors.As(err, &conflict):
+		kind = Conflicted
 	case errors.Is(err, es.ErrInvalid):
 		w.violated("%s: %v", id, err)
 	}
@@ -211,7 +213,7 @@ func (w *writer) atomic(ctx context.Context, t transfer) {
 		switch w.atomicOnce(ctx, t) {
 		case Acknowledged:
 			return
-		case Refused, Failed, Unknown: // decided anew
+		case Conflicted, Failed, Unknown: // decided anew
 			w.history.note(Entry{Kind: Retried})
 		default:
 			return // it was not sent

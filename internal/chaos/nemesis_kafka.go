@@ -1,0 +1,82 @@
+package chaos
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/thalo-go/es/internal/testserver"
+)
+
+// kafkaFaults are those of a cluster of the run's own. Of three nodes one at a time is away; of one, the cluster is.
+func kafkaFaults() []fault {
+	node := func(r *run) string {
+		if r.startings.Load() > 0 {
+			return "" // the other nodes must be there
+		}
+		return "a broker"
+	}
+	number := func(r *run) int { return 1 + r.random.IntN(r.kafka.Nodes()) }
+	network := func(*run) string { return "network of kafka" }
+	proxy := func(r *run) *testserver.Proxy { return r.kafkaProxies[r.random.IntN(len(r.kafkaProxies))] }
+	return []fault{
+		{"kill a broker", 3, node, func(r *run, _ string) (func(), time.Duration) {
+			n := number(r)
+			r.kafka.Kill(r.t, n)
+			return func() { r.startBroker(n) }, r.between(0, 3*time.Second)
+		}},
+		{"stop a broker in order", 1, node, func(r *run, _ string) (func(), time.Duration) {
+			n := number(r)
+			r.kafka.Stop(r.t, n)
+			return func() { r.startBroker(n) }, r.between(0, 2*time.Second)
+		}},
+		{"pause a broker", 2, node, func(r *run, _ string) (func(), time.Duration) {
+			n := number(r)
+			r.kafka.Pause(r.t, n)
+			return func() { r.kafka.Resume(r.t, n) }, r.between(100*time.Millisecond, 4*time.Second)
+		}},
+		{"cut all connections to a broker", 3, network, func(r *run, _ string) (func(), time.Duration) {
+			proxy(r).Cut()
+			return nil, 0
+		}},
+		{"cut and refuse connections to a broker", 2, network, func(r *run, _ string) (func(), time.Duration) {
+			p := proxy(r)
+			p.Refuse()
+			p.Cut()
+			return func() { p.Heal(r.t) }, r.between(100*time.Millisecond, 4*time.Second)
+		}},
+		{"let nothing through to a broker", 2, network, func(r *run, _ string) (func(), time.Duration) {
+			p := proxy(r)
+			p.Stall()
+			return func() { p.Cut(); p.Heal(r.t) }, r.between(100*time.Millisecond, 4*time.Second)
+		}},
+		{"delay a broker's answers", 1, network, func(r *run, _ string) (func(), time.Duration) {
+			p := proxy(r)
+			p.Delay(r.between(time.Millisecond, 100*time.Millisecond))
+			return func() { p.Heal(r.t) }, r.between(500*time.Millisecond, 3*time.Second)
+		}},
+	}
+}
+
+// startBroker starts a node again, which takes a while: the nemesis goes on meanwhile.
+func (r *run) startBroker(node int) {
+	r.startings.Add(1)
+	r.starting.Go(func() {
+		defer r.startings.Add(-1)
+		r.kafka.Start(r.t, node)
+		r.say("broker %d is there again", node)
+	})
+}
+
+// keepKafkaLogs keeps the brokers' logs with the evidence.
+func (r *run) keepKafkaLogs(write func(name, text string)) {
+	for n := range r.kafka.Nodes() {
+		write("kafka-"+strconv.Itoa(n+1)+".log", r.kafka.Log(n+1))
+	}
+}
+
+// newPrefix is one for the topics of a run on the user's cluster.
+func newPrefix(seed uint64) string {
+	return strings.ToLower(fmt.Sprintf("chaos-%d-%d", seed, time.Now().UnixMilli()))
+}
