@@ -21,7 +21,7 @@ func (r *run) summary(c Counts) string {
 	line("sent", c.Sent)
 	line("acknowledged", c.Acknowledged)
 	line("refused by the rules", c.Refused)
-	line("lost races, as often as that is tried", c.Conflicts)
+	line("lost races", c.Conflicts)
 	line("failed, nothing written", c.Failed)
 	line("unknown outcome", c.Unknown)
 	line("no answer, as the sender was killed", c.Unsaid)
