@@ -27,8 +27,8 @@ func underLoad(t *testing.T, bootstrap string, prefix string, replication int, h
 	var load sync.WaitGroup
 	load.Go(func() {
 		for ctx.Err() == nil {
-			fill(t, log, 50)
-			time.Sleep(5 * time.Millisecond)
+			fill(t, log, 10)
+			time.Sleep(10 * time.Millisecond)
 		}
 	})
 	defer load.Wait()
@@ -36,7 +36,7 @@ func underLoad(t *testing.T, bootstrap string, prefix string, replication int, h
 	happens(func() {
 		t.Helper()
 		now := r.Stats().Position
-		run.reaches(now + 500)
+		run.reaches(now + 200)
 	})
 	cancel()
 	load.Wait()

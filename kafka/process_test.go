@@ -96,7 +96,7 @@ func TestARelayThatIsKilledAgainAndAgain(t *testing.T) {
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log, file := openFile(t)
 		var last es.Position
-		for range 6 {
+		for range 4 {
 			fill(t, log, 200)
 			p := relayProcess(t, b, file)
 			_, before := p.at()
@@ -119,14 +119,14 @@ func TestARelayThatWakesUpIsShutOut(t *testing.T) {
 		var load sync.WaitGroup
 		load.Go(func() {
 			for ctx.Err() == nil {
-				fill(t, log, 20)
-				time.Sleep(5 * time.Millisecond)
+				fill(t, log, 10)
+				time.Sleep(10 * time.Millisecond)
 			}
 		})
 		defer load.Wait()
 		defer cancel()
 		zombie, other := relayProcess(t, b, file), relayProcess(t, b, file)
-		for range 3 {
+		for range 2 {
 			eventually(t, "one of them works", func() bool {
 				one, _ := zombie.at()
 				two, _ := other.at()

@@ -488,3 +488,93 @@ func TestAClusterThatIsAwayIsWaitedFor(t *testing.T) {
 	run.mustStop()
 	audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
 }
+
+func TestAtLeastOnceRepeatsButLosesNothing(t *testing.T) {
+	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
+		log := new(es.Mem)
+		plain := func() *kafka.Relay {
+			r := relay(b, log)
+			r.Leases, r.AtLeastOnce, r.Batch, r.Encoding = log, log, 50, kafka.Compact
+			return r
+		}
+		for _, step := range []string{"batch", "produced", "acknowledged", "acknowledged"} {
+			fill(t, log, 100)
+			dying := plain()
+			dying.Hook(crashAt(step, 2))
+			if err := runRelay(t, dying).wait(); !errors.Is(err, errCrash) {
+				t.Fatalf("at %q: ended with %v", step, err)
+			}
+		}
+		run := runRelay(t, plain())
+		run.reaches(fill(t, log, 100))
+		if b.Fake != nil {
+			b.Fake.Fail(kmsg.Produce, kerr.InvalidRecord, 1)
+			run.reaches(fill(t, log, 100))
+			b.Fake.LoseAnswer(kmsg.Produce)
+			run.reaches(fill(t, log, 100))
+		}
+		run.mustStop()
+		all := published(t, b.Bootstrap, b.Prefix+".")
+		first, again := make(map[es.Position]bool), 0
+		var once []seen
+		for _, s := range all {
+			if first[s.record.Position] {
+				again++
+				continue
+			}
+			first[s.record.Position] = true
+			once = append(once, s)
+		}
+		var want []es.Record
+		for r, err := range log.All(t.Context(), 0, es.Filter{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, r)
+		}
+		compare(t, log.ID(), want, once)
+		if again == 0 {
+			t.Error("nothing is there twice: the crashes have not come about")
+		}
+		r := plain()
+		if err := r.Reset(t.Context(), 10); err != nil {
+			t.Fatal(err)
+		}
+		if at, err := log.LoadCheckpoint(t.Context(), "relay/"+b.Prefix+"/relay"); at != 10 || err != nil {
+			t.Errorf("after a reset to 10 the checkpoint is %d, %v", at, err)
+		}
+	})
+}
+
+func TestSettingsThatBreakThePromiseAreRefused(t *testing.T) {
+	b := testserver.FakeBroker(t, kafkatest.Options{})
+	log := new(es.Mem)
+	for setting, value := range map[string]any{
+		"acks": 1, "request.required.acks": 0, "enable.idempotence": false, "transactional.id": "mine", "partitioner": "consistent", "isolation.level": "read_uncommitted",
+		"{topic}.acks": 1, "go.delivery.reports": true, "message.max.bytes": 100, "group.id": "g", "allow.auto.create.topics": true,
+	} {
+		r := relay(b, log)
+		r.Config[setting] = value
+		if err := r.Run(t.Context()); !errors.Is(err, es.ErrInvalid) || !strings.Contains(err.Error(), setting) || !strings.Contains(err.Error(), "leave it out") {
+			t.Errorf("with %s=%v: %v", setting, value, err)
+		}
+	}
+	for name, change := range map[string]func(*kafka.Relay){
+		"Log": func(r *kafka.Relay) { r.Log = nil }, "prefix": func(r *kafka.Relay) { r.Prefix = "a b" }, "name": func(r *kafka.Relay) { r.Name = "a/b" },
+		"bootstrap.servers": func(r *kafka.Relay) { r.Config = nil }, "Encoding": func(r *kafka.Relay) { r.Encoding = 7 }, "negative": func(r *kafka.Relay) { r.Batch = -1 },
+		"AtLeastOnce": func(r *kafka.Relay) { r.AtLeastOnce, r.TooLarge = log, es.Park }, "no.such.setting": func(r *kafka.Relay) { r.Config["no.such.setting"] = 1 },
+	} {
+		r := relay(b, log)
+		change(r)
+		if err := r.Run(t.Context()); !errors.Is(err, es.ErrInvalid) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for setting, value := range map[string]any{"acks": -1, "request.required.acks": "all", "enable.idempotence": "true", "compression.type": "zstd", "linger.ms": 5, "batch.size": 2_000_000} {
+		r := relay(b, log)
+		r.Config[setting] = value
+		run := runRelay(t, r)
+		run.reaches(fill(t, log, 1))
+		run.mustStop()
+	}
+}
