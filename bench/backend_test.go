@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	confluent "github.com/confluentinc/confluent-kafka-go/v2/kafka"
 	"github.com/jackc/pgx/v5"
 	"github.com/mattn/go-sqlite3"
 
@@ -197,24 +198,35 @@ func postgresBytes(ctx context.Context, url string) (bytes int64, err error) {
 // servers are started before the first benchmark, if they are wanted.
 var servers serverSet
 
-type serverSet struct{ pg *server.Postgres }
+type serverSet struct {
+	pg    *server.Postgres
+	kafka *server.Kafka
+}
 
 // start starts the servers, and prints what benchstat takes for the configuration: what the numbers hold for.
 func (s *serverSet) start(ctx context.Context) error {
 	version, _, _ := sqlite3.Version()
-	fmt.Printf("go: %s\ncpus: %d\nsqlite: %s\n", runtime.Version(), runtime.GOMAXPROCS(0), version)
-	if os.Getenv("ES_TEST_POSTGRES") == "" && !mayStart() {
-		fmt.Fprintln(os.Stderr, "Postgres is left out: run make bench, which starts one, or name one in ES_TEST_POSTGRES.")
-		return nil
-	}
+	_, librdkafka := confluent.LibraryVersion()
+	fmt.Printf("go: %s\ncpus: %d\nsqlite: %s\nlibrdkafka: %s\n", runtime.Version(), runtime.GOMAXPROCS(0), version, librdkafka)
 	var err error
-	if s.pg, err = server.StartPostgres(); err != nil {
-		return err
-	}
-	if version, err = s.pg.Version(ctx); err == nil {
+	if os.Getenv("ES_TEST_POSTGRES") != "" || mayStart() {
+		if s.pg, err = server.StartPostgres(); err != nil {
+			return err
+		}
+		if version, err = s.pg.Version(ctx); err != nil {
+			return err
+		}
 		fmt.Println("postgres:", version)
 	}
-	return err
+	if os.Getenv("ES_TEST_KAFKA") != "" || mayStart() {
+		if s.kafka, err = server.StartKafka(); err != nil {
+			return err
+		}
+	}
+	if s.pg == nil || s.kafka == nil {
+		fmt.Fprintln(os.Stderr, "Servers are left out: run make bench, which starts them, or name them in ES_TEST_POSTGRES and ES_TEST_KAFKA.")
+	}
+	return nil
 }
 
 // mayStart tells whether private servers are wanted. Who calls go test -bench by hand should not wait for them.
@@ -227,11 +239,14 @@ func mayStart() bool {
 	return false
 }
 
-func (s *serverSet) close() error {
-	if s.pg == nil {
-		return nil
+func (s *serverSet) close() (err error) {
+	if s.pg != nil {
+		err = s.pg.Close()
 	}
-	return s.pg.Close()
+	if s.kafka != nil {
+		err = errors.Join(err, s.kafka.Close())
+	}
+	return err
 }
 
 // writeWord is the first argument of a process that appends: place, name, number of writers.

@@ -183,6 +183,11 @@ func Open(ctx context.Context, to Append, accounts, events int) error {
 
 // FillAccounts writes accounts of some events each, as fast as it goes: many accounts in one append.
 func FillAccounts(ctx context.Context, store es.Store, accounts, events int) error {
+	return FillMore(ctx, store, 0, accounts, events)
+}
+
+// FillMore writes more accounts, behind those that there are.
+func FillMore(ctx context.Context, store es.Store, there, accounts, events int) error {
 	per := max(1, 1000/events)
 	history, err := History(events)
 	if err != nil {
@@ -196,7 +201,7 @@ func FillAccounts(ctx context.Context, store es.Store, accounts, events int) err
 			if n >= accounts {
 				break
 			}
-			appends = append(appends, es.Append{Stream: es.Stream{Kind: "account", ID: AccountID(n)}, Events: history})
+			appends = append(appends, es.Append{Stream: es.Stream{Kind: "account", ID: AccountID(there + n)}, Events: history})
 		}
 		_, err := store.Append(ctx, appends...)
 		return err
