@@ -5,8 +5,8 @@
 //	go test -run '^$' -bench Append/store=sqlite ./bench    a part; the names are in benchstat's key=value form
 //	go run ./bench/figures                                  the named figures, each against its goal
 //
-// Postgres takes part if ES_TEST_POSTGRES has the URL of a server, on which databases are made and dropped, or if ES_BENCH_SERVERS=1
-// (or ES_TEST_REQUIRE=1 or CI=true) lets a private one be started, as make bench does.
+// Postgres and Kafka take part if ES_TEST_POSTGRES has the URL of a server, on which databases are made and dropped, and ES_TEST_KAFKA the address
+// of a cluster, on which topics are left; or if ES_BENCH_SERVERS=1 (or ES_TEST_REQUIRE=1 or CI=true) lets private ones be started, as make bench does.
 //
 // # What is measured
 //
@@ -19,12 +19,19 @@
 //   - All: a whole log, record by record.
 //   - Follow: the delay from the return of Append to the follower's loop body, in the same process and in another value of the store,
 //     which shares nothing with the first, as if it were another process.
+//   - Inline: appends to a log with an inline projection.
+//   - Rebuild: a read model of the whole log, which counts and sums by account, with one upsert a batch and with one a record.
+//   - Project: the delay from the return of Append to the commit of the read model.
+//   - Relay, RelayDelay: what a relay publishes, and the delay from the return of Append to a reader of committed messages.
+//   - Consumer, Source: what reads a topic, by a handler that does nothing and into a read model.
+//   - EndToEnd: the delay from the return of Execute to the commit of the read model in another database, through a topic.
 //   - Growth: loads, reads, follower, commands and appends on logs that have many events already, to show that the cost stays flat.
 //     ES_BENCH_STORED=10000,1000000,10000000 chooses how many.
 //
 // Stores: mem is es.Mem, which keeps nothing and syncs nothing; it shows what the toolkit itself costs. sqlite is package sqlite on a file
 // in the folder for temporary files. If that is in memory, the numbers say nothing about a disk; set TMPDIR to a folder on one.
-// postgres is package postgres; client and server share the machine.
+// postgres is package postgres; client and server share the machine. broker=kafkatest is the broker within the process, which keeps everything in
+// memory: it shows what our side costs. broker=kafka is Kafka of one node on the same machine.
 //
 // # Against what
 //
@@ -36,7 +43,9 @@
 //   - insert: one INSERT each, committed by itself, whose unique index is the version check. For sqlite it is the textbook, only faster.
 //   - limit: all rows are there at the start and go in 1,000 to a transaction, by COPY or a bare loop of prepared statements.
 //   - retry: load the whole stream, decide, append, and again on a conflict.
-//   - bare: one prepared query with the bare driver, decoded by hand.
+//   - bare: the bare driver or client. Loads and reads: one prepared query, decoded by hand. Read models: a loop that reads a page, applies it and moves
+//     its checkpoint. Relay: transactions of messages that are in memory. Consumer and Source: a consumer that only reads.
+//   - without: the same log without the projection.
 //   - one: as many writers in a single process.
 //
 // mem has no baseline: nothing to compare with that is worth the name.
