@@ -71,4 +71,4 @@ results: ## measure everything, in about 25 minutes, and write bench/RESULTS.md:
 	mkdir -p .cache
 	go run ./bench/figures -v -json .cache/figures.json
 	ES_BENCH_SERVERS=1 ES_BENCH_STORED=10000,1000000,10000000 go test -run '^$$' -timeout 2h -bench . -benchtime 500ms ./bench > .cache/bench.txt
-	go run ./bench/report .cache/figures.json .cache/bench.txt
+	go run ./bench/report -readme README.md .cache/figures.json .cache/bench.txt

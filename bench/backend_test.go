@@ -222,6 +222,9 @@ func (s *serverSet) start(ctx context.Context) error {
 		if s.kafka, err = server.StartKafka(); err != nil {
 			return err
 		}
+		if version := s.kafka.Version(); version != "" {
+			fmt.Println("kafka:", version)
+		}
 	}
 	if s.pg == nil || s.kafka == nil {
 		fmt.Fprintln(os.Stderr, "Servers are left out: run make bench, which starts them, or name them in ES_TEST_POSTGRES and ES_TEST_KAFKA.")

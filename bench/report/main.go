@@ -1,9 +1,9 @@
 // Report makes bench/RESULTS.md and its charts of what the benchmarks and the figures have measured.
 //
-//	go run ./bench/report [-out folder] file...
+//	go run ./bench/report [-out folder] [-readme file] file...
 //
 // A file has the output of go test -bench on package bench, or what bench/figures wrote with -json; "-" or none at all is the standard input.
-// Of benchmarks that ran several times it takes the medians. make results measures everything and runs it.
+// Of benchmarks that ran several times it takes the medians. With -readme it puts three figures and a chart into the README as well. make results measures everything and runs it.
 package main
 
 import (
@@ -27,6 +27,7 @@ func main() {
 func run(args []string, in io.Reader) error {
 	flags := flag.NewFlagSet("report", flag.ContinueOnError)
 	out := flags.String("out", "bench", "the `folder` for RESULTS.md, and charts in it")
+	readmeFile := flags.String("readme", "", "the `file` to put the figures that matter into")
 	png := flags.Bool("png", false, "write each chart as PNG too, on white and on black, to look at")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -53,7 +54,22 @@ func run(args []string, in io.Reader) error {
 			return fmt.Errorf("chart %s: %w", c.name, err)
 		}
 	}
-	return os.WriteFile(filepath.Join(*out, "RESULTS.md"), []byte(markdown(&set, charts)), 0o644)
+	if err := os.WriteFile(filepath.Join(*out, "RESULTS.md"), []byte(markdown(&set, charts)), 0o644); err != nil || *readmeFile == "" {
+		return err
+	}
+	return update(*readmeFile, func(text string) (string, error) { return readme(text, &set, charts) })
+}
+
+func update(file string, change func(text string) (string, error)) error {
+	old, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	text, err := change(string(old))
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return os.WriteFile(file, []byte(text), 0o644)
 }
 
 func read(set *result.Set, file string, in io.Reader) error {

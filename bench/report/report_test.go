@@ -18,7 +18,7 @@ import (
 	"github.com/thalo-go/es/bench/internal/result"
 )
 
-var update = flag.Bool("update", false, "write testdata/RESULTS.golden anew")
+var updateGolden = flag.Bool("update", false, "write testdata/RESULTS.golden anew")
 
 func TestReport(t *testing.T) {
 	dir := t.TempDir()
@@ -30,7 +30,7 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden := "testdata/RESULTS.golden"
-	if *update {
+	if *updateGolden {
 		if err := os.WriteFile(golden, got, 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -117,6 +117,32 @@ func TestAChartWithTooLittleToShowIsLeftOut(t *testing.T) {
 	}
 	if text := markdown(set, nil); strings.Contains(text, "charts/") || strings.Contains(text, "## Figures") {
 		t.Errorf("it shows what there is not:\n%s", text)
+	}
+}
+
+func TestReadmeGetsTheFiguresThatMatter(t *testing.T) {
+	set := &result.Set{Figures: []result.Figure{{Name: "pg-append-1", Text: "0.91"}, {Name: "pg-hot", Text: "93.3"}}}
+	text := "# Title\n\nBefore.\n" + readmeBegin + "old\n" + readmeEnd + "After.\n"
+	got, err := readme(text, set, []chart{{name: "latency"}, {name: "append", caption: "Appends"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "# Title\n\nBefore.\n" + readmeBegin + `
+| PostgreSQL | times as fast | |
+| --- | ---: | --- |
+| commands of 64 callers on one account, against load, decide, append, and again on a conflict | 93.3 | ` + "`pg-hot`" + ` |
+
+![Appends](bench/charts/append.svg)
+
+` + readmeEnd + "After.\n"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if again, err := readme(got, set, []chart{{name: "append", caption: "Appends"}}); again != got || err != nil {
+		t.Errorf("the second time it makes, err %v:\n%s", err, again)
+	}
+	if _, err := readme("# Title\n", set, nil); err == nil {
+		t.Error("no error for a README without a place for them")
 	}
 }
 

@@ -125,6 +125,9 @@ func (k *Kafka) configuration(n *kafkaNode) string {
 // Nodes is how many nodes there are.
 func (k *Kafka) Nodes() int { return len(k.nodes) }
 
+// Release is the release of Kafka that runs.
+func (k *Kafka) Release() string { return kafkaRelease }
+
 // Bootstrap is the cluster's bootstrap.servers.
 func (k *Kafka) Bootstrap() string {
 	var list []string

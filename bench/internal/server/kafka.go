@@ -25,6 +25,14 @@ func StartKafka() (*Kafka, error) {
 	return &Kafka{Bootstrap: private.Bootstrap(), private: private}, nil
 }
 
+// Version is the release of a private cluster, "" if it is somebody else's.
+func (k *Kafka) Version() string {
+	if k.private == nil {
+		return ""
+	}
+	return k.private.Release()
+}
+
 // Close ends a private cluster.
 func (k *Kafka) Close() error {
 	if k.private == nil {
