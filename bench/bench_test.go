@@ -2,12 +2,9 @@ package bench_test
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -138,24 +135,6 @@ func callers(b *testing.B, what string, numbers []int, run func(b *testing.B, ca
 	for _, n := range numbers {
 		b.Run(fmt.Sprintf("%s=%d", what, n), func(b *testing.B) { run(b, n) })
 	}
-}
-
-// sizes are the numbers that a variable of the environment lists, or those that are meant if it is not set.
-func sizes(b *testing.B, variable string, otherwise ...int) []int {
-	b.Helper()
-	list := os.Getenv(variable)
-	if list == "" {
-		return otherwise
-	}
-	var sizes []int
-	for text := range strings.SplitSeq(list, ",") {
-		n, err := strconv.Atoi(strings.TrimSpace(text))
-		if err != nil || n < 1 {
-			check(b, errors.Join(fmt.Errorf("%s is %q: give numbers with commas between them", variable, list), err))
-		}
-		sizes = append(sizes, n)
-	}
-	return sizes
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -31,15 +31,15 @@ func chartsOf(set *result.Set) (charts []chart) {
 			charts = append(charts, chart{name, caption, plots, width * vg.Length(len(plots)), height})
 		}
 	}
-	append_, _ := take(set.Benchmarks, "Append")
+	appends, _ := take(set.Benchmarks, "Append")
 	limits, _ := take(set.Benchmarks, "AppendLimit")
 	growth, _ := take(set.Benchmarks, "Growth")
 	var throughput, latency, grown []*plot.Plot
 	for _, s := range stores {
-		if p := throughputPlot(s.title, of(append_, s.name), of(limits, s.name)); p != nil {
+		if p := throughputPlot(s.title, of(appends, s.name), of(limits, s.name)); p != nil {
 			throughput = append(throughput, p)
 		}
-		if p := latencyPlot(s.title, of(append_, s.name)); p != nil {
+		if p := latencyPlot(s.title, of(appends, s.name)); p != nil {
 			latency = append(latency, p)
 		}
 		if p := growthPlot(s.title, of(growth, s.name)); p != nil {

@@ -193,20 +193,20 @@ type column struct{ unit, title string }
 
 // unitsOf returns the columns that any of the rows has something in.
 func unitsOf(rows []result.Benchmark) (units []column) {
-	any := make(map[string]bool)
+	reported := make(map[string]bool)
 	for _, row := range rows {
 		for unit := range row.Values {
-			any[unit] = true
+			reported[unit] = true
 		}
 	}
 	for _, c := range columns {
 		if c.unit == "x-" {
-			for _, unit := range slices.Sorted(maps.Keys(any)) {
+			for _, unit := range slices.Sorted(maps.Keys(reported)) {
 				if name, ok := strings.CutPrefix(unit, c.unit); ok {
 					units = append(units, column{unit, "× " + name})
 				}
 			}
-		} else if any[c.unit] {
+		} else if reported[c.unit] {
 			units = append(units, column{c.unit, c.title})
 		}
 	}

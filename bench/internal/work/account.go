@@ -122,7 +122,7 @@ func Deposits(name string, to Append, callers int) (measure.Side, error) {
 
 // Loads is a caller that loads one of so many accounts after the other, each of the given number of events.
 func Loads(ctx context.Context, name string, to Append, load Load, accounts, events int) (measure.Side, error) {
-	err := Open(ctx, to, accounts, events)
+	err := open(ctx, to, accounts, events)
 	n := 0
 	return measure.Side{Name: name, Callers: 1, Units: events, Op: func(ctx context.Context, _ int) error {
 		n++
@@ -137,7 +137,7 @@ func Loads(ctx context.Context, name string, to Append, load Load, accounts, eve
 
 // Cold is callers that go round so many accounts of some events each, and deposit on each.
 func Cold(ctx context.Context, name string, to Append, execute Execute, callers, accounts, events int) (measure.Side, error) {
-	err := Open(ctx, to, accounts, events)
+	err := open(ctx, to, accounts, events)
 	var next atomic.Int64
 	return measure.Side{Name: name, Callers: callers, Op: func(ctx context.Context, _ int) error {
 		return execute(ctx, AccountID(int(next.Add(1))%accounts), account.Deposit{Amount: 1})
@@ -146,7 +146,7 @@ func Cold(ctx context.Context, name string, to Append, execute Execute, callers,
 
 // Mixed is callers that go round so many accounts of some events each, and load nine of ten, and deposit on the tenth.
 func Mixed(ctx context.Context, name string, to Append, on Accounts, callers, accounts, events int) (measure.Side, error) {
-	err := Open(ctx, to, accounts, events)
+	err := open(ctx, to, accounts, events)
 	var next atomic.Int64
 	return measure.Side{Name: name, Callers: callers, Op: func(ctx context.Context, _ int) error {
 		n := int(next.Add(1))
@@ -160,8 +160,8 @@ func Mixed(ctx context.Context, name string, to Append, on Accounts, callers, ac
 	}}, err
 }
 
-// Open writes accounts of some events each, many at a time. Long ones are written in pieces.
-func Open(ctx context.Context, to Append, accounts, events int) error {
+// open writes accounts of some events each, many at a time. Long ones are written in pieces.
+func open(ctx context.Context, to Append, accounts, events int) error {
 	const piece = 1000
 	history, err := History(events)
 	if err != nil {
