@@ -161,7 +161,7 @@ func (c *Consumer) check() error {
 	case c.Group == "":
 		return invalid("a consumer has no Group: name those who share the partitions")
 	case len(c.Topics) == 0:
-		return invalid("consumer %s has no Topics", c.Group)
+		return invalid("consumer %s has no Topics: name those to read", c.Group)
 	case c.OnError != es.Stop && c.OnError != es.Park:
 		return invalid("consumer %s: OnError %d: it is es.Stop or es.Park", c.Group, c.OnError)
 	}

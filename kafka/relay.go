@@ -162,7 +162,7 @@ func CheckpointTopic(prefix string) string { return "_" + prefix + ".relay-check
 func (r *Relay) check() error {
 	switch {
 	case r.Log == nil:
-		return invalid("relay %s has no Log", r.name())
+		return invalid("relay %s has no Log: give it the store", r.name())
 	case !topicName.MatchString(CheckpointTopic(r.Prefix)) || r.Prefix == "":
 		return invalid("relay %s: prefix %q cannot be that of topics: use letters, digits, dots, hyphens and underscores, such as the application's name", r.name(), r.Prefix)
 	case !topicName.MatchString(r.name()):
@@ -174,7 +174,7 @@ func (r *Relay) check() error {
 	case r.TooLarge == es.Park && r.AtLeastOnce != nil:
 		return invalid("relay %s: TooLarge: es.Park needs transactions, by which the list of what is parked is kept: leave out AtLeastOnce, or let it stop", r.name())
 	case r.Batch < 0 || r.Bytes < 0 || r.KeepAlive < 0 || r.Lease < 0 || r.Topics.Partitions < 0 || r.Topics.Replication < 0 || r.Topics.MinInSync < 0:
-		return invalid("relay %s: Batch, Bytes, KeepAlive, Lease and what Topics says cannot be negative", r.name())
+		return invalid("relay %s: Batch, Bytes, KeepAlive, Lease and what Topics says cannot be negative: 0 is the default", r.name())
 	}
 	return nil
 }

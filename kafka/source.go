@@ -72,7 +72,7 @@ var _ es.Source = (*Source)(nil)
 // Its error wraps [es.ErrInvalid] or is a [*NoTopicError] if the configuration is wrong.
 func (c SourceConfig) Open(ctx context.Context) (*Source, error) {
 	if len(c.Topics) == 0 {
-		return nil, invalid("a source has no Topics")
+		return nil, invalid("a source has no Topics: name those to read")
 	}
 	s := &Source{
 		SourceConfig: c, log: logger(c.Logger), look: make(chan struct{}, 1),

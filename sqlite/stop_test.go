@@ -21,14 +21,15 @@ func TestCopiedWhileStopped(t *testing.T) {
 	c.await(1)
 	for range copies {
 		time.Sleep(rand.N(20 * time.Millisecond)) // not to wait for anything: so that it is stopped at any moment
-		database, log, said := stopped(t, c, path)
+		database, log, said, resume := stopped(t, c, path)
+		resume()
 		survived(t, copied(t, database, log), said)
 	}
 	t.Logf("%d copies, the last with %d acknowledged appends", copies, len(c.said()))
 }
 
-// stopped stops a process that writes, and returns the two files of the database as they are then, and what was acknowledged before.
-func stopped(t *testing.T, c *child, path string) (database, log []byte, said map[es.Position]string) {
+// stopped stops a process that writes until it may resume, and returns the two files of the database as they are then, and what was acknowledged.
+func stopped(t *testing.T, c *child, path string) (database, log []byte, said map[es.Position]string, resume func()) {
 	t.Helper()
 	if err := c.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -39,8 +40,9 @@ func stopped(t *testing.T, c *child, path string) (database, log []byte, said ma
 	}
 	said = acknowledged(t, c.said())
 	database, log = contents(t, path), contents(t, path+"-wal")
-	if err := c.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
+	return database, log, said, func() {
+		if err := c.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return database, log, said
 }

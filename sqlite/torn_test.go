@@ -27,7 +27,7 @@ func TestTornWrites(t *testing.T) {
 	var tears int
 	for range stops {
 		time.Sleep(rand.N(25 * time.Millisecond)) // not to wait for anything: so that it is stopped at any moment
-		database, log, said := stopped(t, c, path)
+		database, log, said, resume := stopped(t, c, path)
 		wal := readWAL(log)
 		intact := wal.covering(t, database, said)
 		for range 5 {
@@ -54,6 +54,7 @@ func TestTornWrites(t *testing.T) {
 			survived(t, copied(t, pages, torn), said)
 			tears++
 		}
+		resume()
 	}
 	t.Logf("torn %d times, at the last with %d acknowledged appends", tears, len(c.said()))
 }

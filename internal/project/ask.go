@@ -172,7 +172,7 @@ func (e *Engine[Tx]) Forget(ctx context.Context, name string, version int) error
 			return err
 		}
 		if !h.found {
-			return fmt.Errorf("%w: there is none of that name and version", es.ErrInvalid)
+			return fmt.Errorf("%w: there is none of that name and version: see Status for those that there are", es.ErrInvalid)
 		}
 		alive := 0
 		if err := e.db.Query(ctx, tx, func(scan func(...any) error) error { return scan(&alive) }, e.say.alive, k.with()...); err != nil {
@@ -250,7 +250,7 @@ func (e *Engine[Tx]) wish(ctx context.Context, k key, stream es.Stream, want str
 		}
 		n, err := e.db.Exec(ctx, tx, e.say.ask, k.with(stream.Kind, stream.ID, version, want)...)
 		if err == nil && n == 0 {
-			err = fmt.Errorf("%w: nothing of %s is parked", es.ErrInvalid, stream)
+			err = fmt.Errorf("%w: nothing of %s is parked: see Parked for what is", es.ErrInvalid, stream)
 		}
 		return err
 	})

@@ -91,11 +91,11 @@ func (t *task[Tx]) check() error {
 	case t.name == "" || len(t.name) > es.MaxKind || !utf8.ValidString(t.name) || strings.ContainsRune(t.name, 0):
 		return fmt.Errorf("es: %w: projection %.80q: a name is UTF-8 of 1 to %d bytes without NUL", es.ErrInvalid, t.name, es.MaxKind)
 	case t.version < 0:
-		return fmt.Errorf("es: %w: projection %s: version %d is below 0", es.ErrInvalid, t.name, t.version)
+		return fmt.Errorf("es: %w: projection %s: version %d is below 0: give 0 or more", es.ErrInvalid, t.name, t.version)
 	case t.partitions < 0 || t.partitions > maxPartitions:
 		return fmt.Errorf("es: %w: projection %s: %d partitions: give 1 to %d, or 0 for 1", es.ErrInvalid, t.name, t.partitions, maxPartitions)
 	case t.batch < 0 || t.lease < 0:
-		return fmt.Errorf("es: %w: projection %s: a batch of %d and a lease of %v: neither can be below 0", es.ErrInvalid, t.name, t.batch, t.lease)
+		return fmt.Errorf("es: %w: projection %s: a batch of %d and a lease of %v: neither can be below 0; give 0 for the default", es.ErrInvalid, t.name, t.batch, t.lease)
 	case t.onError != es.Stop && t.onError != es.Park:
 		return fmt.Errorf("es: %w: projection %s: OnError is %d: give es.Stop or es.Park", es.ErrInvalid, t.name, t.onError)
 	}
