@@ -52,6 +52,9 @@ fuzz: ## run each fuzz test for MINUTES (1)
 chaos: ## break everything for MINUTES (1) as SEED says, and check that nothing was lost; CHAOS takes -postgres URL -kafka HOST:PORT
 	go test ./internal/chaos -run '^TestChaos$$' -v -count=1 -timeout 0 -args -minutes $(MINUTES) $(if $(SEED),-seed $(SEED)) $(CHAOS)
 
+large: ## a million streams, a stream of a million events, and the like: what it takes, and that memory is bounded
+	ES_TEST_LARGE=1 go test -v -timeout 60m -run 'AMillion|ALarge|TenThousand|ASlow' ./internal/abuse
+
 cover: ## show which statements the tests ran, over all packages
 	mkdir -p .cache
 	go test -coverpkg=./... -coverprofile=.cache/cover.out ./...
