@@ -60,6 +60,7 @@ func (w *work) sessionAtLeastOnce(ctx context.Context) (moved bool, err error) {
 			return moved, err
 		}
 		moved = true
+		w.r.stats.behind(ahead.oldest())
 	}
 }
 

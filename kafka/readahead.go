@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/thalo-go/es"
 )
@@ -92,7 +93,7 @@ func (a *readAhead) put(ctx context.Context, r es.Record) error {
 			first := len(w.records) == 1
 			a.mu.Unlock()
 			if first {
-				a.stats.behind(r.Time)
+				a.stats.waits(r.Time)
 				signal(a.ready)
 			}
 			return nil
@@ -132,6 +133,16 @@ func (a *readAhead) take(done batch) (batch, error) {
 	}
 	signal(a.room)
 	return next, nil
+}
+
+// oldest is the time of the first record that waits; zero if none does.
+func (a *readAhead) oldest() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.waiting.records) == 0 {
+		return time.Time{}
+	}
+	return a.waiting.records[0].Time
 }
 
 func signal(c chan struct{}) {

@@ -160,6 +160,9 @@ func (s *session) init(ctx context.Context) error {
 			if ok && (e.Code() == kafka.ErrTransactionalIDAuthorizationFailed || e.Code() == kafka.ErrClusterAuthorizationFailed) {
 				return stopf("begin as %s: %w; give the relay's user the rights Write and Describe on this transactional id", s.w.id, err)
 			}
+			if ok && e.Code() == kafka.ErrInvalidTransactionTimeout {
+				return stopf("begin as %s: %w; set transaction.timeout.ms to no more than the brokers' transaction.max.timeout.ms", s.w.id, err)
+			}
 			return s.unknown("begin as "+s.w.id, err)
 		}
 		s.w.r.log.Warn("kafka: relay waits for the cluster", "error", err, "brokers", describe(s.w.config))
@@ -272,6 +275,7 @@ func (s *session) publish(ctx context.Context, ahead *readAhead) (moved bool, er
 			return moved, err
 		}
 		moved = true
+		s.w.r.stats.behind(ahead.oldest())
 		quiet.Reset(keepAlive)
 	}
 }
@@ -369,7 +373,7 @@ func (s *session) aim(ctx context.Context, b *batch, c *checkpoint) error {
 // fits tells whether a topic takes a record.
 func (s *session) fits(r *es.Record, to *destination) error {
 	const fixed = 512 // the batch, the record, and the names of headers
-	size := fixed + len(r.Data) + 4*len(r.Stream.ID) + 3*len(r.Stream.Kind) + len(r.Type)
+	size := fixed + len(s.encoder.contentType) + len(r.Data) + 4*len(r.Stream.ID) + 3*len(r.Stream.Kind) + len(r.Type)
 	for key, value := range r.Meta {
 		size += 6 * (len(key) + len(value)) // as JSON
 	}
@@ -415,8 +419,9 @@ func (s *session) produce(ctx context.Context, b batch, c *checkpoint) error {
 	if err != nil {
 		return fmt.Errorf("kafka: checkpoint: %w", err)
 	}
-	if len(value) > s.w.smallest-1024 {
-		return stopf("checkpoint of relay %s has %d bytes: too many streams are parked; raise max.message.bytes of the topics they go to and start the relay again", s.w.key, len(value))
+	if len(value) > s.w.checkpointLimit-1024 {
+		return stopf("checkpoint of relay %s has %d bytes, and topic %s takes %d: raise its max.message.bytes, or that of the topics whose records are parked, and start the relay again",
+			s.w.key, len(value), s.w.checkpointTopic, s.w.checkpointLimit)
 	}
 	err = s.send(ctx, &kafka.Message{
 		TopicPartition: kafka.TopicPartition{Topic: &s.w.checkpointTopic, Partition: 0},

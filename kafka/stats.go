@@ -62,7 +62,6 @@ func (s *relayStats) published(records int, upTo es.Position) {
 	s.s.Records += int64(records)
 	s.s.Transactions++
 	s.s.Position = upTo
-	s.waiting = time.Time{}
 	second := &s.seconds[now%int64(len(s.seconds))]
 	if second.at != now {
 		second.at, second.records = now, 0
@@ -70,7 +69,16 @@ func (s *relayStats) published(records int, upTo es.Position) {
 	second.records += int64(records)
 }
 
-// behind notes that a record waits.
+// waits notes that a record waits, unless an earlier one does.
+func (s *relayStats) waits(since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting.IsZero() {
+		s.waiting = since
+	}
+}
+
+// behind notes the first record that waits when all before it is published; none if it is zero.
 func (s *relayStats) behind(since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -66,7 +66,7 @@ func (d *destinations) named(ctx context.Context, name string, r *es.Record, c *
 // examine finds out about a topic, and makes it if that is asked for and it is the first time that the relay writes to it.
 func (d *destinations) examine(ctx context.Context, name string, c *checkpoint) (*destination, error) {
 	before, known := c.Topics[name]
-	now, there, err := describeTopic(ctx, d.admin, name)
+	now, there, err := awaitTopicMark(ctx, d.admin, name, known)
 	switch {
 	case err != nil:
 		return nil, err
@@ -164,6 +164,20 @@ func describeTopic(ctx context.Context, admin *kafka.AdminClient, name string) (
 	return topicMark{}, false, fmt.Errorf("kafka: describe topic %s: no answer", name)
 }
 
+// awaitTopicMark is describeTopic for a topic that, if it is expected, is asked for again for a while: a broker that has just started, or is behind
+// the others, may not know of it yet.
+func awaitTopicMark(ctx context.Context, admin *kafka.AdminClient, name string, expected bool) (mark topicMark, there bool, err error) {
+	for range 10 {
+		if mark, there, err = describeTopic(ctx, admin, name); err != nil || there || !expected {
+			break
+		}
+		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+			return topicMark{}, false, err
+		}
+	}
+	return mark, there, err
+}
+
 // topicSettings returns the settings in force of a topic.
 func topicSettings(ctx context.Context, admin *kafka.AdminClient, name string) (map[string]kafka.ConfigEntryResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
@@ -242,7 +256,7 @@ func (w *work) createTopic(ctx context.Context, admin *kafka.AdminClient, name s
 // checkCheckpointTopic sees that the checkpoint topic is there and is what it must be, and makes it if that is asked for.
 func (w *work) checkCheckpointTopic(ctx context.Context, admin *kafka.AdminClient) error {
 	name := w.checkpointTopic
-	mark, there, err := describeTopic(ctx, admin, name)
+	mark, there, err := awaitTopicMark(ctx, admin, name, w.r.Topics.Partitions == 0)
 	switch {
 	case err != nil:
 		return err
@@ -263,6 +277,9 @@ func (w *work) checkCheckpointTopic(ctx context.Context, admin *kafka.AdminClien
 	settings, err := topicSettings(ctx, admin, name)
 	if err != nil {
 		return err
+	}
+	if w.checkpointLimit, err = strconv.Atoi(settings["max.message.bytes"].Value); err != nil {
+		return fmt.Errorf("kafka: max.message.bytes of topic %s: %w", name, err)
 	}
 	if policy := settings["cleanup.policy"].Value; policy != "compact" {
 		return stopf("checkpoint topic %s has cleanup.policy=%s, by which checkpoints are lost in time: set it to compact", name, policy)

@@ -21,7 +21,8 @@ type work struct {
 	id              string // the transactional id
 	checkpointTopic string
 	holder          string
-	smallest        int // max.message.bytes of the topics that are known of
+	checkpointLimit int // max.message.bytes of that topic
+	smallest        int // of the other topics that are known of
 
 	holds func(ctx context.Context) bool // if set, tells whether the lease is still there, and ends ctx if not
 }
