@@ -216,6 +216,19 @@ const (
 	duplicate = 2
 )
 
+// attempt writes a batch, by the short way if there is one.
+func (s *Store) attempt(ctx context.Context, conn *pgx.Conn, b *batch, known es.Position, token int64) (a answer, err error) {
+	if s.strides(b, known) {
+		if written, err := s.step(ctx, conn, b, known, token); written || err != nil {
+			return answer{before: known}, err
+		}
+	}
+	if a, err = s.call(ctx, s.alone(), conn, b, known, token); err == nil {
+		s.stride.note(a.before == known)
+	}
+	return a, err
+}
+
 // call writes a batch, in one round trip.
 func (s *Store) call(ctx context.Context, run runner, conn *pgx.Conn, b *batch, known es.Position, token int64) (a answer, err error) {
 	stmt, params := b.call(&s.statements, known, token)

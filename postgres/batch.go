@@ -26,6 +26,7 @@ type batch struct {
 	sKind, sID                                  array
 	aCall, aStream, aExpected, aCount, aCommand array
 	anyMeta                                     bool
+	params                                      params
 	heads                                       map[es.Stream]es.Version // as they are after the batch, as far as is known
 	streams                                     map[es.Stream]int        // index into s_*
 	commands                                    map[command]bool
@@ -199,18 +200,30 @@ func (b *batch) meta(meta map[string]string) string {
 	return string(text)
 }
 
+// single tells whether the batch is one event whose version is known, and no more.
+func (b *batch) single() bool { return b.events == 1 && b.cKind.n == 0 && !b.look }
+
+// event is what there is of each event.
+func (b *batch) event() [6]*array {
+	return [...]*array{&b.eKind, &b.eID, &b.eVersion, &b.eType, &b.eData, &b.eMeta}
+}
+
 // call returns the statement that writes the batch, and its parameters.
 func (b *batch) call(s *statements, known es.Position, token int64) (*statement, [][]byte) {
-	params := [][]byte{int8Param(b.tokens), int8Param(int64(known)), int8Param(token)}
-	if b.events == 1 && b.cKind.n == 0 && !b.look {
-		for _, a := range []*array{&b.eKind, &b.eID, &b.eVersion, &b.eType, &b.eData, &b.eMeta} {
-			params = append(params, a.only())
+	p := &b.params
+	p.reset()
+	p.int8(b.tokens)
+	p.int8(int64(known))
+	p.int8(token)
+	if b.single() {
+		for _, a := range b.event() {
+			p.add(a.only())
 		}
-		return s.appendOne, params
+		return s.appendOne, p.values
 	}
-	params = append(params, b.eKind.param(), b.eID.param(), b.eVersion.param(), b.eType.param(), b.eData.param(), nil)
+	p.add(b.eKind.param(), b.eID.param(), b.eVersion.param(), b.eType.param(), b.eData.param(), nil)
 	if b.anyMeta {
-		params[len(params)-1] = b.eMeta.param()
+		p.values[len(p.values)-1] = b.eMeta.param()
 	}
 	commands := []*array{&b.cKind, &b.cID, &b.cCommand, &b.cFirst, &b.cLast}
 	if b.look {
@@ -218,16 +231,16 @@ func (b *batch) call(s *statements, known es.Position, token int64) (*statement,
 	}
 	for _, a := range commands {
 		if b.cKind.n == 0 {
-			params = append(params, nil)
+			p.add(nil)
 		} else {
-			params = append(params, a.param())
+			p.add(a.param())
 		}
 	}
 	if !b.look {
-		return s.appendKnown, params
+		return s.appendKnown, p.values
 	}
 	for _, a := range []*array{&b.sKind, &b.sID, &b.aCall, &b.aStream, &b.aExpected, &b.aCount, &b.aCommand} {
-		params = append(params, a.param())
+		p.add(a.param())
 	}
-	return s.appendJudged, params
+	return s.appendJudged, p.values
 }

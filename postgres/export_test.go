@@ -120,3 +120,6 @@ func MigrateTo(ctx context.Context, pool *pgxpool.Pool, version int) error {
 	defer s.Close()
 	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error { return s.migrateTo(ctx, tx, version) })
 }
+
+// Striding tells whether the next single event would go the short way.
+func (s *Store) Striding() bool { return s.stride.ready() }

@@ -24,7 +24,7 @@ import (
 func (t *tx) call(ctx context.Context, b *batch, known es.Position, token int64) (answer, error) {
 	s, conn := t.store, t.conn.Conn()
 	if s.inline == nil || b.events == 0 {
-		return s.call(ctx, s.alone(), conn, b, known, token)
+		return s.attempt(ctx, conn, b, known, token)
 	}
 	a, states, at, err := s.enter(ctx, conn, b, known, token)
 	records := b.records(a, at)

@@ -80,6 +80,9 @@ func everything(t testing.TB, s, other *postgres.Store, name string) {
 	mustAppend(t, s, at(account(name+" one"), 0, 1))
 	mustAppend(t, other, add(account(name+" other"), 1))
 	mustAppend(t, s, at(account(name+" two"), 0, 2))
+	for range 20 { // at the end of which it goes the short way, the first time at least
+		mustAppend(t, s, add(account(name+" stride"), 1))
+	}
 	once := es.Append{Stream: account(name + " once"), Expected: es.AnyVersion, Events: events(1), Command: "c"}
 	mustAppend(t, s, at(account(name), 0, 1))                          // one
 	mustAppend(t, s, at(account(name), 1, 1))                          // of a head that is known

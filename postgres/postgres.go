@@ -42,7 +42,8 @@ type Store struct {
 	heads      heads
 	queue      *commit.Queue
 	batch      batch // the memory of the one that is being written
-	cautious   int   // batches that are to look before they write, because one before met a conflict
+	stride     stride
+	cautious   int // batches that are to look before they write, because one before met a conflict
 	loader     loader
 	watcher    watcher
 	projects   *project.Engine[pgx.Tx]

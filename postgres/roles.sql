@@ -16,6 +16,7 @@ grant select on es.meta, es.history to es_writer;
 grant select, insert on es.events, es.commands to es_writer;
 grant select, insert, update on es.snapshots to es_writer; -- each takes the place of the one before
 grant select, insert, delete on es.fences to es_writer;    -- they are in the way of calls that were given up, for a week
+grant usage on sequence es.fences_number_seq to es_writer;
 grant select, insert, update, delete on es.leases to es_writer;
 grant select, insert, update on es.checkpoints to es_writer;
 grant select, insert, update, delete on es.projections, es.shards, es.workers, es.parked to es_writer; -- what a read model writes to is granted apart

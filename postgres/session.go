@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/bits"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -25,9 +24,9 @@ type statement struct {
 
 const maxGrowth = 64 / 2
 
-// newStatement replaces {schema} in a statement's text.
+// newStatement fills in what stands in braces; see sql.
 func (s *Store) newStatement(sql string) *statement {
-	stmt := &statement{sql: strings.ReplaceAll(sql, "{schema}", s.schema)}
+	stmt := &statement{sql: s.sql(sql)}
 	h := fnv.New64a()
 	h.Write([]byte(stmt.sql))
 	for growth := range stmt.names {
@@ -73,6 +72,12 @@ func (s *Store) giveUpPrepared(err error) bool {
 
 // each runs a statement and calls f with every row; the values are good only during the call.
 func (s *Store) each(ctx context.Context, conn *pgx.Conn, stmt *statement, params [][]byte, f func(row [][]byte) error) error {
+	_, err := s.exec(ctx, conn, stmt, params, f)
+	return err
+}
+
+// exec is like each, and returns what the server says that it did.
+func (s *Store) exec(ctx context.Context, conn *pgx.Conn, stmt *statement, params [][]byte, f func(row [][]byte) error) (pgconn.CommandTag, error) {
 	for {
 		prepared := !s.unprepared.Load()
 		result := s.query(ctx, conn, stmt, prepared, params)
@@ -82,15 +87,15 @@ func (s *Store) each(ctx context.Context, conn *pgx.Conn, stmt *statement, param
 				failed = f(result.Values())
 			}
 		}
-		_, err := result.Close()
+		tag, err := result.Close()
 		// Others may have found out at the same time. And in a transaction of the application's, it is too late for another try.
 		if prepared && s.giveUpPrepared(err) && conn.PgConn().TxStatus() == idle {
 			continue
 		}
 		if err != nil {
-			return err
+			return tag, err
 		}
-		return failed
+		return tag, failed
 	}
 }
 

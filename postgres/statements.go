@@ -4,6 +4,7 @@ package postgres
 type statements struct {
 	appendOne, appendKnown, appendJudged *statement
 	resolve, head, time                  *statement
+	appendNext, fences                   *statement
 	stream, streams                      *statement
 	all, kinds, types, both              *statement
 	saveSnapshot, loadSnapshot           *statement
@@ -22,9 +23,18 @@ func (s *Store) prepare() {
 		appendOne:    s.newStatement("select {schema}.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9)"),
 		appendKnown:  s.newStatement("select {schema}.append_known($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"),
 		appendJudged: s.newStatement("select start, verdicts, firsts, lasts from {schema}.append_judged($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"),
-		resolve:      s.newStatement("select r.at, r.by from {schema}.resolve($1, $2, $3) r"),
-		head:         s.newStatement("select position, token from {schema}.events order by position desc limit 1"),
-		time:         s.newStatement("select time from {schema}.events order by position desc limit 1"),
+
+		// See stride. That the lock comes before the look at the sequence is what case is for: the order of conditions is the planner's to choose.
+		appendNext: s.newStatement(`insert into {schema}.events (position, kind, id, version, time, type, data, meta, token)
+			select e.position + 1, $6, $7, $8, greatest(clock_timestamp(), e.time), $9, $10, $11, $5
+			from (select position, token, time from {schema}.events order by position desc limit 1) e
+			where e.position = $1 and e.token = $2
+				and case when pg_advisory_xact_lock({key}) is not null then pg_sequence_last_value($3::oid) = $4 end`),
+		fences: s.newStatement(`select f.oid, pg_sequence_last_value(f.oid) from (select pg_get_serial_sequence($1, 'number')::regclass::oid as oid) f`),
+
+		resolve: s.newStatement("select r.at, r.by from {schema}.resolve($1, $2, $3) r"),
+		head:    s.newStatement("select position, token from {schema}.events order by position desc limit 1"),
+		time:    s.newStatement("select time from {schema}.events order by position desc limit 1"),
 
 		// The last column is the token at the position of the fingerprint: see heads.
 		stream: s.newStatement("select " + recordColumns + `, (select f.token from {schema}.events f where f.position = $5) from {schema}.events e

@@ -168,8 +168,10 @@ func (w *watcher) rewound(head es.Position) {
 }
 
 func (w *watcher) wake() {
-	close(w.grown)
-	w.grown = make(chan struct{})
+	if w.waiters > 0 {
+		close(w.grown)
+		w.grown = make(chan struct{})
+	}
 }
 
 // wait waits until the log has grown beyond a position, which was its end after seen was. The error is es.ErrRewound if it has lost its end since.

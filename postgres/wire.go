@@ -75,6 +75,26 @@ func (a *array) param() []byte {
 // only returns the element of an array that has just one.
 func (a *array) only() []byte { return a.buf[arrayHeader+4:] }
 
+// params are the parameters of a call. Their memory is used again.
+type params struct {
+	values  [][]byte
+	numbers []byte
+}
+
+func (p *params) reset() { p.values, p.numbers = p.values[:0], p.numbers[:0] }
+
+func (p *params) add(values ...[]byte) { p.values = append(p.values, values...) }
+
+func (p *params) int8(i int64) {
+	p.numbers = binary.BigEndian.AppendUint64(p.numbers, uint64(i)) // if that is a new piece of memory, what was added before keeps the old one
+	p.add(p.numbers[len(p.numbers)-8:])
+}
+
+func (p *params) oid(oid uint32) {
+	p.numbers = binary.BigEndian.AppendUint32(p.numbers, oid)
+	p.add(p.numbers[len(p.numbers)-4:])
+}
+
 func int8Param(i int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(i)) }
 
 func getInt8(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) }

@@ -211,7 +211,8 @@ func (q *Queue) lead(ctx context.Context, own *Request) {
 		go q.flush(tx, err)
 		return
 	}
-	q.waiting, q.here = nil, 0
+	clear(q.waiting)
+	q.waiting, q.here = q.waiting[:0], 0
 	own.batch = &batch{cancel: func() {}, live: 1}
 	q.mu.Unlock()
 	defer q.pass() // also when the backend panics: the others' appends are not lost with this one

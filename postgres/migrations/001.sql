@@ -38,11 +38,15 @@ create table {schema}.snapshots (
 
 -- Calls of append that were given up while they might still be under way: they must not arrive afterwards.
 create table {schema}.fences (
-	token bigint      not null primary key,
-	time  timestamptz not null default now()
+	token  bigint      not null primary key,
+	time   timestamptz not null default now(),
+	number bigint      not null generated always as identity -- from a sequence: what that has reached is seen at once, by whatever snapshot
 );
+insert into {schema}.fences (token) values (0); -- so that the sequence has reached something
+delete from {schema}.fences;
 
--- There are three ways to append, which differ in what the client knows. All begin with the text of enter.sql: it takes the lock,
+-- There are three functions to append, which differ in what the client knows; a fourth way is a plain statement of the client's, for a single event
+-- of a writer that nobody else has come in between for a while. The functions all begin with the text of enter.sql: it takes the lock,
 -- finds the end of the log and compares it with what the client knows. Positions are assigned under the lock, which is held to the end of
 -- the transaction, so commit order is position order: a reader that has seen a position never finds anything new below it.
 --
