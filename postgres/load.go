@@ -39,24 +39,23 @@ func (l *loader) init(s *Store) { l.store = s }
 
 func (l *loader) close() { l.work.Wait() }
 
-// load reads the first page of a stream after a version.
-func (l *loader) load(ctx context.Context, stream es.Stream, after es.Version) page {
+// load reads the first page of a stream after a version, and returns its first piece and what brings the others.
+func (l *loader) load(ctx context.Context, stream es.Stream, after es.Version) (page, *reading) {
 	l.mu.Lock()
 	if l.busy < maxLoads && len(l.queue) == 0 {
 		l.busy++
 		l.mu.Unlock()
-		p := l.store.readStream(ctx, stream, after, lastPage) // a bound costs a short stream nothing, and a long one a round trip
-		l.next()
-		return p
+		r := l.store.readStream(ctx, stream, after, lastPage, l.next) // a bound costs a short stream nothing, and a long one a round trip
+		return r.next(), r
 	}
 	q := &load{ctx: ctx, stream: stream, after: after, page: page{whole: true}, done: make(chan struct{})}
 	l.queue = append(l.queue, q)
 	l.mu.Unlock()
 	select {
 	case <-q.done:
-		return q.page
+		return q.page, nil
 	case <-ctx.Done():
-		return page{err: ctx.Err()}
+		return page{err: ctx.Err()}, nil
 	}
 }
 
@@ -125,6 +124,7 @@ func (q *load) take(row [][]byte, m mark) error {
 	if err != nil {
 		return err
 	}
+	q.page.count++
 	q.page.size += len(r.Data)
 	q.page.records, q.page.token = append(q.page.records, r), token
 	q.page.stands(m, row[7])

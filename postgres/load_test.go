@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"reflect"
 	"strings"
 	"sync"
@@ -196,5 +197,76 @@ func TestReadTogether(t *testing.T) {
 				}
 			}
 		})
+	})
+}
+
+// A reader who breaks off must not cost the pool its connection, nor leave it busy.
+func TestReadsBrokenOffKeepTheirConnection(t *testing.T) {
+	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		pool := newPool(t, with(server.Database(t), "pool_max_conns=2"))
+		s, err := postgres.New(t.Context(), pool)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		for range 4 {
+			mustAppend(t, s, add(account("a"), 1000))
+		}
+		for name, read := range map[string]iter.Seq2[es.Record, error]{
+			"Read": s.Read(t.Context(), account("a"), 0), "All": s.All(t.Context(), 0, es.Filter{}),
+		} {
+			_ = collect(t, read)
+			before := pool.Stat().NewConnsCount()
+			for _, after := range []int{1, 63, 64, 65, 200, 1023, 1024, 1025, 2000, 4000} {
+				n := 0
+				for r, err := range read {
+					if err != nil {
+						t.Fatal(err)
+					}
+					if n++; r.Version != es.Version(n) {
+						t.Fatalf("record %d has version %d", n, r.Version)
+					}
+					if n == after {
+						break
+					}
+				}
+				if n != after {
+					t.Errorf("%s: read %d records, want %d", name, n, after)
+				}
+				eventually(t, "no connection is busy", func() bool { return pool.Stat().AcquiredConns() == 0 })
+			}
+			if made := pool.Stat().NewConnsCount() - before; made != 0 {
+				t.Errorf("%s: %d connections had to be made anew", name, made)
+			}
+		}
+	})
+}
+
+// A page comes piece by piece, and its connection must not wait for the reader.
+func TestReadsHoldNoConnectionWhileTheBodyRuns(t *testing.T) {
+	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		s := open(t, with(server.Database(t), "pool_max_conns=1"))
+		for range 3 {
+			mustAppend(t, s, add(account("a"), 1000))
+		}
+		for name, read := range map[string]iter.Seq2[es.Record, error]{
+			"Read": s.Read(t.Context(), account("a"), 0), "All": s.All(t.Context(), 0, es.Filter{Kinds: []string{"account"}}),
+		} {
+			n := 0
+			for _, err := range read {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n++; n%500 == 1 {
+					mustAppend(t, s, add(account("b"+name), 1)) // with the only connection
+				}
+				if n > 3000 {
+					break // All comes to what the body has appended
+				}
+			}
+			if n < 3000 {
+				t.Errorf("%s: %d records, want 3000", name, n)
+			}
+		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -22,15 +23,19 @@ const (
 	pageBytes = 8 << 20
 )
 
-// A page is a run of records.
+// A page is a run of records, or a piece of one.
 type page struct {
 	records []es.Record
-	size    int   // bytes of their data
 	token   int64 // of the last one
-	whole   bool  // it goes to the end, as it was then
 	mark    mark
 	known   bool // the fingerprint of the mark was there
+	more    bool // other pieces of the page follow
 	err     error
+
+	// Of the page as far as this piece.
+	count int  // of records
+	size  int  // bytes of their data
+	whole bool // it goes to the end, as it was then
 }
 
 // stands notes whether the fingerprint of the mark was there, given the token that was found in its place.
@@ -47,8 +52,9 @@ func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) it
 		}
 		what := "read " + stream.String()
 		after := max(after, 0)
-		p := s.loader.load(ctx, stream, after)
-		for limit := nextLimit(p, lastPage); ; limit = nextLimit(p, limit) {
+		p, r := s.loader.load(ctx, stream, after)
+		defer func() { r.end() }()
+		for limit := lastPage; ; p = r.next() {
 			if n := len(p.records); n > 0 {
 				last := &p.records[n-1]
 				if p.known {
@@ -56,10 +62,13 @@ func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) it
 				}
 				after = last.Version
 			}
+			if !p.more && !p.whole && p.err == nil {
+				limit = nextLimit(p, limit)
+				r = s.readStream(ctx, stream, after, limit, nil) // while the caller works on the last piece
+			}
 			if !handOut(ctx, p, what, yield) {
 				return
 			}
-			p = s.readStream(ctx, stream, after, limit)
 		}
 	}
 }
@@ -72,15 +81,19 @@ func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) it
 		after := max(after, 0)
 		next := func(limit int) page {
 			params := append([][]byte{int8Param(int64(after)), int8Param(int64(limit))}, names...)
-			return s.readPage(ctx, func(conn *pgx.Conn) page { return s.pageOn(ctx, conn, stmt, es.Stream{}, mark{}, limit, params...) })
+			return s.readPage(ctx, func(conn *pgx.Conn) page {
+				return s.pageOn(ctx, conn, stmt, es.Stream{}, mark{}, limit, nil, params...)
+			})
 		}
 		ahead := make(chan page, 1)
 		reading := false
 		defer func() {
-			cancel()
-			if reading {
-				<-ahead // the goroutine must not outlive the loop
+			if reading { // the goroutine must not outlive the loop
+				stuck := time.AfterFunc(brief, cancel)
+				<-ahead
+				stuck.Stop()
 			}
+			cancel()
 		}()
 		p := next(firstPage)
 		for limit := nextLimit(p, firstPage); ; {
@@ -104,7 +117,7 @@ func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) it
 func nextLimit(p page, limit int) int {
 	limit = min(4*limit, lastPage)
 	if p.size > 0 {
-		limit = min(limit, max(1, len(p.records)*pageBytes/p.size))
+		limit = min(limit, max(1, p.count*pageBytes/p.size))
 	}
 	return limit
 }
@@ -151,15 +164,68 @@ func textArray(names []string) []byte {
 	return a.param()
 }
 
-// readStream reads a page of a stream.
-func (s *Store) readStream(ctx context.Context, stream es.Stream, after es.Version, limit int) page {
-	m := s.heads.mark()
-	return s.readPage(ctx, func(conn *pgx.Conn) page { return s.streamOn(ctx, conn, m, stream, after, limit) })
+// A reading is a page that comes piece by piece: the caller works on what is there while the rest is on its way.
+// The connection never waits for him, as there is room for all pieces.
+type reading struct {
+	pieces chan page
+	cancel context.CancelFunc
+}
+
+const (
+	pieceOf = 64                     // records
+	brief   = 100 * time.Millisecond // how long a page that nobody wants any more may take to come, so that its connection is still good afterwards
+)
+
+// readStream begins to read a page of a stream. done, if not nil, is called when its connection is free.
+func (s *Store) readStream(ctx context.Context, stream es.Stream, after es.Version, limit int, done func()) *reading {
+	ctx, cancel := context.WithCancel(ctx)
+	r := &reading{make(chan page, limit/pieceOf+1), cancel}
+	go func() {
+		defer close(r.pieces)
+		m := s.heads.mark()
+		last := s.readPage(ctx, func(conn *pgx.Conn) page {
+			return s.pageOn(ctx, conn, s.statements.stream, stream, m, limit, func(p page) { r.pieces <- p }, streamParams(stream, after, limit, m)...)
+		})
+		if done != nil {
+			done()
+		}
+		r.pieces <- last
+	}()
+	return r
+}
+
+// next returns the next piece.
+func (r *reading) next() page { return <-r.pieces }
+
+// end waits until the page has come, or gives it up if that takes long.
+func (r *reading) end() {
+	if r == nil {
+		return
+	}
+	defer r.cancel()
+	for {
+		select {
+		case _, more := <-r.pieces: // which nobody wants any more
+			if !more {
+				return
+			}
+			continue
+		default:
+		}
+		stuck := time.AfterFunc(brief, r.cancel)
+		defer stuck.Stop()
+		for range r.pieces {
+		}
+		return
+	}
+}
+
+func streamParams(stream es.Stream, after es.Version, limit int, m mark) [][]byte {
+	return [][]byte{[]byte(stream.Kind), []byte(stream.ID), int8Param(int64(after)), int8Param(int64(limit)), int8Param(int64(m.position))}
 }
 
 func (s *Store) streamOn(ctx context.Context, conn *pgx.Conn, m mark, stream es.Stream, after es.Version, limit int) page {
-	return s.pageOn(ctx, conn, s.statements.stream, stream, m, limit,
-		[]byte(stream.Kind), []byte(stream.ID), int8Param(int64(after)), int8Param(int64(limit)), int8Param(int64(m.position)))
+	return s.pageOn(ctx, conn, s.statements.stream, stream, m, limit, nil, streamParams(stream, after, limit, m)...)
 }
 
 func (s *Store) readPage(ctx context.Context, read func(conn *pgx.Conn) page) page {
@@ -184,8 +250,9 @@ func (s *Store) orClosed(err error) error {
 	return fmt.Errorf("store is %w: %w", es.ErrClosed, err)
 }
 
-// pageOn reads a page of a stream, or, if that is the zero one, of the log.
-func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, stmt *statement, stream es.Stream, m mark, limit int, params ...[]byte) page {
+// pageOn reads a page of a stream, or, if that is the zero one, of the log. If give is not nil it is given each piece but the last,
+// which is returned.
+func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, stmt *statement, stream es.Stream, m mark, limit int, give func(page), params ...[]byte) page {
 	p := page{whole: true}
 	var mem memory
 	p.err = s.each(ctx, conn, stmt, params, func(row [][]byte) error {
@@ -193,10 +260,16 @@ func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, stmt *statement, str
 			p.whole = false // what is left is read again, in a smaller page
 			return nil
 		}
+		if give != nil && len(p.records) == pieceOf {
+			p.more, p.whole = true, false
+			give(p)
+			p.more, p.whole, p.records = false, true, nil
+		}
 		r, token, err := mem.record(row, stream)
 		if err != nil {
 			return err
 		}
+		p.count++
 		p.size += len(r.Data)
 		p.records, p.token = append(p.records, r), token
 		if stream.Kind != "" {
@@ -204,7 +277,7 @@ func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, stmt *statement, str
 		}
 		return nil
 	})
-	if len(p.records) == limit {
+	if p.count == limit {
 		p.whole = false
 	}
 	if n := len(p.records); n > 0 {
