@@ -10,6 +10,8 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
+type listsOf = estest.Lists[*sql.Tx]
+
 // lists are the read models of the conformance suite, read on a store's own connections.
 func lists(s func() *sqlite.Store) estest.Lists[*sql.Tx] {
 	const table = "create table if not exists lists (line_no integer primary key, list text not null, line text not null) strict"
