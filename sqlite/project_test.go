@@ -4,7 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,54 +12,115 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-func sums(name string) sqlite.Projection {
-	return sqlite.Projection{
-		Name: name,
-		Prepare: func(ctx context.Context, tx *sql.Tx) error {
-			_, err := tx.ExecContext(ctx, "create table if not exists sums (id text primary key, n integer not null, last integer not null) strict; delete from sums")
-			return err
-		},
-		Handle: func(ctx context.Context, tx *sql.Tx, records []es.Record) error {
-			for _, r := range records {
-				if _, err := tx.ExecContext(ctx, "insert into sums values (?, 1, ?) on conflict (id) do update set n = n + 1, last = excluded.last", r.Stream.ID, r.Position); err != nil {
-					return err
-				}
+// Everything rests on the comparison in the transaction that moves the checkpoint. Here another worker has the shard, or has moved it, between
+// two transactions, and nothing but that comparison can tell.
+func TestAWorkerThatWasReplacedAppliesNothing(t *testing.T) {
+	for name, theft := range map[string]string{
+		"by one who took the shard and went on":        "update es_shards set cursor = 10, claim = claim + 1",
+		"by one who went on, with the claim as it was": "update es_shards set cursor = 10",
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := file(t)
+			s := open(t, path)
+			last := add(t, s, at("a", 0, make([]string, 40)...))
+			other := connect(t, path)
+			l := lists(func() *sqlite.Store { return s })
+			stolen := false
+			p := sqlite.Projection{
+				Name: "work", Batch: 5, Lease: time.Hour,
+				Prepare: func(ctx context.Context, tx *sql.Tx) error { return l.Empty(ctx, tx, "work") },
+				Handle: func(ctx context.Context, tx *sql.Tx, records []es.Record) error {
+					for _, r := range records {
+						if err := l.Add(ctx, tx, "work", r.ID()); err != nil {
+							return err
+						}
+					}
+					return nil
+				},
+				OnProgress: func(g es.Progress) {
+					if g.Cursor == 5 && !stolen {
+						stolen = true
+						do(t, other, `begin immediate;
+							insert into lists (list, line) select 'work', kind || '/' || id || '/' || version from es_events where position between 6 and 10;
+							`+theft+`; commit`)
+					}
+				},
 			}
-			return nil
-		},
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- s.Project(ctx, p) }()
+			lines := func() []string {
+				lines, err := l.Lines(t.Context(), "work")
+				if err != nil {
+					t.Fatal(err)
+				}
+				return lines
+			}
+			for len(lines()) == 0 { // until it is there
+				time.Sleep(time.Millisecond)
+			}
+			if err := s.WaitFor(ctx, "work", last); err != nil {
+				t.Fatal(err)
+			}
+			cancel()
+			if err := <-done; !errors.Is(err, context.Canceled) {
+				t.Errorf("the run ended with %v", err)
+			}
+			var expected []string
+			for _, r := range all(t, s) {
+				expected = append(expected, r.ID())
+			}
+			if found := lines(); !slices.Equal(found, expected) || !stolen {
+				t.Errorf("the read model has %q; expected each record once, in order", found)
+			}
+		})
 	}
 }
 
-func TestProjectionSmoke(t *testing.T) {
+// A handler that calls the store would wait for its own transaction.
+func TestAHandlerThatCallsTheStoreIsRefused(t *testing.T) {
 	for _, path := range []string{":memory:", file(t)} {
-		t.Run(path[len(path)-5:], func(t *testing.T) {
-			s := open(t, path)
-			add(t, s, at("a", 0, make([]string, 2500)...))
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan error, 1)
-			caught := make(chan bool, 1)
-			p := sums("sums")
-			p.OnCaughtUp = func(context.Context) error { caught <- true; return nil }
-			go func() { done <- s.Project(ctx, p) }()
-			<-caught
-			for i := range 20 {
-				position := add(t, s, at(fmt.Sprint(i), es.AnyVersion, "x"))
-				began := time.Now()
-				if err := s.WaitFor(ctx, "sums", position); err != nil {
-					t.Fatal(err)
+		s := open(t, path)
+		add(t, s, at("a", 0, "x"))
+		err := s.Project(t.Context(), sqlite.Projection{Name: "calls", Retries: -1, Handle: func(ctx context.Context, _ *sql.Tx, _ []es.Record) error {
+			if path == ":memory:" {
+				for _, err := range s.All(ctx, 0, es.Filter{}) {
+					if err != nil {
+						return err
+					}
 				}
-				t.Log(time.Since(began))
 			}
-			var n int
-			if err := s.DB().QueryRow("select sum(n) from sums").Scan(&n); err != nil || n != 2520 {
-				t.Error(n, err)
+			_, err := s.Append(ctx, at("b", 0, "y"))
+			return err
+		}})
+		var stopped *es.ProjectionError
+		if !errors.As(err, &stopped) || !errors.Is(err, es.ErrInvalid) {
+			t.Errorf("in %s the run ended with %v; expected a *es.ProjectionError that wraps es.ErrInvalid", path, err)
+		}
+	}
+}
+
+// Appends share the connection with projections: one whose handler is slow is given fewer records at a time.
+func TestASlowHandlerIsGivenFewerRecords(t *testing.T) {
+	s := open(t, file(t))
+	last := add(t, s, at("a", 0, make([]string, 400)...))
+	var sizes []int
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		done <- s.Project(ctx, sqlite.Projection{Name: "slow", Batch: 128, Handle: func(_ context.Context, _ *sql.Tx, records []es.Record) error {
+			sizes = append(sizes, len(records))
+			time.Sleep(time.Duration(len(records)) * 5 * time.Millisecond) // that is what makes it slow
+			return nil
+		}, OnProgress: func(g es.Progress) {
+			if g.Cursor == es.Cursor(last) {
+				cancel()
 			}
-			status, err := s.Status(ctx)
-			t.Logf("%+v %v", status, err)
-			cancel()
-			if err := <-done; !errors.Is(err, context.Canceled) {
-				t.Error(err)
-			}
-		})
+		}})
+	}()
+	<-done
+	if slices.Max(sizes) != 128 || slices.Min(sizes[:len(sizes)-1]) > 20 {
+		t.Errorf("it was given %d records at a time; expected about 20 of 5 ms each, once it was known to be slow", sizes)
 	}
 }
