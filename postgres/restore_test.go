@@ -15,10 +15,17 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// A dump is restored into another cluster, and a store that runs is led there.
+// A dump is restored into another cluster, of the same release and of the newest, and a store that runs is led there. pg_dump itself comes
+// with the system's release only.
 func TestDumpAndRestore(t *testing.T) {
+	for _, version := range []testserver.Version{testserver.System, testserver.Postgres18} {
+		t.Run(fmt.Sprintf("into %.6s", version), func(t *testing.T) { dumpAndRestore(t, version) })
+	}
+}
+
+func dumpAndRestore(t *testing.T, version testserver.Version) {
 	from := testserver.StartPostgres(t, testserver.PostgresOptions{Version: testserver.System})
-	into := testserver.StartPostgres(t, testserver.PostgresOptions{Version: testserver.System})
+	into := testserver.StartPostgres(t, testserver.PostgresOptions{Version: version})
 	url, restored := from.Database(t), into.Database(t)
 	proxy := testserver.StartProxy(t, url)
 	running := open(t, proxy.Through(url))
