@@ -94,12 +94,12 @@ func golden(t *testing.T, file, store, output string) {
 	for pattern, fixed := range map[string]string{
 		`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z`:        "2026-11-25T12:00:00.000000Z",
 		`"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z"`: `"2026-11-25T12:00:00.000000Z"`,
-		`id [A-Z2-7]{26}`:           "id IDENTITY",
-		`"id":"[A-Z2-7]{26}"`:       `"id":"IDENTITY"`,
-		`"(source)":"[A-Z2-7]{26}"`: `"$1":"IDENTITY"`,
-		`"behind":[0-9.]+`:          `"behind":1`,
-		`( \d+)  [0-9.m]+s  `:       "$1  1s  ",
-		`127\.0\.0\.1:\d+/\w+`:      "127.0.0.1:5432/bank",
+		`id [A-Z2-7]{26}`:            "id IDENTITY",
+		`"id":"[A-Z2-7]{26}"`:        `"id":"IDENTITY"`,
+		`"(source)":"[A-Z2-7]{26}"`:  `"$1":"IDENTITY"`,
+		`"behind":[0-9.]+`:           `"behind":1`,
+		`( \d+)  [0-9.m]+s +(\d+  )`: "$1  1s  $2",
+		`127\.0\.0\.1:\d+/\w+`:       "127.0.0.1:5432/bank",
 	} {
 		got = regexp.MustCompile(pattern).ReplaceAllString(got, fixed)
 	}
