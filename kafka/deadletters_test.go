@@ -79,6 +79,16 @@ func TestARecordThatFailsIsParkedAndItsKeyBehindIt(t *testing.T) {
 		got.await(t, "what is new", got.has(moreGood))
 		bad = append(bad, moreBad...)
 		letters, _ := awaitParked(t, b, len(bad))
+		insist(t, "the statistics tell", func() error {
+			keys, aside := 0, int64(0)
+			for _, s := range c.Stats() {
+				keys, aside = keys+s.Parked, aside+s.PutAside
+			}
+			if keys != 1 || aside != int64(len(moreBad)) {
+				return fmt.Errorf("%+v", c.Stats())
+			}
+			return nil
+		})
 		_ = stop()
 		for i, letter := range letters {
 			if letter.Record.ID() != bad[i].ID() || string(letter.Record.Data) != string(bad[i].Data) || letter.Key != "a3" || (letter.Error != "") != (i == 0) || letter.At.IsZero() {

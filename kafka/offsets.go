@@ -1,5 +1,7 @@
 package kafka
 
+import "time"
+
 // offsets tells up to where everything of a partition has been handled, while what is under way ends in any order.
 // Its methods want a lock around them.
 type offsets struct {
@@ -10,12 +12,21 @@ type offsets struct {
 
 type flight struct {
 	offset int64
+	time   time.Time // of the message
 	done   bool
 }
 
+// oldest returns the time of the first message that is not done, if there is one.
+func (o *offsets) oldest() (time.Time, bool) {
+	if len(o.flight) == 0 {
+		return time.Time{}, false
+	}
+	return o.flight[0].time, true
+}
+
 // take notes a message and returns its number.
-func (o *offsets) take(offset int64) uint64 {
-	o.flight = append(o.flight, flight{offset: offset})
+func (o *offsets) take(offset int64, at time.Time) uint64 {
+	o.flight = append(o.flight, flight{offset: offset, time: at})
 	o.next = offset + 1
 	return o.first + uint64(len(o.flight)) - 1
 }

@@ -144,7 +144,7 @@ func (p *partition) push(m *kafka.Message) {
 	default:
 		p.messages++
 		p.bytes += size(m)
-		l.push(item{m: m, number: p.offsets.take(offset)})
+		l.push(item{m: m, number: p.offsets.take(offset, m.Timestamp)})
 	}
 }
 
