@@ -34,6 +34,7 @@ func table() []figure {
 		sqliteFigures(),
 		postgresFigures(),
 		projectionFigures(),
+		inlineFigures(),
 		kafkaFigures(),
 	)
 }
