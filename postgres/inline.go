@@ -178,10 +178,14 @@ func (s *Store) apply(ctx context.Context, conn *pgx.Conn, before es.Position, s
 	if err == nil {
 		err = stillIn(conn)
 	}
-	if err != nil && !errors.Is(err, es.ErrUnknownOutcome) {
-		return &uncommittedError{err}
+	var refusal *project.Refusal
+	switch {
+	case err == nil, errors.Is(err, es.ErrUnknownOutcome):
+		return err
+	case conn.IsClosed() && errors.As(err, &refusal): // no fault of what was to be written
+		err = refusal.Err
 	}
-	return err
+	return &uncommittedError{err}
 }
 
 // stillIn tells whether handlers have left the transaction as they should.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"sort"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/account"
@@ -61,26 +60,9 @@ func audit(ctx context.Context, log es.Log) error {
 	if balance != paidIn {
 		return fmt.Errorf("%s were paid in and %s are there", euros(paidIn), euros(balance))
 	}
-	list(balances)
 	fmt.Printf("\nAudit of all %d events: %s were paid in, %s are there, and each of %d transfers took what it brought.\nNo cent was made or lost.\n",
 		events, euros(paidIn), euros(balance), len(transit))
 	return nil
-}
-
-func list(balances map[string]int64) {
-	ids := make([]string, 0, len(balances))
-	for id := range balances {
-		ids = append(ids, id)
-	}
-	sort.Strings(ids)
-	const most = 16
-	for i, id := range ids {
-		if i == most {
-			fmt.Printf("    and %d more\n", len(ids)-most)
-			break
-		}
-		fmt.Printf("    %-8s %10s\n", id, euros(balances[id]))
-	}
 }
 
 func euros(cents int64) string {

@@ -1,5 +1,6 @@
 // Bank is the whole story in one program: accounts whose rules are pure functions (package account), run on a store that keeps
-// every event, and an audit at the end that no cent was made or lost.
+// every event; transfers between them, carried out by a process that reacts to events (package transfer); read models that projections
+// build in SQL; and an audit at the end that no cent was made or lost.
 //
 //	go run ./examples/bank                       a SQLite file in a temporary folder
 //	go run ./examples/bank -store bank.db        a SQLite file that stays; run it again and it goes on
@@ -14,24 +15,22 @@ import (
 	"flag"
 	"fmt"
 	"log"
-	"math/rand/v2"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"sync/atomic"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/account"
+	"github.com/thalo-go/es/examples/bank/transfer"
 	"github.com/thalo-go/es/examples/internal/open"
 )
 
 func main() {
 	log.SetFlags(0)
 	store := flag.String("store", "", open.Usage+" (default a SQLite file in a temporary folder)")
-	transfers := flag.Int("transfers", 2000, "how many transfers are tried")
+	transfers := flag.Int("transfers", 500, "how many transfers are tried")
 	brokers := flag.String("kafka", "", "the addresses of some brokers of a cluster to publish to (default a broker within this program)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -50,7 +49,7 @@ func run(ctx context.Context, where string, transfers int, brokers string) (err 
 		defer os.RemoveAll(dir)
 		where = filepath.Join(dir, "bank.db")
 	}
-	store, closeStore, err := open.Log(ctx, where)
+	store, read, closeStore, err := open.Store(ctx, where)
 	if err != nil {
 		return err
 	}
@@ -62,37 +61,80 @@ func run(ctx context.Context, where string, transfers int, brokers string) (err 
 	}
 	defer func() { err = errors.Join(err, published.close()) }()
 
-	b := &bank{accounts: es.NewRepo(store, "account", account.Rules{}, account.Codec)}
-	defer func() { err = errors.Join(err, b.accounts.Close()) }()
-	if b.run, err = es.Head(ctx, store); err != nil {
+	b, err := newBank(ctx, store)
+	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, b.close()) }()
 	fmt.Printf("The events are kept in %s, which has %d so far.\n\n", where, b.run)
 	for _, step := range []func(context.Context) error{b.open, b.refusal, b.retry, b.history} {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
-	if err := b.transfer(ctx, transfers); err != nil {
+	return inBackground(ctx, b.workers(read), func(ctx context.Context) error {
+		if err := b.transfer(ctx, transfers); err != nil {
+			return err
+		}
+		if err := b.show(ctx, read); err != nil {
+			return err
+		}
+		if err := audit(ctx, store); err != nil {
+			return err
+		}
+		return published.show(ctx, store)
+	})
+}
+
+// inBackground runs workers while it does something, and then ends them. A worker that fails ends all.
+func inBackground(ctx context.Context, workers []func(context.Context) error, do func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := errors.New("done")
+	group, ctx := errgroup.WithContext(ctx)
+	for _, work := range workers {
+		group.Go(func() error { return work(ctx) })
+	}
+	group.Go(func() error {
+		if err := do(ctx); err != nil {
+			return err
+		}
+		return done
+	})
+	if err := group.Wait(); !errors.Is(err, done) {
 		return err
 	}
-	if err := audit(ctx, store); err != nil {
-		return err
-	}
-	return published.show(ctx, store)
+	return nil
 }
 
 // A bank is one run of the program: its accounts carry the position at which it began, so that it can run again on the same store.
 type bank struct {
-	accounts *es.Repo[account.Account, account.Command, account.Event]
-	run      es.Position
+	log       es.Log
+	accounts  *es.Repo[account.Account, account.Command, account.Event]
+	transfers *es.Repo[transfer.Transfer, transfer.Command, transfer.Event]
+	run       es.Position
 }
+
+func newBank(ctx context.Context, log es.Log) (*bank, error) {
+	run, err := es.Head(ctx, log)
+	return &bank{
+		log:       log,
+		accounts:  es.NewRepo(log, "account", account.Rules{}, account.Codec),
+		transfers: es.NewRepo(log, transfer.Kind, transfer.Rules{}, transfer.Codec),
+		run:       run,
+	}, err
+}
+
+func (b *bank) close() error { return errors.Join(b.transfers.Close(), b.accounts.Close()) }
 
 var owners = []string{"ann", "bob", "cem", "dee", "eve", "fay", "gus", "hal"}
 
 func (b *bank) id(owner string) string { return fmt.Sprintf("%s-%d", owner, b.run) }
 
 func (b *bank) open(ctx context.Context) error {
+	if _, err := b.accounts.Execute(ctx, unclaimed, account.Open{Owner: "the bank"}, es.CommandID("open")); err != nil {
+		return err
+	}
 	for _, owner := range owners {
 		if _, err := b.accounts.Execute(ctx, b.id(owner), account.Open{Owner: owner}); err != nil {
 			return err
@@ -102,6 +144,12 @@ func (b *bank) open(ctx context.Context) error {
 		}
 	}
 	fmt.Printf("%d people opened an account with 100.00 each.\n", len(owners))
+	for _, command := range []account.Command{account.Open{Owner: "zoe"}, account.Close{}} {
+		if _, err := b.accounts.Execute(ctx, b.id("zoe"), command); err != nil {
+			return err
+		}
+	}
+	fmt.Println("Zoe opened one and closed it again.")
 	return nil
 }
 
@@ -139,45 +187,4 @@ func (b *bank) history(ctx context.Context) error {
 		fmt.Printf("    Bob's balance at version %d: %s\n", version, euros(a.Balance))
 	}
 	return nil
-}
-
-// Many goroutines move money between the same few accounts at once.
-func (b *bank) transfer(ctx context.Context, transfers int) error {
-	var moved, refused atomic.Int64
-	begin := time.Now()
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(64)
-	for n := range transfers {
-		group.Go(func() error {
-			from, to := rand.N(len(owners)), rand.N(len(owners)-1)
-			if to >= from {
-				to++
-			}
-			err := b.move(ctx, fmt.Sprintf("transfer-%d-%d", b.run, n), b.id(owners[from]), b.id(owners[to]), 1+rand.Int64N(40_00))
-			var no *es.InvariantError
-			if errors.As(err, &no) {
-				refused.Add(1)
-				return nil
-			}
-			moved.Add(1)
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	took := time.Since(begin)
-	fmt.Printf("\n64 goroutines tried %d transfers in %v: %d went through, %d were refused.\n", transfers, took.Round(time.Millisecond), moved.Load(), refused.Load())
-	return nil
-}
-
-// move takes money from one account and brings it to another. Each half is a command with an identity, so that a program
-// which does not know how far it came does it again from the beginning.
-func (b *bank) move(ctx context.Context, id, from, to string, amount int64) error {
-	meta := es.Meta(map[string]string{es.MetaCorrelation: id})
-	if _, err := b.accounts.Execute(ctx, from, account.Withdraw{Amount: amount}, es.CommandID(id), meta); err != nil {
-		return err
-	}
-	_, err := b.accounts.Execute(ctx, to, account.Deposit{Amount: amount}, es.CommandID(id), meta)
-	return err
 }

@@ -51,8 +51,8 @@ type (
 var Codec = es.JSON(map[string]Event{
 	"opened":    Opened{},
 	"deposited": Deposited{},
-	"withdrawn": Withdrawn{},
-	"closed":    Closed{},
+	"withdrawn": Withdrawn{}, "declined": Declined{},
+	"closed": Closed{},
 })
 
 func (c Open) decide(a Account) ([]Event, error) {

@@ -44,6 +44,14 @@ func TestRules(t *testing.T) {
 	})
 }
 
+func TestWhatIsDeclinedIsAnEvent(t *testing.T) {
+	filled := estest.For(t, account.Rules{}).Given(account.Opened{Owner: "Ann"}, account.Deposited{Amount: 100})
+	filled.When(account.Send{Amount: 100}).Then(account.Withdrawn{Amount: 100})
+	filled.When(account.Send{Amount: 101}).Then(account.Declined{Code: "INSUFFICIENT_FUNDS"}).ThenState(account.Account{Owner: "Ann", Balance: 100, Open: true})
+	filled.When(account.Receive{Amount: 5}).Then(account.Deposited{Amount: 5})
+	estest.For(t, account.Rules{}).When(account.Receive{Amount: 5}).Then(account.Declined{Code: "ACCOUNT_NOT_OPEN"})
+}
+
 // The test that README.md shows.
 func TestWithdraw(t *testing.T) {
 	estest.For(t, account.Rules{}).
@@ -54,6 +62,6 @@ func TestWithdraw(t *testing.T) {
 
 func TestCodec(t *testing.T) {
 	estest.TestCodec(t, account.Codec, []account.Event{
-		account.Opened{Owner: "Ann"}, account.Deposited{Amount: 1}, account.Withdrawn{Amount: 1}, account.Closed{},
+		account.Opened{Owner: "Ann"}, account.Deposited{Amount: 1}, account.Withdrawn{Amount: 1}, account.Closed{}, account.Declined{Code: "x"},
 	})
 }

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/sqlite"
+)
+
+// childVariable tells this test binary to be the bank, on a file.
+const childVariable = "ES_BANK_CHILD"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(childVariable); path != "" {
+		if err := run(context.Background(), path, 1_000_000, ""); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// The whole bank is killed while it works, again and again. The next one to run brings to an end what was under way, and its audit finds
+// that no cent was made or lost.
+func TestTheBankIsKilledAnywhere(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "bank.db")
+	kills := 5
+	if testing.Short() {
+		kills = 2
+	}
+	for range kills {
+		before := events(t, path)
+		child := exec.CommandContext(t.Context(), os.Args[0])
+		child.Env = append(os.Environ(), childVariable+"="+path)
+		child.Stderr = os.Stderr
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for events(t, path) < before+100 { // until it is at work
+			select {
+			case <-time.After(time.Millisecond):
+			case <-t.Context().Done():
+				t.Fatal("it does not get to work")
+			}
+		}
+		time.Sleep(rand.N(50 * time.Millisecond)) // not to wait for anything: so that it is killed at any moment
+		if err := child.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = child.Wait() // says that it was killed
+	}
+	if err := run(t.Context(), path, 20, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// events is how many the file has.
+func events(t *testing.T, path string) es.Position {
+	t.Helper()
+	s, err := sqlite.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	head, err := es.Head(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return head
+}

@@ -1,0 +1,222 @@
+package transfer_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/examples/bank/account"
+	"github.com/thalo-go/es/examples/bank/transfer"
+)
+
+var errKilled = errors.New("killed")
+
+// A mortal store dies at one of its appends: before it, or after it was written and before anybody heard of that.
+type mortal struct {
+	es.Log
+	left  int // appends; negative means that it lives for ever
+	after bool
+}
+
+func (m *mortal) Append(ctx context.Context, appends ...es.Append) (es.Position, error) {
+	m.left--
+	switch {
+	case m.left == 0 && !m.after:
+		return 0, errKilled
+	case m.left == 0:
+		_, err := m.Log.Append(ctx, appends...)
+		return 0, errors.Join(errKilled, err)
+	}
+	return m.Log.Append(ctx, appends...)
+}
+
+func processOn(t *testing.T, log es.Log) transfer.Process {
+	t.Helper()
+	p := transfer.Process{
+		Transfers: es.NewRepo(log, transfer.Kind, transfer.Rules{}, transfer.Codec),
+		Accounts:  es.NewRepo(log, "account", account.Rules{}, account.Codec),
+		Unclaimed: "unclaimed",
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(p.Transfers.Close(), p.Accounts.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// work reacts to all that the log has behind a position, as a store would that runs the process, until there is no more.
+func work(ctx context.Context, log es.Log, p transfer.Process, at es.Position) error {
+	for {
+		end, err := es.Head(ctx, log)
+		if err != nil || at == end {
+			return err
+		}
+		for r, err := range log.All(ctx, at, es.Filter{Kinds: []string{transfer.Kind}}) {
+			if err == nil {
+				err = p.Handle(ctx, r)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		at = end
+	}
+}
+
+// bank makes a log with accounts and transfers that come to every end there is.
+func bank(t *testing.T) (*es.Mem, transfer.Process) {
+	t.Helper()
+	log := new(es.Mem)
+	p := processOn(t, log)
+	command := func(id string, c account.Command) {
+		if _, err := p.Accounts.Execute(t.Context(), id, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range []string{"ann", "bob", "shut", "unclaimed"} {
+		command(id, account.Open{Owner: id})
+	}
+	command("ann", account.Deposit{Amount: 100})
+	command("shut", account.Close{})
+	for id, ask := range map[string]transfer.Ask{
+		"brought": {From: "ann", To: "bob", Amount: 30}, "refused": {From: "bob", To: "ann", Amount: 1000},
+		"returned": {From: "ann", To: "shut", Amount: 20}, "to nobody": {From: "ann", To: "none", Amount: 10}, "from nobody": {From: "none", To: "ann", Amount: 10},
+	} {
+		if _, err := p.Transfers.Execute(t.Context(), id, ask); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return log, p
+}
+
+func balance(t *testing.T, p transfer.Process, id string) int64 {
+	t.Helper()
+	a, _, err := p.Accounts.Load(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.Balance
+}
+
+// ended fails the test unless every transfer has come to its end, and no cent was made or lost.
+func ended(t *testing.T, p transfer.Process) {
+	t.Helper()
+	for id, want := range map[string]transfer.Stage{
+		"brought": transfer.StageBrought, "refused": transfer.StageRefused, "returned": transfer.StageReturned,
+		"to nobody": transfer.StageReturned, "from nobody": transfer.StageRefused,
+	} {
+		if got, _, err := p.Transfers.Load(t.Context(), id); err != nil || got.Stage != want {
+			t.Errorf("the transfer %q is %q, %v; want %q", id, got.Stage, err, want)
+		}
+	}
+	if ann, bob := balance(t, p, "ann"), balance(t, p, "bob"); ann != 70 || bob != 30 {
+		t.Errorf("ann has %d and bob %d, want 70 and 30", ann, bob)
+	}
+}
+
+func TestTheProcessBringsEveryTransferToItsEnd(t *testing.T) {
+	log, p := bank(t)
+	if err := work(t.Context(), log, p, 0); err != nil {
+		t.Fatal(err)
+	}
+	ended(t, p)
+}
+
+// The process is killed at every append, before it is written and after, and begins again with a checkpoint that is anywhere behind.
+func TestTheProcessIsKilledAnywhere(t *testing.T) {
+	points := 0
+	for _, after := range []bool{false, true} {
+		for at := 1; ; at++ {
+			log, _ := bank(t)
+			store := &mortal{Log: log, left: at, after: after}
+			err := work(t.Context(), store, processOn(t, store), 0)
+			again := processOn(t, log)
+			if err == nil {
+				ended(t, again)
+				break // it was not killed any more
+			}
+			if !errors.Is(err, errKilled) {
+				t.Fatal(err)
+			}
+			points++
+			if err := work(t.Context(), log, again, es.Position(rand.N(6))); err != nil {
+				t.Fatalf("killed at append %d: %v", at, err)
+			}
+			ended(t, again)
+		}
+	}
+	if points < 20 {
+		t.Errorf("it was killed at %d points only", points)
+	}
+}
+
+// Who was paused does a step that another did long ago: an account that refused then has the money now.
+func TestAStepThatIsDoneAgainLaterHasTheSameEnd(t *testing.T) {
+	log, p := bank(t)
+	if err := work(t.Context(), log, p, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Accounts.Execute(t.Context(), "bob", account.Deposit{Amount: 5000}); err != nil {
+		t.Fatal(err)
+	}
+	late := processOn(t, log)
+	var records []es.Record
+	for r, err := range log.All(t.Context(), 0, es.Filter{Kinds: []string{transfer.Kind}}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		records = append(records, r)
+	}
+	slices.Reverse(records)
+	for _, r := range records {
+		if err := late.Handle(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if bob := balance(t, p, "bob"); bob != 5030 {
+		t.Errorf("bob has %d, want 5030", bob)
+	}
+}
+
+func TestWhatCanNeitherBeBroughtNorReturnedGoesToTheBank(t *testing.T) {
+	log := new(es.Mem)
+	p := processOn(t, log)
+	for id, commands := range map[string][]account.Command{
+		"ann": {account.Open{Owner: "ann"}, account.Deposit{Amount: 30}}, "unclaimed": {account.Open{Owner: "the bank"}},
+	} {
+		for _, c := range commands {
+			if _, err := p.Accounts.Execute(t.Context(), id, c); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := p.Transfers.Execute(t.Context(), "t", transfer.Ask{From: "ann", To: "nobody", Amount: 30}); err != nil {
+		t.Fatal(err)
+	}
+	closing := 0
+	for range 3 { // step by step, and ann closes her account as soon as it is empty
+		head, err := es.Head(t.Context(), log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for r, err := range log.All(t.Context(), 0, es.Filter{Kinds: []string{transfer.Kind}}) {
+			if err != nil || r.Position > head {
+				break
+			}
+			if err := p.Handle(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := p.Accounts.Execute(t.Context(), "ann", account.Close{}); err == nil {
+				closing++
+			}
+		}
+	}
+	got, _, err := p.Transfers.Load(t.Context(), "t")
+	if err != nil || got.Stage != transfer.StageReturned || balance(t, p, "unclaimed") != 30 || closing == 0 {
+		t.Errorf("the transfer is %+v, %v; the bank has %d", got, err, balance(t, p, "unclaimed"))
+	}
+}

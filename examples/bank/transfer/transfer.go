@@ -1,0 +1,93 @@
+// Package transfer moves money from one account to another: the rules of a transfer, and the process that carries it out, step by step.
+package transfer
+
+import "github.com/thalo-go/es"
+
+// Rules decide on commands and evolve the state by events.
+type Rules struct{}
+
+// Decide implements es.Aggregate.
+func (Rules) Decide(t Transfer, c Command) ([]Event, error) { return c.decide(t) }
+
+// Evolve implements es.Aggregate.
+func (Rules) Evolve(t Transfer, e Event) Transfer { return e.apply(t) }
+
+// A Transfer is the state. Its zero value is one that was never asked for.
+type Transfer struct {
+	From, To string // accounts
+	Amount   int64  // cents
+	Stage    Stage
+}
+
+// A Stage is how far a transfer has come: it is asked, then taken and brought; or refused; or taken, turned away and returned.
+type Stage string
+
+// The stages. Brought, Refused and Returned are the ends.
+const (
+	StageAsked    Stage = "asked"
+	StageTaken    Stage = "taken"
+	StageBrought  Stage = "brought"
+	StageRefused  Stage = "refused"
+	StageTurned   Stage = "turned away"
+	StageReturned Stage = "returned"
+)
+
+// A Command asks for something, an Event says what happened.
+type (
+	Command interface {
+		decide(Transfer) ([]Event, error)
+	}
+	Event interface{ apply(Transfer) Transfer }
+)
+
+// Ask is the customer's command.
+type Ask struct {
+	From, To string
+	Amount   int64 // cents
+}
+
+// Events. All but the first are also what the process says: that it happened.
+type (
+	Asked    Ask
+	Taken    struct{}
+	Brought  struct{}
+	Refused  struct{ Code string }    // why the sender's account did not give it
+	Turned   struct{ Code string }    // why the receiver's account did not take it
+	Returned struct{ Account string } // where it is now
+)
+
+// Codec gives the events the names under which they are stored.
+var Codec = es.JSON(map[string]Event{
+	"asked": Asked{}, "taken": Taken{}, "brought": Brought{}, "refused": Refused{}, "turned-away": Turned{}, "returned": Returned{},
+})
+
+func (c Ask) decide(t Transfer) ([]Event, error) {
+	switch {
+	case t.Stage != "":
+		return nil, es.Invariant("TRANSFER_EXISTS", "it was asked for already")
+	case c.From == c.To:
+		return nil, es.Invariant("SAME_ACCOUNT", "from %s to itself", c.From)
+	}
+	return []Event{Asked(c)}, nil
+}
+
+func (e Taken) decide(t Transfer) ([]Event, error)    { return t.step(StageAsked, e) }
+func (e Refused) decide(t Transfer) ([]Event, error)  { return t.step(StageAsked, e) }
+func (e Brought) decide(t Transfer) ([]Event, error)  { return t.step(StageTaken, e) }
+func (e Turned) decide(t Transfer) ([]Event, error)   { return t.step(StageTaken, e) }
+func (e Returned) decide(t Transfer) ([]Event, error) { return t.step(StageTurned, e) }
+
+// step goes from one stage to the next.
+func (t Transfer) step(from Stage, e Event) ([]Event, error) {
+	if t.Stage != from {
+		return nil, es.Invariant("OUT_OF_STEP", "the transfer is %q, and not %q", t.Stage, from)
+	}
+	return []Event{e}, nil
+}
+
+func (e Asked) apply(Transfer) Transfer    { return Transfer{e.From, e.To, e.Amount, StageAsked} }
+func (Taken) apply(t Transfer) Transfer    { t.Stage = StageTaken; return t }
+func (Brought) apply(t Transfer) Transfer  { t.Stage = StageBrought; return t }
+func (Refused) apply(t Transfer) Transfer  { t.Stage = StageRefused; return t }
+func (Turned) apply(t Transfer) Transfer   { t.Stage = StageTurned; return t }
+func (Returned) apply(t Transfer) Transfer { t.Stage = StageReturned; return t }

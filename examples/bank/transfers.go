@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/examples/bank/transfer"
+	"github.com/thalo-go/es/examples/internal/open"
+)
+
+// unclaimed is the bank's own account for what can neither be brought nor returned.
+const unclaimed = "unclaimed"
+
+// partitions is in how many transfers the process works at the same time.
+const partitions = 16
+
+func (b *bank) process() transfer.Process {
+	return transfer.Process{Transfers: b.transfers, Accounts: b.accounts, Unclaimed: unclaimed}
+}
+
+// workers are what runs beside the customers: the process that carries out transfers, and the read models.
+func (b *bank) workers(read open.ReadSide) []func(context.Context) error {
+	return []func(context.Context) error{
+		func(ctx context.Context) error {
+			r := b.process().Reaction(partitions)
+			r.Lease = open.Lease
+			return read.React(ctx, r)
+		},
+		func(ctx context.Context) error { return read.Project(ctx, accountList()) },
+		func(ctx context.Context) error { return read.Project(ctx, statements()) },
+	}
+}
+
+// transfer has many customers ask for transfers between the same few accounts at once, each for one after the other.
+func (b *bank) transfer(ctx context.Context, transfers int) error {
+	begin := time.Now()
+	ends := make(map[string]int)
+	ended := newEnds(transfers)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return ended.follow(ctx, b, ends) })
+	customers, _ := errgroup.WithContext(ctx)
+	customers.SetLimit(64)
+	for n := range transfers {
+		customers.Go(func() error {
+			if _, err := b.transfers.Execute(ctx, b.transferID(n), b.ask(n)); err != nil {
+				return err
+			}
+			return ended.wait(ctx, n)
+		})
+	}
+	if err := errors.Join(customers.Wait(), group.Wait()); err != nil {
+		return err
+	}
+	fmt.Printf("\n64 customers asked for %d transfers in %v: %d were brought, %d refused, %d turned away and returned.\n",
+		transfers, time.Since(begin).Round(time.Millisecond), ends["brought"], ends["refused"], ends["returned"])
+	return nil
+}
+
+// settled waits until no transfer is under way, those among them that an earlier run has left, and returns the end of the log.
+func (b *bank) settled(ctx context.Context, read open.ReadSide) (es.Position, error) {
+	for {
+		head, err := es.Head(ctx, b.log)
+		if err == nil {
+			err = read.WaitFor(ctx, "transfers", head)
+		}
+		if err != nil {
+			return 0, err
+		}
+		if end, err := es.Head(ctx, b.log); err != nil || end == head { // the process has written nothing since
+			return end, err
+		}
+	}
+}
+
+func (b *bank) transferID(n int) string { return fmt.Sprintf("%d-%d", b.run, n) }
+
+// ask is one customer's wish. Now and then somebody sends money to Zoe.
+func (b *bank) ask(n int) transfer.Ask {
+	from, to := rand.N(len(owners)), rand.N(len(owners)-1)
+	if to >= from {
+		to++
+	}
+	a := transfer.Ask{From: b.id(owners[from]), To: b.id(owners[to]), Amount: 1 + rand.Int64N(40_00)}
+	if n%50 == 7 {
+		a.To = b.id("zoe")
+	}
+	return a
+}
+
+// An ends tells customers that their transfers have come to an end.
+type ends []chan struct{}
+
+func newEnds(n int) ends {
+	e := make(ends, n)
+	for i := range e {
+		e[i] = make(chan struct{})
+	}
+	return e
+}
+
+// follow follows the log until all transfers of this run have come to an end, and counts how.
+func (e ends) follow(ctx context.Context, b *bank, how map[string]int) error {
+	numbers := make(map[string]int, len(e))
+	for n := range e {
+		numbers[b.transferID(n)] = n
+	}
+	if len(e) == 0 {
+		return nil
+	}
+	for r, err := range es.Follow(ctx, b.log, b.run, es.Filter{Types: []string{"brought", "refused", "returned"}}) {
+		if err != nil {
+			return err
+		}
+		n, ours := numbers[r.Stream.ID]
+		if !ours {
+			continue
+		}
+		how[r.Type]++
+		close(e[n])
+		if delete(numbers, r.Stream.ID); len(numbers) == 0 {
+			break
+		}
+	}
+	return nil
+}
+
+func (e ends) wait(ctx context.Context, n int) error {
+	select {
+	case <-e[n]:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

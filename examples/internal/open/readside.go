@@ -1,0 +1,150 @@
+package open
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/postgres"
+	"github.com/thalo-go/es/sqlite"
+)
+
+// A ReadSide is a database for read models. That of a store on SQLite or Postgres is the store's own; that of one in memory is a SQLite
+// database in memory beside it, which takes its records from there.
+type ReadSide interface {
+	// Project builds a read model until the context ends.
+	Project(ctx context.Context, m Model) error
+
+	// React runs a reaction until the context ends.
+	React(ctx context.Context, r es.Reaction) error
+
+	// WaitFor waits until a read model or a reaction has come to a position.
+	WaitFor(ctx context.Context, name string, position es.Position) error
+
+	// Query asks a read model, and calls row with every row.
+	Query(ctx context.Context, row func(scan func(into ...any) error) error, sql string, args ...any) error
+}
+
+// A Model is a projection in SQL that SQLite and Postgres both understand. Parameters are $1, $2 and so on, in the order in which they come.
+type Model struct {
+	Name       string
+	Filter     es.Filter
+	Prepare    []string // statements
+	Handle     func(ctx context.Context, exec Exec, records []es.Record) error
+	OnProgress func(es.Progress)
+	OnCaughtUp func(ctx context.Context) error
+}
+
+// Lease is how long the worker of an example that was killed keeps others waiting. Programs are killed often while one plays with them.
+const Lease = 2 * time.Second
+
+// Exec runs a statement in the transaction of the read model.
+type Exec func(ctx context.Context, sql string, args ...any) error
+
+// Store opens a store as [Log] does, and its read side.
+func Store(ctx context.Context, where string) (log es.Log, read ReadSide, closeAll func() error, err error) {
+	log, closeLog, err := Log(ctx, where)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	switch log := log.(type) {
+	case *sqlite.Store:
+		return log, onSQLite{log, nil}, closeLog, nil
+	case *postgres.Store:
+		pool, err := pgxpool.New(ctx, where)
+		if err != nil {
+			return nil, nil, nil, errors.Join(err, closeLog())
+		}
+		return log, onPostgres{log, pool}, func() error { pool.Close(); return closeLog() }, nil
+	}
+	beside, err := sqlite.Open(":memory:")
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return log, onSQLite{beside, es.FromLog(log)}, beside.Close, nil
+}
+
+// projection is a model as a backend runs it.
+func projection[Tx any](m Model, source es.Source, exec func(ctx context.Context, tx Tx, sql string, args ...any) error) es.Projection[Tx] {
+	return es.Projection[Tx]{
+		Name: m.Name, Source: source, Lease: Lease, Filter: m.Filter, OnProgress: m.OnProgress, OnCaughtUp: m.OnCaughtUp,
+		Prepare: func(ctx context.Context, tx Tx) error {
+			for _, sql := range m.Prepare {
+				if err := exec(ctx, tx, sql); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		Handle: func(ctx context.Context, tx Tx, records []es.Record) error {
+			return m.Handle(ctx, func(ctx context.Context, sql string, args ...any) error { return exec(ctx, tx, sql, args...) }, records)
+		},
+	}
+}
+
+type onSQLite struct {
+	*sqlite.Store
+	source es.Source // nil if it is the store's own log
+}
+
+// Project implements ReadSide.
+func (s onSQLite) Project(ctx context.Context, m Model) error {
+	return s.Store.Project(ctx, projection(m, s.source, func(ctx context.Context, tx *sql.Tx, sql string, args ...any) error {
+		_, err := tx.ExecContext(ctx, sql, args...)
+		return err
+	}))
+}
+
+// React implements ReadSide.
+func (s onSQLite) React(ctx context.Context, r es.Reaction) error {
+	r.Source = s.source
+	return s.Store.React(ctx, r)
+}
+
+// Query implements ReadSide.
+func (s onSQLite) Query(ctx context.Context, row func(scan func(into ...any) error) error, sql string, args ...any) error {
+	rows, err := s.DB().QueryContext(ctx, sql, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+type onPostgres struct {
+	*postgres.Store
+	pool *pgxpool.Pool
+}
+
+// Project implements ReadSide.
+func (s onPostgres) Project(ctx context.Context, m Model) error {
+	return s.Store.Project(ctx, projection(m, nil, func(ctx context.Context, tx pgx.Tx, sql string, args ...any) error {
+		_, err := tx.Exec(ctx, sql, args...)
+		return err
+	}))
+}
+
+// Query implements ReadSide.
+func (s onPostgres) Query(ctx context.Context, row func(scan func(into ...any) error) error, sql string, args ...any) error {
+	rows, err := s.pool.Query(ctx, sql, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
