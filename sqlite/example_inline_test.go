@@ -1,0 +1,47 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/sqlite"
+)
+
+// A name is given once, over all streams: the read model of names is written with the events, and refuses the second.
+func ExampleConfig_inline() {
+	names := sqlite.Projection{
+		Name:   "names",
+		Filter: es.Filter{Types: []string{"named"}},
+		Prepare: func(ctx context.Context, tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, "create table names (name text primary key, holder text)")
+			return err
+		},
+		Handle: func(ctx context.Context, tx *sql.Tx, records []es.Record) error {
+			for _, r := range records {
+				if _, err := tx.ExecContext(ctx, "insert into names values (?, ?)", string(r.Data), r.Stream.ID); err != nil {
+					return es.Invariant("NAME_TAKEN", "%s is somebody else's", r.Data)
+				}
+			}
+			return nil
+		},
+	}
+	store, err := sqlite.Config{Inline: []sqlite.Projection{names}}.Open(":memory:")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+
+	for _, id := range []string{"1", "2"} {
+		named := []es.Record{{Type: "named", Data: []byte("ann")}}
+		_, err := store.Append(context.Background(), es.Append{Stream: es.Stream{Kind: "user", ID: id}, Events: named})
+		var refused *es.InvariantError
+		fmt.Println(id, errors.As(err, &refused))
+	}
+	// Output:
+	// 1 false
+	// 2 true
+}
