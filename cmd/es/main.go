@@ -106,7 +106,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 
 // A session is one run of the program.
 type session struct {
-	ctx    context.Context //nolint:containedctx // kong gives the verbs one value
+	ctx    context.Context // kong gives the verbs one value
 	cli    *cli
 	out    *output
 	stderr io.Writer

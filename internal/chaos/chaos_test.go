@@ -1,4 +1,4 @@
-package chaos
+package chaos_test
 
 import (
 	"flag"
@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/thalo-go/es/internal/chaos"
 	"github.com/thalo-go/es/internal/testserver"
 )
 
@@ -21,7 +22,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	if Play() {
+	if chaos.Play() {
 		return
 	}
 	flag.Parse()
@@ -38,7 +39,7 @@ func TestChaos(t *testing.T) {
 	if *seed == 0 {
 		*seed = rand.Uint64N(1_000_000) + 1
 	}
-	Run(t, Options{Duration: time.Duration(*minutes * float64(time.Minute)), Seed: *seed, Postgres: *database, Keep: *keep,
+	chaos.Run(t, chaos.Options{Duration: time.Duration(*minutes * float64(time.Minute)), Seed: *seed, Postgres: *database, Keep: *keep,
 		Kafka: *cluster, Brokers: *brokers, NoKafka: *brokers == 0})
 }
 
