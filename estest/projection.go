@@ -16,7 +16,7 @@ import (
 type ReadSide[Tx any] interface {
 	es.Log
 	es.Projections[Tx]
-	Close() error
+	Close() error // closes the store
 }
 
 // Lists are the read models with which [TestProjections] tries a backend: tables of lines in its database, each with a name.

@@ -154,7 +154,7 @@ func SQLiteSums(each bool) func(ctx context.Context, tx *sql.Tx, records []es.Re
 
 // A ReadModel is where the read model is counted, so that a side which leaves out something does not win by it.
 type ReadModel interface {
-	Count(ctx context.Context, query string) (int64, error)
+	Count(ctx context.Context, query string) (int64, error) // returns the number that a query gives
 }
 
 // Rebuilds is one caller that builds the read model of a whole log anew, again and again.
