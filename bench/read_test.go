@@ -15,7 +15,11 @@ import (
 // BenchmarkLoad is loads of one account after the other, none of them cached. An operation is one load; events/s counts the events of its stream.
 func BenchmarkLoad(b *testing.B) {
 	eachStore(b, func(b *testing.B, s backend) {
-		for _, events := range []int{10, 1_000, 100_000} {
+		sizes := []int{10, 1_000, 100_000}
+		if turn() == 0 {
+			sizes = sizes[:2] // where nothing is measured, the long ones are written for nothing
+		}
+		for _, events := range sizes {
 			for _, snapshot := range []bool{false, true} {
 				b.Run(fmt.Sprintf("events=%d/snapshot=%v", events, snapshot), func(b *testing.B) { loads(b, s, events, snapshot) })
 			}
@@ -59,7 +63,7 @@ func loads(b *testing.B, s backend, events int, snapshot bool) {
 
 // BenchmarkAll reads a whole log. An operation is one pass over it.
 func BenchmarkAll(b *testing.B) {
-	const records = 50_000
+	records := few(50_000, 5_000)
 	eachStore(b, func(b *testing.B, s backend) {
 		b.Run(fmt.Sprintf("records=%d", records), func(b *testing.B) {
 			bed := s.open(b)
@@ -73,7 +77,7 @@ func BenchmarkAll(b *testing.B) {
 			compare(b, bed.server, ours, rival{"bare", work.Scans("bare driver", records, bed.plain.Scan)})
 			bytes, err := bed.disk()
 			check(b, err)
-			b.ReportMetric(float64(bytes)/records, "disk-B/event")
+			b.ReportMetric(float64(bytes)/float64(records), "disk-B/event")
 		})
 	})
 }
