@@ -26,6 +26,7 @@ func kafkaFigures() []figure {
 		{"relay-p50", "time from an append to a reader of committed messages, the median of one at a time, by Postgres", atMost(25, "ms"), relayDelay(50)},
 		{"relay-p99", "the same, the 99th percentile", atMost(80, "ms"), relayDelay(99)},
 		{"relay-outbox", "a relay of 250,000 records from Postgres, Compact, against an outbox: a table is polled, published with delivery reports and marked as sent, 100 at a time", atLeast(5), relayOutbox},
+		{"source-pg", "a read model in Postgres fed from a topic of 250,000 records, Compact, one upsert of many rows a batch, against a bare consumer that only reads", atLeast(0.4), sourcePostgres},
 	}
 }
 
