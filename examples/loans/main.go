@@ -5,6 +5,7 @@
 //	go run ./examples/loans -log ../shared/data/bpic2012.xes.gz -store loans.db    a SQLite file that stays; run it again and nothing changes
 //	go run ./examples/loans -log ../shared/data/bpic2012.xes.gz -store mem:        in memory
 //	go run ./examples/loans -log ../shared/data/bpic2012.xes.gz -store postgres://user@host/database
+//	go run ./examples/loans -log ../shared/data/bpic2012.xes.gz -chart funnel.svg  and draw how many applications came how far
 //
 // The log is that of the BPI Challenge 2012, by B. F. van Dongen, doi:10.4121/uuid:3926db30-f712-4394-aebc-75976070e91f.
 package main
@@ -35,15 +36,16 @@ func main() {
 	path := flag.String("log", "", "the log of the BPI Challenge 2012: an XES `file`, plain or packed with gzip")
 	store := flag.String("store", "", open.Usage+" (default a SQLite file in a temporary folder)")
 	atOnce := flag.Int("at-once", 256, "how many applications are worked on at the same time")
+	chart := flag.String("chart", "", "draw how many applications came how far, into a `file`: .svg, .png or .pdf")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *path, *store, *atOnce); err != nil {
+	if err := run(ctx, *path, *store, *atOnce, *chart); err != nil {
 		log.Fatal("loans: ", err)
 	}
 }
 
-func run(ctx context.Context, path, where string, atOnce int) (err error) {
+func run(ctx context.Context, path, where string, atOnce int, chart string) (err error) {
 	file, err := openLog(path)
 	if err != nil {
 		return err
@@ -60,14 +62,41 @@ func run(ctx context.Context, path, where string, atOnce int) (err error) {
 		defer os.RemoveAll(dir)
 		where = filepath.Join(dir, "loans.db")
 	}
-	store, closeStore, err := open.Log(ctx, where)
+	store, read, closeStore, err := open.Store(ctx, where)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeStore()) }()
 	fmt.Printf("The lines of %s become commands; their events are kept in %s.\n\n", path, shown(where))
 	bar := progress(file)
-	return replay(ctx, store, io.TeeReader(file, bar), bar, atOnce, os.Stdout)
+	if err := replay(ctx, store, io.TeeReader(file, bar), bar, atOnce, os.Stdout); err != nil {
+		return err
+	}
+	return showFunnel(ctx, read, chart, os.Stdout)
+}
+
+// showFunnel builds the read model of the funnel, with a progress bar for people, and prints and draws it.
+func showFunnel(ctx context.Context, read open.ReadSide, chart string, out io.Writer) error {
+	bar := newBar(-1, "projecting")
+	if err := buildFunnel(ctx, read, func(p es.Progress) {
+		bar.ChangeMax64(int64(p.End))
+		_ = bar.Set64(int64(p.Cursor)) // a bar that cannot be drawn is no harm
+	}); err != nil {
+		return err
+	}
+	_ = bar.Finish()
+	f, err := askFunnel(ctx, read)
+	if err != nil {
+		return err
+	}
+	w := &report{w: out}
+	w.funnel(f)
+	if chart != "" && w.err == nil {
+		if w.err = draw(f, chart); w.err == nil {
+			w.printf("\nThe chart is in %s.\n", chart)
+		}
+	}
+	return w.err
 }
 
 // shown is the store as it may be printed: what stands for a user in a URL may have a password in it.
@@ -96,16 +125,21 @@ func openLog(path string) (*os.File, error) {
 // progress returns a bar that counts the bytes of the file written to it, for people only.
 func progress(file *os.File) io.WriteCloser {
 	info, err := file.Stat()
-	if err != nil || !term.IsTerminal(int(os.Stderr.Fd())) {
+	if err != nil {
 		return quiet{io.Discard}
 	}
-	return progressbar.NewOptions64(info.Size(),
+	return newBar(info.Size(), "reading", progressbar.OptionShowBytes(true))
+}
+
+// newBar returns a progress bar, which is drawn for people only.
+func newBar(most int64, what string, options ...progressbar.Option) *progressbar.ProgressBar {
+	return progressbar.NewOptions64(most, append(options,
 		progressbar.OptionSetWriter(os.Stderr),
-		progressbar.OptionSetDescription("reading"),
-		progressbar.OptionShowBytes(true),
+		progressbar.OptionSetVisibility(term.IsTerminal(int(os.Stderr.Fd()))),
+		progressbar.OptionSetDescription(what),
 		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionClearOnFinish(),
-	)
+	)...)
 }
 
 type quiet struct{ io.Writer }

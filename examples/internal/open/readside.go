@@ -62,11 +62,17 @@ func Store(ctx context.Context, where string) (log es.Log, read ReadSide, closeA
 		}
 		return log, onPostgres{log, pool}, func() error { pool.Close(); return closeLog() }, nil
 	}
+	read, closeAll, err = Beside(log)
+	return log, read, closeAll, err
+}
+
+// Beside opens a read side in memory, for a log that has none.
+func Beside(log es.Log) (ReadSide, func() error, error) {
 	beside, err := sqlite.Open(":memory:")
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
-	return log, onSQLite{beside, es.FromLog(log)}, beside.Close, nil
+	return onSQLite{beside, es.FromLog(log)}, beside.Close, nil
 }
 
 // projection is a model as a backend runs it.

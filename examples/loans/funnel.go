@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/examples/internal/open"
+	"github.com/thalo-go/es/examples/loans/application"
+)
+
+// The funnel is a read model: which application has reached which stage, and when. What is asked of it is SQL.
+func funnelModel() open.Model {
+	return open.Model{
+		Name:   "funnel",
+		Filter: es.Filter{Kinds: []string{kind}, Types: []string{"submitted", "moved"}},
+		Prepare: []string{
+			"drop table if exists applications",
+			"drop table if exists reached",
+			"create table applications (id text primary key, amount bigint not null)",
+			"create table reached (application text not null, stage text not null, at bigint not null, primary key (application, stage))", // milliseconds
+		},
+		Handle: func(ctx context.Context, exec open.Exec, records []es.Record) error {
+			var applications, reached [][]any
+			for _, r := range records {
+				event, err := application.Codec.Decode(r)
+				if err != nil {
+					return err
+				}
+				stage := application.StageSubmitted
+				switch e := event.(type) {
+				case application.Submitted:
+					applications = append(applications, []any{r.Stream.ID, e.Amount})
+				case application.Moved:
+					stage = e.To
+				}
+				reached = append(reached, []any{r.Stream.ID, string(stage), event.Logged().At.UnixMilli()})
+			}
+			return errors.Join(insert(ctx, exec, "applications (id, amount)", applications), insert(ctx, exec, "reached (application, stage, at)", reached))
+		},
+	}
+}
+
+// insert inserts many rows with few statements. A stage counts from when it was first reached.
+func insert(ctx context.Context, exec open.Exec, into string, rows [][]any) error {
+	const most = 200
+	for len(rows) > 0 {
+		n := min(most, len(rows))
+		values, args := make([]string, n), []any(nil)
+		for i, row := range rows[:n] {
+			marks := make([]string, len(row))
+			for j, v := range row {
+				args = append(args, v)
+				marks[j] = fmt.Sprintf("$%d", len(args))
+			}
+			values[i] = "(" + strings.Join(marks, ", ") + ")"
+		}
+		if err := exec(ctx, "insert into "+into+" values "+strings.Join(values, ", ")+" on conflict do nothing", args...); err != nil {
+			return err
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+// bands are the amounts that are told apart, in euros: each up to the next.
+var bands = []string{"below 5,000", "5,000 to 9,999", "10,000 to 19,999", "20,000 and more"}
+
+const band = "case when a.amount < 5000 then 0 when a.amount < 10000 then 1 when a.amount < 20000 then 2 else 3 end"
+
+const (
+	countStages = `select r.stage, ` + band + `, count(*) from reached r join applications a on a.id = r.application group by 1, 2`
+
+	// The smallest time that so many percent do not exceed. Both databases know these window functions, and only one knows percentile_disc.
+	timeSteps = `select f, t, band, max(n), max(case when i = (n * 50 + 99) / 100 then took end), max(case when i = (n * 90 + 99) / 100 then took end) from (
+		select f.stage as f, t.stage as t, ` + band + ` as band, t.at - f.at as took,
+			row_number() over (partition by f.stage, t.stage, ` + band + ` order by t.at - f.at) as i,
+			count(*) over (partition by f.stage, t.stage, ` + band + `) as n
+		from reached f join reached t on t.application = f.application join applications a on a.id = f.application
+		where (f.stage = 'A_SUBMITTED' and t.stage in ('A_PREACCEPTED', 'A_DECLINED', 'A_CANCELLED')) or (f.stage = 'A_PREACCEPTED' and t.stage = 'A_ACCEPTED')
+			or (f.stage = 'A_ACCEPTED' and t.stage = 'A_FINALIZED') or (f.stage = 'A_FINALIZED' and t.stage = 'A_APPROVED')) as x
+		group by f, t, band`
+)
+
+// A step is from one stage to another.
+type step struct{ from, to application.Stage }
+
+var steps = []step{
+	{application.StageSubmitted, application.StagePreaccepted}, {application.StagePreaccepted, application.StageAccepted},
+	{application.StageAccepted, application.StageFinalized}, {application.StageFinalized, application.StageApproved},
+	{application.StageSubmitted, application.StageDeclined}, {application.StageSubmitted, application.StageCancelled},
+}
+
+// A wait is how long a step took.
+type wait struct {
+	count       int
+	median, p90 float64 // days
+}
+
+// A funnel is how many applications came how far, and how long that took, by band.
+type funnel struct {
+	reached map[application.Stage][]int
+	waits   map[step][]wait
+}
+
+func (f *funnel) count(s application.Stage) (n int) {
+	for _, k := range f.reached[s] {
+		n += k
+	}
+	return n
+}
+
+// buildFunnel brings the read model to the end of the log.
+func buildFunnel(ctx context.Context, read open.ReadSide, onProgress func(es.Progress)) error {
+	done := errors.New("it has caught up")
+	m := funnelModel()
+	m.OnProgress = onProgress
+	m.OnCaughtUp = func(context.Context) error { return done }
+	if err := read.Project(ctx, m); !errors.Is(err, done) {
+		return err
+	}
+	return nil
+}
+
+// askFunnel asks the read model.
+func askFunnel(ctx context.Context, read open.ReadSide) (*funnel, error) {
+	f := &funnel{reached: make(map[application.Stage][]int), waits: make(map[step][]wait)}
+	err := read.Query(ctx, func(scan func(...any) error) error {
+		var stage string
+		var b, n int
+		if err := scan(&stage, &b, &n); err != nil {
+			return err
+		}
+		s := application.Stage(stage)
+		if f.reached[s] == nil {
+			f.reached[s] = make([]int, len(bands))
+		}
+		f.reached[s][b] = n
+		return nil
+	}, countStages)
+	if err != nil {
+		return nil, err
+	}
+	const day = 24 * 60 * 60 * 1000
+	return f, read.Query(ctx, func(scan func(...any) error) error {
+		var from, to string
+		var b, n int
+		var median, p90 int64
+		if err := scan(&from, &to, &b, &n, &median, &p90); err != nil {
+			return err
+		}
+		s := step{application.Stage(from), application.Stage(to)}
+		if f.waits[s] == nil {
+			f.waits[s] = make([]wait, len(bands))
+		}
+		f.waits[s][b] = wait{n, float64(median) / day, float64(p90) / day}
+		return nil
+	}, timeSteps)
+}
+
+// funnelStages are the stages in the order of the table and the chart.
+var funnelStages = []application.Stage{
+	application.StageSubmitted, application.StagePreaccepted, application.StageAccepted, application.StageFinalized, application.StageApproved,
+	application.StageDeclined, application.StageCancelled,
+}
+
+func (r *report) funnel(f *funnel) {
+	r.printf("\nHow many came how far, by the euros asked for:\n\n  %-32s", "")
+	for _, b := range bands {
+		r.printf(" %17s", b)
+	}
+	r.printf(" %9s\n", "all")
+	for _, s := range funnelStages {
+		r.printf("  %-32s", s)
+		for b := range bands {
+			n := 0
+			if f.reached[s] != nil {
+				n = f.reached[s][b]
+			}
+			r.printf(" %17s", orDot(n))
+		}
+		r.printf(" %9s\n", orDot(f.count(s)))
+	}
+	r.printf("\nHow many days that took, the median and what nine of ten did not exceed:\n\n")
+	for _, s := range steps {
+		r.printf("  %-32s", strings.TrimPrefix(string(s.from), "A_")+" to "+strings.TrimPrefix(string(s.to), "A_"))
+		for b := range bands {
+			text := "."
+			if w := f.waits[s]; w != nil && w[b].count > 0 {
+				text = fmt.Sprintf("%.1f / %.1f", w[b].median, w[b].p90)
+			}
+			r.printf(" %17s", text)
+		}
+		r.printf("\n")
+	}
+}

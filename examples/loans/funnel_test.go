@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/examples/internal/open"
+	"github.com/thalo-go/es/examples/loans/application"
+)
+
+// funnelAgrees builds the funnel of a log beside it, and compares it with counts.
+func funnelAgrees(t *testing.T, log es.Log, want map[application.Stage]int) *funnel {
+	t.Helper()
+	read, closeRead, err := open.Beside(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := closeRead(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := buildFunnel(t.Context(), read, nil); err != nil {
+		t.Fatal(err)
+	}
+	f, err := askFunnel(t.Context(), read)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for stage, n := range want {
+		if f.count(stage) != n {
+			t.Errorf("%s was reached by %d applications in the funnel, want %d", stage, f.count(stage), n)
+		}
+	}
+	return f
+}
+
+func TestTheFunnel(t *testing.T) {
+	t.Run("counts and times as another query does", func(t *testing.T) {
+		store := new(es.Mem)
+		if _, err := replayed(t, store, sample(t)); err != nil {
+			t.Fatal(err)
+		}
+		counted, err := count(t.Context(), store)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := make(map[application.Stage]int)
+		for _, h := range counted.applications {
+			for _, s := range h.Stages {
+				want[s]++
+			}
+		}
+		f := funnelAgrees(t, store, want)
+		if len(f.waits) == 0 {
+			t.Error("it has no times")
+		}
+	})
+	for name, where := range map[string]string{"in memory": "mem:", "in a file": filepath.Join(t.TempDir(), "loans.db")} {
+		t.Run("is printed and drawn of a store "+name, func(t *testing.T) {
+			store, read, closeStore, err := open.Store(t.Context(), where)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer closeStore()
+			if _, err := replayed(t, store, sample(t)); err != nil {
+				t.Fatal(err)
+			}
+			chart := filepath.Join(t.TempDir(), "funnel.svg")
+			var out strings.Builder
+			for range 2 { // the second time it has nothing to do
+				out.Reset()
+				if err := showFunnel(t.Context(), read, chart, &out); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !strings.Contains(out.String(), "SUBMITTED to DECLINED") || !strings.Contains(out.String(), chart) {
+				t.Errorf("it printed\n%s", out.String())
+			}
+			svg, err := os.ReadFile(chart)
+			if err != nil || !bytes.Contains(svg, []byte("</svg>")) || !bytes.Contains(svg, []byte("preaccepted")) {
+				t.Errorf("the chart is %.200s, %v", svg, err)
+			}
+		})
+	}
+	t.Run("of a kind of picture that is none says so", func(t *testing.T) {
+		if err := draw(&funnel{}, filepath.Join(t.TempDir(), "funnel.doc")); err == nil {
+			t.Error("it was drawn")
+		}
+	})
+}
