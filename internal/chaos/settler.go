@@ -9,7 +9,7 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 )
 
-// runSettler brings the second half of each transfer of which only the first one is there: the writer was killed in between. It has
+// runSettler gives the accounts what they are to have at the beginning, if the writers have not, and brings the second half of each transfer of which only the first one is there: the writer was killed in between. It has
 // the same command id, so that it takes effect once also if the writer is not as dead as it seems.
 func runSettler(ctx context.Context, a *actor) error {
 	store, err := a.open(ctx)
@@ -18,6 +18,9 @@ func runSettler(ctx context.Context, a *actor) error {
 	}
 	w := newWriter(a, store)
 	defer func() { _, _ = w.accounts.Close(), store.Close() }()
+	if err := w.endow(ctx); err != nil { // in a short run no writer may have come to its end
+		return err
+	}
 	type half struct {
 		to     string
 		amount int64
