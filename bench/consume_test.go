@@ -25,7 +25,7 @@ import (
 func consumed() int { return few(50_000, 1000) }
 
 // BenchmarkConsumer reads a topic by a new group, with a handler that does nothing, against a bare consumer that does not even decode.
-// An operation is the whole topic, with the joining of the group.
+// An operation is the whole topic, and on both sides the joining of the group.
 func BenchmarkConsumer(b *testing.B) {
 	eachBroker(b, func(b *testing.B, c cluster) {
 		records := consumed()
@@ -33,8 +33,24 @@ func BenchmarkConsumer(b *testing.B) {
 		ours := measure.Side{Name: "Consumer", Callers: 1, Units: records, Op: func(ctx context.Context, _ int) error {
 			return consume(ctx, c, records)
 		}}
-		compare(b, nil, ours, c.bare(b, records))
+		theirs := measure.Side{Name: "bare consumer", Callers: 1, Units: records, Op: func(ctx context.Context, _ int) error {
+			return c.join(ctx, records)
+		}}
+		compare(b, nil, ours, rival{"bare", theirs})
 	})
+}
+
+// join reads the topic by a new group with the bare client.
+func (c cluster) join(ctx context.Context, records int) (err error) {
+	reader, err := confluent.NewConsumer(c.reading("bench-" + rand.Text()[:8]))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, reader.Close()) }()
+	if err := reader.Subscribe(c.topic(), nil); err != nil {
+		return err
+	}
+	return readAll(ctx, reader, records, func(*confluent.Message) {})
 }
 
 // bare is a rival that only reads.

@@ -79,14 +79,18 @@ func (c cluster) publish(b *testing.B, records int, encoding kafka.Encoding) es.
 // reader reads the committed messages of the topic from the beginning, with the bare client.
 func (c cluster) reader(b *testing.B) *confluent.Consumer {
 	b.Helper()
-	reader, err := confluent.NewConsumer(&confluent.ConfigMap{
-		"bootstrap.servers": c.bootstrap, "group.id": "bench", "enable.auto.commit": false, "isolation.level": "read_committed",
-		"fetch.wait.max.ms": 100, "fetch.queue.backoff.ms": 50, "enable.metrics.push": false, "log_level": 0,
-	})
+	reader, err := confluent.NewConsumer(c.reading("bench"))
 	check(b, err)
 	b.Cleanup(func() { check(b, reader.Close()) })
 	check(b, c.rewind(reader))
 	return reader
+}
+
+func (c cluster) reading(group string) *confluent.ConfigMap {
+	return &confluent.ConfigMap{
+		"bootstrap.servers": c.bootstrap, "group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": false,
+		"isolation.level": "read_committed", "fetch.wait.max.ms": 100, "fetch.queue.backoff.ms": 50, "enable.metrics.push": false, "log_level": 0,
+	}
 }
 
 func (c cluster) rewind(reader *confluent.Consumer) error {

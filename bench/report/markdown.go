@@ -34,7 +34,7 @@ var sections = []section{
 	{"Project", "Delay of a projection", "From the return of Append to the commit of the read model, by another value of the store.", "", ""},
 	{"Relay", "Relay to Kafka", "From es.Mem; kafkatest is the broker within the process.", "", ""},
 	{"RelayDelay", "Delay of a relay", "From the return of Append to a reader of committed messages.", "", ""},
-	{"Consumer", "Consumer", "At least once, with the joining of the group.", "", ""},
+	{"Consumer", "Consumer", "At least once, against a consumer that only reads; both have to join a group first.", "", ""},
 	{"Source", "Read models from Kafka", "Exactly once, against a consumer that only reads.", "", ""},
 	{"EndToEnd", "End to end", "From the return of Execute to the commit of the read model in another service's database, through a relay, a topic and a source.", "", ""},
 	{"Growth", "Growth", "The same work on logs that have so many events already.", "growth", ""},
