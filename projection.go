@@ -46,14 +46,15 @@ type Projection[Tx any] struct {
 	Prepare func(ctx context.Context, tx Tx) error
 
 	// Handle applies records to the read model, through tx alone: what it does elsewhere may happen again. It gets at least one record
-	// and at most Batch, of one shard, in order. An error or a panic rolls everything back; see OnError.
+	// and at most Batch, of one shard, in order. An error or a panic rolls everything back; see OnError. It must neither change the records
+	// nor end the transaction.
 	Handle func(ctx context.Context, tx Tx, records []Record) error
 
 	// OnError says what becomes of a record that Handle fails on, when it was tried alone and Retries times more. The zero value is [Stop].
 	OnError OnError
 
-	// Retries is how often a batch that failed is tried again, with a growing jittered pause in between, before its records are tried one
-	// by one, and then the record that fails. 0 means [DefaultProjectionRetries], a negative number none.
+	// Retries is how often a batch that failed is tried again, with a growing jittered pause in between, before it is divided until the record
+	// that fails stands alone; and then how often that one is. 0 means [DefaultProjectionRetries], a negative number none.
 	// What is the database's fault, such as a lost connection or a deadlock, is tried again for ever, and does not count.
 	Retries int
 
@@ -67,7 +68,7 @@ type Projection[Tx any] struct {
 	// OnProgress, if set, is called after each transaction, from one goroutine at a time.
 	OnProgress func(Progress)
 
-	// OnCaughtUp, if set, is called once in each run, when every shard has come to what was the end of its source.
+	// OnCaughtUp, if set, is called once in each run, when every shard, whoever works on it, has come to what was the end of its source.
 	// It is the place to let the program use the read model. Its error ends the run.
 	OnCaughtUp func(ctx context.Context) error
 
@@ -242,7 +243,7 @@ type Status struct {
 	Lag      int64     // positions between checkpoint and Head, those that the filter holds back among them; -1 if Head is
 	Behind   float64   // seconds since the first record beyond the checkpoint was written; 0 if there is none, -1 if Head is
 	CaughtUp bool      // it has come to the end of its source once
-	Worker   string    // who works on it: host, process and a number; "" if nobody does
+	Worker   string    // who works on it: host, process and something random; "" if nobody does
 	Parked   int       // records
 	Error    string    // of the last attempt, if it failed
 	ErrorAt  time.Time
