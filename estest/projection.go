@@ -16,7 +16,9 @@ import (
 type ReadSide[Tx any] interface {
 	es.Log
 	es.Projections[Tx]
-	Close() error // closes the store
+
+	// Close closes the store; it may be called again. The suite closes one under its worker, which must not be able to take leave.
+	Close() error
 }
 
 // Lists are the read models with which [TestProjections] tries a backend: tables of lines in its database, each with a name.
