@@ -27,11 +27,11 @@ func ourBank(s es.Store) bank {
 	}
 }
 
-// do executes commands that must take effect.
-func (b bank) do(t testing.TB, id string, commands ...rules.Command) {
+// do executes commands on the account of Ann that must take effect.
+func (b bank) do(t testing.TB, commands ...rules.Command) {
 	t.Helper()
 	for _, c := range commands {
-		must(t, b(t.Context(), id, c))
+		must(t, b(t.Context(), "ann", c))
 	}
 }
 
@@ -50,21 +50,15 @@ func (m *meddler) Append(ctx context.Context, appends ...es.Append) (es.Position
 
 func (m *meddler) next(meddle func()) { m.meddle.Store(&meddle) }
 
-// balance folds what the store has of an account.
-func balance(t testing.TB, s es.Store, id string) int64 {
+// balance folds what the store has of Ann's account.
+func balance(t testing.TB, s es.Store) int64 {
 	t.Helper()
-	a, _ := state(t, s, id)
+	a, _, err := fold(t.Context(), s, "ann")
+	must(t, err)
 	return a.Balance
 }
 
-// state folds the events of an account, and returns the version too.
-func state(t testing.TB, s es.Store, id string) (a rules.Account, v es.Version) {
-	t.Helper()
-	a, v, err := fold(t.Context(), s, id)
-	must(t, err)
-	return a, v
-}
-
+// fold folds the events of an account, and returns the version too.
 func fold(ctx context.Context, s es.Store, id string) (a rules.Account, v es.Version, err error) {
 	for r, err := range s.Read(ctx, account(id), 0) {
 		if err != nil {
@@ -93,7 +87,7 @@ func encode(events ...rules.Event) (records []es.Record, err error) {
 
 // payIn lets many deposit a cent each, through several banks, and compares what they were told with what is there.
 func payIn(t *testing.T, s es.Store, banks []bank, writers, each int) error {
-	before := balance(t, s, "ann")
+	before := balance(t, s)
 	var told atomic.Int64
 	var all sync.WaitGroup
 	for w := range writers {
@@ -106,7 +100,7 @@ func payIn(t *testing.T, s es.Store, banks []bank, writers, each int) error {
 		})
 	}
 	all.Wait()
-	if there := balance(t, s, "ann") - before; there != told.Load() {
+	if there := balance(t, s) - before; there != told.Load() {
 		return fmt.Errorf("%d deposits of a cent acknowledged, %d cents are there", told.Load(), there)
 	}
 	return nil

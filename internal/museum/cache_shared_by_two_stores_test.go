@@ -38,9 +38,9 @@ func mixedUp(t *testing.T, rich, poor es.Log, on func(es.Store) bank) error {
 	}
 	open(rich, rules.Opened{Owner: "Ann"}, rules.Deposited{Amount: 1000})
 	open(poor, rules.Opened{Owner: "Ann"}, rules.Deposited{Amount: 1}, rules.Deposited{Amount: 1})
-	on(rich).do(t, "ann", rules.Deposit{Amount: 1})
+	on(rich).do(t, rules.Deposit{Amount: 1})
 	err := on(poor)(t.Context(), "ann", rules.Withdraw{Amount: 500})
-	if b := balance(t, poor, "ann"); b != 2 || err == nil {
+	if b := balance(t, poor); b != 2 || err == nil {
 		return fmt.Errorf("500 were taken from the account with 2 in it: the balance is %d", b)
 	}
 	return nil

@@ -78,7 +78,7 @@ func rawConflicts(t *testing.T, r race) error {
 		r.waits(t)
 		commit()
 		if err := <-lost; !r.isConflict(err) {
-			return fmt.Errorf("who waited for the winner's commit got: %v", err)
+			return fmt.Errorf("who waited for the winner's commit got: %w", err)
 		}
 	}
 	const racers = 32

@@ -21,7 +21,7 @@ func TestConflictToldAsSuccess(t *testing.T) {
 	t.Run("control: an aggregate with pending events, 16 writers", func(t *testing.T) {
 		log := inMemory().open(t)
 		slow := &yielding{Store: log}
-		activeBank(log).do(t, "ann", rules.Open{Owner: "Ann"})
+		activeBank(log).do(t, rules.Open{Owner: "Ann"})
 		t.Logf("found: %v", payIn(t, log, []bank{activeBank(slow), activeBank(slow)}, 16, 20)) // how many is a matter of luck
 	})
 }
@@ -30,10 +30,10 @@ func TestConflictToldAsSuccess(t *testing.T) {
 func acknowledgedInVain(t *testing.T, log es.Log, on func(es.Store) bank) error {
 	m := &meddler{Store: log}
 	ours, other := on(m), on(log)
-	other.do(t, "ann", rules.Open{Owner: "Ann"})
-	m.next(func() { other.do(t, "ann", rules.Deposit{Amount: 1}) })
-	ours.do(t, "ann", rules.Deposit{Amount: 10})
-	if b := balance(t, log, "ann"); b != 11 {
+	other.do(t, rules.Open{Owner: "Ann"})
+	m.next(func() { other.do(t, rules.Deposit{Amount: 1}) })
+	ours.do(t, rules.Deposit{Amount: 10})
+	if b := balance(t, log); b != 11 {
 		return fmt.Errorf("deposits of 1 and of 10 cents were acknowledged, and the balance is %d", b)
 	}
 	return payIn(t, log, []bank{ours, other}, 16, 20)

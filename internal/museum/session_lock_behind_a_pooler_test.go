@@ -18,12 +18,12 @@ import (
 // Not here: the lock for appending is one of the transaction, taken and given back within one statement; leases are rows.
 func TestSessionLockBehindAPooler(t *testing.T) {
 	t.Run("Postgres, appending", func(t *testing.T) {
-		url, _ := pooled(t, 2)
+		url := pooled(t, 2)
 		a, b := openPostgres(t, url), openPostgres(t, url)
 		finds(t, false, interleaved(t, a, b))
 	})
 	t.Run("Postgres, leases", func(t *testing.T) {
-		url, _ := pooled(t, 1)
+		url := pooled(t, 1)
 		holder := func(s es.Leases, me string) func(context.Context) (bool, error) {
 			return func(ctx context.Context) (bool, error) {
 				l, err := s.AcquireLease(ctx, "relay", me, time.Minute, "")
@@ -33,7 +33,7 @@ func TestSessionLockBehindAPooler(t *testing.T) {
 		finds(t, false, bothHold(t, holder(openPostgres(t, url), "one"), holder(openPostgres(t, url), "two")))
 	})
 	t.Run("Postgres, two workers of a projection", func(t *testing.T) {
-		url, _ := pooled(t, 2)
+		url := pooled(t, 2)
 		p := postgresProjector(t, url)
 		p.appends(t, "one", "two", "three", "four")
 		errs := make(chan error, 2)
@@ -44,17 +44,16 @@ func TestSessionLockBehindAPooler(t *testing.T) {
 		finds(t, false, p.misapplied(t))
 	})
 	control(t, "pg_try_advisory_lock", func(t *testing.T) error {
-		url, _ := pooled(t, 1)
+		url := pooled(t, 1)
 		return bothHold(t, sessionLock(t, url), sessionLock(t, url))
 	})
 }
 
-// pooled returns the URL of a database through a pgbouncer in transaction mode, and the one past it.
-func pooled(t *testing.T, connections int) (through, direct string) {
+// pooled returns the URL of a database through a pgbouncer in transaction mode.
+func pooled(t *testing.T, connections int) string {
 	server := testserver.Postgres(t, testserver.Postgres18)
 	pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{PoolSize: connections})
-	direct = server.Database(t)
-	return pooler.Through(direct), direct
+	return pooler.Through(server.Database(t))
 }
 
 // bothHold looks for a lock that two have at the same time.

@@ -38,13 +38,13 @@ func oldSnapshotUsed(t *testing.T, log es.Log, before, after func() release) err
 		name  string
 		start func() release
 	}{{"the release before", before}, {"the release after", after}, {"the release before, again", before}, {"the release after, again", after}}
-	steps[0].start().do.do(t, "ann", rules.Open{Owner: "Ann"})
+	steps[0].start().do.do(t, rules.Open{Owner: "Ann"})
 	for _, step := range steps {
 		r := step.start()
-		r.do.do(t, "ann", rules.Deposit{Amount: 60}, rules.Withdraw{Amount: 50})
+		r.do.do(t, rules.Deposit{Amount: 60}, rules.Withdraw{Amount: 50})
 		got, err := step.start().balance(t.Context(), "ann")
 		must(t, err)
-		if want := balance(t, log, "ann"); got != want {
+		if want := balance(t, log); got != want {
 			return fmt.Errorf("%s has a balance of %d, want %d", step.name, got, want)
 		}
 	}
