@@ -107,7 +107,7 @@ func (s *SQLite) Project(page int, prepare func(context.Context, *sql.Tx) error,
 			if err := handle(ctx, tx, records); err != nil {
 				return err
 			}
-			_, err := tx.Stmt(move).Exec(int64(at))
+			_, err := tx.Stmt(move).Exec(int64(at)) //nolint:sqlclosecheck // the transaction closes it
 			return err
 		})
 	}

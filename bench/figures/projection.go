@@ -139,7 +139,7 @@ func projectDelays(ctx context.Context, writer es.Store, reader *postgres.Store,
 	}()
 	defer func() {
 		cancel()
-		<-ended
+		<-ended //nolint:errcheck // the end of the context, which was just ended
 	}()
 	history, err := work.History(2)
 	if err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"image/color"
 	"math"
 	"slices"
 	"strconv"
@@ -252,7 +251,7 @@ func figuresPlot(all []result.Figure) *plot.Plot {
 	grid.Horizontal.Color, grid.Vertical.Color = nil, faint // text stands on the horizontal ones
 	p.Add(grid, &bars{all})
 	p.NominalY(names...)
-	p.Y.Color, p.Y.LineStyle.Color, p.Y.Tick.Label.Color, p.Y.Tick.LineStyle.Width = grey, grey, grey, 0
+	p.Y.Tick.LineStyle.Width = 0
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, logTicks{[]float64{2, 5}}
 	p.X.Min, p.X.Max = low/1.9, high*1.9
 	p.Y.Min, p.Y.Max = -0.7, float64(len(all))-0.3
@@ -271,7 +270,7 @@ func (b *bars) Plot(c draw.Canvas, p *plot.Plot) {
 			continue
 		}
 		middle := y(float64(len(b.figures) - 1 - i))
-		var fill color.Color = colors[2]
+		fill := colors[2]
 		if !f.OK {
 			fill = colors[1]
 		}

@@ -85,8 +85,8 @@ func newPlot(title, x string) *plot.Plot {
 	p.Title.TextStyle.Color, p.Title.TextStyle.Font, p.Title.Padding = grey, sans, 6
 	p.Title.TextStyle.Font.Size = 12
 	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
-		axis.Color, axis.LineStyle.Color, axis.Label.TextStyle.Color = grey, grey, grey
-		axis.Tick.Color, axis.Tick.LineStyle.Color, axis.Tick.Label.Color = grey, grey, grey
+		axis.Color, axis.Label.TextStyle.Color = grey, grey
+		axis.Tick.Color, axis.Tick.Label.Color = grey, grey
 		axis.Tick.Label.Font, axis.Label.TextStyle.Font = sans, sans
 	}
 	p.Legend.TextStyle.Color, p.Legend.TextStyle.Font = grey, sans

@@ -55,7 +55,7 @@ func CPUOf(pid int) time.Duration {
 	if err != nil {
 		return 0
 	}
-	for _, child := range bytes.Fields(children) {
+	for child := range bytes.FieldsSeq(children) {
 		if stat, err := os.ReadFile("/proc/" + string(child) + "/stat"); err == nil {
 			sum += ticks(stat, 11, 12)
 		}
