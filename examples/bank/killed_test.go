@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/testserver"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -25,7 +26,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	os.Exit(testserver.Run(m))
 }
 
 // The whole bank is killed while it works, again and again. The next one to run brings to an end what was under way, and its audit finds

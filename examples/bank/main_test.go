@@ -8,6 +8,7 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/account"
 	"github.com/thalo-go/es/examples/internal/open"
+	"github.com/thalo-go/es/internal/testserver"
 )
 
 func TestTheBankRunsAndGoesOn(t *testing.T) {
@@ -19,6 +20,15 @@ func TestTheBankRunsAndGoesOn(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestTheBankRunsOnPostgres(t *testing.T) {
+	url := testserver.Postgres(t, testserver.Postgres18).Database(t)
+	for range 2 {
+		if err := run(t.Context(), url, 40, ""); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/thalo-go/es/examples/internal/open"
+	"github.com/thalo-go/es/internal/testserver"
+)
+
+func TestMain(m *testing.M) { os.Exit(testserver.Run(m)) }
+
+func TestTheFunnelOnPostgres(t *testing.T) {
+	server := testserver.Postgres(t, testserver.Postgres18)
+	store, read, closeStore, err := open.Store(t.Context(), server.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeStore()
+	if _, err := replayed(t, store, sample(t)); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := showFunnel(t.Context(), read, "", &out); err != nil {
+		t.Fatal(err)
+	}
+	beside := funnelAgrees(t, store, nil)
+	var mem strings.Builder
+	r := &report{w: &mem}
+	r.funnel(beside)
+	if out.String() != mem.String() {
+		t.Errorf("on Postgres it is\n%s\nand on SQLite\n%s", out.String(), mem.String())
+	}
+}
