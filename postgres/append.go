@@ -41,7 +41,7 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 	if err != nil {
 		var conflict *es.ConflictError
 		var duplicate *es.DuplicateError
-		var refusal *project.Refusal
+		var refusal *project.RefusedError
 		switch {
 		case errors.As(err, &refusal): // first, for its error may be any
 			return 0, fmt.Errorf("postgres: append: %w", err)

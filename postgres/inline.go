@@ -178,7 +178,7 @@ func (s *Store) apply(ctx context.Context, conn *pgx.Conn, before es.Position, s
 	if err == nil {
 		err = stillIn(conn)
 	}
-	var refusal *project.Refusal
+	var refusal *project.RefusedError
 	switch {
 	case err == nil, errors.Is(err, es.ErrUnknownOutcome):
 		return err
@@ -194,7 +194,7 @@ func stillIn(conn *pgx.Conn) error {
 	case idle:
 		return fmt.Errorf("%w: the handler of an inline projection has ended the transaction, which is the store's to end", es.ErrUnknownOutcome)
 	case aborted:
-		return &project.Refusal{Projection: "that is inline", Err: errors.New("a statement of its handler failed, and the handler returned no error: return what Exec and Query return")}
+		return &project.RefusedError{Projection: "that is inline", Err: errors.New("a statement of its handler failed, and the handler returned no error: return what Exec and Query return")}
 	}
 	return nil
 }
@@ -230,7 +230,7 @@ func (t *tx) mend(ctx context.Context, err error) error {
 	if t.conn.Conn().IsClosed() {
 		t.broken()
 	}
-	var refusal *project.Refusal
+	var refusal *project.RefusedError
 	switch {
 	case errors.As(err, &refusal):
 		return err
@@ -266,7 +266,7 @@ func (t *tx) split(requests []*commit.Request) (part, apart []*commit.Request) {
 // give gives the requests of a batch that could not be written their verdict, and returns those that need another one. If a projection has
 // refused one of several, the next batch is half as large; and so on, until the one that it refuses is alone.
 func (t *tx) give(b *batch, rest []*commit.Request, err error) []*commit.Request {
-	var refusal *project.Refusal
+	var refusal *project.RefusedError
 	if errors.As(err, &refusal) {
 		err = refusal
 		if n := len(b.requests); n > 1 {

@@ -32,7 +32,7 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 	}
 	position, err := s.queue.Append(ctx, appends)
 	if err != nil {
-		var refusal *project.Refusal
+		var refusal *project.RefusedError
 		if !errors.As(err, &refusal) { // its error may be any
 			err = explain(err)
 		}

@@ -23,7 +23,7 @@ func (t *tx) writeInline(ctx context.Context, requests []*commit.Request) {
 	for {
 		part := requests[:min(most, len(requests))]
 		err := t.attempt(ctx, part, careful)
-		var refusal *project.Refusal
+		var refusal *project.RefusedError
 		switch {
 		case err == nil:
 			requests, most, careful = requests[len(part):], 2*most, false
@@ -142,7 +142,7 @@ func (t *tx) stillIn() error {
 	if _, err := t.inline.ExecContext(background, "select 1"); errors.Is(err, sql.ErrTxDone) {
 		return fmt.Errorf("%w: the handler of an inline projection has ended the transaction, which is the store's to end", es.ErrUnknownOutcome)
 	}
-	return &project.Refusal{Projection: "that is inline", Err: errors.New("a statement of its handler failed, and the handler returned no error: return what Exec and Query return")}
+	return &project.RefusedError{Projection: "that is inline", Err: errors.New("a statement of its handler failed, and the handler returned no error: return what Exec and Query return")}
 }
 
 // records returns what a batch has written, as readers will see it. The handlers may keep it.

@@ -17,7 +17,11 @@ func TestTheFunnelOnPostgres(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closeStore()
+	defer func() {
+		if err := closeStore(); err != nil {
+			t.Error(err)
+		}
+	}()
 	if _, err := replayed(t, store, sample(t)); err != nil {
 		t.Fatal(err)
 	}

@@ -35,26 +35,26 @@ const maxBehind = es.MaxEvents
 // somebody else has written: [Inline.CatchUp] finds out, with nothing locked.
 var ErrBehind = errors.New("an inline projection has to catch up first")
 
-// A Refusal is what the handler of an inline projection returned for what was to be appended.
-type Refusal struct {
+// A RefusedError is what the handler of an inline projection returned for what was to be appended.
+type RefusedError struct {
 	Projection string
 	Err        error
 }
 
-func (r *Refusal) Error() string {
+func (r *RefusedError) Error() string {
 	return fmt.Sprintf("projection %s refused it, nothing was written: %v", r.Projection, r.Err)
 }
 
 // Unwrap returns the error of Handle.
-func (r *Refusal) Unwrap() error { return r.Err }
+func (r *RefusedError) Unwrap() error { return r.Err }
 
 // Refuse returns the refusal of a commit: a constraint that is looked at only then.
-func (x *Inline[Tx]) Refuse(err error) *Refusal {
+func (x *Inline[Tx]) Refuse(err error) *RefusedError {
 	names := make([]string, len(x.tasks))
 	for i, t := range x.tasks {
-		names[i] = t.key.String()
+		names[i] = t.String()
 	}
-	return &Refusal{strings.Join(names, " or "), err}
+	return &RefusedError{strings.Join(names, " or "), err}
 }
 
 // Idle is how long a transaction may stand still before the database ends it, where it can: it keeps everybody from appending.
@@ -154,7 +154,7 @@ func (t *task[Tx]) lastTime(records []es.Record) int64 {
 // Apply gives the records of an append to the projections, in its transaction: those that it wrote behind the position before. What somebody
 // else has written since a checkpoint goes before them. Afterwards the backend makes the moves and commits.
 //
-// It returns [ErrBehind] or a [*Refusal]; anything else is the database's fault. In each case the transaction is to be rolled back.
+// It returns [ErrBehind] or a [*RefusedError]; anything else is the database's fault. In each case the transaction is to be rolled back.
 func (x *Inline[Tx]) Apply(ctx context.Context, tx Tx, states []State, before es.Position, records []es.Record) error {
 	return x.apply(ctx, tx, states, before, records, maxBehind)
 }
@@ -180,7 +180,7 @@ func (x *Inline[Tx]) apply(ctx context.Context, tx Tx, states []State, before es
 			if ctx.Err() != nil || t.db.Passing(err) {
 				return err
 			}
-			return &Refusal{t.key.String(), err}
+			return &RefusedError{t.String(), err}
 		}
 	}
 	return nil
