@@ -251,7 +251,7 @@ func figuresPlot(all []result.Figure) *plot.Plot {
 	grid.Horizontal.Color, grid.Vertical.Color = nil, faint // text stands on the horizontal ones
 	p.Add(grid, &bars{all})
 	p.NominalY(names...)
-	p.Y.Tick.LineStyle.Width = 0
+	p.Y.Tick.Width = 0
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, logTicks{[]float64{2, 5}}
 	p.X.Min, p.X.Max = low/1.9, high*1.9
 	p.Y.Min, p.Y.Max = -0.7, float64(len(all))-0.3
