@@ -16,8 +16,9 @@ func TestExecModesAndPoolers(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
 		urls := map[string]string{"direct": url}
-		for _, mode := range []string{"transaction", "session", "statement"} {
-			pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{PoolSize: 4, Settings: map[string]string{"pool_mode": mode}})
+		// In session mode a connection is lent for good: two stores have three each, and one to listen.
+		for mode, size := range map[string]int{"transaction": 4, "session": 10, "statement": 4} {
+			pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{PoolSize: size, Settings: map[string]string{"pool_mode": mode}})
 			urls[mode] = pooler.Through(url)
 		}
 		for by, url := range urls {
