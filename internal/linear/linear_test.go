@@ -212,7 +212,7 @@ func (l *load) check(t *testing.T) {
 }
 
 // size is that of a load in a test.
-func size(t *testing.T, n int) int {
+func size(n int) int {
 	if testing.Short() {
 		return n / 4
 	}
@@ -225,7 +225,7 @@ func TestMem(t *testing.T) {
 	uncached.registers.CacheSize, uncached.accounts.CacheSize = -1, -1
 	uncached.registers.Snapshots, uncached.accounts.Snapshots = log, log
 	uncached.registers.SnapshotEvery, uncached.accounts.SnapshotEvery = 3, 3
-	l := &load{services: []service{cached, uncached}, clients: 8, each: size(t, 400)}
+	l := &load{services: []service{cached, uncached}, clients: 8, each: size(400)}
 	l.run(t.Context())
 	for _, s := range []*local{cached, uncached} {
 		if err := errors.Join(s.registers.Close(), s.accounts.Close()); err != nil {
@@ -250,7 +250,7 @@ func TestSQLiteInOneProcess(t *testing.T) {
 		})
 		services = append(services, newLocal(s))
 	}
-	l := &load{services: services, clients: 8, each: size(t, 200)}
+	l := &load{services: services, clients: 8, each: size(200)}
 	l.run(t.Context())
 	l.check(t)
 }

@@ -37,7 +37,7 @@ func nemesis(t *testing.T, l *load, turns int, harm ...func()) {
 func TestSQLiteInSeveralProcesses(t *testing.T) {
 	store := "sqlite:" + filepath.Join(t.TempDir(), "es.db")
 	a, b, c := startProcess(t, store), startProcess(t, store), startProcess(t, store)
-	l := &load{services: []service{a, b, c}, clients: 9, each: size(t, 240)}
+	l := &load{services: []service{a, b, c}, clients: 9, each: size(240)}
 	killed := 0
 	nemesis(t, l, 8, func() { a.replace(); killed++ }, func() { b.replace(); killed++ })
 	l.check(t)
@@ -49,7 +49,7 @@ func TestPostgresInSeveralProcesses(t *testing.T) {
 		testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 			url := server.Database(t)
 			a, b, c := startProcess(t, url), startProcess(t, url), startProcess(t, url)
-			l := &load{services: []service{a, b, c}, clients: 9, each: size(t, 240)}
+			l := &load{services: []service{a, b, c}, clients: 9, each: size(240)}
 			killer, err := pgx.Connect(t.Context(), url)
 			if err != nil {
 				t.Fatal(err)
@@ -72,7 +72,7 @@ func TestPostgresInSeveralProcesses(t *testing.T) {
 	t.Run("whose server is killed and started again", func(t *testing.T) {
 		server := testserver.StartPostgres(t, testserver.PostgresOptions{})
 		url := server.Database(t)
-		l := &load{services: []service{startProcess(t, url), startProcess(t, url), startProcess(t, url)}, clients: 9, each: size(t, 240)}
+		l := &load{services: []service{startProcess(t, url), startProcess(t, url), startProcess(t, url)}, clients: 9, each: size(240)}
 		times := 0
 		nemesis(t, l, 4, func() {
 			if times++; times%2 == 0 {

@@ -114,7 +114,9 @@ func exercise(t *testing.T, r *rapid.T, m *readModel) {
 		r.Fatalf("%d rows of %d events when nothing is wrong any more: %+v, %v", len(rows), p.sum(), status, err)
 	}
 	cancel()
-	<-ended
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		r.Fatalf("with nothing wrong: %v", err)
+	}
 	p.check(r)
 }
 
@@ -160,7 +162,7 @@ func (p *projectionModel) run(r *rapid.T) {
 	at, what := rapid.IntRange(-1, 8).Draw(r, "trouble at"), rapid.SampledFrom([]string{"stop", "panic", "fail"}).Draw(r, "trouble")
 	err := p.project(p.t.Context(), s, at, what)
 	var stopped *es.ProjectionError
-	if err != nil && !errors.Is(err, context.Canceled) && !(s.onError == es.Stop && errors.As(err, &stopped)) {
+	if err != nil && !errors.Is(err, context.Canceled) && (s.onError != es.Stop || !errors.As(err, &stopped)) {
 		r.Fatalf("run with %+v: %v", s, err)
 	}
 }
