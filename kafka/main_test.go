@@ -23,6 +23,7 @@ const roleVariable = "ES_KAFKA_ROLE"
 
 var roles = map[string]func(ctx context.Context, args []string) error{
 	"project": playProjection,
+	"consume": playConsumer,
 }
 
 func TestMain(m *testing.M) {
