@@ -39,6 +39,7 @@ type command struct {
 
 func (b *batch) reset() {
 	clear(b.requests)
+	b.params.reset()
 	b.requests, b.last, b.lost, b.look, b.events, b.anyMeta = b.requests[:0], b.last[:0], b.lost[:0], false, 0, false
 	b.tokens = rand.Int64N(math.MaxInt64 - 2*es.MaxEvents)
 	for _, a := range []*array{&b.eKind, &b.eID, &b.eType, &b.eMeta, &b.cKind, &b.cID, &b.cCommand, &b.sKind, &b.sID} {

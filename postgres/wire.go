@@ -81,7 +81,11 @@ type params struct {
 	numbers []byte
 }
 
-func (p *params) reset() { p.values, p.numbers = p.values[:0], p.numbers[:0] }
+// reset empties them, and keeps nothing of what the values point to.
+func (p *params) reset() {
+	clear(p.values)
+	p.values, p.numbers = p.values[:0], p.numbers[:0]
+}
 
 func (p *params) add(values ...[]byte) { p.values = append(p.values, values...) }
 
