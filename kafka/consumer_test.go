@@ -128,7 +128,7 @@ func TestAConsumerFiltersByTheHeaders(t *testing.T) {
 		p.encoding = encoding
 		var wanted []es.Record
 		for i := range 40 {
-			r := p.record("account", fmt.Sprint(i%3), "{}")
+			r := p.record(fmt.Sprint(i%3), "{}")
 			if i%4 == 0 {
 				r.Type = "opened"
 				wanted = append(wanted, r)

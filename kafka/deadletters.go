@@ -82,7 +82,7 @@ func (d *DeadLetters) partitions(ctx context.Context) ([]topicPartition, ConfigM
 	}
 	partitions := make([]topicPartition, states[name].partitions)
 	for i := range partitions {
-		partitions[i] = topicPartition{name, int32(i)} //nolint:gosec // Kafka counts them in 32 bits
+		partitions[i] = topicPartition{name, int32(i)}
 	}
 	return partitions, config, nil
 }

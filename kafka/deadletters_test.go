@@ -78,7 +78,7 @@ func TestARecordThatFailsIsParkedAndItsKeyBehindIt(t *testing.T) {
 		moreBad, moreGood := of(more, "a3", 4)
 		got.await(t, "what is new", got.has(moreGood))
 		bad = append(bad, moreBad...)
-		letters, _ := awaitParked(t, b, len(bad))
+		letters := awaitParked(t, b, len(bad))
 		insist(t, "the statistics tell", func() error {
 			keys, aside := 0, int64(0)
 			for _, s := range c.Stats() {
@@ -136,14 +136,14 @@ func TestAParkedRecordThatFailsAgainStaysAndCanBeDropped(t *testing.T) {
 		}
 		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
 		got.await(t, "all but what is parked", got.has(good))
-		letters, ids := awaitParked(t, b, len(bad))
+		letters := awaitParked(t, b, len(bad))
 
 		// Once more, while it runs: it fails again and all stay.
 		if err := deadLetters(b).Retry(t.Context(), letters[0]); err != nil {
 			t.Fatal(err)
 		}
 		got.await(t, "the second attempt", func() bool { return tried.Load() == 2 || ping(got) })
-		letters, ids = awaitError(t, b, "attempt 2: no such customer")
+		letters, ids := awaitError(t, b, "attempt 2: no such customer")
 		if len(ids) != len(bad) {
 			t.Fatalf("parked are %q", ids)
 		}
@@ -184,15 +184,15 @@ func ping(c *collector) bool {
 }
 
 // awaitParked waits until so many letters are parked.
-func awaitParked(t testing.TB, b bank, n int) ([]kafka.DeadLetter, []string) {
+func awaitParked(t testing.TB, b bank, n int) []kafka.DeadLetter {
 	t.Helper()
 	for t.Context().Err() == nil {
 		if letters, ids := parked(t, b); len(ids) == n {
-			return letters, ids
+			return letters
 		}
 	}
 	t.Fatal(t.Context().Err())
-	return nil, nil
+	return nil
 }
 
 // awaitError waits until the first letter has an error.
@@ -211,10 +211,9 @@ func TestWhatIsNoRecordIsParkedToo(t *testing.T) {
 	each(t, 1, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
 		first := p.publish(3, 1)
-		raw := p.record("account", "a0", "x")
-		p.producer.BeginTransaction()
+		raw := p.record("a0", "x")
 		m, _ := kafka.Compact.Encode("", raw, b.topic) // no store: nobody's
-		if err := errors.Join(p.producer.Produce(m, nil), p.producer.CommitTransaction(t.Context())); err != nil {
+		if err := errors.Join(p.producer.BeginTransaction(), p.producer.Produce(m, nil), p.producer.CommitTransaction(t.Context())); err != nil {
 			t.Fatal(err)
 		}
 		p.version[raw.Stream], p.position = raw.Version-1, raw.Position-1
@@ -224,7 +223,7 @@ func TestWhatIsNoRecordIsParkedToo(t *testing.T) {
 		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
 		_, rest := of(slices.Concat(first, other), "a0", behind[0].Version)
 		got.await(t, "what is a record and not behind it", got.has(rest))
-		letters, _ := awaitParked(t, b, 1+len(behind))
+		letters := awaitParked(t, b, 1+len(behind))
 		_ = stop()
 		if letters[0].Record.Version != 0 || letters[0].Error == "" || string(letters[0].Message.Value) != "x" {
 			t.Errorf("the first letter is %+v", letters[0])

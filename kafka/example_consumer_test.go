@@ -40,7 +40,9 @@ func publishedBank(ctx context.Context) *kafkatest.Broker {
 		time.Sleep(time.Millisecond)
 	}
 	cancel()
-	<-ended
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		log.Fatal(err)
+	}
 	return broker
 }
 
@@ -113,7 +115,7 @@ func ExampleSource() {
 		OnCaughtUp: func(context.Context) error { return enough },
 	})
 	var number int
-	if !errors.Is(err, enough) || store.DB().QueryRow("select number from movements where account = 'ann'").Scan(&number) != nil {
+	if !errors.Is(err, enough) || store.DB().QueryRowContext(ctx, "select number from movements where account = 'ann'").Scan(&number) != nil {
 		log.Fatal(err)
 	}
 	fmt.Println(number, "events")

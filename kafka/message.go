@@ -118,7 +118,8 @@ func (e *encoder) encode(r *es.Record, topic *string) (*kafka.Message, error) {
 var empty = []byte{}
 
 func (e *encoder) compact(r *es.Record) {
-	b := append(e.scratch, e.store...)
+	b := e.scratch
+	b = append(b, e.store...)
 	b = append(b, 0)
 	b = append(b, r.Stream.Kind...)
 	b = append(b, 0)

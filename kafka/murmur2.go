@@ -4,7 +4,7 @@ import "encoding/binary"
 
 // partitionFor returns the partition of a key as the default partitioner of Java's clients does: murmur2, made positive, modulo the partitions.
 func partitionFor(key []byte, partitions int32) int32 {
-	return int32(murmur2(key)&0x7fffffff) % partitions //nolint:gosec // it is positive
+	return int32(murmur2(key)&0x7fffffff) % partitions
 }
 
 // murmur2 is MurmurHash2 with Kafka's seed, as in org.apache.kafka.common.utils.Utils.
@@ -14,7 +14,7 @@ func murmur2(data []byte) uint32 {
 		m    = 0x5bd1e995
 		r    = 24
 	)
-	h := seed ^ uint32(len(data)) //nolint:gosec // keys are short
+	h := seed ^ uint32(len(data))
 	for ; len(data) >= 4; data = data[4:] {
 		k := binary.LittleEndian.Uint32(data)
 		k *= m

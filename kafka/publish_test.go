@@ -2,6 +2,7 @@ package kafka_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -41,7 +42,7 @@ func newPublisher(t testing.TB, b bank) *publisher {
 	}
 	t.Cleanup(p.Close)
 	go func() {
-		for range p.Events() { //nolint:revive // it must be drained
+		for range p.Events() { // or it would wait for somebody to hear them
 		}
 	}()
 	if err := p.InitTransactions(t.Context()); err != nil {
@@ -51,8 +52,8 @@ func newPublisher(t testing.TB, b bank) *publisher {
 }
 
 // record makes the next record of a stream.
-func (p *publisher) record(kind, id, data string) es.Record {
-	stream := es.Stream{Kind: kind, ID: id}
+func (p *publisher) record(id, data string) es.Record {
+	stream := es.Stream{Kind: "account", ID: id}
 	p.version[stream]++
 	p.position++
 	return es.Record{
@@ -72,7 +73,7 @@ func (p *publisher) send(commit bool, records ...es.Record) {
 		if err != nil {
 			p.t.Fatal(err)
 		}
-		for err = p.producer.Produce(m, nil); err != nil && err.(confluent.Error).Code() == confluent.ErrQueueFull; err = p.producer.Produce(m, nil) {
+		for err = p.producer.Produce(m, nil); full(err); err = p.producer.Produce(m, nil) {
 			p.producer.Flush(100)
 		}
 		if err != nil {
@@ -89,6 +90,12 @@ func (p *publisher) send(commit bool, records ...es.Record) {
 	}
 }
 
+// full tells whether a producer must send before it takes more.
+func full(err error) bool {
+	var e confluent.Error
+	return errors.As(err, &e) && e.Code() == confluent.ErrQueueFull
+}
+
 // publish writes so many records, spread over accounts, in a few transactions of which each second one is aborted first.
 func (p *publisher) publish(records, accounts int) []es.Record {
 	p.t.Helper()
@@ -97,7 +104,7 @@ func (p *publisher) publish(records, accounts int) []es.Record {
 		var batch []es.Record
 		for range min(97, records-len(all)) {
 			n := len(all) + len(batch)
-			batch = append(batch, p.record("account", fmt.Sprintf("a%d", n%accounts), fmt.Sprintf(`{"n":%d}`, n)))
+			batch = append(batch, p.record(fmt.Sprintf("a%d", n%accounts), fmt.Sprintf(`{"n":%d}`, n)))
 		}
 		if len(all)%2 == 0 {
 			p.send(false, batch...)

@@ -115,7 +115,7 @@ func (r *reader) close() error {
 		if r.admin != nil {
 			r.admin.Close()
 		}
-		done <- r.Consumer.Close()
+		done <- r.Close()
 	}()
 	timer := time.NewTimer(closeFor)
 	defer timer.Stop()

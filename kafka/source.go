@@ -121,7 +121,7 @@ func (s *Source) Shards(context.Context, int) ([]string, error) {
 	var names []string
 	for _, topic := range slices.Sorted(slices.Values(s.Topics)) {
 		for i := range s.topics[topic].partitions {
-			names = append(names, shardName(topicPartition{topic, int32(i)})) //nolint:gosec // Kafka counts them in 32 bits
+			names = append(names, shardName(topicPartition{topic, int32(i)}))
 		}
 	}
 	return names, nil

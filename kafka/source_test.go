@@ -192,7 +192,7 @@ func TestASourceDropsWhatARelayWroteTwice(t *testing.T) {
 		p.encoding = encoding
 		var all []es.Record
 		for i := range 90 {
-			r := p.record("account", fmt.Sprint(i%5), "{}")
+			r := p.record(fmt.Sprint(i%5), "{}")
 			r.Time = time.UnixMicro(1e15 + int64(i/10)*1000).UTC() // ten in each millisecond
 			all = append(all, r)
 		}

@@ -154,7 +154,7 @@ func describeTopic(ctx context.Context, admin *kafka.AdminClient, name string) (
 	for _, t := range answer.TopicDescriptions {
 		switch t.Error.Code() {
 		case kafka.ErrNoError:
-			return topicMark{t.TopicID.String(), int32(len(t.Partitions))}, true, nil //nolint:gosec // it fits
+			return topicMark{t.TopicID.String(), int32(len(t.Partitions))}, true, nil
 		case kafka.ErrUnknownTopicOrPart, kafka.ErrUnknownTopic:
 			return topicMark{}, false, nil
 		default:

@@ -216,7 +216,7 @@ func (c *conn) follow(p []byte) bool {
 			continue
 		}
 		size := binary.BigEndian.Uint32(c.head)
-		request := kmsg.Key(binary.BigEndian.Uint16(c.head[4:])) //nolint:gosec // it fits
+		request := kmsg.Key(binary.BigEndian.Uint16(c.head[4:]))
 		correlation := binary.BigEndian.Uint32(c.head[8:])
 		c.head, c.rest = c.head[:0], max(0, int(size)-8)
 		t := c.faults.spring(request)

@@ -2,6 +2,7 @@ package kafkatest_test
 
 import (
 	"errors"
+	"maps"
 	"testing"
 	"time"
 
@@ -20,9 +21,7 @@ const patience = 30 * time.Second
 func producer(t *testing.T, b *kafkatest.Broker, more confluent.ConfigMap) *confluent.Producer {
 	t.Helper()
 	config := confluent.ConfigMap{"bootstrap.servers": b.Bootstrap(), "log_level": 0, "enable.metrics.push": false}
-	for key, value := range more {
-		config[key] = value
-	}
+	maps.Copy(config, more)
 	p, err := confluent.NewProducer(&config)
 	if err != nil {
 		t.Fatal(err)
@@ -31,9 +30,10 @@ func producer(t *testing.T, b *kafkatest.Broker, more confluent.ConfigMap) *conf
 	return p
 }
 
-// send produces one message and returns what becomes of it.
-func send(t *testing.T, p *confluent.Producer, topic, value string) error {
+// send produces one message to topic a and returns what becomes of it.
+func send(t *testing.T, p *confluent.Producer, value string) error {
 	t.Helper()
+	topic := "a"
 	report := make(chan confluent.Event, 1)
 	if err := p.Produce(&confluent.Message{TopicPartition: confluent.TopicPartition{Topic: &topic, Partition: 0}, Value: []byte(value)}, report); err != nil {
 		t.Fatal(err)
@@ -74,7 +74,7 @@ func read(t *testing.T, b *kafkatest.Broker, topic string, n int) []string {
 func TestABrokerKeepsItsFolderThroughARestart(t *testing.T) {
 	b := kafkatest.Start(t, kafkatest.Options{Topics: map[string]int{"a": 1}, Folder: t.TempDir()})
 	p := producer(t, b, nil)
-	if err := send(t, p, "a", "1"); err != nil {
+	if err := send(t, p, "1"); err != nil {
 		t.Fatal(err)
 	}
 	at := b.Bootstrap()
@@ -84,7 +84,7 @@ func TestABrokerKeepsItsFolderThroughARestart(t *testing.T) {
 	if b.Bootstrap() != at {
 		t.Errorf("listens at %s after the restart, before it at %s", b.Bootstrap(), at)
 	}
-	if err := send(t, p, "a", "2"); err != nil {
+	if err := send(t, p, "2"); err != nil {
 		t.Fatal(err)
 	}
 	if got := read(t, b, "a", 2); got[0] != "1" || got[1] != "2" {
@@ -123,40 +123,40 @@ func TestFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	must(send(t, plain, "a", "1"))
-	must(send(t, careful, "a", "2"))
+	must(send(t, plain, "1"))
+	must(send(t, careful, "2"))
 
 	fault := b.Fail(kmsg.Produce, kerr.InvalidRecord, 1)
-	if err := send(t, plain, "a", "refused"); err == nil || fault.Hits() != 1 {
+	if err := send(t, plain, "refused"); err == nil || fault.Hits() != 1 {
 		t.Errorf("error %v, %d hits", err, fault.Hits())
 	}
 	lost := b.LoseRequest(kmsg.Produce)
-	if err := send(t, plain, "a", "lost"); err == nil {
+	if err := send(t, plain, "lost"); err == nil {
 		t.Error("a lost request was answered")
 	}
 	<-lost
 	lost = b.LoseAnswer(kmsg.Produce)
-	if err := send(t, plain, "a", "3"); err == nil {
+	if err := send(t, plain, "3"); err == nil {
 		t.Error("a lost answer arrived")
 	}
 	<-lost
 	lost = b.LoseAnswer(kmsg.Produce)
-	must(send(t, careful, "a", "4")) // sent twice, and the broker notices
+	must(send(t, careful, "4")) // sent twice, and the broker notices
 	<-lost
 
 	begin := time.Now()
 	b.Delay(kmsg.Produce, 300*time.Millisecond)
-	must(send(t, careful, "a", "5"))
+	must(send(t, careful, "5"))
 	if took := time.Since(begin); took < 300*time.Millisecond {
 		t.Errorf("an answer that is delayed by 300 ms came after %v", took)
 	}
 	b.Heal()
 
 	b.Disconnect()
-	must(send(t, careful, "a", "6"))
+	must(send(t, careful, "6"))
 	b.Cut()
 	sent := make(chan error, 1)
-	go func() { sent <- send(t, careful, "a", "7") }()
+	go func() { sent <- send(t, careful, "7") }()
 	select {
 	case err := <-sent:
 		t.Errorf("sent through a cut: %v", err)
