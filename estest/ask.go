@@ -90,7 +90,7 @@ func waitsForServing(t *trial) {
 	next.Handle = func(ctx context.Context, _ any, records []es.Record) error {
 		return errMend
 	}
-	t.stopped(s, next)
+	_ = t.stopped(s, next)
 	last := t.appendSome(s, 3)
 	t.reach(s, p.Name, last) // by the old one: the new one has not caught up
 	if n := len(t.lines("old")); n != int(last) {
@@ -110,7 +110,7 @@ func tellsStatus(t *trial) {
 		return t.enlist(ctx, tx, p.Name, records)
 	}
 	t.appendSome(s, 10)
-	t.stopped(s, p)
+	_ = t.stopped(s, p)
 	status := t.status(s, "z")
 	if len(status) != 1 {
 		t.Fatalf("Status tells of %d shards: want one", len(status))

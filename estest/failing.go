@@ -32,11 +32,11 @@ func errorClauses() []clause {
 	}
 }
 
-// failingOn is a handler that adds lines, and fails at each record with some data, as long as it is told to.
-func (t *trial) failingOn(list, data string, fails func() bool) func(context.Context, any, []es.Record) error {
+// failingOn is a handler that adds lines, and fails at each record with bad data, as long as it is told to.
+func (t *trial) failingOn(list string, fails func() bool) func(context.Context, any, []es.Record) error {
 	return func(ctx context.Context, tx any, records []es.Record) error {
 		for _, r := range records {
-			if string(r.Data) == data && fails() {
+			if string(r.Data) == "bad" && fails() {
 				return errMend
 			}
 			if err := t.lists.Add(ctx, tx, list, r.ID()); err != nil {
@@ -64,7 +64,7 @@ func retries(t *trial) {
 	last := t.poison(s, 10, 4)
 	p, left := t.listing("retried"), 3
 	p.Retries = 3
-	p.Handle = t.failingOn(p.Name, "bad", func() bool { left--; return left >= 0 })
+	p.Handle = t.failingOn(p.Name, func() bool { left--; return left >= 0 })
 	t.project(s, p)
 	t.reach(s, p.Name, last)
 	t.enlisted(p.Name, s, es.Filter{})
@@ -87,7 +87,7 @@ func stops(t *trial) {
 		p := t.listing("stopped" + string(rune('a'+bad)))
 		p.Batch = 16
 		p.Filter.Kinds = []string{stream("").Kind}
-		p.Handle = t.failingOn(p.Name, "bad", always)
+		p.Handle = t.failingOn(p.Name, always)
 		stopped := t.stopped(s, p)
 		var first es.Record
 		for _, r := range t.all(s) {
@@ -109,9 +109,9 @@ func mends(t *trial) {
 	s := t.side()
 	last := t.poison(s, 20, 11)
 	p := t.listing("mended")
-	p.Handle = t.failingOn(p.Name, "bad", always)
-	t.stopped(s, p)
-	t.stopped(t.side(), p)
+	p.Handle = t.failingOn(p.Name, always)
+	_ = t.stopped(s, p)
+	_ = t.stopped(t.side(), p)
 	p.Handle = t.listing(p.Name).Handle
 	t.project(s, p)
 	t.reach(s, p.Name, last)
@@ -121,10 +121,10 @@ func mends(t *trial) {
 func stopsAlone(t *trial) {
 	s := t.side()
 	bad, good := t.listing("lame"), t.listing("sound")
-	bad.Handle = t.failingOn(bad.Name, "bad", always)
+	bad.Handle = t.failingOn(bad.Name, always)
 	t.project(s, good)
 	t.poison(s, 3, 1)
-	t.stopped(s, bad)
+	_ = t.stopped(s, bad)
 	t.reach(s, good.Name, t.appendSome(s, 3))
 	t.enlisted(good.Name, s, es.Filter{})
 }
@@ -158,8 +158,8 @@ func tellsError(t *trial) {
 	s := t.side()
 	last := t.poison(s, 5, 2)
 	p := t.listing("telling")
-	p.Handle = t.failingOn(p.Name, "bad", always)
-	t.stopped(s, p)
+	p.Handle = t.failingOn(p.Name, always)
+	_ = t.stopped(s, p)
 	if status := t.status(s, p.Name); len(status) != 1 || !strings.Contains(status[0].Error, errMend.Error()) || status[0].ErrorAt.IsZero() || status[0].Cursor != 2 {
 		t.Errorf("Status says %+v of one that stopped at 2: want its error and when it was", status)
 	}

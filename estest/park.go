@@ -47,7 +47,7 @@ func parkClauses() []clause {
 func (t *trial) parking(name string, fails func() bool) projection {
 	p := t.listing(name)
 	p.OnError, p.Retries, p.Batch = es.Park, 1, 8
-	p.Handle = t.failingOn(name, "bad", fails)
+	p.Handle = t.failingOn(name, fails)
 	return p
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -195,15 +196,15 @@ func (t *trial) reach(s ReadSide[any], name string, position es.Position) {
 func (t *trial) ranInto() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	text := ""
+	var text strings.Builder
 	for _, r := range t.runs {
 		select {
 		case <-r.done:
-			text += fmt.Sprintf("; a run has ended with %v", r.err)
+			fmt.Fprintf(&text, "; a run has ended with %v", r.err)
 		default:
 		}
 	}
-	return text
+	return text.String()
 }
 
 // enlisted asserts that a list has exactly the records of a log, in order, that a filter lets through.

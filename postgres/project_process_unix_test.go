@@ -110,7 +110,7 @@ func waitForWork(t *testing.T, s *postgres.Store, position es.Position) {
 // drain keeps a child from waiting for somebody to read what it says.
 func (c *child) drain() {
 	go func() {
-		for c.lines.Scan() { //nolint:revive // all that it says
+		for c.lines.Scan() { // all that it says
 		}
 	}()
 }
@@ -146,7 +146,7 @@ func TestProjectingProcesses(t *testing.T) {
 			s := open(t, url)
 			last := mustAppend(t, s, add(account("a"), 100))
 			paused := startChild(t, "projector", with(pooler.Through(url), "default_query_exec_mode=exec"), "1", "1s", where)
-			for paused.line(t) != where { //nolint:revive // until it stands there
+			for paused.line(t) != where { // until it stands there
 			}
 			other := startChild(t, "projector", url, "1", "1s", "never")
 			other.drain()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"expvar"
 	"fmt"
 	"log"
@@ -77,7 +78,9 @@ func ExampleStore_Project() {
 		fmt.Println(owner, cents)
 	}
 	cancel()
-	<-done
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		log.Fatal(err)
+	}
 	// Output:
 	// Ann 0
 	// Ann 5000
@@ -99,7 +102,9 @@ func ExampleStore_Status() {
 		return nil
 	}
 	go func() { done <- store.Project(ctx, counter) }()
-	<-done
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		log.Fatal(err)
+	}
 
 	expvar.Publish("projections", expvar.Func(func() any {
 		status, err := store.Status(context.Background())
@@ -149,7 +154,9 @@ func ExampleStore_Retry() {
 		go func() { done <- store.Project(ctx, p) }()
 		until()
 		cancel()
-		<-done
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			log.Fatal(err)
+		}
 	}
 	ready := make(chan bool)
 	broken := projection(func(r es.Record) error {

@@ -121,7 +121,9 @@ func TestASlowHandlerIsGivenFewerRecords(t *testing.T) {
 			}
 		}})
 	}()
-	<-done
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("the run ended with %v", err)
+	}
 	if slices.Max(sizes) != 128 || slices.Min(sizes[:len(sizes)-1]) > 20 {
 		t.Errorf("it was given %d records at a time; expected about 20 of 5 ms each, once it was known to be slow", sizes)
 	}

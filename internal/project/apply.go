@@ -17,9 +17,9 @@ func (f *failure) Unwrap() error { return f.error }
 
 // failed returns the failure in an error, or nil if it is something else: the database's fault, the end of the context, a lost shard.
 func (s *session[Tx]) failed(ctx context.Context, err error) *failure {
-	var f *failure
-	if err == nil || ctx.Err() != nil || !errors.As(err, &f) || s.db.Passing(err) {
-		return nil
+	f, handlers := errors.AsType[*failure](err)
+	if !handlers || ctx.Err() != nil || s.db.Passing(err) {
+		f = nil
 	}
 	return f
 }
@@ -189,28 +189,34 @@ func (s *session[Tx]) reactTo(ctx context.Context, p piece) error {
 		if s.waits(r) {
 			continue
 		}
-		err := error(errLost) // somebody else may be at it
-		if s.beating() {
-			err = guard(func() error { return s.react(ctx, r) })
-			if err == nil && time.Since(began) < checkpointEvery {
-				continue
-			}
-			if err == nil {
-				return s.commit(ctx, p.part(0, i+1), nil, nil)
-			}
-			err = &failure{err}
+		var err error
+		if !s.beating() {
+			err = errLost // somebody else may be at it
+		} else if f := guard(func() error { return s.react(ctx, r) }); f != nil {
+			err = &failure{f}
 		}
-		if i > 0 {
-			// Also when the context has ended: what went well is better not done again.
-			brief, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-			defer cancel()
-			if err := s.commit(brief, p.part(0, i), nil, nil); err != nil {
-				return err
-			}
+		switch {
+		case err != nil:
+			return s.reactedTo(ctx, p, i, err)
+		case time.Since(began) >= checkpointEvery:
+			return s.commit(ctx, p.part(0, i+1), nil, nil)
 		}
-		return err
 	}
 	return s.commit(ctx, p, nil, nil)
+}
+
+// reactedTo moves the checkpoint past the records before one that failed, and returns its error. Also when the context has ended: what went
+// well is better not done again.
+func (s *session[Tx]) reactedTo(ctx context.Context, p piece, n int, err error) error {
+	if n == 0 {
+		return err
+	}
+	brief, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if err := s.commit(brief, p.part(0, n), nil, nil); err != nil {
+		return err
+	}
+	return err
 }
 
 // guard turns a panic into an error.

@@ -120,7 +120,7 @@ func (t *task[Tx]) check() error {
 		host = "host"
 	}
 	t.worker = clean(fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:8]))
-	t.log = t.log.With("projection", t.key.String(), "worker", t.worker)
+	t.log = t.log.With("projection", t.String(), "worker", t.worker)
 	t.sessions = make(map[string]*session[Tx])
 	t.ended = make(chan *session[Tx])
 	t.reached = make(chan struct{}, 1)
@@ -140,7 +140,7 @@ func (t *task[Tx]) run(ctx context.Context) error {
 		t.all.Wait()
 		close(t.ended)
 	}()
-	for range t.ended { //nolint:revive // what ended the run is known
+	for range t.ended { // what ended the run is known
 	}
 	t.retire(ctx)
 	return t.explain(ctx, err)
@@ -310,7 +310,7 @@ func (t *task[Tx]) arrange(ctx, work context.Context, seen state) error {
 			t.begin(work, taken, r, seen.barrier)
 		}
 	}
-	return nil
+	return nil //nolint:nilerr // every error has been returned
 }
 
 func (t *task[Tx]) begin(ctx context.Context, taken, before row, barrier es.Cursor) {

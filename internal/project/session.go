@@ -70,7 +70,7 @@ func (s *session[Tx]) run(ctx context.Context) error {
 		err := s.work(ctx)
 		switch {
 		case ctx.Err() != nil || errors.Is(err, errLost):
-			return nil
+			return nil //nolint:nilerr // what ends its context is the run's affair, and to lose a shard is no error
 		case err == nil:
 			_, err = s.alone(ctx, Options{Quiet: true}, s.say.release, s.with(s.shard, s.row.claim)...)
 			s.news.ring()
@@ -84,7 +84,7 @@ func (s *session[Tx]) run(ctx context.Context) error {
 		// It goes on from what the database says: the transaction that broke may have been committed. The claim is renewed, so that it cannot be any more.
 		s.note(ctx, err)
 		if s.pause.wait(ctx) != nil {
-			return nil
+			return nil //nolint:nilerr // what ends its context is the run's affair
 		}
 		taken := false
 		err = s.persist(ctx, "take the shard again", func(ctx context.Context) (err error) {
