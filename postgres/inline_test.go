@@ -221,26 +221,25 @@ func refusing(handle func(context.Context, pgx.Tx, []es.Record) error) func(cont
 	}
 }
 
-func init() {
-	children["inline"] = func(ctx context.Context, arguments []string, say func(string, ...any)) error {
-		s, err := postgres.Config{Inline: []postgres.Projection{counts()}}.Open(ctx, arguments[0])
-		if err != nil {
-			return err
-		}
-		say("ready")
-		for w := range 8 {
-			go func() {
-				for {
-					if _, err := s.Append(ctx, add(account(fmt.Sprint(w)), 1), add(account("hot"), 1)); err != nil {
-						say("%v", err)
-						return
-					}
-				}
-			}()
-		}
-		<-ctx.Done()
-		return s.Close()
+// appendInlineInChild appends, with an inline projection, from many goroutines until it is ended or killed.
+func appendInlineInChild(ctx context.Context, arguments []string, say func(string, ...any)) error {
+	s, err := postgres.Config{Inline: []postgres.Projection{counts()}}.Open(ctx, arguments[0])
+	if err != nil {
+		return err
 	}
+	say("ready")
+	for w := range 8 {
+		go func() {
+			for {
+				if _, err := s.Append(ctx, add(account(fmt.Sprint(w)), 1), add(account("hot"), 1)); err != nil {
+					say("%v", err)
+					return
+				}
+			}
+		}()
+	}
+	<-ctx.Done()
+	return s.Close()
 }
 
 // A process is killed anywhere, again and again: events and read model are never apart.

@@ -186,9 +186,16 @@ func eventually(t testing.TB, what string, is func() bool) {
 	}
 }
 
-// children are what this test binary does when a test starts it anew as another process. Files of tests add theirs in init.
+// children are what this test binary does when a test starts it anew as another process; a file for some systems alone adds its own.
 // What a child says goes to the test line by line; it should end when its standard input does, as it does when the test is killed.
-var children = map[string]func(ctx context.Context, arguments []string, say func(format string, args ...any)) error{}
+var children = map[string]func(ctx context.Context, arguments []string, say func(format string, args ...any)) error{
+	"follow":   followInChild,
+	"follower": followToTheEndInChild,
+	"inline":   appendInlineInChild,
+	"opener":   openInChild,
+	"racer":    raceInChild,
+	"write":    writeInChild,
+}
 
 func beChild(name string, arguments []string) int {
 	ctx, cancel := context.WithCancel(context.Background())

@@ -13,51 +13,52 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-func init() {
-	children["racer"] = func(ctx context.Context, arguments []string, say func(string, ...any)) error {
-		s, err := postgres.Open(ctx, arguments[0])
-		if err != nil {
-			return err
-		}
-		rounds, err := strconv.Atoi(arguments[2])
-		if err != nil {
-			return err
-		}
-		const writers = 8
-		done := make(chan error, writers)
-		for w := range writers {
-			go func() {
-				r := racer{s, fmt.Sprint(arguments[1], ".", w), say}
-				var err error
-				for i := 0; i < rounds && err == nil; i++ {
-					err = r.round(ctx, i)
-				}
-				done <- err
-			}()
-		}
-		var errs []error
-		for range writers {
-			errs = append(errs, <-done)
-		}
-		return errors.Join(append(errs, s.Close())...)
+// raceInChild appends from several goroutines what others append too.
+func raceInChild(ctx context.Context, arguments []string, say func(string, ...any)) error {
+	s, err := postgres.Open(ctx, arguments[0])
+	if err != nil {
+		return err
 	}
-	children["follower"] = func(ctx context.Context, arguments []string, say func(string, ...any)) error {
-		s, err := postgres.Open(ctx, arguments[0])
+	rounds, err := strconv.Atoi(arguments[2])
+	if err != nil {
+		return err
+	}
+	const writers = 8
+	done := make(chan error, writers)
+	for w := range writers {
+		go func() {
+			r := racer{s, fmt.Sprint(arguments[1], ".", w), say}
+			var err error
+			for i := 0; i < rounds && err == nil; i++ {
+				err = r.round(ctx, i)
+			}
+			done <- err
+		}()
+	}
+	var errs []error
+	for range writers {
+		errs = append(errs, <-done)
+	}
+	return errors.Join(append(errs, s.Close())...)
+}
+
+// followToTheEndInChild follows a log and says each record, up to the one that is the end.
+func followToTheEndInChild(ctx context.Context, arguments []string, say func(string, ...any)) error {
+	s, err := postgres.Open(ctx, arguments[0])
+	if err != nil {
+		return err
+	}
+	say("ready")
+	for r, err := range es.Follow(ctx, s, 0, es.Filter{}) {
 		if err != nil {
 			return err
 		}
-		say("ready")
-		for r, err := range es.Follow(ctx, s, 0, es.Filter{}) {
-			if err != nil {
-				return err
-			}
-			say("%d %s %s", r.Position, r.ID(), r.Data)
-			if r.Type == "end" {
-				break
-			}
+		say("%d %s %s", r.Position, r.ID(), r.Data)
+		if r.Type == "end" {
+			break
 		}
-		return s.Close()
 	}
+	return s.Close()
 }
 
 // A racer is one of many writers in one of several processes.

@@ -42,7 +42,7 @@ func workProjection(partitions int, lease time.Duration, within, between func())
 	}
 }
 
-func init() { //nolint:gochecknoinits // a child beside those of other files
+func init() { //nolint:gochecknoinits // the literal of main_test.go is for all systems, and this child for some
 	children["projector"] = func(ctx context.Context, arguments []string, say func(string, ...any)) error {
 		s, err := postgres.Open(ctx, arguments[0])
 		if err != nil {

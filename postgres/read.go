@@ -203,20 +203,26 @@ func (r *reading) end() {
 		return
 	}
 	defer r.cancel()
+	if r.came() {
+		return
+	}
+	stuck := time.AfterFunc(brief, r.cancel)
+	defer stuck.Stop()
+	for range r.pieces {
+	}
+}
+
+// came throws away the pieces that are here, which nobody wants any more, and tells whether they were the last.
+func (r *reading) came() bool {
 	for {
 		select {
-		case _, more := <-r.pieces: // which nobody wants any more
+		case _, more := <-r.pieces:
 			if !more {
-				return
+				return true
 			}
-			continue
 		default:
+			return false
 		}
-		stuck := time.AfterFunc(brief, r.cancel)
-		defer stuck.Stop()
-		for range r.pieces {
-		}
-		return
 	}
 }
 

@@ -15,18 +15,17 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-func init() { //nolint:gochecknoinits // what another process does stands beside the test that starts it
-	children["opener"] = func(ctx context.Context, arguments []string, say func(string, ...any)) error {
-		s, err := postgres.Open(ctx, arguments[0])
-		if err != nil {
-			return err
-		}
-		if _, err := s.Append(ctx, add(account("a"), 1)); err != nil {
-			return err
-		}
-		say("%s", s.ID())
-		return s.Close()
+// openInChild opens a store, appends to it and says its ID.
+func openInChild(ctx context.Context, arguments []string, say func(string, ...any)) error {
+	s, err := postgres.Open(ctx, arguments[0])
+	if err != nil {
+		return err
 	}
+	if _, err := s.Append(ctx, add(account("a"), 1)); err != nil {
+		return err
+	}
+	say("%s", s.ID())
+	return s.Close()
 }
 
 func TestOpenMakesTheSchema(t *testing.T) {

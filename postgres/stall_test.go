@@ -13,10 +13,6 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-func init() { //nolint:gochecknoinits // what this test binary does as another process
-	children["write"] = writeInChild
-}
-
 // writeInChild appends from many goroutines until it is killed, and says what was acknowledged.
 func writeInChild(ctx context.Context, arguments []string, say func(string, ...any)) error {
 	s, err := postgres.Open(ctx, arguments[0])

@@ -229,7 +229,7 @@ func TestStrideThatBreaks(t *testing.T) {
 					{named("any", account("new"), es.AnyVersion), isNil},
 				} {
 					for n := 0; !s.Striding(); n++ {
-						_ = l.append(t.Context(), s, named(fmt.Sprint("before ", test.append.Events[0].Data, n), account(fmt.Sprint("alone", n)), es.AnyVersion)) // the ledger has the error
+						_ = l.append(t.Context(), s, named(fmt.Sprint("before ", string(test.append.Events[0].Data), n), account(fmt.Sprint("alone", n)), es.AnyVersion)) // the ledger has the error
 					}
 					lost := lose(proxy, test.append.Stream.ID)
 					if err := l.append(t.Context(), s, test.append); !test.want(err) {
@@ -246,7 +246,7 @@ func TestStrideThatBreaks(t *testing.T) {
 			l := newLedger()
 			for _, a := range []es.Append{named("new", account("new"), 0), named("known", account("new"), 1), named("any", account("new"), es.AnyVersion)} {
 				for n := 0; !s.Striding(); n++ {
-					_ = l.append(t.Context(), s, named(fmt.Sprint("before ", a.Events[0].Data, n), account("alone"), es.AnyVersion)) // the ledger has the error
+					_ = l.append(t.Context(), s, named(fmt.Sprint("before ", string(a.Events[0].Data), n), account("alone"), es.AnyVersion)) // the ledger has the error
 				}
 				wire.keep(a.Stream.ID)
 				if err := l.append(t.Context(), s, a); err != nil {

@@ -17,10 +17,6 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-func init() { //nolint:gochecknoinits // what this test binary does as another process
-	children["follow"] = followInChild
-}
-
 // followInChild follows a log and says of each record its position and when it came.
 func followInChild(ctx context.Context, arguments []string, say func(string, ...any)) error {
 	s, err := postgres.Config{Poll: time.Hour}.Open(ctx, arguments[0])
