@@ -223,7 +223,7 @@ func (t *task[Tx]) turn(ctx context.Context) (atEnd bool, err error) {
 			seen, err = t.look(limit, t.key)
 		}
 	}
-	if err == nil && t.shards == nil && seen.partitions != len(seen.shards) {
+	if err == nil && t.shards == nil && (seen.partitions != len(seen.shards) || seen.barrier >= 0) {
 		if err = t.divide(limit); err == nil {
 			seen, err = t.look(limit, t.key)
 		}
@@ -236,7 +236,8 @@ func (t *task[Tx]) turn(ctx context.Context) (atEnd bool, err error) {
 	}
 	switch {
 	case err == nil:
-		return !seen.rebuild && !slices.ContainsFunc(seen.shards, func(r row) bool { return !r.atEnd }), nil
+		// What one without a holder says of the end is what another run found there.
+		return !seen.rebuild && !slices.ContainsFunc(seen.shards, func(r row) bool { return !r.atEnd || r.holder == "" || !r.live }), nil
 	case ctx.Err() != nil:
 		return false, ctx.Err()
 	case t.db.Passing(err) || limit.Err() != nil:

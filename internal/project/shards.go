@@ -112,13 +112,20 @@ func (t *task[Tx]) divide(ctx context.Context) error {
 		}
 		// A row that is left out is locked by a transaction under way: then another time.
 		rows, err := t.Engine.shards(ctx, tx, t.key, t.say.skipShards)
-		if err != nil || len(rows) == h.partitions {
+		if err != nil {
 			return err
 		}
 		all := 0
 		err = t.db.Query(ctx, tx, func(scan func(...any) error) error { return scan(&all) }, t.say.countShards, t.with()...)
 		if err != nil || len(rows) < all {
 			return err
+		}
+		if all == h.partitions {
+			if h.barrier < 0 {
+				return nil
+			}
+			// Whoever wanted another number has gone before it came to that, and nobody would ever let the shards go on.
+			return t.exec(ctx, tx, t.say.fence, t.with(int64(-1))...)
 		}
 		whole, together := row{caught: true}, true
 		for i, r := range rows {
