@@ -120,6 +120,54 @@ func exercise(t *testing.T, r *rapid.T, m *readModel) {
 	p.check(r)
 }
 
+// A program that wants other partitions sets a barrier where all shards meet. If it ends before they are divided, and the next wants as many as
+// there are, nothing is to be divided, and the barrier must go. TestProjections found one that stayed, and a projection that stood there for ever.
+func TestABarrierThatNobodyNeedsIsTakenAway(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "es.db")
+	s, err := sqlite.Open(path)
+	must(t, err)
+	defer func() { must(t, s.Close()) }()
+	m := inSQLite(t, s)
+	fine := func(es.Record) error { return nil }
+	add := func() {
+		for _, id := range []string{"a", "b", "c", "d"} {
+			_, err := s.Append(t.Context(), es.Append{Stream: es.Stream{Kind: "account", ID: id}, Expected: es.AnyVersion, Events: []es.Record{{Type: "good"}}})
+			must(t, err)
+		}
+	}
+	add()
+	must(t, m.project(t.Context(), settings{partitions: 2}, fine))
+	db, err := sql.Open("sqlite3", path)
+	must(t, err)
+	_, err = db.ExecContext(t.Context(), "update es_projections set barrier = 4")
+	must(t, errors.Join(err, db.Close()))
+	add()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	must(t, m.project(ctx, settings{partitions: 2}, fine))
+	if rows, err := m.applied(); err != nil || len(rows) != 8 {
+		t.Errorf("%d rows of 8 events: %v", len(rows), err)
+	}
+}
+
+// OnCaughtUp tells of this run: that one before it had come to the end says nothing about what was appended since.
+func TestAProjectionThatRanBeforeCatchesUpAnew(t *testing.T) {
+	s, err := sqlite.Open(filepath.Join(t.TempDir(), "es.db"))
+	must(t, err)
+	defer func() { must(t, s.Close()) }()
+	m := inSQLite(t, s)
+	for i := range 6 {
+		_, err := s.Append(t.Context(), es.Append{Stream: es.Stream{Kind: "account", ID: fmt.Sprint(i)}, Events: []es.Record{{Type: "good"}}})
+		must(t, err)
+		for range 2 { // the second has nothing to do
+			must(t, m.project(t.Context(), settings{partitions: 1 + i/2}, func(es.Record) error { return nil }))
+			if rows, err := m.applied(); err != nil || len(rows) != i+1 {
+				t.Errorf("it has caught up with %d rows of %d events: %v", len(rows), i+1, err)
+			}
+		}
+	}
+}
+
 type projectionModel struct {
 	t           *testing.T
 	m           *readModel
@@ -164,6 +212,20 @@ func (p *projectionModel) run(r *rapid.T) {
 	var stopped *es.ProjectionError
 	if err != nil && !errors.Is(err, context.Canceled) && (s.onError != es.Stop || !errors.As(err, &stopped)) {
 		r.Fatalf("run with %+v: %v", s, err)
+	}
+	if err != nil {
+		return
+	}
+	rows, err := p.m.applied()
+	must(p.t, err)
+	status, err := p.m.asks.Status(p.t.Context())
+	must(p.t, err)
+	parked := 0
+	for _, shard := range status {
+		parked += shard.Parked
+	}
+	if len(rows)+parked != p.sum() {
+		r.Fatalf("it has caught up with %d rows and %d parked of %d events", len(rows), parked, p.sum())
 	}
 }
 
