@@ -34,8 +34,10 @@ lint: ## check the format, go.mod, and what go vet and the linters of .golangci.
 	go vet ./...
 	$(LINT) ./...
 
+# Only the packages that have any: to link the tests of all others takes longer than a pass over the benchmarks.
 bench: ## run the benchmarks that BENCH (.) matches, each for BENCHTIME (1s), with private servers
-	ES_BENCH_SERVERS=1 go test -timeout 1h -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
+	ES_BENCH_SERVERS=1 go test -timeout 1h -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem \
+		$$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n 1 dirname | sort -u)
 
 bench-compare: ## compare the benchmarks that BENCH matches with those of revision OLD (main), in RUNS (6) runs of each by turns
 	bench/compare.sh '$(OLD)' '$(BENCH)' '$(BENCHTIME)' '$(RUNS)'
