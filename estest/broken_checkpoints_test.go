@@ -102,7 +102,7 @@ func brokenCheckpoints() []defect[es.Checkpoints] {
 			if err := errors.Join(es.CheckCheckpoint(name, from, to), ctx.Err()); err != nil {
 				return false, err
 			}
-			for !must(m.MoveCheckpoint(ctx, name, at(m, name), to)) { //nolint:revive // until it is there
+			for !must(m.MoveCheckpoint(ctx, name, at(m, name), to)) { // until it is there
 			}
 			return true, nil
 		}).noticedBy(oneMoves, noMoveLost),

@@ -140,7 +140,7 @@ func TestReadersSurviveABrokerThatIsRestarted(t *testing.T) {
 	got.await(t, "all records", got.has(all))
 	insist(t, "the read model has all records", func() error {
 		var n int
-		if err := store.DB().QueryRow(sumHeads).Scan(&n); err != nil || n != len(all) {
+		if err := store.DB().QueryRowContext(t.Context(), sumHeads).Scan(&n); err != nil || n != len(all) {
 			return fmt.Errorf("it has %d of %d, %w", n, len(all), err)
 		}
 		return nil

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -110,14 +111,14 @@ func readWAL(log []byte) *wal {
 func (w *wal) covering(t *testing.T, database []byte, said map[es.Position]string) int {
 	t.Helper()
 	needed := len(w.log)
-	for i := len(w.frames) - 1; i >= 0; i-- {
-		if !w.frames[i].commit {
+	for _, f := range slices.Backward(w.frames) {
+		if !f.commit {
 			continue
 		}
-		if !holds(t, copied(t, database, w.log[:w.frames[i].end]), said) {
+		if !holds(t, copied(t, database, w.log[:f.end]), said) {
 			return needed
 		}
-		needed = w.frames[i].end
+		needed = f.end
 	}
 	return needed
 }

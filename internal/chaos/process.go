@@ -108,15 +108,15 @@ func (p *process) launch() (*exec.Cmd, io.Closer, error) {
 	return cmd, stdin, nil
 }
 
-// kill ends the incarnation that runs with SIGKILL, and lets the next one begin after a while. It tells whether there was one.
-func (p *process) kill(rest time.Duration) bool {
+// kill ends the incarnation that runs with SIGKILL, and lets the next one begin after a while.
+func (p *process) kill(rest time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.command == nil || p.ending {
-		return false
+		return
 	}
 	p.killed, p.rest = true, rest
-	return p.command.Process.Kill() == nil
+	_ = p.command.Process.Kill() // it may have ended by itself
 }
 
 // pause stops the process where it stands until resume.

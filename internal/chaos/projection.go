@@ -61,7 +61,7 @@ func runProjections(ctx context.Context, a *actor) error {
 // went says of a projection that has ended whether it was to.
 func (a *actor) went(ctx context.Context, name string, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // it was to
 	}
 	return fmt.Errorf("%s has ended by itself: %w", name, err)
 }

@@ -80,7 +80,7 @@ func Run(t *testing.T, o Options) {
 	if o.Readers <= 0 {
 		o.Readers = 2
 	}
-	folder, err := os.MkdirTemp("", fmt.Sprintf("es-chaos-%d-", o.Seed))
+	folder, err := os.MkdirTemp("", fmt.Sprintf("es-chaos-%d-", o.Seed)) //nolint:usetesting // the evidence outlives a test that fails
 	if err != nil {
 		t.Fatal(err)
 	}

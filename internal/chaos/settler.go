@@ -43,7 +43,7 @@ func runSettler(ctx context.Context, a *actor) error {
 		}
 	}
 	for id, h := range open {
-		if !w.insist(ctx, id, h.to, account.Deposit{Amount: h.amount}, account.Deposited{Amount: h.amount}, nil) {
+		if !w.insist(ctx, id, h.to, account.Deposit{Amount: h.amount}, account.Deposited{Amount: h.amount}) {
 			return errors.Join(ctx.Err(), fmt.Errorf("%s could not be settled", id))
 		}
 	}

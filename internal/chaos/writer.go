@@ -53,8 +53,8 @@ func runWriter(ctx context.Context, a *actor) error {
 func (w *writer) endow(ctx context.Context) error {
 	for n := range w.Accounts {
 		id := accountID(n)
-		if !w.insist(ctx, prefixOpen+id, id, account.Open{Owner: id}, account.Opened{Owner: id}, nil) ||
-			!w.insist(ctx, prefixFund+id, id, account.Deposit{Amount: endowment}, account.Deposited{Amount: endowment}, nil) {
+		if !w.insist(ctx, prefixOpen+id, id, account.Open{Owner: id}, account.Opened{Owner: id}) ||
+			!w.insist(ctx, prefixFund+id, id, account.Deposit{Amount: endowment}, account.Deposited{Amount: endowment}) {
 			return ctx.Err()
 		}
 	}
@@ -142,13 +142,13 @@ func (w *writer) steps(ctx context.Context, t transfer) {
 		}
 		w.history.note(Entry{Kind: Retried})
 	}
-	w.insist(ctx, t.id, t.to, account.Deposit{Amount: t.amount}, account.Deposited{Amount: t.amount}, nil)
+	w.insist(ctx, t.id, t.to, account.Deposit{Amount: t.amount}, account.Deposited{Amount: t.amount})
 }
 
 // insist sends a command until it is acknowledged, or the process is to end.
-func (w *writer) insist(ctx context.Context, id, stream string, c account.Command, e account.Event, meta map[string]string) bool {
+func (w *writer) insist(ctx context.Context, id, stream string, c account.Command, e account.Event) bool {
 	for ctx.Err() == nil {
-		switch w.execute(ctx, id, stream, c, e, meta, 10*time.Second) {
+		switch w.execute(ctx, id, stream, c, e, nil, 10*time.Second) {
 		case Acknowledged:
 			return true
 		case Refused:

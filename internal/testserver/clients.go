@@ -48,7 +48,7 @@ var pythons = once(func(packages string) (string, error) {
 	if err != nil {
 		return "", &unavailableError{err}
 	}
-	name := fmt.Sprintf("python-%x", sha256.Sum256([]byte(string(version)+packages)))
+	name := fmt.Sprintf("python-%x", sha256.Sum256([]byte(version+packages)))
 	folder, err := cached(name[:23], func(folder string) error {
 		if _, err := run(exec.Command(python, "-m", "venv", folder)); err != nil {
 			return fmt.Errorf("%w (Debian: apt-get install python3-venv)", err)

@@ -165,7 +165,7 @@ var kafkaPrograms = once(func(struct{}) (kafkaInstallation, error) {
 	}
 	folder, err := cached("kafka-"+kafkaRelease, func(folder string) error { return fetchMaven(folder, "kafka", "release="+kafkaRelease) })
 	if err != nil {
-		return kafkaInstallation{}, &unavailableError{fmt.Errorf("Apache Kafka %s: %w", kafkaRelease, err)}
+		return kafkaInstallation{}, &unavailableError{fmt.Errorf("fetch Apache Kafka %s: %w", kafkaRelease, err)}
 	}
 	return kafkaInstallation{java, filepath.Join(folder, "jars", "*")}, nil
 })

@@ -346,7 +346,7 @@ func answers(ctx context.Context, c *kgo.Client, nodes int) error {
 		}
 	}
 	request := kmsg.NewInitProducerIDRequest()
-	request.TransactionalID = kmsg.StringPtr("testserver")
+	request.TransactionalID = new("testserver")
 	request.TransactionTimeoutMillis = 10_000
 	started, err := request.RequestWith(ctx, c)
 	if err != nil {
