@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/thalo-go/es"
@@ -263,14 +264,20 @@ func endsWithContext(t *trial) {
 	s := t.side()
 	t.appendSome(s, 3)
 	p, in := t.listing("ends"), newFlag()
+	var out atomic.Bool
 	p.Handle = func(ctx context.Context, _ any, _ []es.Record) error {
 		in.raise()
 		<-ctx.Done()
+		rest(t.ctx, 20*time.Millisecond)
+		out.Store(true)
 		return ctx.Err()
 	}
 	r := t.project(s, p)
 	t.await(in, "the handler is called")
 	t.ends(r)
+	if !out.Load() {
+		t.Errorf("Project returned while the handler was still at work")
+	}
 	ctx, cancel := context.WithTimeout(t.ctx, 50*time.Millisecond)
 	defer cancel()
 	p = t.listing("idle")

@@ -2,6 +2,7 @@ package estest
 
 import (
 	"context"
+	"database/sql"
 	"slices"
 	"testing"
 	"time"
@@ -30,6 +31,22 @@ func SnapshotClauses() []Clause { return exported(snapshotClauses()) }
 // LeaseClauses returns the clauses of TestLeases, CheckpointClauses those of TestCheckpoints.
 func LeaseClauses() []Clause      { return exported(leaseClauses()) }
 func CheckpointClauses() []Clause { return exported(checkpointClauses()) }
+
+// ProjectionClauses returns the clauses of TestProjections.
+func ProjectionClauses() []Clause { return exported(projectionClauses()) }
+
+// A Listed is a store with projections that has the lists of the clauses too.
+type Listed interface {
+	ReadSide[*sql.Tx]
+	Lists() Lists[*sql.Tx]
+}
+
+// TryProjections returns what a clause of ProjectionClauses finds.
+func (c Clause) TryProjections(ctx context.Context, open func() Listed, patience time.Duration) []string {
+	t := projectionTrial(func() ReadSide[*sql.Tx] { return open() }, open().Lists())
+	t.patience = patience
+	return c.test.try(ctx, t)
+}
 
 // TryLog returns what a clause of LogClauses finds.
 func (c Clause) TryLog(ctx context.Context, open func() es.Log, patience time.Duration) []string {

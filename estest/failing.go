@@ -3,6 +3,7 @@ package estest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/thalo-go/es"
@@ -62,12 +63,15 @@ func (t *trial) poison(l es.Log, n, at int) es.Position {
 func retries(t *trial) {
 	s := t.side()
 	last := t.poison(s, 10, 4)
-	p, left := t.listing("retried"), 3
-	p.Retries = 3
-	p.Handle = t.failingOn(p.Name, func() bool { left--; return left >= 0 })
-	t.project(s, p)
-	t.reach(s, p.Name, last)
-	t.enlisted(p.Name, s, es.Filter{})
+	// To divide a batch is to try again too, so one is of a single record.
+	for _, batch := range []int{10, 1} {
+		p, left := t.listing(fmt.Sprint("retried", batch)), 3
+		p.Retries, p.Batch = 3, batch
+		p.Handle = t.failingOn(p.Name, func() bool { left--; return left >= 0 })
+		t.project(s, p)
+		t.reach(s, p.Name, last)
+		t.enlisted(p.Name, s, es.Filter{})
+	}
 }
 
 // stopped runs a projection that stops, and returns why.
@@ -81,26 +85,21 @@ func (t *trial) stopped(s ReadSide[any], p projection) *es.ProjectionError {
 }
 
 func stops(t *trial) {
+	s := t.side()
 	for _, bad := range []int{0, 1, 6, 18, 19} {
-		s := t.side()
-		t.poison(s, 20, bad)
-		p := t.listing("stopped" + string(rune('a'+bad)))
-		p.Batch = 16
-		p.Filter.Kinds = []string{stream("").Kind}
+		own := es.Stream{Kind: fmt.Sprint("bad-", bad), ID: "p"} // for its projection alone
+		records := events(20)
+		records[bad] = event("bad")
+		t.append(s, es.Append{Stream: own, Expected: 0, Events: records})
+		p := t.listing(fmt.Sprint("stopped", bad))
+		p.Batch, p.Filter.Kinds = 16, []string{own.Kind}
 		p.Handle = t.failingOn(p.Name, always)
-		stopped := t.stopped(s, p)
-		var first es.Record
-		for _, r := range t.all(s) {
-			if string(r.Data) == "bad" {
-				first = r
-				break
-			}
+		stopped, first := t.stopped(s, p), fmt.Sprint(own, "/", bad+1)
+		if stopped.Name != p.Name || stopped.Record.ID() != first || !errors.Is(stopped, errMend) || !strings.Contains(stopped.Error(), first) {
+			t.Errorf("Project returned %v: want one about %s of the error of the handler", stopped, first)
 		}
-		if stopped.Name != p.Name || stopped.Record.ID() != first.ID() || !errors.Is(stopped, errMend) || !strings.Contains(stopped.Error(), first.ID()) {
-			t.Errorf("Project returned %v: want one about %s of the error of the handler", stopped, first.ID())
-		}
-		if lines := t.lines(p.Name); len(lines) != int(first.Position)-1 {
-			t.Errorf("%d records are applied when position %d cannot be: want those before it", len(lines), first.Position)
+		if lines := t.lines(p.Name); len(lines) != bad {
+			t.Errorf("%d records are applied when the record %s cannot be: want those before it", len(lines), first)
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/thalo-go/es"
@@ -94,31 +96,31 @@ func refusesAhead(t *trial) {
 	t.enlisted(p.Name, whole, es.Filter{})
 }
 
-// A failing source fails so many times, at reading and at beginning to.
+// A failing source fails until it is mended, at reading and at beginning to.
 type failing struct {
 	es.Source
-	times *int
+	mended *atomic.Bool
+	begun  *atomic.Int32
 }
 
 // Feed implements [es.Source].
 func (f failing) Feed(ctx context.Context, shard string, after es.Cursor, filter es.Filter) (es.Feed, error) {
-	*f.times--
-	if *f.times > 0 && *f.times%2 == 0 {
+	if f.begun.Add(1)%2 == 0 && !f.mended.Load() {
 		return nil, errMend
 	}
 	feed, err := f.Source.Feed(ctx, shard, after, filter)
-	return failingFeed{feed, f.times}, err
+	return failingFeed{feed, f.mended}, err
 }
 
 type failingFeed struct {
 	es.Feed
-	times *int
+	mended *atomic.Bool
 }
 
 // Next implements [es.Feed].
 func (f failingFeed) Next(ctx context.Context, _ int) (es.Batch, error) {
 	b, err := f.Feed.Next(ctx, 5)
-	if *f.times > 0 && b.Next > 10 {
+	if !f.mended.Load() && b.Next > 10 {
 		return es.Batch{}, errMend
 	}
 	return b, err
@@ -127,13 +129,15 @@ func (f failingFeed) Next(ctx context.Context, _ int) (es.Batch, error) {
 func triesSource(t *trial) {
 	s := t.side()
 	last := t.appendSome(s, 30)
-	p, times := t.listing("again"), 6
-	p.Source = failing{es.FromLog(s), &times}
+	p := t.listing("again")
+	source := failing{es.FromLog(s), new(atomic.Bool), new(atomic.Int32)}
+	p.Source = source
 	t.project(s, p)
-	t.until("Status tells of the error", func() bool {
+	t.until("Status tells of the error, twice", func() bool {
 		status := t.status(s, p.Name)
-		return len(status) == 1 && (status[0].Error != "" || status[0].Cursor == es.Cursor(last))
+		return len(status) == 1 && strings.Contains(status[0].Error, errMend.Error()) && source.begun.Load() > 2
 	})
+	source.mended.Store(true)
 	t.reach(s, p.Name, last)
 	t.enlisted(p.Name, s, es.Filter{})
 }
@@ -195,6 +199,11 @@ func appliesShards(t *trial) {
 	p := t.parking("topics", always)
 	p.Source, p.Partitions = topic{20}, 3
 	p.Batch = 7
+	p.OnProgress = func(g es.Progress) {
+		if g.Cursor%100 != 0 || g.Cursor > 2000 {
+			t.Errorf("OnProgress was told of the cursor %d: want one of the source's", g.Cursor)
+		}
+	}
 	whole := func() bool {
 		status := t.status(s, p.Name)
 		return len(status) == 2 && status[0].Cursor == 2000 && status[1].Cursor == 2000 && status[0].CaughtUp && status[1].CaughtUp
