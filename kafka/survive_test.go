@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	confluent "github.com/confluentinc/confluent-kafka-go/v2/kafka"
+
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/testserver"
 	"github.com/thalo-go/es/kafka"
@@ -62,6 +64,22 @@ func heard(t testing.TB, path string) map[string]int {
 	}
 }
 
+// settled waits until a group has so many members, and is in no rebalance.
+func (b bank) settled(t testing.TB, group string, members int) {
+	t.Helper()
+	a := b.admin(t)
+	insist(t, "the group settles", func() error {
+		described, err := a.DescribeConsumerGroups(t.Context(), []string{group})
+		if err != nil {
+			return err
+		}
+		if g := described.ConsumerGroupDescriptions[0]; g.State != confluent.ConsumerGroupStateStable || len(g.Members) != members {
+			return fmt.Errorf("it is %v, of %d", g.State, len(g.Members))
+		}
+		return nil
+	})
+}
+
 func TestConsumersThatAreKilledSkipNothingAndKeepWhatIsParked(t *testing.T) {
 	each(t, 4, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
@@ -78,6 +96,9 @@ func TestConsumersThatAreKilledSkipNothingAndKeepWhatIsParked(t *testing.T) {
 				}
 				return nil
 			})
+			if b.Fake != nil {
+				b.settled(t, group, len(processes)) // for it is slow to notice who dies in the middle of a rebalance
+			}
 			kill(processes[i%2])
 			processes[i%2] = run()
 		}
