@@ -103,12 +103,20 @@ func (s *session) fenced(ctx context.Context, err error) error {
 	if !errors.Is(err, errFenced) || s.w.r.Leases != nil || ctx.Err() != nil {
 		return err
 	}
-	c, found, _, loadErr := s.w.loadCheckpoint(ctx, s.admin)
-	if loadErr == nil && found && c.Holder != s.w.holder {
-		return fmt.Errorf("kafka: relay %s: %w: it is %s", s.w.key, ErrFenced, c.Holder)
+	// The other shuts this one out first and then writes its checkpoint. Who came back in between would shut it out in turn.
+	for attempt := range looksForAnother {
+		c, found, _, loadErr := s.w.loadCheckpoint(ctx, s.admin)
+		if loadErr == nil && found && c.Holder != s.w.holder {
+			return fmt.Errorf("kafka: relay %s: %w: it is %s", s.w.key, ErrFenced, c.Holder)
+		}
+		if sleep(ctx, backoff(attempt)) != nil {
+			break
+		}
 	}
 	return err
 }
+
+const looksForAnother = 7 // some three seconds
 
 // begin shuts out whoever was there before, and only then reads how far he came.
 func (s *session) begin(ctx context.Context) error {
