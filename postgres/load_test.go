@@ -110,7 +110,7 @@ func TestReadTogether(t *testing.T) {
 				leaving, leave := context.WithCancel(t.Context())
 				leaves := func(i int) bool { return i%3 == 0 }
 				two := gather(t, s, 2, func(i int) (context.Context, es.Stream, es.Version) { return first, account(fmt.Sprint(i)), 0 })
-				inside(t, 2, "postgres.(*Store).readStream")
+				inside(t, 2, "postgres.(*Store).readPage")
 				c := gather(t, s, n, func(i int) (context.Context, es.Stream, es.Version) {
 					own, stream, after := stream(i)
 					if leaves(i) {
