@@ -91,6 +91,7 @@ func (e *AheadError) Error() string {
 }
 
 // A PanicError is what [Repo.Execute] panics with when Decide or Evolve panicked: they run on another goroutine than the caller.
+// It is the error of a projection or reaction one of whose functions panicked.
 type PanicError struct {
 	Value any    // what was given to panic
 	Stack []byte // where it was, as runtime/debug.Stack gives it

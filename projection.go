@@ -65,11 +65,11 @@ type Projection[Tx any] struct {
 	// for so long is ended by a database that can.
 	Lease time.Duration
 
-	// OnProgress, if set, is called after each transaction, from one goroutine at a time.
+	// OnProgress, if set, is called after each transaction, from one goroutine at a time. Its panic ends the run.
 	OnProgress func(Progress)
 
 	// OnCaughtUp, if set, is called once in each run, when every shard, whoever works on it, has come to what was the end of its source.
-	// It is the place to let the program use the read model. Its error ends the run.
+	// It is the place to let the program use the read model. Its error or panic ends the run.
 	OnCaughtUp func(ctx context.Context) error
 
 	// Logger hears of retries, takeovers and parked records. nil means nobody does.

@@ -131,7 +131,7 @@ func (w workshop) brokenAnswers() []defect[estest.Listed] {
 				return ctx.Err()
 			}
 			return err
-		})),
+		})).blocking(),
 		w.broken("WaitFor a projection that is not there has nothing to wait for", waitsForNone, changing(func(_ context.Context, err error) error {
 			if errors.Is(err, es.ErrInvalid) {
 				return nil

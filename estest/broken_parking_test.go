@@ -96,6 +96,39 @@ func (w workshop) brokenParking() []defect[estest.Listed] {
 	}
 }
 
+// holdingBack applies one of the records that are to be retried behind the one that follows. It is told of each record and of the first that is parked.
+func holdingBack(which func(r, parked es.Record) bool) func(*faultySide) {
+	return func(f *faultySide) {
+		var first table[es.Record] // that is parked of a stream, when Retry was called
+		f.onRetry = func(ctx context.Context, name string, version int, stream es.Stream) error {
+			for p, err := range f.Store.Parked(ctx) {
+				if err != nil {
+					return err
+				}
+				if p.Record.Stream == stream {
+					first.put(stream.String(), p.Record)
+					break
+				}
+			}
+			return f.Store.Retry(ctx, name, version, stream)
+		}
+		var held []es.Record
+		handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
+			for _, r := range records {
+				if parked, asked := first.get(r.Stream.String()); asked && which(r, parked) {
+					held = append(held, r)
+					continue
+				}
+				if err := next(ctx, tx, append([]es.Record{r}, held...)); err != nil {
+					return err
+				}
+				held = nil
+			}
+			return nil
+		})(f)
+	}
+}
+
 func (w workshop) brokenWishes() []defect[estest.Listed] {
 	retryDrops := func(f *faultySide) { f.onRetry = f.Store.Drop }
 	passing := func(err error) error {
@@ -109,6 +142,8 @@ func (w workshop) brokenWishes() []defect[estest.Listed] {
 		w.broken("Retry does nothing", retryFrees, func(f *faultySide) {
 			f.onRetry = func(context.Context, string, int, es.Stream) error { return nil }
 		}).blocking(),
+		w.broken("Retry applies a record before the one that it comes behind", retryFrees, holdingBack(func(r, parked es.Record) bool { return r.Version == parked.Version })),
+		w.broken("what comes later is applied before the last that is parked", retryFrees, holdingBack(func(r, parked es.Record) bool { return r.Version == parked.Version+3 })).blocking(),
 		w.broken("a record that fails again is given up, and those behind it are applied", retryStops, retryDrops).blocking(),
 		w.broken("another try is not counted", retryStops, parkedAs(func(p *es.Parked) { p.Attempts = min(p.Attempts, 2) })).blocking(),
 		w.broken("Drop gives up on the whole stream", dropsFirst,

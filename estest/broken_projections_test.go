@@ -40,12 +40,13 @@ const (
 	goesOnMended    = "a projection that was stopped goes on when the handler is mended"
 	othersGoOn      = "a projection that stops leaves the others alone"
 	panicIsError    = "a panic is an error, with its stack"
+	panicBeside     = "a panic of Prepare, OnCaughtUp or OnProgress ends the run as an error, with its stack"
 	tellsOfError    = "Status tells of the error and where it was, until it is mended"
 )
 
 func TestEveryDefectOfAProjectionIsCaughtByItsClause(t *testing.T) {
 	w := workshop{t}
-	defects := slices.Concat(w.brokenApplying(), w.brokenPrepares(), w.brokenRuns(), w.brokenWorkers(), w.brokenErrors(),
+	defects := slices.Concat(w.brokenApplying(), w.brokenPrepares(), w.brokenRuns(), w.brokenWorkers(), w.brokenErrors(), w.brokenPanics(),
 		w.brokenParking(), w.brokenWishes(), w.brokenRebuilds(), w.brokenSources(), w.brokenAnswers(), w.brokenReactions())
 	catch(t, defects, estest.ProjectionClauses(), estest.Clause.TryProjections)
 }

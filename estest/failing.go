@@ -27,6 +27,9 @@ func errorClauses() []clause {
 		{"a panic is an error, with its stack",
 			"It must not end the process, and whoever mends it must learn where it was.",
 			panics},
+		{"a panic of Prepare, OnCaughtUp or OnProgress ends the run as an error, with its stack",
+			"They run in goroutines of the store's, where a panic that nobody catches ends the process. What was committed before stays.",
+			panicsBeside},
 		{"Status tells of the error and where it was, until it is mended",
 			"At three in the morning somebody looks there first.",
 			tellsError},
@@ -151,6 +154,28 @@ func panics(t *trial) {
 	t.project(s, p)
 	t.reach(s, p.Name, last)
 	t.enlisted(p.Name, s, es.Filter{})
+}
+
+func panicsBeside(t *trial) {
+	s := t.side()
+	last := t.appendSome(s, 5)
+	for name, spoil := range map[string]func(p *projection){
+		"Prepare":    func(p *projection) { p.Prepare = func(context.Context, any) error { panic(errMend) } },
+		"OnCaughtUp": func(p *projection) { p.OnCaughtUp = func(context.Context) error { panic(errMend) } },
+		"OnProgress": func(p *projection) { p.OnProgress = func(es.Progress) { panic(errMend) } },
+	} {
+		p := t.listing("panics in " + name)
+		p.Partitions = 3 // whose workers wait for each other when they tell of progress
+		spoilt := p
+		spoil(&spoilt)
+		err := t.stops(t.project(s, spoilt))
+		if panicked := (*es.PanicError)(nil); !errors.As(err, &panicked) || !errors.Is(err, errMend) || !strings.Contains(string(panicked.Stack), "panicsBeside") {
+			t.Errorf("Project returned %v when %s panicked: want a *es.PanicError with the stack of it", err, name)
+		}
+		t.project(s, p)
+		t.reach(s, p.Name, last)
+		t.enlistedByStream(p.Name, s)
+	}
 }
 
 func tellsError(t *trial) {

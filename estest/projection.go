@@ -111,6 +111,7 @@ func (t *trial) start(run func(ctx context.Context) error) *projecting {
 	t.mu.Unlock()
 	go func() {
 		defer close(r.done)
+		defer t.recover() // what panics in a handler must not come out of a run
 		r.err = run(ctx)
 	}()
 	return r

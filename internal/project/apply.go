@@ -137,8 +137,7 @@ func (s *session[Tx]) commit(ctx context.Context, p piece, handle func(context.C
 	if f != nil {
 		s.parked[good[0].Stream] = true
 	}
-	s.applied(p)
-	return nil
+	return s.applied(p)
 }
 
 // move moves the checkpoint from where the session believes it to be, under the claim that it believes to have. Everything rests on this.

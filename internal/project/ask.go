@@ -16,14 +16,19 @@ import (
 // WaitFor implements [es.Projections].
 func (e *Engine[Tx]) WaitFor(ctx context.Context, name string, position es.Position) error {
 	const soon, late = 5 * time.Millisecond, 50 * time.Millisecond
+	var last place // as it was last seen
 	for wait := soon; ; wait = min(wait+wait/2, late) {
 		moved := e.moved.hear()
 		at, err := e.reached(ctx, name)
 		switch {
-		case err != nil && (ctx.Err() != nil || !e.db.Passing(err)):
-			return e.about(ctx, name, err)
 		case err == nil && at.cursor >= es.Cursor(position):
 			return nil
+		case err == nil:
+			last = at
+		case ctx.Err() != nil:
+			return last.short(name, position, ctx.Err())
+		case !e.db.Passing(err):
+			return e.about(ctx, name, err)
 		}
 		e.asked.ring()
 		timer := time.NewTimer(wait)
@@ -32,13 +37,21 @@ func (e *Engine[Tx]) WaitFor(ctx context.Context, name string, position es.Posit
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			if at.message != "" {
-				return fmt.Errorf("es: projection %s stands at %d, short of %d, with the error %q: %w", at.key, at.cursor, position, at.message, ctx.Err())
-			}
-			return fmt.Errorf("es: projection %s stands at %d, short of %d: %w", at.key, at.cursor, position, ctx.Err())
+			return last.short(name, position, ctx.Err())
 		}
 		timer.Stop()
 	}
+}
+
+// short is the error of somebody whose context ended before a projection came to a position.
+func (at place) short(name string, position es.Position, err error) error {
+	switch {
+	case at.key.name == "":
+		return fmt.Errorf("es: projection %s: the database did not say whether it is at %d: %w", name, position, err)
+	case at.message != "":
+		return fmt.Errorf("es: projection %s stands at %d, short of %d, with the error %q: %w", at.key, at.cursor, position, at.message, err)
+	}
+	return fmt.Errorf("es: projection %s stands at %d, short of %d: %w", at.key, at.cursor, position, err)
 }
 
 func (e *Engine[Tx]) about(ctx context.Context, name string, err error) error {

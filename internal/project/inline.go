@@ -100,10 +100,8 @@ func (x *Inline[Tx]) Start(ctx context.Context) error {
 		return err
 	}
 	for _, t := range x.tasks {
-		if t.onCaughtUp != nil {
-			if err := t.onCaughtUp(ctx); err != nil {
-				return t.explain(ctx, err)
-			}
+		if err := t.tellCaughtUp(ctx); err != nil {
+			return t.explain(ctx, err)
 		}
 	}
 	return nil
@@ -328,7 +326,7 @@ func (t *task[Tx]) step(ctx context.Context, after, head es.Position, most int) 
 		if len(records) > 0 {
 			p.At = records[len(records)-1].Position
 		}
-		t.onProgress(p)
+		err = t.tellProgress(p)
 	}
 	return len(records), err
 }

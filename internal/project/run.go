@@ -186,7 +186,7 @@ func (t *task[Tx]) supervise(ctx context.Context) error {
 		}
 		if atEnd && !called {
 			called = true
-			t.all.Go(func() { caughtUp <- t.onCaughtUp(ctx) })
+			t.all.Go(func() { caughtUp <- t.tellCaughtUp(ctx) })
 		}
 		select {
 		case <-tick.C:
@@ -204,6 +204,22 @@ func (t *task[Tx]) supervise(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// tellCaughtUp calls OnCaughtUp, if there is one.
+func (t *task[Tx]) tellCaughtUp(ctx context.Context) error {
+	if t.onCaughtUp == nil {
+		return nil
+	}
+	return guard(func() error { return t.onCaughtUp(ctx) })
+}
+
+// tellProgress calls OnProgress, if there is one.
+func (t *task[Tx]) tellProgress(p es.Progress) error {
+	if t.onProgress == nil {
+		return nil
+	}
+	return guard(func() error { t.onProgress(p); return nil })
 }
 
 // bid takes leave of a session that has ended.

@@ -291,8 +291,8 @@ func (s *session[Tx]) piece(barrier es.Cursor) piece {
 	return all
 }
 
-// applied notes that a piece is in the read model.
-func (s *session[Tx]) applied(p piece) {
+// applied notes that a piece is in the read model. The error is a panic of whoever is told of it.
+func (s *session[Tx]) applied(p piece) error {
 	n := len(p.records)
 	s.pending.Records = s.pending.Records[n:]
 	if s.pending.Cursors != nil {
@@ -306,7 +306,7 @@ func (s *session[Tx]) applied(p piece) {
 	s.moved.ring()
 	s.pause = pause{}
 	if s.onProgress == nil {
-		return
+		return nil
 	}
 	progress := es.Progress{Shard: s.shard, Records: n, Cursor: p.to, End: p.last}
 	if n > 0 {
@@ -314,7 +314,7 @@ func (s *session[Tx]) applied(p piece) {
 	}
 	s.progress.Lock()
 	defer s.progress.Unlock()
-	s.onProgress(progress)
+	return s.tellProgress(progress)
 }
 
 // waits tells whether a record must wait behind one of its stream that is parked.
