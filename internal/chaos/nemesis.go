@@ -10,68 +10,134 @@ import (
 // A fault is one thing that the nemesis does. While it lasts nothing else is done to what it is about.
 type fault struct {
 	name   string
-	weight int
+	kind   kind
+	weight int                 // how often it is in the deck
 	about  func(r *run) string // what it is about, "" if there is nothing to do it to
-	do     func(r *run, about string) (undo func(), lasts time.Duration)
+	do     func(r *run, about string) strike
+}
+
+// A kind is what faults are done to, for the summary.
+type kind string
+
+const (
+	kindProcesses kind = "processes"
+	kindSQL       kind = "within postgres"
+	kindServer    kind = "postgres"
+	kindNetwork   kind = "network of postgres"
+	kindBrokers   kind = "brokers"
+	kindBroking   kind = "network of kafka"
+)
+
+// A strike is what became of a fault.
+type strike struct {
+	hit   bool              // something was there to be hit
+	lasts time.Duration     // until undo
+	undo  func()            // nil if it does not last
+	late  func() (hit bool) // asked before undo, if it can be known only then
+}
+
+// at is a strike that hit or did not, and is over.
+func at(hit bool) strike { return strike{hit: hit} }
+
+// lasting is a strike that hit, and lasts.
+func lasting(lasts time.Duration, undo func()) strike {
+	return strike{hit: true, lasts: lasts, undo: undo}
 }
 
 // An affliction is a fault that lasts.
 type affliction struct {
 	fault string
 	until time.Time
-	undo  func()
+	strike
 }
 
-// torment does one thing after the other, until the time is over. What lasts goes on meanwhile.
+// A tally is how often a fault was drawn, and how often it hit.
+type tally struct {
+	kind       kind
+	drawn, hit int
+}
+
+// torment does one thing after the other, until the time is over. What lasts goes on meanwhile. On a machine so busy that little has come
+// through by then it goes on for as long again.
 func (r *run) torment() {
 	afflictions := make(map[string]affliction)
 	defer func() {
-		for about, a := range afflictions {
-			r.say("%s: %s is over", about, a.fault)
-			a.undo()
+		for about := range afflictions {
+			r.relieve(afflictions, about)
 		}
 	}()
 	faults := r.faultsToDo()
-	total := 0
-	for _, f := range faults {
-		total += f.weight
-	}
-	for end := r.began.Add(r.Duration); time.Now().Before(end); {
-		f := pick(faults, r.random.IntN(total))
-		about := f.about(r)
-		if _, afflicted := afflictions[about]; about != "" && !afflicted && !r.shielded(f, afflictions) {
-			r.faults[f.name]++
-			r.say("%s: %s", about, f.name)
-			if undo, lasts := f.do(r, about); undo != nil {
-				r.say("%s: %s lasts %v", about, f.name, lasts)
-				afflictions[about] = affliction{f.name, time.Now().Add(lasts), undo}
-			}
+	var deck []fault
+	end := r.began.Add(r.Duration)
+	extended := end.Add(max(r.Duration, 2*time.Minute))
+	for time.Now().Before(end) || !r.watch.enough(r.Duration) && time.Now().Before(extended) {
+		if len(deck) == 0 {
+			deck = r.shuffle(faults)
 		}
+		f := deck[0]
+		deck = deck[1:]
+		r.strike(f, afflictions)
 		for next := time.Now().Add(r.between(100*time.Millisecond, 2500*time.Millisecond)); time.Now().Before(next); time.Sleep(10 * time.Millisecond) {
 			for about, a := range afflictions {
 				if time.Now().After(a.until) {
-					r.say("%s: %s is over", about, a.fault)
-					a.undo()
-					delete(afflictions, about)
+					r.relieve(afflictions, about)
 				}
 			}
+			r.breathe(afflictions)
 		}
+	}
+	r.look()
+	r.lasted = time.Since(r.began).Round(time.Second)
+}
+
+// shuffle returns each fault as often as its weight says: whatever the seed, a run that is long enough sees every one.
+func (r *run) shuffle(faults []fault) (deck []fault) {
+	for _, f := range faults {
+		deck = append(deck, slices.Repeat([]fault{f}, f.weight)...)
+	}
+	r.random.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
+	return deck
+}
+
+// strike does a fault, unless what it is about is afflicted already.
+func (r *run) strike(f fault, afflictions map[string]affliction) {
+	count := r.faults[f.name]
+	if count == nil {
+		count = &tally{kind: f.kind}
+		r.faults[f.name] = count
+	}
+	count.drawn++
+	about := f.about(r)
+	if _, afflicted := afflictions[about]; about == "" || afflicted || r.shielded(f, afflictions) {
+		return
+	}
+	r.say("%s: %s", about, f.name)
+	s := f.do(r, about)
+	if s.hit {
+		count.hit++
+	}
+	if s.undo != nil {
+		r.say("%s: %s lasts %v", about, f.name, s.lasts)
+		afflictions[about] = affliction{f.name, time.Now().Add(s.lasts), s}
 	}
 }
 
-func pick(faults []fault, n int) fault {
-	for _, f := range faults {
-		if n -= f.weight; n < 0 {
-			return f
-		}
+// relieve ends an affliction.
+func (r *run) relieve(afflictions map[string]affliction, about string) {
+	a := afflictions[about]
+	delete(afflictions, about)
+	r.say("%s: %s is over", about, a.fault)
+	late := a.late != nil && a.late()
+	a.undo()
+	if late {
+		r.faults[a.fault].hit++
 	}
-	return faults[0]
 }
 
 // shielded says that a fault cannot be done now: those that ask the server for something need one that answers.
 func (r *run) shielded(f fault, afflictions map[string]affliction) bool {
 	_, down := afflictions[aboutServer]
-	return down && f.name[0] == 'S' // SQL
+	return down && f.kind == kindSQL
 }
 
 func (r *run) between(least, most time.Duration) time.Duration {
@@ -95,27 +161,27 @@ func (r *run) faultsToDo() []fault {
 func processFaults() []fault {
 	anyone := func(r *run) string { return r.processes[r.random.IntN(len(r.processes))].Name }
 	return []fault{
-		{"kill a process", 8, anyone, func(r *run, about string) (func(), time.Duration) {
-			r.process(about).kill(r.between(0, 3*time.Second))
-			return nil, 0
+		{"kill a process", kindProcesses, 8, anyone, func(r *run, about string) strike {
+			return at(r.process(about).kill(r.between(0, 3*time.Second)))
 		}},
-		{"pause a process", 6, anyone, func(r *run, about string) (func(), time.Duration) {
+		{"pause a process", kindProcesses, 6, anyone, func(r *run, about string) strike {
 			if !r.process(about).pause() {
-				return nil, 0
+				return at(false)
 			}
 			lasts := r.between(50*time.Millisecond, 3*lease)
 			if r.random.IntN(8) == 0 {
 				lasts = 7 * lease // longer than a transaction of Kafka's, too
 			}
-			return r.process(about).resume, lasts
+			return lasting(lasts, r.process(about).resume)
 		}},
-		{"kill all processes of a role", 1, anyone, func(r *run, about string) (func(), time.Duration) {
+		{"kill all processes of a role", kindProcesses, 1, anyone, func(r *run, about string) strike {
+			hit := false
 			for _, p := range r.processes {
 				if p.Role == r.process(about).Role {
-					p.kill(r.between(0, 3*time.Second))
+					hit = p.kill(r.between(0, 3*time.Second)) || hit
 				}
 			}
-			return nil, 0
+			return at(hit)
 		}},
 	}
 }
@@ -133,64 +199,70 @@ func serverFaults() []fault {
 	server := func(*run) string { return aboutServer }
 	back := func(r *run) func() { return func() { r.server.Start(r.t) } }
 	return []fault{
-		{"stop postgres at once", 3, server, func(r *run, _ string) (func(), time.Duration) {
+		{"stop postgres at once", kindServer, 3, server, func(r *run, _ string) strike {
 			r.server.Stop(r.t, testserver.Immediate)
-			return back(r), r.between(0, 2*time.Second)
+			return lasting(r.between(0, 2*time.Second), back(r))
 		}},
-		{"stop postgres in order", 1, server, func(r *run, _ string) (func(), time.Duration) {
+		{"stop postgres in order", kindServer, 1, server, func(r *run, _ string) strike {
 			r.server.Stop(r.t, testserver.Fast)
-			return back(r), r.between(0, 2*time.Second)
+			return lasting(r.between(0, 2*time.Second), back(r))
 		}},
-		{"kill postgres", 2, server, func(r *run, _ string) (func(), time.Duration) {
+		{"kill postgres", kindServer, 2, server, func(r *run, _ string) strike {
 			r.server.Kill(r.t)
-			return back(r), r.between(0, 2*time.Second)
+			return lasting(r.between(0, 2*time.Second), back(r))
 		}},
-		{"pause postgres", 1, server, func(r *run, _ string) (func(), time.Duration) {
+		{"pause postgres", kindServer, 1, server, func(r *run, _ string) strike {
 			r.server.Pause(r.t)
-			return func() { r.server.Resume(r.t) }, r.between(100*time.Millisecond, 2*lease)
+			return lasting(r.between(100*time.Millisecond, 2*lease), func() { r.server.Resume(r.t) })
 		}},
 	}
 }
 
 func proxyFaults() []fault {
-	anyone := func(r *run) string { return []string{"writers' network", "readers' network"}[r.random.IntN(2)] }
-	proxy := func(r *run, about string) *testserver.Proxy {
-		if about == "writers' network" {
-			return r.proxies[0]
-		}
-		return r.proxies[1]
-	}
+	networks := []string{"writers' network", "readers' network"}
+	anyone := func(r *run) string { return networks[r.random.IntN(2)] }
+	proxy := func(r *run, about string) *testserver.Proxy { return r.proxies[slices.Index(networks, about)] }
 	healed := func(r *run, about string) func() { return func() { proxy(r, about).Heal(r.t) } }
+	// A trap that nobody steps into has done nothing.
+	trap := func(r *run, about string, sprung <-chan struct{}) strike {
+		return strike{lasts: time.Second, undo: healed(r, about), late: func() bool { return isClosed(sprung) }}
+	}
 	return []fault{
-		{"cut all connections", 3, anyone, func(r *run, about string) (func(), time.Duration) {
-			proxy(r, about).Cut()
-			return nil, 0
+		{"cut all connections", kindNetwork, 3, anyone, func(r *run, about string) strike {
+			return at(proxy(r, about).Cut() > 0)
 		}},
-		{"cut and refuse connections", 2, anyone, func(r *run, about string) (func(), time.Duration) {
+		{"cut and refuse connections", kindNetwork, 2, anyone, func(r *run, about string) strike {
 			proxy(r, about).Refuse()
 			proxy(r, about).Cut()
-			return healed(r, about), r.between(100*time.Millisecond, lease)
+			return lasting(r.between(100*time.Millisecond, lease), healed(r, about))
 		}},
-		{"let nothing through", 2, anyone, func(r *run, about string) (func(), time.Duration) {
+		{"let nothing through", kindNetwork, 2, anyone, func(r *run, about string) strike {
 			proxy(r, about).Stall()
-			return healed(r, about), r.between(100*time.Millisecond, 3*lease)
+			return lasting(r.between(100*time.Millisecond, 3*lease), healed(r, about))
 		}},
-		{"let nothing through, then cut", 2, anyone, func(r *run, about string) (func(), time.Duration) {
+		{"let nothing through, then cut", kindNetwork, 2, anyone, func(r *run, about string) strike {
 			proxy(r, about).Stall()
-			return func() { proxy(r, about).Cut(); proxy(r, about).Heal(r.t) }, r.between(100*time.Millisecond, 3*lease)
+			return lasting(r.between(100*time.Millisecond, 3*lease), func() { proxy(r, about).Cut(); proxy(r, about).Heal(r.t) })
 		}},
-		{"delay answers", 2, anyone, func(r *run, about string) (func(), time.Duration) {
+		{"delay answers", kindNetwork, 2, anyone, func(r *run, about string) strike {
 			proxy(r, about).Delay(r.between(time.Millisecond, 100*time.Millisecond))
-			return healed(r, about), r.between(500*time.Millisecond, 3*time.Second)
+			return lasting(r.between(500*time.Millisecond, 3*time.Second), healed(r, about))
 		}},
-		{"lose an answer", 4, anyone, func(r *run, about string) (func(), time.Duration) {
-			proxy(r, about).LoseAnswer("a0") // the id of an account
-			return healed(r, about), time.Second
+		{"lose an answer", kindNetwork, 4, anyone, func(r *run, about string) strike {
+			return trap(r, about, proxy(r, about).LoseAnswer("a0")) // the id of an account
 		}},
-		{"lose a request", 2, anyone, func(r *run, about string) (func(), time.Duration) {
-			proxy(r, about).LoseRequest("a0")
-			return healed(r, about), time.Second
+		{"lose a request", kindNetwork, 2, anyone, func(r *run, about string) strike {
+			return trap(r, about, proxy(r, about).LoseRequest("a0"))
 		}},
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -21,40 +21,39 @@ func kafkaFaults() []fault {
 	network := func(*run) string { return "network of kafka" }
 	proxy := func(r *run) *testserver.Proxy { return r.kafkaProxies[r.random.IntN(len(r.kafkaProxies))] }
 	return []fault{
-		{"kill a broker", 3, node, func(r *run, _ string) (func(), time.Duration) {
+		{"kill a broker", kindBrokers, 3, node, func(r *run, _ string) strike {
 			n := number(r)
 			r.kafka.Kill(r.t, n)
-			return func() { r.startBroker(n) }, r.between(0, 3*time.Second)
+			return lasting(r.between(0, 3*time.Second), func() { r.startBroker(n) })
 		}},
-		{"stop a broker in order", 1, node, func(r *run, _ string) (func(), time.Duration) {
+		{"stop a broker in order", kindBrokers, 1, node, func(r *run, _ string) strike {
 			n := number(r)
 			r.kafka.Stop(r.t, n)
-			return func() { r.startBroker(n) }, r.between(0, 2*time.Second)
+			return lasting(r.between(0, 2*time.Second), func() { r.startBroker(n) })
 		}},
-		{"pause a broker", 2, node, func(r *run, _ string) (func(), time.Duration) {
+		{"pause a broker", kindBrokers, 2, node, func(r *run, _ string) strike {
 			n := number(r)
 			r.kafka.Pause(r.t, n)
-			return func() { r.kafka.Resume(r.t, n) }, r.between(100*time.Millisecond, 4*time.Second)
+			return lasting(r.between(100*time.Millisecond, 4*time.Second), func() { r.kafka.Resume(r.t, n) })
 		}},
-		{"cut all connections to a broker", 3, network, func(r *run, _ string) (func(), time.Duration) {
-			proxy(r).Cut()
-			return nil, 0
+		{"cut all connections to a broker", kindBroking, 3, network, func(r *run, _ string) strike {
+			return at(proxy(r).Cut() > 0)
 		}},
-		{"cut and refuse connections to a broker", 2, network, func(r *run, _ string) (func(), time.Duration) {
+		{"cut and refuse connections to a broker", kindBroking, 2, network, func(r *run, _ string) strike {
 			p := proxy(r)
 			p.Refuse()
 			p.Cut()
-			return func() { p.Heal(r.t) }, r.between(100*time.Millisecond, 4*time.Second)
+			return lasting(r.between(100*time.Millisecond, 4*time.Second), func() { p.Heal(r.t) })
 		}},
-		{"let nothing through to a broker", 2, network, func(r *run, _ string) (func(), time.Duration) {
+		{"let nothing through to a broker", kindBroking, 2, network, func(r *run, _ string) strike {
 			p := proxy(r)
 			p.Stall()
-			return func() { p.Cut(); p.Heal(r.t) }, r.between(100*time.Millisecond, 4*time.Second)
+			return lasting(r.between(100*time.Millisecond, 4*time.Second), func() { p.Cut(); p.Heal(r.t) })
 		}},
-		{"delay a broker's answers", 1, network, func(r *run, _ string) (func(), time.Duration) {
+		{"delay a broker's answers", kindBroking, 1, network, func(r *run, _ string) strike {
 			p := proxy(r)
 			p.Delay(r.between(time.Millisecond, 100*time.Millisecond))
-			return func() { p.Heal(r.t) }, r.between(500*time.Millisecond, 3*time.Second)
+			return lasting(r.between(500*time.Millisecond, 3*time.Second), func() { p.Heal(r.t) })
 		}},
 	}
 }

@@ -25,6 +25,7 @@ type process struct {
 	ending  bool
 	ended   error // of the last incarnation, if it ended in another way than it should
 	starts  int
+	kills   int
 	deaths  int // by its own hand
 }
 
@@ -108,15 +109,19 @@ func (p *process) launch() (*exec.Cmd, io.Closer, error) {
 	return cmd, stdin, nil
 }
 
-// kill ends the incarnation that runs with SIGKILL, and lets the next one begin after a while.
-func (p *process) kill(rest time.Duration) {
+// kill ends the incarnation that runs with SIGKILL, and lets the next one begin after a while. It tells whether one ran.
+func (p *process) kill(rest time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.command == nil || p.ending {
-		return
+		return false
+	}
+	if p.killed || p.command.Process.Kill() != nil {
+		return false // it is on its way, or has ended by itself
 	}
 	p.killed, p.rest = true, rest
-	_ = p.command.Process.Kill() // it may have ended by itself
+	p.kills++
+	return true
 }
 
 // pause stops the process where it stands until resume.

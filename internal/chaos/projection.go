@@ -34,6 +34,7 @@ const (
 		on conflict (id) do update set balance = b.balance + excluded.balance, version = excluded.version where b.version = excluded.version - 1`
 	insertStatement = "insert into {models}.statement (position, record, content) values ($1, $2, $3)"
 	selectBalances  = "select id, balance || ' at version ' || version from {models}.balances"
+	countStatement  = "select count(*) from {models}.statement"
 	selectStatement = "select position::text, record || ' ' || content from {models}.statement"
 )
 

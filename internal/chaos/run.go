@@ -57,16 +57,20 @@ type run struct {
 	startings    atomic.Int32
 
 	processes  []*process
-	faults     map[string]int // how often the nemesis did what
+	faults     map[string]*tally // what the nemesis did
+	watch      *watch
 	violations []Violation
+	lasted     time.Duration // under the nemesis
 	took       time.Duration // to come to the end when all was healed
 }
 
 const (
 	accountsOfBank = 24
 	lease          = 2 * time.Second // of projections and relays: a pause is longer
-	endPatience    = 5 * time.Minute
 )
+
+// patience is how long things may take in the end, when all is healed: the more was written the longer it takes to build a read model anew.
+func (r *run) patience() time.Duration { return 5*time.Minute + r.Duration/2 }
 
 // Run runs a workload under a nemesis and fails the test if a promise was broken.
 func Run(t *testing.T, o Options) {
@@ -84,7 +88,7 @@ func Run(t *testing.T, o Options) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &run{Options: o, t: t, folder: folder, began: time.Now(), random: rand.New(rand.NewPCG(o.Seed, 0)), faults: make(map[string]int)}
+	r := &run{Options: o, t: t, folder: folder, began: time.Now(), random: rand.New(rand.NewPCG(o.Seed, 0)), faults: make(map[string]*tally)}
 	t.Logf("chaos: seed %d, %v, evidence in %s", o.Seed, o.Duration, folder)
 	t.Cleanup(func() {
 		for _, p := range r.processes {
@@ -104,7 +108,7 @@ func Run(t *testing.T, o Options) {
 	defer diary.Close()
 	r.diary = diary
 	r.setUp()
-	r.began = time.Now() // servers take their time to start
+	r.began, r.watch = time.Now(), newWatch(r.prefix != "") // servers take their time to start
 	r.torment()
 	r.heal()
 	healed := time.Now()
@@ -253,7 +257,7 @@ func (r *run) drain() {
 	settler := r.start(assignment{Role: RoleSettler, Name: "settler", Postgres: r.url})
 	select {
 	case <-settler.gone:
-	case <-time.After(endPatience):
+	case <-time.After(r.patience()):
 	}
 	r.end(settler)
 	r.await()
@@ -269,7 +273,7 @@ func (r *run) drain() {
 func (r *run) await() {
 	store := r.open()
 	defer store.Close()
-	ctx, cancel := context.WithTimeout(r.t.Context(), endPatience)
+	ctx, cancel := context.WithTimeout(r.t.Context(), r.patience())
 	defer cancel()
 	for head, last := es.Position(-1), es.Position(-2); head != last; {
 		last = head
@@ -284,7 +288,7 @@ func (r *run) await() {
 		}
 		if err != nil {
 			status, _ := store.Status(r.t.Context())
-			r.violations = append(r.violations, Violation{promiseProcess, fmt.Sprintf("position %d was not reached within %v: %v; they stand at %+v", head, endPatience, err, status)})
+			r.violations = append(r.violations, Violation{promiseProcess, fmt.Sprintf("position %d was not reached within %v: %v; they stand at %+v", head, r.patience(), err, status)})
 			return
 		}
 	}
@@ -299,14 +303,14 @@ func (r *run) awaitTopics() {
 	defer store.Close()
 	head, err := es.Head(r.t.Context(), store)
 	r.must("the end of the log", err)
-	for end := time.Now().Add(endPatience); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(r.patience()); ; time.Sleep(100 * time.Millisecond) {
 		ledger, fed := r.ledgerCount(), r.fedCount()
 		if ledger >= int64(head) && fed >= int64(head) {
 			return
 		}
 		if time.Now().After(end) {
 			leases, _ := store.ListLeases(r.t.Context())
-			r.violations = append(r.violations, Violation{promiseProcess, fmt.Sprintf("of %d records the consumer was told %d and the model fed from topics has %d, after %v; the leases are %+v", head, ledger, fed, endPatience, leases)})
+			r.violations = append(r.violations, Violation{promiseProcess, fmt.Sprintf("of %d records the consumer was told %d and the model fed from topics has %d, after %v; the leases are %+v", head, ledger, fed, r.patience(), leases)})
 			return
 		}
 	}
@@ -351,7 +355,7 @@ func (r *run) fedRows() map[string]string {
 }
 
 func (r *run) end(p *process) {
-	if err := p.end(endPatience); err != nil {
+	if err := p.end(r.patience()); err != nil {
 		r.violations = append(r.violations, Violation{promiseProcess, err.Error()})
 	}
 }
@@ -364,8 +368,11 @@ func (r *run) judge() {
 	r.must("read the evidence", err)
 	r.violations = append(r.violations, violations...)
 	summary := r.summary(counts)
-	r.must("write the summary", os.WriteFile(filepath.Join(r.folder, "summary.txt"), []byte(summary), 0o600))
+	r.must("write the summary", os.WriteFile(filepath.Join(r.folder, "summary.txt"), []byte(summary+"\n"+r.details()), 0o600))
 	r.t.Logf("chaos:\n%s", summary)
+	for _, what := range tooLittle(r.happened(counts)) {
+		r.t.Errorf("this run shows too little: %s", what)
+	}
 	if len(r.violations) == 0 {
 		return
 	}
@@ -393,7 +400,7 @@ func (r *run) collect() Evidence {
 	balances.Rows, statement.Rows = r.rows(selectBalances), r.rows(selectStatement)
 	e.Models = append(e.Models, balances, statement, bonus)
 	if r.prefix != "" {
-		ctx, cancel := context.WithTimeout(r.t.Context(), endPatience)
+		ctx, cancel := context.WithTimeout(r.t.Context(), r.patience())
 		defer cancel()
 		if e.Published, err = readTopics(ctx, r.bootstrap, topicsOf(r.prefix)); err != nil {
 			r.violations = append(r.violations, Violation{promiseTopics, err.Error()})

@@ -8,36 +8,72 @@ import (
 	"time"
 )
 
-// summary is the table at the end of a run.
+// counted is what the harness itself has counted, of processes.
+type counted struct {
+	starts          map[Role]int
+	kills, restarts int
+	deaths          int // by their own hand
+}
+
+func (r *run) counted() counted {
+	c := counted{starts: make(map[Role]int)}
+	for _, p := range r.processes {
+		c.starts[p.Role] += p.starts
+		c.kills += p.kills
+		c.deaths += p.deaths
+		c.restarts += max(0, p.starts-1)
+	}
+	return c
+}
+
+func (r *run) happened(c Counts) happenings {
+	processes := r.counted()
+	return happenings{
+		lasts: r.Duration, faults: r.faults, kills: processes.kills, restarts: processes.restarts, acknowledged: c.Acknowledged,
+		records: c.Records, relayed: r.prefix != "", published: c.Published, reached: r.watch.reached,
+	}
+}
+
+// summary is what a run comes to, in a few lines.
 func (r *run) summary(c Counts) string {
 	var b strings.Builder
-	line := func(name string, value any) { fmt.Fprintf(&b, "%-44s %10v\n", name, value) }
-	line("seed", r.Seed)
-	line("under the nemesis", r.Duration)
-	line("to come to the end afterwards", r.took.Round(10*time.Millisecond))
-	line("records", c.Records)
-	line("streams", c.Streams)
-	line("published", c.Published)
-	line("sent", c.Sent)
-	line("acknowledged", c.Acknowledged)
-	line("refused by the rules", c.Refused)
-	line("lost races", c.Conflicts)
-	line("failed, nothing written", c.Failed)
-	line("unknown outcome", c.Unknown)
-	line("no answer, as the sender was killed", c.Unsaid)
-	line("sent again", c.Retried)
-	starts, deaths := make(map[Role]int), 0
-	for _, p := range r.processes {
-		starts[p.Role] += p.starts
-		deaths += p.deaths
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%-20s %s\n", name, fmt.Sprintf(format, args...))
 	}
+	line("run", "seed %d, %v under the nemesis, with %d calms; %v more to come to the end", r.Seed, r.lasted, r.watch.calms, r.took.Round(10*time.Millisecond))
+	processes := r.counted()
+	line("processes", "%d killed, %d gave up, %d started again", processes.kills, processes.deaths, processes.restarts)
+	kinds, strikes := make(map[kind][]string), 0
+	for _, name := range slices.Sorted(maps.Keys(r.faults)) {
+		f := r.faults[name]
+		strikes += f.hit
+		kinds[f.kind] = append(kinds[f.kind], fmt.Sprintf("%s %d", name, f.hit))
+	}
+	line("faults", "%d", strikes)
+	for _, k := range slices.Sorted(maps.Keys(kinds)) {
+		line("  "+string(k), "%s", strings.Join(kinds[k], ", "))
+	}
+	line("records", "%d in %d streams, %d published", c.Records, c.Streams, c.Published)
+	for _, model := range slices.Sorted(maps.Keys(r.watch.reached)) {
+		line("  under the nemesis", "%d reached %s", r.watch.reached[model], model)
+	}
+	line("commands sent", "%d: %d acknowledged, %d refused, %d lost races, %d failed, %d unknown, %d unsaid; %d sent again",
+		c.Sent, c.Acknowledged, c.Refused, c.Conflicts, c.Failed, c.Unknown, c.Unsaid, c.Retried)
+	line("violations", "%d", len(r.violations))
+	return b.String()
+}
+
+// details are what the summary leaves out.
+func (r *run) details() string {
+	var b strings.Builder
+	line := func(name string, value any) { fmt.Fprintf(&b, "%-50s %10v\n", name, value) }
+	starts := r.counted().starts
 	for _, role := range slices.Sorted(maps.Keys(starts)) {
 		line(fmt.Sprintf("processes started: %s", role), starts[role])
 	}
-	line("processes that gave up", deaths)
-	for _, fault := range slices.Sorted(maps.Keys(r.faults)) {
-		line("nemesis: "+fault, r.faults[fault])
+	for _, name := range slices.Sorted(maps.Keys(r.faults)) {
+		f := r.faults[name]
+		line("of "+name+", hit", fmt.Sprintf("%d of %d", f.hit, f.drawn))
 	}
-	line("violations", len(r.violations))
 	return b.String()
 }

@@ -86,8 +86,8 @@ func (p *Proxy) Target(target string) {
 	p.target = target
 }
 
-// Cut resets every connection there is. New ones are let through.
-func (p *Proxy) Cut() {
+// Cut resets every connection there is, and returns how many there were. New ones are let through.
+func (p *Proxy) Cut() int {
 	p.mu.Lock()
 	links := make([]*link, 0, len(p.links))
 	for l := range p.links {
@@ -97,6 +97,7 @@ func (p *Proxy) Cut() {
 	for _, l := range links {
 		l.reset()
 	}
+	return len(links)
 }
 
 // Refuse turns new connections away, as a host does on which nothing listens. Those there are stay.
