@@ -61,29 +61,23 @@ func (d *postgresDatabase) where() string {
 }
 
 func (d *postgresDatabase) streams(ctx context.Context, kind string) iter.Seq2[head, error] {
-	return pgQuery(ctx, d, "streams", postgresStreams, []any{kind}, func(row pgx.Rows) (h head, err error) {
-		err = row.Scan(&h.stream.Kind, &h.stream.ID, &h.version, &h.position, &h.time)
+	return sequence("streams", d.query(ctx, postgresStreams, kind), func(r row) (h head, err error) {
+		err = r.Scan(&h.stream.Kind, &h.stream.ID, &h.version, &h.position, &h.time)
 		h.time = h.time.UTC()
 		return h, err
 	})
 }
 
 func (d *postgresDatabase) snapshots(ctx context.Context) iter.Seq2[es.Snapshot, error] {
-	return pgQuery(ctx, d, "snapshots", postgresSnapshots, nil, func(row pgx.Rows) (n es.Snapshot, err error) {
-		return n, row.Scan(&n.Stream.Kind, &n.Stream.ID, &n.Version, &n.Position, &n.Schema, &n.Data)
-	})
+	return sequence("snapshots", d.query(ctx, postgresSnapshots), scanSnapshot)
 }
 
 func (d *postgresDatabase) commands(ctx context.Context) iter.Seq2[command, error] {
-	return pgQuery(ctx, d, "commands", postgresCommands, nil, func(row pgx.Rows) (c command, err error) {
-		return c, row.Scan(&c.stream.Kind, &c.stream.ID, &c.id, &c.first, &c.last)
-	})
+	return sequence("commands", d.query(ctx, postgresCommands), scanCommand)
 }
 
 func (d *postgresDatabase) checkpoints(ctx context.Context) iter.Seq2[checkpoint, error] {
-	return pgQuery(ctx, d, "checkpoints", postgresReaders, nil, func(row pgx.Rows) (c checkpoint, err error) {
-		return c, row.Scan(&c.name, &c.position)
-	})
+	return sequence("checkpoints", d.query(ctx, postgresReaders), scanCheckpoint)
 }
 
 // damaged has nothing to ask: Postgres checks its pages itself as it reads them, if the cluster was made with checksums.
@@ -91,28 +85,14 @@ func (d *postgresDatabase) damaged(context.Context) (damages []string, asked boo
 	return nil, false, nil
 }
 
-// pgQuery makes a sequence of the rows of a query. It runs without being prepared, so that it passes any pooler.
-func pgQuery[T any](ctx context.Context, d *postgresDatabase, what, text string, args []any, scan func(pgx.Rows) (T, error)) iter.Seq2[T, error] {
+// query returns a query. It runs without being prepared, so that it passes any pooler.
+func (d *postgresDatabase) query(ctx context.Context, text string, args ...any) func() (rows, func(), error) {
 	text = strings.ReplaceAll(text, "{schema}", pgx.Identifier{d.schema}.Sanitize())
-	return func(yield func(T, error) bool) {
-		rows, err := d.pool.Query(ctx, text, append([]any{pgx.QueryExecModeExec}, args...)...)
+	return func() (rows, func(), error) {
+		r, err := d.pool.Query(ctx, text, append([]any{pgx.QueryExecModeExec}, args...)...)
 		if err != nil {
-			failed[T](within("read "+what, err))(yield)
-			return
+			return nil, nil, err
 		}
-		defer rows.Close()
-		for rows.Next() {
-			value, err := scan(rows)
-			if err != nil {
-				failed[T](within("read "+what, err))(yield)
-				return
-			}
-			if !yield(value, nil) {
-				return
-			}
-		}
-		if err := rows.Err(); err != nil {
-			failed[T](within("read "+what, err))(yield)
-		}
+		return r, r.Close, nil
 	}
 }

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"errors"
-	"fmt"
 	"iter"
 	"time"
 
@@ -40,35 +38,30 @@ func openSQLite(path string, readOnly bool) (database, error) {
 func (d *sqliteDatabase) where() string { return d.path }
 
 func (d *sqliteDatabase) streams(ctx context.Context, kind string) iter.Seq2[head, error] {
-	return query(ctx, d.DB(), "streams", sqliteStreams, []any{kind}, func(rows *sql.Rows) (h head, err error) {
+	return sequence("streams", d.query(ctx, sqliteStreams, kind), func(r row) (h head, err error) {
 		var micros int64
-		err = rows.Scan(&h.stream.Kind, &h.stream.ID, &h.version, &h.position, &micros)
+		err = r.Scan(&h.stream.Kind, &h.stream.ID, &h.version, &h.position, &micros)
 		h.time = time.UnixMicro(micros).UTC()
 		return h, err
 	})
 }
 
 func (d *sqliteDatabase) snapshots(ctx context.Context) iter.Seq2[es.Snapshot, error] {
-	return query(ctx, d.DB(), "snapshots", sqliteSnapshots, nil, func(rows *sql.Rows) (n es.Snapshot, err error) {
-		return n, rows.Scan(&n.Stream.Kind, &n.Stream.ID, &n.Version, &n.Position, &n.Schema, &n.Data)
-	})
+	return sequence("snapshots", d.query(ctx, sqliteSnapshots), scanSnapshot)
 }
 
 func (d *sqliteDatabase) commands(ctx context.Context) iter.Seq2[command, error] {
-	return query(ctx, d.DB(), "commands", sqliteCommands, nil, func(rows *sql.Rows) (c command, err error) {
-		return c, rows.Scan(&c.stream.Kind, &c.stream.ID, &c.id, &c.first, &c.last)
-	})
+	return sequence("commands", d.query(ctx, sqliteCommands), scanCommand)
 }
 
 func (d *sqliteDatabase) checkpoints(ctx context.Context) iter.Seq2[checkpoint, error] {
-	return query(ctx, d.DB(), "checkpoints", sqliteReaders, nil, func(rows *sql.Rows) (c checkpoint, err error) {
-		return c, rows.Scan(&c.name, &c.position)
-	})
+	return sequence("checkpoints", d.query(ctx, sqliteReaders), scanCheckpoint)
 }
 
 func (d *sqliteDatabase) damaged(ctx context.Context) (damages []string, asked bool, err error) {
-	for text, err := range query(ctx, d.DB(), "the state of the file", sqliteCheck, nil, func(rows *sql.Rows) (text string, err error) {
-		return text, rows.Scan(&text)
+	for text, err := range sequence("the state of the file", d.query(ctx, sqliteCheck), func(r row) (text string, err error) {
+		err = r.Scan(&text)
+		return text, err
 	}) {
 		var e sqlite3.Error
 		switch {
@@ -84,27 +77,12 @@ func (d *sqliteDatabase) damaged(ctx context.Context) (damages []string, asked b
 	return damages, true, nil
 }
 
-// query makes a sequence of the rows of a query.
-func query[T any](ctx context.Context, db *sql.DB, what, text string, args []any, scan func(*sql.Rows) (T, error)) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		rows, err := db.QueryContext(ctx, text, args...)
+func (d *sqliteDatabase) query(ctx context.Context, text string, args ...any) func() (rows, func(), error) {
+	return func() (rows, func(), error) {
+		r, err := d.DB().QueryContext(ctx, text, args...)
 		if err != nil {
-			failed[T](within("read "+what, err))(yield)
-			return
+			return nil, nil, err
 		}
-		defer rows.Close()
-		for rows.Next() {
-			value, err := scan(rows)
-			if err != nil {
-				failed[T](within("read "+what, err))(yield)
-				return
-			}
-			if !yield(value, nil) {
-				return
-			}
-		}
-		if err := rows.Err(); err != nil {
-			failed[T](fmt.Errorf("read %s: %w", what, err))(yield)
-		}
+		return r, func() { r.Close() }, nil
 	}
 }
