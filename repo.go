@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
-	"io"
 	"log/slog"
 	"math"
 	"math/rand/v2"
@@ -13,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/thalo-go/es/internal/digest"
 )
 
 // Defaults of a [Repo].
@@ -218,14 +218,7 @@ func (v versioned[S]) isOf(r Record) bool {
 	return r.Version == v.version && r.Position == v.position && r.digest() == v.digest && (v.time.IsZero() || v.time.Equal(r.Time))
 }
 
-// digest tells records of different content apart, with near certainty: it is FNV-1a, with 64 bits, of type and data.
-func (r Record) digest() uint64 {
-	h := fnv.New64a()
-	_, _ = io.WriteString(h, r.Type) // a hash has no error
-	_, _ = h.Write([]byte{0})
-	_, _ = h.Write(r.Data)
-	return h.Sum64()
-}
+func (r Record) digest() uint64 { return digest.Of(r.Type, r.Data) }
 
 // errElsewhere says that a state is not of the history that the store has: the store was restored from an older copy.
 var errElsewhere = errors.New("the state is not of this history")

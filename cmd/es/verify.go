@@ -5,14 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
-	"io"
 	"iter"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/digest"
 )
 
 type verify struct{}
@@ -268,18 +267,9 @@ func (c *verification) snapshot(n es.Snapshot, r es.Record) {
 		c.snapshots.found("the snapshot of %s is of position %d, which is not there", n.Stream, n.Position)
 	case r.Stream != n.Stream || r.Version != n.Version:
 		c.snapshots.found("the snapshot of %s is of version %d at position %d, where the log has %s", n.Stream, n.Version, n.Position, r.ID())
-	case json.Unmarshal(n.Data, &kept) == nil && kept.Digest != nil && *kept.Digest != digest(r):
+	case json.Unmarshal(n.Data, &kept) == nil && kept.Digest != nil && *kept.Digest != digest.Of(r.Type, r.Data):
 		c.snapshots.found("the snapshot of %s was taken when version %d, at position %d, had other content", n.Stream, n.Version, n.Position)
 	}
-}
-
-// digest is what a Repo puts into a snapshot to recognise the last event in it.
-func digest(r es.Record) uint64 {
-	h := fnv.New64a()
-	_, _ = io.WriteString(h, r.Type)
-	_, _ = h.Write([]byte{0})
-	_, _ = h.Write(r.Data)
-	return h.Sum64()
 }
 
 // compare compares what the indexes and the commands say of streams with what the log has.
