@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/thalo-go/es"
@@ -130,6 +131,22 @@ func TestWakeThroughPgBouncer(t *testing.T) {
 		for i := range es.Position(30) {
 			mustAppend(t, direct, add(account("a"), 1))
 			f.sees(t, i+1, i+1)
+		}
+	})
+	t.Run("and nothing is left listening on the connections it lends", func(t *testing.T) {
+		url := server.Database(t)
+		pooled := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{PoolSize: 1}).Through(url)
+		s := open(t, pooled)
+		f := follow(t, s, 0)
+		for i := range es.Position(30) {
+			mustAppend(t, s, add(account("a"), 1))
+			f.sees(t, i+1, i+1)
+		}
+		conn := connect(t, pooled)
+		var channels int
+		err := conn.QueryRow(t.Context(), "select count(*) from pg_listening_channels()", pgx.QueryExecModeSimpleProtocol).Scan(&channels)
+		if err != nil || channels != 0 {
+			t.Errorf("the only connection listens to %d channels, %v", channels, err)
 		}
 	})
 	t.Run("at once by what the store itself writes", func(t *testing.T) {

@@ -295,14 +295,22 @@ func (s *Store) listen(ctx context.Context, heard chan<- struct{}, listening cha
 
 var errMute = errors.New("announcements do not arrive")
 
-// listenOnce listens until the connection breaks. It first makes an announcement itself: through a pooler in transaction mode
-// LISTEN succeeds and nothing ever arrives.
+// listenOnce listens until the connection breaks, and not at all through a pooler in transaction mode, where LISTEN succeeds, nothing
+// ever arrives, and a connection that others share is left listening. A connection by way of a pooler has not the process id of the
+// server's session; should it be lent for good nevertheless, the store looks instead of listening, which is slower and as right.
 func (s *Store) listenOnce(ctx context.Context, heard chan<- struct{}, arrives func()) error {
 	conn, err := pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	var pid uint32
+	if err := conn.QueryRow(ctx, "select pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid); err != nil {
+		return err
+	}
+	if pid != conn.PgConn().PID() {
+		return errMute
+	}
 	if _, err := conn.Exec(ctx, "listen "+pgx.Identifier{s.channel}.Sanitize()); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,10 +28,14 @@ type PgBouncer struct {
 	folder   string
 	port     int
 	programs installation
-	process  *process
+
+	mu      sync.Mutex
+	process *process
 }
 
-// StartPgBouncer starts a pgbouncer in transaction mode in front of a server. It is gone when the test ends.
+// StartPgBouncer starts a pgbouncer in transaction mode in front of a server. It is gone when the test ends. Should it end by
+// itself it is started again, as the init system of a production machine does: before 1.20 a cancel request that comes as its
+// query ends can end it ("server in bad state", its issue 822).
 func StartPgBouncer(t testing.TB, server *Server, options PgBouncerOptions) *PgBouncer {
 	t.Helper()
 	programs, err := pgbouncer(struct{}{})
@@ -42,7 +47,11 @@ func StartPgBouncer(t testing.TB, server *Server, options PgBouncerOptions) *PgB
 		t.Fatalf("testserver: %v", err)
 	}
 	p := &PgBouncer{folder: folder, programs: programs}
+	stop := make(chan struct{})
+	var keeper sync.WaitGroup
 	t.Cleanup(func() {
+		close(stop)
+		keeper.Wait()
 		if t.Failed() {
 			t.Logf("log of pgbouncer:\n%s", tail(p.Log(), 50))
 		}
@@ -66,7 +75,26 @@ func StartPgBouncer(t testing.TB, server *Server, options PgBouncerOptions) *PgB
 	if err != nil {
 		t.Fatalf("testserver: start pgbouncer: %v", err)
 	}
+	keeper.Go(func() { p.keep(stop) })
 	return p
+}
+
+// keep starts pgbouncer again when it has ended by itself. A start that fails is tried again: its log says why.
+func (p *PgBouncer) keep(stop <-chan struct{}) {
+	look := time.NewTicker(50 * time.Millisecond)
+	defer look.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-look.C:
+		}
+		p.mu.Lock()
+		if p.process.hasEnded(time.Millisecond) {
+			_ = p.start()
+		}
+		p.mu.Unlock()
+	}
 }
 
 // URL returns the URL of a database of the server, by way of the pooler.
@@ -87,6 +115,8 @@ func (p *PgBouncer) Log() string {
 // Restart ends pgbouncer, which drops all connections, and starts it again.
 func (p *PgBouncer) Restart(t testing.TB) {
 	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if err := errors.Join(p.process.end(terminate), p.start()); err != nil {
 		t.Fatalf("testserver: restart pgbouncer: %v", err)
 	}

@@ -1,6 +1,7 @@
 package testserver_test
 
 import (
+	"strings"
 	"sync"
 	"testing"
 
@@ -61,5 +62,17 @@ func TestPgBouncerServerRestart(t *testing.T) {
 	eventually(t, "the pooler has found its server again", func() bool {
 		_, err := ask[int](t, pooled, "select 1", pgx.QueryExecModeExec)
 		return err == nil
+	})
+}
+
+func TestPgBouncerThatEndsByItselfIsStartedAgain(t *testing.T) {
+	server := testserver.Postgres(t, testserver.Postgres18)
+	pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{})
+	pooled := pooler.Through(server.Database(t))
+	console := connect(t, pooler.URL("pgbouncer"))
+	_, _ = console.Exec(t.Context(), "shutdown", pgx.QueryExecModeSimpleProtocol) // answered or not
+	eventually(t, "the pooler has ended and lets clients in again", func() bool {
+		_, err := ask[int](t, pooled, "select 1", pgx.QueryExecModeExec)
+		return err == nil && strings.Count(pooler.Log(), "process up") == 2
 	})
 }
