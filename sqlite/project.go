@@ -85,6 +85,7 @@ func (b *backend) Dialect() project.Dialect {
 
 // Transact implements project.Backend.
 func (b *backend) Transact(ctx context.Context, _ project.Options, work func(ctx context.Context, tx *sql.Tx) error) error {
+	b.store.trimLarge(ctx) // how much handlers write only the file tells
 	conn, tx, err := b.store.beginTx(ctx)
 	if err != nil {
 		return fmt.Errorf("sqlite: %w", explain(err))

@@ -18,12 +18,21 @@ const (
 	trimLog = "pragma busy_timeout = 250; pragma wal_checkpoint(truncate)"
 )
 
-// trim empties the write-ahead log if it has become large.
+// trim empties the write-ahead log if appends have made it large.
 func (s *Store) trim(ctx context.Context) {
 	if s.log.written < s.log.large/16 {
 		return // not worth a look
 	}
 	s.log.written = 0
+	s.trimLarge(ctx)
+}
+
+// trimLarge empties the write-ahead log if it has become large. One caller at a time does; the others need not wait for it.
+func (s *Store) trimLarge(ctx context.Context) {
+	if !s.log.trimming.TryLock() {
+		return
+	}
+	defer s.log.trimming.Unlock()
 	if s.log.size() < s.log.large || time.Now().Before(s.log.next) {
 		return
 	}
@@ -41,13 +50,14 @@ func (s *Store) trim(ctx context.Context) {
 	}
 }
 
-// A logFile is the write-ahead log as a file. It is looked at by whoever begins an append.
+// A logFile is the write-ahead log as a file. It is looked at by whoever begins an append or a transaction of a projection.
 type logFile struct {
-	name    string // empty for a database in memory
-	large   int64
-	written int64        // bytes since it was last looked at, about
-	next    time.Time    // not to be emptied before
-	reading sync.RWMutex // held by this store's reads
+	name     string // empty for a database in memory
+	large    int64
+	written  int64        // bytes that were appended since an append last looked at it, about
+	reading  sync.RWMutex // held by this store's reads
+	trimming sync.Mutex   // guards what follows
+	next     time.Time    // not to be emptied before
 }
 
 // init is given the name of the database, as SQLite has it: with links followed, and empty if it is in memory.

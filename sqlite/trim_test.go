@@ -2,6 +2,8 @@ package sqlite_test
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/mattn/go-sqlite3"
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/sqlite"
 )
 
 // grow appends so many events of 100,000 bytes.
@@ -30,6 +33,29 @@ func size(t *testing.T, path string) int64 {
 		t.Fatal(err)
 	}
 	return info.Size()
+}
+
+// alwaysRead reads the log of a store, which has a large log from 3 MiB on, again and again until the test ends, so that there is always somebody
+// who does.
+func alwaysRead(t *testing.T, s *sqlite.Store) {
+	s.SetLargeLog(3 << 20)
+	add(t, s, at("read", 0, make([]string, 10_000)...))
+	ctx, cancel := context.WithCancel(t.Context())
+	var readers sync.WaitGroup
+	t.Cleanup(func() {
+		cancel()
+		readers.Wait()
+	})
+	for range 3 {
+		readers.Go(func() {
+			var err error
+			for err == nil {
+				for _, err = range s.All(ctx, 0, es.Filter{Types: []string{"none"}}) {
+				}
+			}
+			expectError(t, err, context.Canceled)
+		})
+	}
 }
 
 func TestLargeLog(t *testing.T) {
@@ -65,28 +91,42 @@ func TestLargeLog(t *testing.T) {
 	t.Run("does not grow for ever while somebody always reads", func(t *testing.T) {
 		path := file(t)
 		s := open(t, path)
-		s.SetLargeLog(3 << 20)
-		add(t, s, at("read", 0, make([]string, 10_000)...))
-		ctx, cancel := context.WithCancel(t.Context())
-		var wg sync.WaitGroup
-		for range 3 {
-			wg.Go(func() {
-				var err error
-				for err == nil {
-					for _, err = range s.All(ctx, 0, es.Filter{Types: []string{"none"}}) {
-					}
-				}
-				expectError(t, err, context.Canceled)
-			})
-		}
+		alwaysRead(t, s)
 		most := int64(0)
 		for range 30 {
 			grow(t, s, "written", 10)
 			most = max(most, size(t, path+"-wal"))
 		}
-		cancel()
-		wg.Wait()
 		if most > 12<<20 {
+			t.Errorf("it grew to %d bytes", most)
+		}
+	})
+	t.Run("does not grow for ever in a process that runs projections and appends nothing", func(t *testing.T) {
+		path, elsewhere := file(t), new(es.Mem)
+		s := open(t, path)
+		alwaysRead(t, s)
+		grow(t, elsewhere, "written", 300)
+		most := int64(0)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		err := s.Project(ctx, sqlite.Projection{
+			Name: "copies", Source: es.FromLog(elsewhere), Batch: 10,
+			Prepare: func(ctx context.Context, tx *sql.Tx) error {
+				_, err := tx.ExecContext(ctx, "create table copies (data blob not null) strict")
+				return err
+			},
+			Handle: func(ctx context.Context, tx *sql.Tx, records []es.Record) (err error) {
+				for _, r := range records {
+					_, failed := tx.ExecContext(ctx, "insert into copies (data) values (?)", r.Data)
+					err = errors.Join(err, failed)
+				}
+				return err
+			},
+			OnProgress: func(es.Progress) { most = max(most, size(t, path+"-wal")) },
+			OnCaughtUp: func(context.Context) error { cancel(); return nil },
+		})
+		expectError(t, err, context.Canceled)
+		if most < 1<<20 || most > 12<<20 {
 			t.Errorf("it grew to %d bytes", most)
 		}
 	})
