@@ -22,6 +22,7 @@ type session struct {
 	encoder *encoder
 	c       checkpoint // what is committed
 	targets []target   // of the batch under way
+	last    time.Time  // when the last transaction was committed
 	heard   sync.WaitGroup
 	ended   chan struct{} // of the producer
 }
@@ -303,6 +304,9 @@ func (s *session) transactionWith(ctx context.Context, b batch, also func(*check
 	if err := s.w.at("batch"); err != nil {
 		return err
 	}
+	if err := s.pause(ctx); err != nil {
+		return err
+	}
 	if err := s.p.BeginTransaction(); err != nil {
 		return s.unknown("begin a transaction", err)
 	}
@@ -324,9 +328,22 @@ func (s *session) transactionWith(ctx context.Context, b batch, also func(*check
 	if err := s.w.at("committed"); err != nil {
 		return err
 	}
+	s.last = time.Now()
 	s.w.r.stats.published(int(c.Records-s.c.Records), c.Position)
 	s.c = c
 	s.showParked()
+	return nil
+}
+
+// breath is how long a transaction stays away from the end of the one before. A commit is answered when it is certain, and before each partition has
+// been told of it. Until then the coordinator takes no partition into the next transaction, and librdkafka asks again after 20 ms, in which nothing is sent.
+const breath = 3 * time.Millisecond
+
+// pause waits until the last transaction is out of the way, as a rule.
+func (s *session) pause(ctx context.Context) error {
+	if left := breath - time.Since(s.last); left > 0 {
+		return sleep(ctx, left)
+	}
 	return nil
 }
 
@@ -402,8 +419,12 @@ func (s *session) fits(r *es.Record, to *destination) error {
 	return &TooLargeError{Record: *r, Topic: to.name, Size: size, Limit: to.limit}
 }
 
-// produce hands the messages to librdkafka, the checkpoint last.
+// produce hands the messages to librdkafka, the checkpoint first: each partition is made part of the transaction by a question to its coordinator, and
+// the one of the checkpoint is not to be the last to ask, when all else has been sent.
 func (s *session) produce(ctx context.Context, b batch, c *checkpoint) error {
+	if err := s.produceCheckpoint(ctx, c); err != nil {
+		return err
+	}
 	for i := range b.records {
 		to := s.targets[i]
 		if to == nil {
@@ -423,6 +444,10 @@ func (s *session) produce(ctx context.Context, b batch, c *checkpoint) error {
 			}
 		}
 	}
+	return nil
+}
+
+func (s *session) produceCheckpoint(ctx context.Context, c *checkpoint) error {
 	value, err := json.Marshal(c)
 	if err != nil {
 		return fmt.Errorf("kafka: checkpoint: %w", err)
