@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"iter"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -26,10 +27,15 @@ var (
 
 // A readModel is the list of all that was applied, in a database.
 type readModel struct {
-	log     es.Log
+	log     closable
 	asks    asks
 	project func(ctx context.Context, s settings, handle func(es.Record) error) error
 	applied func() ([]row, error)
+}
+
+type closable interface {
+	es.Log
+	Close() error
 }
 
 // asks is what can be asked of projections, whatever the transaction.
@@ -37,6 +43,7 @@ type asks interface {
 	Rebuild(ctx context.Context, name string, version int) error
 	Retry(ctx context.Context, name string, version int, stream es.Stream) error
 	Status(ctx context.Context) ([]es.Status, error)
+	Parked(ctx context.Context) iter.Seq2[es.Parked, error]
 }
 
 type row struct {
@@ -57,31 +64,33 @@ const lease = 300 * time.Millisecond
 // of each stream it has the first versions, each once and in order, and all of them when nothing is wrong any more.
 func TestProjections(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
-		checks(t, "4", "12")
 		run := 0
-		rapid.Check(t, func(r *rapid.T) {
-			run++
-			s, err := sqlite.Open(filepath.Join(t.TempDir(), fmt.Sprint(run, ".db")))
-			must(t, err)
-			defer func() { must(t, s.Close()) }()
-			exercise(t, r, inSQLite(t, s))
-		})
+		for range repeatedly(t) {
+			rapid.Check(t, func(r *rapid.T) {
+				run++
+				s, err := sqlite.Open(filepath.Join(t.TempDir(), fmt.Sprint(run, ".db")))
+				must(t, err)
+				defer func() { must(t, s.Close()) }()
+				exercise(t, r, inSQLite(t, s))
+			})
+		}
 	})
 	t.Run("Postgres", func(t *testing.T) {
-		checks(t, "2", "4")
 		server := testserver.Postgres(t, testserver.Postgres18)
-		rapid.Check(t, func(r *rapid.T) {
-			url := server.Database(t)
-			s, err := postgres.Open(t.Context(), url)
-			must(t, err)
-			defer func() { must(t, s.Close()) }()
-			conn, err := pgx.Connect(t.Context(), url)
-			must(t, err)
-			defer func() { must(t, conn.Close(t.Context())) }()
-			_, err = conn.Exec(t.Context(), "create table rows (n bigserial primary key, id text, version bigint)")
-			must(t, err)
-			exercise(t, r, inPostgres(t, s, conn))
-		})
+		for range repeatedly(t) {
+			rapid.Check(t, func(r *rapid.T) {
+				url := server.Database(t)
+				s, err := postgres.Open(t.Context(), url)
+				must(t, err)
+				defer func() { must(t, s.Close()) }()
+				conn, err := pgx.Connect(t.Context(), url)
+				must(t, err)
+				defer func() { must(t, conn.Close(t.Context())) }()
+				_, err = conn.Exec(t.Context(), createRows)
+				must(t, err)
+				exercise(t, r, inPostgres(t, s, conn))
+			})
+		}
 	})
 }
 
@@ -325,6 +334,8 @@ func inSQLite(t *testing.T, s *sqlite.Store) *readModel {
 	}
 }
 
+const createRows = "create table if not exists rows (n bigserial primary key, id text, version bigint)"
+
 func inPostgres(t *testing.T, s *postgres.Store, conn *pgx.Conn) *readModel {
 	return &readModel{
 		log: s, asks: s,
@@ -332,7 +343,7 @@ func inPostgres(t *testing.T, s *postgres.Store, conn *pgx.Conn) *readModel {
 			return finished(s.Project(ctx, postgres.Projection{
 				Name: "rows", Partitions: set.partitions, Batch: set.batch, OnError: set.onError, Retries: -1, Lease: lease,
 				Prepare: func(ctx context.Context, tx pgx.Tx) error {
-					_, err := tx.Exec(ctx, "create table if not exists rows (n bigserial primary key, id text, version bigint)")
+					_, err := tx.Exec(ctx, createRows)
 					if err == nil {
 						_, err = tx.Exec(ctx, "delete from rows")
 					}
