@@ -16,6 +16,7 @@ type watch struct {
 	grew    map[string]time.Time
 	next    time.Time // when it looks again
 	calms   int
+	calm    time.Duration // all of them
 }
 
 const (
@@ -107,15 +108,16 @@ func (r *run) breathe(afflictions map[string]affliction) {
 	}
 	r.say("nothing comes through, a calm: %v", r.watch.reached)
 	r.watch.calms++
+	began := time.Now()
 	for about := range afflictions {
 		r.relieve(afflictions, about)
 	}
 	r.starting.Wait()
-	began := time.Now()
-	for !r.watch.since(began) && time.Since(began) < longCalm {
+	for whole := time.Now(); !r.watch.since(whole) && time.Since(whole) < longCalm; {
 		time.Sleep(200 * time.Millisecond) // nobody tells of what he has read
 		r.look()
 	}
 	r.say("the calm is over: %v", r.watch.reached)
+	r.watch.calm += time.Since(began)
 	r.watch.forgive()
 }

@@ -57,8 +57,8 @@ type tally struct {
 	drawn, hit int
 }
 
-// torment does one thing after the other, until the time is over. What lasts goes on meanwhile. On a machine so busy that little has come
-// through by then it goes on for as long again.
+// torment does one thing after the other, until the time is over. What lasts goes on meanwhile. Calms do not count, and on a machine so busy
+// that little has come through by then it goes on; but not for more than as long again.
 func (r *run) torment() {
 	afflictions := make(map[string]affliction)
 	defer func() {
@@ -70,7 +70,7 @@ func (r *run) torment() {
 	var deck []fault
 	end := r.began.Add(r.Duration)
 	extended := end.Add(max(r.Duration, 2*time.Minute))
-	for time.Now().Before(end) || !r.watch.enough(r.Duration) && time.Now().Before(extended) {
+	for time.Now().Before(extended) && (time.Now().Before(end.Add(r.watch.calm)) || !r.watch.enough(r.Duration)) {
 		if len(deck) == 0 {
 			deck = r.shuffle(faults)
 		}

@@ -40,7 +40,7 @@ func (r *run) summary(c Counts) string {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "%-20s %s\n", name, fmt.Sprintf(format, args...))
 	}
-	line("run", "seed %d, %v under the nemesis, with %d calms; %v more to come to the end", r.Seed, r.lasted, r.watch.calms, r.took.Round(10*time.Millisecond))
+	line("run", "seed %d, %v under the nemesis, with %d calms that took %v; %v more to come to the end", r.Seed, r.lasted, r.watch.calms, r.watch.calm.Round(time.Second), r.took.Round(10*time.Millisecond))
 	processes := r.counted()
 	line("processes", "%d killed, %d gave up, %d started again", processes.kills, processes.deaths, processes.restarts)
 	kinds, strikes := make(map[kind][]string), 0
