@@ -21,7 +21,7 @@ type watch struct {
 
 const (
 	stifled  = 15 * time.Second // without progress, before a calm
-	longCalm = time.Minute
+	longCalm = 2 * time.Minute
 )
 
 // Read models, as the summary names them.

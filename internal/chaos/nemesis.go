@@ -58,7 +58,7 @@ type tally struct {
 }
 
 // torment does one thing after the other, until the time is over. What lasts goes on meanwhile. Calms do not count, and on a machine so busy
-// that little has come through by then it goes on; but not for more than as long again.
+// that little has come through by then it goes on for a while, and leaves the brokers alone, which take longest to start.
 func (r *run) torment() {
 	afflictions := make(map[string]affliction)
 	defer func() {
@@ -69,14 +69,16 @@ func (r *run) torment() {
 	faults := r.faultsToDo()
 	var deck []fault
 	end := r.began.Add(r.Duration)
-	extended := end.Add(max(r.Duration, 2*time.Minute))
-	for time.Now().Before(extended) && (time.Now().Before(end.Add(r.watch.calm)) || !r.watch.enough(r.Duration)) {
+	extended := end.Add(max(r.Duration, 5*time.Minute))
+	for time.Now().Before(extended) && (time.Now().Before(end.Add(r.watch.calm)) || !r.enough()) {
 		if len(deck) == 0 {
 			deck = r.shuffle(faults)
 		}
 		f := deck[0]
 		deck = deck[1:]
-		r.strike(f, afflictions)
+		if f.kind != kindBrokers || time.Now().Before(end) {
+			r.strike(f, afflictions)
+		}
 		for next := time.Now().Add(r.between(100*time.Millisecond, 2500*time.Millisecond)); time.Now().Before(next); time.Sleep(10 * time.Millisecond) {
 			for about, a := range afflictions {
 				if time.Now().After(a.until) {
@@ -88,6 +90,15 @@ func (r *run) torment() {
 	}
 	r.look()
 	r.lasted = time.Since(r.began).Round(time.Second)
+}
+
+// enough tells whether as much was done, and has come through, as a run of this length must show.
+func (r *run) enough() bool {
+	strikes := 0
+	for _, f := range r.faults {
+		strikes += f.hit
+	}
+	return strikes >= leastOf(leastStrikes, r.Duration) && r.watch.enough(r.Duration)
 }
 
 // shuffle returns each fault as often as its weight says: whatever the seed, a run that is long enough sees every one.

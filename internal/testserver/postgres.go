@@ -196,7 +196,7 @@ func skipShort(t testing.TB) {
 }
 
 // startLimit is how long a server may take to answer: after a kill it recovers first, and the machine may be busy.
-const startLimit = 2 * time.Minute
+const startLimit = 5 * time.Minute
 
 // background returns a context for work that must be done although the test's own context has ended.
 func background() (context.Context, context.CancelFunc) {
