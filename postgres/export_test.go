@@ -48,6 +48,11 @@ func (s *Store) Loading() int {
 	return s.loader.busy
 }
 
+// ReadTogetherBy has the server sort what is read for many, as a plan of its own making might.
+func (s *Store) ReadTogetherBy(order string) {
+	s.statements.streams = s.newStatement(s.statements.streams.sql + " order by " + order)
+}
+
 // The binary format, for which the server is the judge.
 var (
 	Ints      = getInts

@@ -9,14 +9,16 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// A loader reads the beginnings of streams. While its connections are busy requests gather, and go out together in one round trip:
-// a lone reader pays nothing for it, and a crowd of commands on aggregates that are not cached shares the way to the server.
+// A loader reads the beginnings of streams. A lone reader goes to the server by himself, and pays nothing for the others. Once there are more
+// than can, those who come gather, and go out together in one round trip: a crowd of commands on aggregates that are not cached shares it.
+// While a crowd is under way whoever comes waits for the next, which is as large as it can be then, instead of going alone beside it.
 type loader struct {
-	store *Store
-	mu    sync.Mutex
-	queue []*load
-	busy  int // round trips under way
-	work  sync.WaitGroup
+	store  *Store
+	mu     sync.Mutex
+	queue  []*load
+	busy   int // round trips under way
+	crowds int // those of them in which many are read
+	work   sync.WaitGroup
 }
 
 // A load asks for the first page of a stream after a version.
@@ -25,12 +27,11 @@ type load struct {
 	stream es.Stream
 	after  es.Version
 	page   page
-	memory memory
 	done   chan struct{}
 }
 
 const (
-	maxLoads   = 2   // round trips at a time, so that requests gather
+	maxLoads   = 2   // round trips at a time, so that requests gather; while one is for a crowd, another is only for a full one
 	loadedOnce = 128 // streams in a round trip
 	loadBytes  = 1 << 20
 )
@@ -42,14 +43,15 @@ func (l *loader) close() { l.work.Wait() }
 // load reads the first page of a stream after a version, and returns its first piece and what brings the others.
 func (l *loader) load(ctx context.Context, stream es.Stream, after es.Version) (page, *reading) {
 	l.mu.Lock()
-	if l.busy < maxLoads && len(l.queue) == 0 {
+	if l.busy < maxLoads && l.crowds == 0 && len(l.queue) == 0 {
 		l.busy++
 		l.mu.Unlock()
-		r := l.store.readStream(ctx, stream, after, lastPage, l.next) // a bound costs a short stream nothing, and a long one a round trip
+		r := l.store.readStream(ctx, stream, after, lastPage, func() { l.over(0) }) // a bound costs a short stream nothing, and a long one a round trip
 		return r.next(), r
 	}
 	q := &load{ctx: ctx, stream: stream, after: after, page: page{whole: true}, done: make(chan struct{})}
 	l.queue = append(l.queue, q)
+	l.start()
 	l.mu.Unlock()
 	select {
 	case <-q.done:
@@ -59,22 +61,29 @@ func (l *loader) load(ctx context.Context, stream es.Stream, after es.Version) (
 	}
 }
 
-// next hands the place of a round trip that is over to what has gathered.
-func (l *loader) next() {
+// over notes that a round trip is over, and gives its place to what has gathered.
+func (l *loader) over(crowds int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.queue) == 0 {
-		l.busy--
-		return
+	l.busy--
+	l.crowds -= crowds
+	l.start()
+}
+
+// start sends out what has gathered, if its time has come. The caller holds the lock.
+func (l *loader) start() {
+	for n := len(l.queue); n > 0 && l.busy < maxLoads && (l.crowds == 0 || n >= loadedOnce); n = len(l.queue) {
+		n = min(n, loadedOnce)
+		loads := append([]*load(nil), l.queue[:n]...)
+		clear(l.queue[:n])
+		l.queue = l.queue[n:]
+		l.busy++
+		l.crowds++
+		l.work.Go(func() {
+			l.together(loads)
+			l.over(1)
+		})
 	}
-	n := min(len(l.queue), loadedOnce)
-	loads := append([]*load(nil), l.queue[:n]...)
-	clear(l.queue[:n])
-	l.queue = l.queue[n:]
-	l.work.Go(func() {
-		l.together(loads)
-		l.next()
-	})
 }
 
 // together reads many streams in one round trip.
@@ -100,13 +109,8 @@ func (l *loader) together(loads []*load) {
 	defer stop()
 	m := l.store.heads.mark()
 	params := [][]byte{kinds.param(), ids.param(), afters.param(), int8Param(firstPage), int8Param(int64(m.position))}
-	err := l.store.once(ctx, l.store.each, l.store.statements.streams, params, func(row [][]byte) error {
-		n := int(getInt8(row[8])) - 1
-		if n < 0 || n >= len(waiting) {
-			return errors.New("the server gave a record nobody asked for")
-		}
-		return waiting[n].take(row, m)
-	})
+	t := trip{loads: waiting, mark: m}
+	err := l.store.once(ctx, l.store.each, l.store.statements.streams, params, t.take)
 	for _, q := range waiting {
 		if err != nil {
 			q.page = page{err: fmt.Errorf("together with %d others: %w", len(waiting)-1, err)}
@@ -115,21 +119,56 @@ func (l *loader) together(loads []*load) {
 	}
 }
 
-func (q *load) take(row [][]byte, m mark) error {
-	if q.page.size > loadBytes {
-		q.page.whole = false // the next page goes on from here
+// A trip is a round trip in which many streams are read. Their records stand in rooms that they share, and so do names and data.
+type trip struct {
+	loads  []*load
+	mark   mark
+	memory memory
+	room   []es.Record
+	from   int // where those of the stream begin that is coming
+	stream int // its number
+}
+
+const roomOf = 256 // records
+
+// take adds a record to the page of its stream.
+func (t *trip) take(row [][]byte) error {
+	n := int(getInt8(row[8])) - 1
+	if n < 0 || n >= len(t.loads) {
+		return errors.New("the server gave a record nobody asked for")
+	}
+	p := &t.loads[n].page
+	if n != t.stream {
+		p.mixed = p.mixed || p.count > 0
+		t.stream, t.from = n, len(t.room)
+	}
+	if p.mixed {
+		*p = page{mixed: true} // who asked for it reads it by himself
 		return nil
 	}
-	r, token, err := q.memory.record(row, q.stream)
+	if p.size > loadBytes {
+		p.whole = false // the next page goes on from here
+		return nil
+	}
+	r, token, err := t.memory.record(row, t.loads[n].stream)
 	if err != nil {
 		return err
 	}
-	q.page.count++
-	q.page.size += len(r.Data)
-	q.page.records, q.page.token = append(q.page.records, r), token
-	q.page.stands(m, row[7])
-	if len(q.page.records) == firstPage {
-		q.page.whole = false
+	if p.count > 0 && r.Version <= p.records[p.count-1].Version {
+		*p = page{mixed: true}
+		return nil
+	}
+	if len(t.room) == cap(t.room) {
+		own := t.room[t.from:]
+		t.room, t.from = append(make([]es.Record, 0, max(roomOf, 2*len(own))), own...), 0
+	}
+	t.room = append(t.room, r)
+	p.records, p.token = t.room[t.from:len(t.room):len(t.room)], token
+	p.count++
+	p.size += len(r.Data)
+	p.stands(t.mark, row[7])
+	if p.count == firstPage {
+		p.whole = false
 	}
 	return nil
 }

@@ -158,6 +158,20 @@ func TestReadTogether(t *testing.T) {
 				t.Errorf("afterwards a reader got %d records, want 21", got)
 			}
 		})
+		for _, order := range []string{"q.n desc, e.version", "e.version desc", "e.version, q.n", "md5(e.token::text)"} {
+			t.Run("is right if the server gives records by "+order, func(t *testing.T) {
+				const n = 90
+				s := open(t, url)
+				s.ReadTogetherBy(order)
+				tx := lockTable(t, url)
+				c := gather(t, s, n, stream)
+				rollback(t, tx)
+				c.Wait()
+				for i := range n {
+					check(t, c, i)
+				}
+			})
+		}
 		t.Run("goes on by page where records are large", func(t *testing.T) {
 			large := make([]es.Record, 9)
 			for i := range large {

@@ -36,6 +36,7 @@ type page struct {
 	count int  // of records
 	size  int  // bytes of their data
 	whole bool // it goes to the end, as it was then
+	mixed bool // its records did not come in order, and are left out
 }
 
 // stands notes whether the fingerprint of the mark was there, given the token that was found in its place.
@@ -345,11 +346,17 @@ func (m *memory) record(row [][]byte, stream es.Stream) (r es.Record, token int6
 		Data:     m.bytes(row[4]),
 	}
 	if len(row[5]) > 0 {
-		if err := json.Unmarshal(row[5], &r.Meta); err != nil {
+		if r.Meta, err = metaOf(row[5]); err != nil {
 			return r, 0, fmt.Errorf("metadata of %s at position %d: %w", r.ID(), r.Position, err)
 		}
 	}
 	return r, getInt8(row[6]), nil
+}
+
+// metaOf is apart from record, which would allocate each of them for the pointer.
+func metaOf(text []byte) (meta map[string]string, err error) {
+	err = json.Unmarshal(text, &meta)
+	return meta, err
 }
 
 // SaveSnapshot implements [es.Snapshots].
