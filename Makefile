@@ -51,7 +51,7 @@ fuzz: ## run each fuzz test for MINUTES (1)
 		done; \
 	done
 
-chaos: ## break everything for MINUTES (1) as SEED says, and check that nothing was lost; CHAOS takes -postgres URL -kafka HOST:PORT
+chaos: ## break everything for MINUTES (1) as SEED says, and check that nothing was lost; CHAOS takes -brokers 3, -keep, -postgres URL, -kafka HOST:PORT
 	go test ./internal/chaos -run '^TestChaos$$' -v -count=1 -timeout 0 -args -minutes $(MINUTES) $(if $(SEED),-seed $(SEED)) $(CHAOS)
 
 large: ## a million streams, a stream of a million events, and the like: what it takes, and that memory is bounded

@@ -7,7 +7,11 @@
 // is healed, and what is still under way comes to its end. Then Check holds the evidence, which is the log, the read models, the topics
 // and what the processes were told, against the promises in docs/guarantees.md.
 //
+// A run shows something only if much was broken and much went on meanwhile: one that has seen too little of either fails (see tooLittle),
+// and while nothing reaches the read models the nemesis keeps still for a moment (see watch).
+//
 //	make chaos MINUTES=30 SEED=7
+//	make chaos MINUTES=30 CHAOS='-brokers 3 -keep'
 //	go test ./internal/chaos -run TestChaos -v -args -minutes 5 -postgres postgres://user@host/database -kafka host:9092
 //
 // On servers of the user's own the nemesis does what it can from outside: it kills and pauses processes and ends connections.
