@@ -35,6 +35,16 @@ func CheckpointClauses() []Clause { return exported(checkpointClauses()) }
 // ProjectionClauses returns the clauses of TestProjections.
 func ProjectionClauses() []Clause { return exported(projectionClauses()) }
 
+// SourceClauses returns the clauses of TestSource.
+func SourceClauses() []Clause { return exported(fedClauses()) }
+
+// TrySource returns what a clause of SourceClauses finds.
+func (c Clause) TrySource(ctx context.Context, fresh func() Fed[*sql.Tx], patience time.Duration) []string {
+	t := fedTrial(fresh())
+	t.patience = patience
+	return c.test.try(ctx, t)
+}
+
 // A Listed is a store with projections that has the lists of the clauses too.
 type Listed interface {
 	ReadSide[*sql.Tx]

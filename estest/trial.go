@@ -35,6 +35,7 @@ type trial struct {
 	checkpoints func() es.Checkpoints
 	side        func() ReadSide[any]
 	lists       Lists[any]
+	source      func() es.Source
 
 	ctx      context.Context // ends when patience does
 	patience time.Duration   // how long a clause may take before the store counts as blocked

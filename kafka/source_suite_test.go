@@ -1,0 +1,142 @@
+package kafka_test
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/estest"
+	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/kafka"
+	"github.com/thalo-go/es/kafka/kafkatest"
+	"github.com/thalo-go/es/postgres"
+	"github.com/thalo-go/es/sqlite"
+)
+
+const makeLists = "create table if not exists lists (line_no integer primary key generated always as identity, list varchar(80) not null, line varchar(2000) not null)"
+
+func TestTopicsAreASourceOfReadModelsInSQLite(t *testing.T) {
+	t.Parallel()
+	b := testserver.FakeBroker(t, kafkatest.Options{})
+	estest.TestSource(t, func(t *testing.T) estest.Fed[*sql.Tx] {
+		path := filepath.Join(t.TempDir(), "model.db")
+		open := func() *sqlite.Store {
+			s, err := sqlite.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = s.Close() })
+			return s
+		}
+		log, source := fedByRelay(t, b)
+		reader := open().DB()
+		return estest.Fed[*sql.Tx]{
+			Log: log, Source: source,
+			Side: func() estest.ReadSide[*sql.Tx] { return open() },
+			Lists: estest.Lists[*sql.Tx]{
+				Empty: func(ctx context.Context, tx *sql.Tx, list string) error {
+					_, err := tx.ExecContext(ctx, "create table if not exists lists (line_no integer primary key, list text not null, line text not null)")
+					if err == nil {
+						_, err = tx.ExecContext(ctx, "delete from lists where list = $1", list)
+					}
+					return err
+				},
+				Add: func(ctx context.Context, tx *sql.Tx, list, line string) error {
+					_, err := tx.ExecContext(ctx, "insert into lists (list, line) values ($1, $2)", list, line)
+					return err
+				},
+				Lines: func(ctx context.Context, list string) (lines []string, err error) {
+					rows, err := reader.QueryContext(ctx, "select line from lists where list = $1 order by line_no", list)
+					if err != nil {
+						return nil, noTable(ctx, reader, err)
+					}
+					defer rows.Close()
+					for rows.Next() {
+						var line string
+						if err := rows.Scan(&line); err != nil {
+							return nil, err
+						}
+						lines = append(lines, line)
+					}
+					return lines, rows.Err()
+				},
+			},
+		}
+	})
+}
+
+// noTable takes an error away if the lists are not made yet.
+func noTable(ctx context.Context, db *sql.DB, err error) error {
+	there := 0
+	if look := db.QueryRowContext(ctx, "select count(*) from sqlite_schema where name = 'lists'").Scan(&there); look == nil && there == 0 {
+		return nil
+	}
+	return err
+}
+
+func TestTopicsAreASourceOfReadModelsInPostgres(t *testing.T) {
+	t.Parallel()
+	b := testserver.RealBroker(t)
+	server := testserver.Postgres(t, testserver.Postgres18)
+	estest.TestSource(t, func(t *testing.T) estest.Fed[pgx.Tx] {
+		url := server.Database(t)
+		pool, err := pgxpool.New(t.Context(), url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(pool.Close)
+		if _, err := pool.Exec(t.Context(), makeLists); err != nil {
+			t.Fatal(err)
+		}
+		log, source := fedByRelay(t, b)
+		return estest.Fed[pgx.Tx]{
+			Log: log, Source: source,
+			Side: func() estest.ReadSide[pgx.Tx] {
+				s, err := postgres.Open(t.Context(), url)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = s.Close() })
+				return s
+			},
+			Lists: estest.Lists[pgx.Tx]{
+				Empty: func(ctx context.Context, tx pgx.Tx, list string) error {
+					_, err := tx.Exec(ctx, "delete from lists where list = $1", list)
+					return err
+				},
+				Add: func(ctx context.Context, tx pgx.Tx, list, line string) error {
+					_, err := tx.Exec(ctx, "insert into lists (list, line) values ($1, $2)", list, line)
+					return err
+				},
+				Lines: func(ctx context.Context, list string) ([]string, error) {
+					rows, err := pool.Query(ctx, "select line from lists where list = $1 order by line_no", list)
+					if err != nil {
+						return nil, err
+					}
+					return pgx.CollectRows(rows, pgx.RowTo[string])
+				},
+			},
+		}
+	})
+}
+
+// fedByRelay returns a log that a relay publishes to one topic of two partitions, and the source of that.
+func fedByRelay(t *testing.T, broker testserver.Broker) (log *es.Mem, open func() es.Source) {
+	t.Helper()
+	broker.Prefix += "-" + strings.ToLower(rand.Text()[:8])
+	b := newBank(t, broker, 2)
+	log = new(es.Mem)
+	r := relay(broker, log)
+	r.Route = func(es.Record) string { return b.topic }
+	r.Encoding = kafka.Compact
+	run := runRelay(t, r)
+	t.Cleanup(func() { run.mustStop() })
+	return log, func() es.Source { return source(t, b) }
+}
