@@ -20,6 +20,7 @@ func consumer(t testing.TB, b bank) *kafka.Consumer {
 }
 
 func TestAConsumerHandlesEachRecordInOrderOfItsKey(t *testing.T) {
+	t.Parallel()
 	for _, workers := range []int{1, 4} {
 		each(t, 3, func(t *testing.T, b bank) {
 			all := newPublisher(t, b).publish(1000, 17)
@@ -60,6 +61,7 @@ func newPublisherFrom(t testing.TB, b bank, all []es.Record) *publisher {
 }
 
 func TestConsumersShareThePartitionsAndSkipNothing(t *testing.T) {
+	t.Parallel()
 	each(t, 8, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
 		got := newCollector()
@@ -93,6 +95,7 @@ func TestConsumersShareThePartitionsAndSkipNothing(t *testing.T) {
 }
 
 func TestAConsumerStopsBeforeARecordThatFails(t *testing.T) {
+	t.Parallel()
 	each(t, 1, func(t *testing.T, b bank) {
 		all := newPublisher(t, b).publish(50, 5)
 		broken := errors.New("no such customer")
@@ -122,6 +125,7 @@ func TestAConsumerStopsBeforeARecordThatFails(t *testing.T) {
 }
 
 func TestAConsumerFiltersByTheHeaders(t *testing.T) {
+	t.Parallel()
 	encodings(t, func(t *testing.T, encoding kafka.Encoding) {
 		b := fake(t, 2)
 		p := newPublisher(t, b)
@@ -147,6 +151,7 @@ func TestAConsumerFiltersByTheHeaders(t *testing.T) {
 }
 
 func TestASlowHandlerHasBoundedMemoryAndLosesNothing(t *testing.T) {
+	t.Parallel()
 	each(t, 2, func(t *testing.T, b bank) {
 		all := newPublisher(t, b).publish(600, 7)
 		c, got := consumer(t, b), newCollector()
@@ -169,6 +174,7 @@ func TestASlowHandlerHasBoundedMemoryAndLosesNothing(t *testing.T) {
 }
 
 func TestAHandlerThatFailsOrPanicsIsTriedAgainInPlace(t *testing.T) {
+	t.Parallel()
 	each(t, 1, func(t *testing.T, b bank) {
 		all := newPublisher(t, b).publish(20, 4)
 		c, got := consumer(t, b), newCollector()
@@ -193,6 +199,7 @@ func TestAHandlerThatFailsOrPanicsIsTriedAgainInPlace(t *testing.T) {
 }
 
 func TestWhatAConsumerRefuses(t *testing.T) {
+	t.Parallel()
 	b := fake(t, 1)
 	for name, change := range map[string]func(*kafka.Consumer){
 		"no group":               func(c *kafka.Consumer) { c.Group = "" },

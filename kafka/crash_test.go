@@ -36,6 +36,7 @@ func crashAt(step string, nth int) func(string) error {
 }
 
 func TestARelayKilledAtAnyStepLosesAndRepeatsNothing(t *testing.T) {
+	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log := new(es.Mem)
 		r := relay(b, log)
@@ -70,6 +71,7 @@ func TestARelayKilledAtAnyStepLosesAndRepeatsNothing(t *testing.T) {
 }
 
 func TestARelayThatLeavesATransactionOpenIsNotBelieved(t *testing.T) {
+	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log := new(es.Mem)
 		fill(t, log, 100)
@@ -98,6 +100,7 @@ func TestARelayThatLeavesATransactionOpenIsNotBelieved(t *testing.T) {
 }
 
 func TestATransactionThatTookTooLongIsPublishedAgain(t *testing.T) {
+	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log := new(es.Mem)
 		fill(t, log, 100)
@@ -149,6 +152,7 @@ func open(t testing.TB, c *kgo.Client, prefix string) bool {
 }
 
 func TestTwoRelaysWithLeasesShareTheWork(t *testing.T) {
+	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log := new(es.Mem)
 		both := make([]*kafka.Relay, 2)
@@ -177,6 +181,7 @@ func TestTwoRelaysWithLeasesShareTheWork(t *testing.T) {
 }
 
 func TestWithoutLeasesTheLastRelayToStartWorks(t *testing.T) {
+	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log := new(es.Mem)
 		first := runRelay(t, relay(b, log))
@@ -196,6 +201,7 @@ func TestWithoutLeasesTheLastRelayToStartWorks(t *testing.T) {
 }
 
 func TestALeaseThatIsLostEndsTheWork(t *testing.T) {
+	t.Parallel()
 	b := testserver.FakeBroker(t, kafkatest.Options{})
 	log := new(es.Mem)
 	leases := &stolen{Mem: log}
@@ -240,6 +246,7 @@ func (s *stolen) AcquireLease(ctx context.Context, name, holder string, d time.D
 // TestWhoeverTakesOverWaitsForOthersTransactions guards a trap: a reader of committed messages sees nothing behind another relay's open transaction, and would
 // take an older checkpoint for the last.
 func TestWhoeverTakesOverWaitsForOthersTransactions(t *testing.T) {
+	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log, other := new(es.Mem), new(es.Mem)
 		run := runRelay(t, relay(b, log))

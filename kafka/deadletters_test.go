@@ -60,6 +60,7 @@ func failing(id string) func(es.Record) error {
 }
 
 func TestARecordThatFailsIsParkedAndItsKeyBehindIt(t *testing.T) {
+	t.Parallel()
 	each(t, 2, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
 		all := p.publish(100, 5)
@@ -122,6 +123,7 @@ func TestARecordThatFailsIsParkedAndItsKeyBehindIt(t *testing.T) {
 }
 
 func TestAParkedRecordThatFailsAgainStaysAndCanBeDropped(t *testing.T) {
+	t.Parallel()
 	each(t, 1, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
 		all := p.publish(30, 3)
@@ -208,6 +210,7 @@ func awaitError(t testing.TB, b bank, message string) ([]kafka.DeadLetter, []str
 }
 
 func TestWhatIsNoRecordIsParkedToo(t *testing.T) {
+	t.Parallel()
 	each(t, 1, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
 		first := p.publish(3, 1)

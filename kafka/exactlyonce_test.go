@@ -166,6 +166,7 @@ func (m model) await(t testing.TB, want int) {
 }
 
 func TestAReadModelIsFedOnceByProcessesThatAreKilled(t *testing.T) {
+	t.Parallel()
 	each(t, 6, func(t *testing.T, b bank) {
 		models(t, func(t *testing.T, m model) {
 			b := newBank(t, testserver.Broker{Bootstrap: b.Bootstrap, Prefix: b.Prefix + "-" + m.name}, 6)

@@ -94,6 +94,7 @@ func plain(t *testing.T, field string) string {
 }
 
 func TestJavaReadsTheTopicsAndAgreesOnPartitions(t *testing.T) {
+	t.Parallel()
 	encodings(t, func(t *testing.T, encoding kafka.Encoding) {
 		b, topic, store, all := relayed(t, encoding)
 		source, err := filepath.Abs(filepath.Join("testdata", "interop", "Reader.java"))
@@ -119,6 +120,7 @@ func TestJavaReadsTheTopicsAndAgreesOnPartitions(t *testing.T) {
 }
 
 func TestPythonReadsTheTopicsAsCloudEvents(t *testing.T) {
+	t.Parallel()
 	b, topic, store, all := relayed(t, kafka.CloudEvents)
 	python := testserver.Python(t, "confluent-kafka==2.11.1", "cloudevents==1.12.0")
 	c := exec.CommandContext(t.Context(), python, filepath.Join("testdata", "interop", "reader.py"), b.Bootstrap, topic, strconv.Itoa(len(all)))

@@ -3,9 +3,12 @@ package kafka_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +40,13 @@ func TestMain(m *testing.M) {
 	}
 	if file := os.Getenv("KAFKA_TEST_CHILD"); file != "" {
 		child(file)
+	}
+	flag.Parse()
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
+		// These tests wait for brokers, leases and timeouts most of the time. Those that stop a broker which others use are not among them.
+		if err := parallel.Value.Set(strconv.Itoa(4 * runtime.GOMAXPROCS(0))); err != nil {
+			panic(err)
+		}
 	}
 	goleak.VerifyTestMain(servers{m})
 }

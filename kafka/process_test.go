@@ -93,6 +93,7 @@ func openFile(t *testing.T) (store *sqlite.Store, file string) {
 }
 
 func TestARelayThatIsKilledAgainAndAgain(t *testing.T) {
+	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log, file := openFile(t)
 		var last es.Position
@@ -113,6 +114,7 @@ func TestARelayThatIsKilledAgainAndAgain(t *testing.T) {
 }
 
 func TestARelayThatWakesUpIsShutOut(t *testing.T) {
+	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log, file := openFile(t)
 		ctx, cancel := context.WithCancel(t.Context())

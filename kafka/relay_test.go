@@ -9,6 +9,7 @@ import (
 )
 
 func TestARelayPublishesEachRecordOnce(t *testing.T) {
+	t.Parallel()
 	encodings(t, func(t *testing.T, encoding kafka.Encoding) {
 		testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 			log := new(es.Mem)

@@ -73,6 +73,7 @@ func readAll(t testing.TB, f es.Feed, after es.Cursor, most int) (records []es.R
 }
 
 func TestAFeedHasTheCommittedRecordsOnceFromAnyCursorOn(t *testing.T) {
+	t.Parallel()
 	each(t, 1, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
 		all := p.publish(500, 7)
@@ -118,6 +119,7 @@ func TestAFeedHasTheCommittedRecordsOnceFromAnyCursorOn(t *testing.T) {
 }
 
 func TestAFeedThatCannotGoOnSaysWhy(t *testing.T) {
+	t.Parallel()
 	each(t, 2, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
 		p.publish(100, 1)
@@ -186,6 +188,7 @@ func TestAFeedThatCannotGoOnSaysWhy(t *testing.T) {
 }
 
 func TestASourceDropsWhatARelayWroteTwice(t *testing.T) {
+	t.Parallel()
 	encodings(t, func(t *testing.T, encoding kafka.Encoding) {
 		b := fake(t, 1)
 		p := newPublisher(t, b)

@@ -81,6 +81,7 @@ func (b bank) settled(t testing.TB, group string, members int) {
 }
 
 func TestConsumersThatAreKilledSkipNothingAndKeepWhatIsParked(t *testing.T) {
+	t.Parallel()
 	each(t, 4, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
 		path, group := t.TempDir()+"/heard", b.Prefix+"-notify"
@@ -128,6 +129,7 @@ func TestConsumersThatAreKilledSkipNothingAndKeepWhatIsParked(t *testing.T) {
 }
 
 func TestReadersSurviveABrokerThatIsRestarted(t *testing.T) {
+	t.Parallel()
 	b := newBank(t, testserver.FakeBroker(t, kafkatest.Options{Folder: t.TempDir()}), 3)
 	p := newPublisher(t, b)
 	source := source(t, b)

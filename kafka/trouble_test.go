@@ -80,6 +80,7 @@ func (r *running) failure(with ...string) error {
 }
 
 func TestACheckpointTopicThatIsNoneIsRefused(t *testing.T) {
+	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log := new(es.Mem)
 		fill(t, log, 10)
@@ -103,6 +104,7 @@ func TestACheckpointTopicThatIsNoneIsRefused(t *testing.T) {
 }
 
 func TestACheckpointThatIsLostIsNoticed(t *testing.T) {
+	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log := new(es.Mem)
 		run := runRelay(t, relay(b, log))
@@ -122,6 +124,7 @@ func TestACheckpointThatIsLostIsNoticed(t *testing.T) {
 }
 
 func TestTwoStoresShareTopicsAndCheckpointTopic(t *testing.T) {
+	t.Parallel()
 	b := testserver.FakeBroker(t, kafkatest.Options{})
 	one, two := new(es.Mem), new(es.Mem)
 	first := runRelay(t, relay(b, one))
@@ -156,6 +159,7 @@ type restored struct {
 func (r restored) ID() string { return r.id }
 
 func TestADatabaseRestoredFromAnOlderCopyStopsTheRelay(t *testing.T) {
+	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log := new(es.Mem)
 		run := runRelay(t, relay(b, log))
@@ -189,6 +193,7 @@ func TestADatabaseRestoredFromAnOlderCopyStopsTheRelay(t *testing.T) {
 }
 
 func TestARecordThatIsTooLargeStopsTheRelayOrIsParked(t *testing.T) {
+	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log := new(es.Mem)
 		makeTopic(t, b.Bootstrap, b.Prefix+".account", 3, map[string]string{"max.message.bytes": "20000"})
@@ -261,6 +266,7 @@ func setting(t testing.TB, bootstrap, topic, name, value string) {
 }
 
 func TestATopicThatIsDeletedStopsTheRelay(t *testing.T) {
+	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log := new(es.Mem)
 		run := runRelay(t, relay(b, log))
@@ -285,6 +291,7 @@ func TestATopicThatIsDeletedStopsTheRelay(t *testing.T) {
 }
 
 func TestATopicDeletedUnderARelayStopsIt(t *testing.T) {
+	t.Parallel()
 	b := testserver.FakeBroker(t, kafkatest.Options{})
 	log := new(es.Mem)
 	r := relay(b, log)
@@ -300,6 +307,7 @@ func TestATopicDeletedUnderARelayStopsIt(t *testing.T) {
 }
 
 func TestStreamsStayInOrderWhenATopicGrows(t *testing.T) {
+	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log := new(es.Mem)
 		run := runRelay(t, relay(b, log))
@@ -322,6 +330,7 @@ func TestStreamsStayInOrderWhenATopicGrows(t *testing.T) {
 }
 
 func TestAFilterAndARoute(t *testing.T) {
+	t.Parallel()
 	b := testserver.FakeBroker(t, kafkatest.Options{})
 	log := new(es.Mem)
 	filter := es.Filter{Types: []string{"deposited", "withdrawn"}}
@@ -343,6 +352,7 @@ func TestAFilterAndARoute(t *testing.T) {
 }
 
 func TestWhatGoesWrongOnTheWireIsMended(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []struct {
 		name string
 		on   kmsg.Key
@@ -396,6 +406,7 @@ func TestWhatGoesWrongOnTheWireIsMended(t *testing.T) {
 }
 
 func TestRequestsAndAnswersThatAreLost(t *testing.T) {
+	t.Parallel()
 	for name, request := range map[string]kmsg.Key{"producer id": kmsg.InitProducerID, "add partitions": kmsg.AddPartitionsToTxn, "produce": kmsg.Produce, "end": kmsg.EndTxn} {
 		for what, lose := range map[string]func(*kafkatest.Broker, kmsg.Key) <-chan struct{}{"request": (*kafkatest.Broker).LoseRequest, "answer": (*kafkatest.Broker).LoseAnswer} {
 			t.Run(name+", "+what, func(t *testing.T) {
@@ -432,6 +443,7 @@ func TestRequestsAndAnswersThatAreLost(t *testing.T) {
 }
 
 func TestAKeepAliveKeepsTheTransactionalID(t *testing.T) {
+	t.Parallel()
 	b := testserver.FakeBroker(t, kafkatest.Options{})
 	log := new(es.Mem)
 	r := relay(b, log)
@@ -445,6 +457,7 @@ func TestAKeepAliveKeepsTheTransactionalID(t *testing.T) {
 }
 
 func TestAnIdleRelaySendsNothing(t *testing.T) {
+	t.Parallel()
 	b := testserver.FakeBroker(t, kafkatest.Options{})
 	log := new(es.Mem)
 	r := relay(b, log)
@@ -466,6 +479,7 @@ func TestAnIdleRelaySendsNothing(t *testing.T) {
 }
 
 func TestAClusterThatIsAwayIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	b := testserver.FakeBroker(t, kafkatest.Options{Folder: t.TempDir()})
 	log := new(es.Mem)
 	b.Fake.Cut()
@@ -496,6 +510,7 @@ func TestAClusterThatIsAwayIsWaitedFor(t *testing.T) {
 }
 
 func TestAtLeastOnceRepeatsButLosesNothing(t *testing.T) {
+	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log := new(es.Mem)
 		plain := func() *kafka.Relay {
@@ -553,6 +568,7 @@ func TestAtLeastOnceRepeatsButLosesNothing(t *testing.T) {
 }
 
 func TestSettingsThatBreakThePromiseAreRefused(t *testing.T) {
+	t.Parallel()
 	b := testserver.FakeBroker(t, kafkatest.Options{})
 	log := new(es.Mem)
 	for setting, value := range map[string]any{

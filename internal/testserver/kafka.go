@@ -25,11 +25,17 @@ type Broker struct {
 	Real      *Kafka            // nil if it is a fake, or ES_TEST_KAFKA names it
 }
 
-// EachBroker runs a test on kafkatest's broker and on real Kafka of one node, one after the other. Without -short and where Kafka can be had, that is;
-// see the package's comment.
+// EachBroker runs a test on kafkatest's broker and on real Kafka of one node, in parallel: it returns before they have begun. Without -short and where
+// Kafka can be had, that is; see the package's comment.
 func EachBroker(t *testing.T, test func(t *testing.T, b Broker)) {
-	t.Run("kafkatest", func(t *testing.T) { test(t, FakeBroker(t, kafkatest.Options{})) })
-	t.Run("kafka", func(t *testing.T) { test(t, RealBroker(t)) })
+	t.Run("kafkatest", func(t *testing.T) {
+		t.Parallel()
+		test(t, FakeBroker(t, kafkatest.Options{}))
+	})
+	t.Run("kafka", func(t *testing.T) {
+		t.Parallel()
+		test(t, RealBroker(t))
+	})
 }
 
 // FakeBroker returns a broker within the process that only this test uses.
