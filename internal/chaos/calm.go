@@ -112,8 +112,7 @@ func (r *run) breathe(afflictions map[string]affliction) {
 	for about := range afflictions {
 		r.relieve(afflictions, about)
 	}
-	r.starting.Wait()
-	for whole := time.Now(); !r.watch.since(whole) && time.Since(whole) < longCalm; {
+	for !r.watch.since(began) && time.Since(began) < longCalm {
 		time.Sleep(200 * time.Millisecond) // nobody tells of what he has read
 		r.look()
 	}

@@ -27,9 +27,8 @@ func kafkaFaults() []fault {
 			return lasting(r.between(0, 3*time.Second), func() { r.startBroker(n) })
 		}},
 		{"stop a broker in order", kindBrokers, 1, node, func(r *run, _ string) strike {
-			n := number(r)
-			r.kafka.Stop(r.t, n)
-			return lasting(r.between(0, 2*time.Second), func() { r.startBroker(n) })
+			r.stopBroker(number(r), r.between(0, 2*time.Second))
+			return at(true)
 		}},
 		{"pause a broker", kindBrokers, 2, node, func(r *run, _ string) strike {
 			n := number(r)
@@ -59,12 +58,28 @@ func kafkaFaults() []fault {
 }
 
 // startBroker starts a node again, which takes a while: the nemesis goes on meanwhile.
-func (r *run) startBroker(node int) {
+func (r *run) startBroker(node int) { r.meanwhile(func() { r.startAgain(node) }) }
+
+// stopBroker stops a node and starts it again after a while. A node that stops in order takes its time as well.
+func (r *run) stopBroker(node int, rest time.Duration) {
+	r.meanwhile(func() {
+		r.kafka.Stop(r.t, node)
+		time.Sleep(rest)
+		r.startAgain(node)
+	})
+}
+
+func (r *run) startAgain(node int) {
+	r.kafka.Start(r.t, node)
+	r.say("broker %d is there again", node)
+}
+
+// meanwhile does what takes a while, during which nothing is done to brokers.
+func (r *run) meanwhile(do func()) {
 	r.startings.Add(1)
 	r.starting.Go(func() {
 		defer r.startings.Add(-1)
-		r.kafka.Start(r.t, node)
-		r.say("broker %d is there again", node)
+		do()
 	})
 }
 
