@@ -128,13 +128,35 @@ func TestCheckFindsNothingWhereNothingIs(t *testing.T) {
 	}
 }
 
+// A damage is what is done to a story, and what must be said of it.
+type damage struct {
+	name   string
+	doctor func(s *story)
+	want   string // the promise
+	says   string
+}
+
 func TestCheckFinds(t *testing.T) {
-	for _, test := range []struct {
-		name   string
-		doctor func(s *story)
-		want   string // the promise
-		says   string
-	}{{
+	for _, test := range slices.Concat(damagesOfAppends(), damagesOfOrder(), damagesOfReaders(), damagesOfTopics()) {
+		t.Run(test.name, func(t *testing.T) {
+			s := newStory(t)
+			test.doctor(s)
+			violations, _, err := Check(s.evidence())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, v := range violations {
+				if v.Promise == test.want && strings.Contains(v.Text, test.says) {
+					return
+				}
+			}
+			t.Errorf("it should say %q and %q, and says:\n%s", test.want, test.says, fmt.Sprint(violations))
+		})
+	}
+}
+
+func damagesOfAppends() []damage {
+	return []damage{{
 		"a lost append", func(s *story) { s.remove(es.Position(s.find("steps.1", 0) + 1)) },
 		promiseDurable, "steps.1 on account/a000, of which writer-1.1 was told that it is version 5 to 5 at position 10, is not there",
 	}, {
@@ -191,7 +213,11 @@ func TestCheckFinds(t *testing.T) {
 	}, {
 		"an event on a stream that it was not sent to", func(s *story) { s.log[s.find("steps.1", 0)].Stream = accountStream(7); s.renumber() },
 		promiseOrigin, "account/a007/1",
-	}, {
+	}}
+}
+
+func damagesOfOrder() []damage {
+	return []damage{{
 		"a position that is missing", func(s *story) { s.log = slices.Delete(s.log, 2, 3) },
 		promisePositions, "is at position 4, where 3 should be",
 	}, {
@@ -220,7 +246,11 @@ func TestCheckFinds(t *testing.T) {
 			s.command("steps.4", Acknowledged, map[int][]account.Event{0: {account.Deposited{Amount: 2 * endowment}}})
 		},
 		promiseRefusal, "account/a000 has -",
-	}, {
+	}}
+}
+
+func damagesOfReaders() []damage {
+	return []damage{{
 		"a read model with another value", func(s *story) {
 			s.models = []Model{{Name: "balances", Rows: map[string]string{"a": "1"}, Want: map[string]string{"a": "2"}}}
 		},
@@ -239,6 +269,20 @@ func TestCheckFinds(t *testing.T) {
 		"a record that was applied twice", func(s *story) { s.models = []Model{{Name: "topic", Repeated: []string{"account/a/1"}}} },
 		promiseExactly, "topic: account/a/1 came again",
 	}, {
+		"what a process has seen itself", func(s *story) {
+			s.history = append(s.history, Entry{Process: "writer-1.1", Kind: Violated, Text: "a balance of -1"})
+		},
+		promiseUnbothered, "writer-1.1: a balance of -1",
+	}, {
+		"a process that gave up", func(s *story) {
+			s.history = append(s.history, Entry{Process: "writer-1.1", Kind: Died, Text: "no more"})
+		},
+		promiseProcess, "writer-1.1: no more",
+	}}
+}
+
+func damagesOfTopics() []damage {
+	return []damage{{
 		"a record that was not published", func(s *story) { s.relay().published = slices.Delete(s.published, 3, 4) },
 		promiseTopics, "account/a001/2, of position 4, is not published",
 	}, {
@@ -273,32 +317,7 @@ func TestCheckFinds(t *testing.T) {
 	}, {
 		"a stream in two partitions", func(s *story) { s.relay().published[3].Partition++ },
 		promiseOrder, "account/a001/2 at t.account [1]",
-	}, {
-		"what a process has seen itself", func(s *story) {
-			s.history = append(s.history, Entry{Process: "writer-1.1", Kind: Violated, Text: "a balance of -1"})
-		},
-		promiseUnbothered, "writer-1.1: a balance of -1",
-	}, {
-		"a process that gave up", func(s *story) {
-			s.history = append(s.history, Entry{Process: "writer-1.1", Kind: Died, Text: "no more"})
-		},
-		promiseProcess, "writer-1.1: no more",
-	}} {
-		t.Run(test.name, func(t *testing.T) {
-			s := newStory(t)
-			test.doctor(s)
-			violations, _, err := Check(s.evidence())
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, v := range violations {
-				if v.Promise == test.want && strings.Contains(v.Text, test.says) {
-					return
-				}
-			}
-			t.Errorf("it should say %q and %q, and says:\n%s", test.want, test.says, fmt.Sprint(violations))
-		})
-	}
+	}}
 }
 
 func TestHistoriesOfKilledProcesses(t *testing.T) {
