@@ -38,8 +38,8 @@ func rebuild(b *testing.B, s bed, records int, each bool) {
 		check(b, err)
 		b.Cleanup(func() { check(b, db.Close()) })
 		ours = work.Rebuilds("Project", work.SQLiteModel{DB: db}, records, projecting(s, each))
-		theirs = work.Rebuilds("bare loop", plain, records, func(context.Context) error {
-			return plain.Project(es.DefaultBatch, work.PrepareSQLite, work.SQLiteSums(each))
+		theirs = work.Rebuilds("bare loop", plain, records, func(ctx context.Context) error {
+			return plain.Project(ctx, es.DefaultBatch, work.PrepareSQLite, work.SQLiteSums(each))
 		})
 	case *baseline.Postgres:
 		check(b, work.FillPlain(b.Context(), plain.Copy, records/10, 10))

@@ -78,8 +78,11 @@ func (p *Postgres) Count(ctx context.Context, query string) (n int64, err error)
 }
 
 // Project is that of [Postgres], for SQLite: the same loop, which leaves out the same.
-func (s *SQLite) Project(page int, prepare func(context.Context, *sql.Tx) error, handle func(context.Context, *sql.Tx, []es.Record) error) error {
-	ctx := context.Background() // one that cannot end costs nothing
+//
+// The handler gets a context that can end, as has a program that obeys a signal. go-sqlite3 then runs each of its statements on a goroutine
+// of its own, which is 3 to 4 of the 14 µs of a record with an upsert each. Both sides pay it, as they have the same handler and the same kind of
+// context; the loop's own statements cannot be cancelled, which costs nothing.
+func (s *SQLite) Project(ctx context.Context, page int, prepare func(context.Context, *sql.Tx) error, handle func(context.Context, *sql.Tx, []es.Record) error) error {
 	if _, err := s.write.Exec(sqliteCheckpoint); err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ func projectionFigures() []figure {
 		},
 		{
 			"sqlite-rebuild-each", "the same, one upsert a record",
-			atLeast(0.9), sqliteRebuild(true, 250_000, 2),
+			atLeast(0.9), sqliteRebuild(true, 250_000, 5),
 		},
 		{"pg-project-p50", "time from an acknowledged append to the commit of its read model, by a store of its own, the median of one at a time", atMost(5, "ms"), pgProject(50)},
 		{"pg-project-p99", "the same, the 99th percentile", atMost(25, "ms"), pgProject(99)},
@@ -90,7 +90,9 @@ func sqliteRebuild(each bool, records, pairs int) func(context.Context, *session
 		ours = work.Rebuilds("Project", work.SQLiteModel{DB: db}, records, work.Projecting(store.Project, es.Projection[*sql.Tx]{
 			Name: "sums", Prepare: work.PrepareSQLite, Handle: handle,
 		}))
-		theirs = work.Rebuilds("bare loop", plain, records, func(context.Context) error { return plain.Project(page, work.PrepareSQLite, handle) })
+		theirs = work.Rebuilds("bare loop", plain, records, func(ctx context.Context) error {
+			return plain.Project(ctx, page, work.PrepareSQLite, handle)
+		})
 		return ours, theirs, nil
 	})
 }

@@ -38,7 +38,7 @@ func TestBothSidesBuildTheSameReadModel(t *testing.T) {
 	for _, each := range []bool{false, true} {
 		handle := work.SQLiteSums(each)
 		ours := work.Projecting(store.Project, es.Projection[*sql.Tx]{Name: "sums", Prepare: work.PrepareSQLite, Handle: handle})
-		theirs := func(context.Context) error { return plain.Project(1000, work.PrepareSQLite, handle) }
+		theirs := func(ctx context.Context) error { return plain.Project(ctx, 1000, work.PrepareSQLite, handle) }
 		for path, build := range map[string]func(context.Context) error{"/store.db": ours, "/plain.db": theirs} {
 			db, err := sql.Open("sqlite3", "file:"+dir+path)
 			if err != nil {
