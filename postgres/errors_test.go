@@ -64,6 +64,7 @@ func wantError(t testing.TB, err error, state, says string) {
 
 // A disk that is full refuses appends, and takes them again when there is room.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{})
 	folder := filepath.Join(filepath.Dir(server.Dir()), "small")
 	owner, err := exec.CommandContext(t.Context(), "stat", "-c", "uid=%u,gid=%g", server.Dir()).Output()

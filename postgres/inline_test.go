@@ -61,6 +61,7 @@ func TestInline(t *testing.T) {
 }
 
 func TestInlineThroughPgBouncer(t *testing.T) {
+	t.Parallel()
 	server := testserver.Postgres(t, testserver.Postgres18)
 	pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{PoolSize: 3})
 	inlinetest.Run(t, inlineBackend(server, func(url string) string {

@@ -116,6 +116,7 @@ func (c *child) drain() {
 }
 
 func TestProjectingProcesses(t *testing.T) {
+	t.Parallel()
 	t.Run("that are killed, again and again, apply every record once", func(t *testing.T) {
 		url := testserver.Postgres(t, testserver.Postgres18).Database(t)
 		s := open(t, url)

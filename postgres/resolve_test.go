@@ -41,6 +41,7 @@ func isDuplicate(err error) bool {
 func isNil(err error) bool { return err == nil }
 
 func TestResolveLoneAppend(t *testing.T) {
+	t.Parallel()
 	withCommand := func(name string, stream es.Stream, expected es.Version) es.Append {
 		a := named(name, stream, expected)
 		a.Command = "c"

@@ -18,6 +18,7 @@ import (
 // A dump is restored into another cluster, of the same release and of the newest, and a store that runs is led there. pg_dump itself comes
 // with the system's release only.
 func TestDumpAndRestore(t *testing.T) {
+	t.Parallel()
 	for _, version := range []testserver.Version{testserver.System, testserver.Postgres18} {
 		t.Run(fmt.Sprintf("into %.6s", version), func(t *testing.T) { dumpAndRestore(t, version) })
 	}
@@ -86,6 +87,7 @@ func name(url string) string {
 
 // Transaction ids wrap around at 2^32. Nothing depends on their order.
 func TestTransactionIDsWrapAround(t *testing.T) {
+	t.Parallel()
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{Version: testserver.System, Settings: map[string]string{"autovacuum": "off"}})
 	url := server.Database(t)
 	s := open(t, url)

@@ -221,6 +221,7 @@ func TestRewoundRepoWithManyCommands(t *testing.T) {
 
 // The database is restored from an older copy under a running store.
 func TestRestoreOfAnOlderCopy(t *testing.T) {
+	t.Parallel()
 	for _, version := range []testserver.Version{testserver.Postgres14, testserver.Postgres18} {
 		t.Run(string(version), func(t *testing.T) {
 			server := testserver.StartPostgres(t, testserver.PostgresOptions{Version: version})

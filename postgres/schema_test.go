@@ -196,6 +196,7 @@ func TestSchemaNames(t *testing.T) {
 
 // A server that is not there may come; what is wrong in the settings does not mend.
 func TestOpenWaits(t *testing.T) {
+	t.Parallel()
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{Scram: true})
 	url := server.Database(t)
 	// A pooler that soon says that its server is away, which it says with the code for a violation of the protocol.

@@ -147,6 +147,7 @@ func TestSurvivesTerminatedBackends(t *testing.T) {
 }
 
 func TestSurvivesRestarts(t *testing.T) {
+	t.Parallel()
 	immediately := func(t *testing.T, s *testserver.Server) { s.Restart(t, testserver.Immediate) }
 	fast := func(t *testing.T, s *testserver.Server) { s.Restart(t, testserver.Fast) }
 	kill := func(t *testing.T, s *testserver.Server) { s.Kill(t); s.Start(t) }
@@ -182,6 +183,7 @@ func TestSurvivesRestarts(t *testing.T) {
 }
 
 func TestServerThatStaysAway(t *testing.T) {
+	t.Parallel()
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{})
 	url := server.Database(t)
 	s, pool := pooled(t, postgres.Config{Patience: 300 * time.Millisecond}, url)
@@ -230,6 +232,7 @@ func TestPausedServer(t *testing.T) {
 }
 
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	t.Run("to a standby that has it all", func(t *testing.T) {
 		primary := testserver.StartPostgres(t, testserver.PostgresOptions{})
 		url := primary.Database(t)
