@@ -18,6 +18,7 @@ import (
 
 // Whatever comes together in a batch, each call gets the verdict that it would get alone, one after the other: that of es.Mem.
 func TestBatchAgainstMem(t *testing.T) {
+	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
 		conn := connect(t, url)

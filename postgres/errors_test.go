@@ -16,6 +16,7 @@ import (
 
 // What the server refuses was not written, and the error says so and what to do. It takes no other append with it.
 func TestErrorsOfTheServer(t *testing.T) {
+	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
 		t.Run("a timeout while another holds the lock", func(t *testing.T) {

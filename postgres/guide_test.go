@@ -31,6 +31,7 @@ func guide(t testing.TB, containing string) string {
 
 // What the operations guide tells people to type must do what it says.
 func TestOperationsGuide(t *testing.T) {
+	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		t.Run("the move from a textbook events table", func(t *testing.T) {
 			url := server.Database(t)

@@ -55,6 +55,7 @@ func lines(t *testing.T, conn *pgx.Conn, query string) string {
 }
 
 func TestInline(t *testing.T) {
+	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		inlinetest.Run(t, inlineBackend(server, func(url string) string { return url }))
 	})
@@ -119,6 +120,7 @@ func TestInlineAndACommitThatIsRefused(t *testing.T) {
 
 // Wherever the network loses something, an append with inline projections is resolved as any other, and the read model goes with it.
 func TestInlineResolves(t *testing.T) {
+	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		for what, lose := range breaks {
 			for _, at := range []string{"append_", "insert into counts", "shards set cursor"} {
@@ -245,6 +247,7 @@ func appendInlineInChild(ctx context.Context, arguments []string, say func(strin
 
 // A process is killed anywhere, again and again: events and read model are never apart.
 func TestInlineSurvivesKills(t *testing.T) {
+	t.Parallel()
 	server := testserver.Postgres(t, testserver.Postgres18)
 	url := server.Database(t)
 	openWith(t, postgres.Config{Inline: []postgres.Projection{counts()}}, url)

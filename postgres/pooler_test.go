@@ -13,6 +13,7 @@ import (
 
 // All of pgx's ways to run statements serve, behind all of a pooler's. The conformance suites run on some of them.
 func TestExecModesAndPoolers(t *testing.T) {
+	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
 		urls := map[string]string{"direct": url}

@@ -102,6 +102,7 @@ func (r racer) round(ctx context.Context, i int) error {
 // Several processes write to one database and another follows it. What was acknowledged is there, once, at the position that was said;
 // positions and versions have no gap; the follower sees all of it in order.
 func TestProcesses(t *testing.T) {
+	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		const processes, rounds, writers = 3, 6, 8
 		url := server.Database(t)

@@ -115,6 +115,7 @@ func mixed(l *ledger, s *postgres.Store) (try func(t *testing.T)) {
 }
 
 func TestResolveBatch(t *testing.T) {
+	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		for what, lose := range breaks {
 			t.Run("of mixed verdicts whose connection loses "+what, func(t *testing.T) {

@@ -26,6 +26,7 @@ func rewind(t testing.TB, url string, behind es.Position) {
 func isRewound(err error) bool { return isConflict(err) && errors.Is(err, es.ErrRewound) }
 
 func TestRewind(t *testing.T) {
+	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		t.Run("an append without events does not make a version known that may be lost", func(t *testing.T) {
 			url := server.Database(t)
@@ -221,7 +222,6 @@ func TestRewoundRepoWithManyCommands(t *testing.T) {
 
 // The database is restored from an older copy under a running store.
 func TestRestoreOfAnOlderCopy(t *testing.T) {
-	t.Parallel()
 	for _, version := range []testserver.Version{testserver.Postgres14, testserver.Postgres18} {
 		t.Run(string(version), func(t *testing.T) {
 			server := testserver.StartPostgres(t, testserver.PostgresOptions{Version: version})

@@ -29,6 +29,7 @@ func openInChild(ctx context.Context, arguments []string, say func(string, ...an
 }
 
 func TestOpenMakesTheSchema(t *testing.T) {
+	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
 		t.Run("also when ten processes and ten goroutines do so at once", func(t *testing.T) {
@@ -111,6 +112,7 @@ func newPool(t testing.TB, url string) *pgxpool.Pool {
 }
 
 func TestSchemasThatAreRefused(t *testing.T) {
+	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
 		for _, test := range []struct {
@@ -147,6 +149,7 @@ func TestSchemasThatAreRefused(t *testing.T) {
 }
 
 func TestSchemaNames(t *testing.T) {
+	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
 		names := []string{"es", "ES", "Üb er\"schema", "select", "a.b", "'; drop schema es --", "{key}{enter}", "a$$b", "$body$", strings.Repeat("n", 50), `back\slash`, "e", "before"}

@@ -53,6 +53,7 @@ func eachWithRoles(t *testing.T, test func(t *testing.T, super, owner, writer, r
 }
 
 func TestRoles(t *testing.T) {
+	t.Parallel()
 	eachWithRoles(t, func(t *testing.T, super, owner, writer, reader string) {
 		w, r := open(t, writer), open(t, reader)
 		t.Run("a writer appends", func(t *testing.T) { writerAppends(t, w, writer) })
@@ -194,6 +195,7 @@ func readerFollows(t *testing.T, w, r *postgres.Store) {
 }
 
 func TestHistoryIsNotChanged(t *testing.T) {
+	t.Parallel()
 	eachWithRoles(t, func(t *testing.T, super, owner, writer, _ string) {
 		s := open(t, writer)
 		mustAppend(t, s, at(account("a"), 0, 3))

@@ -116,6 +116,7 @@ func healthy(t testing.TB, l *ledger, s *postgres.Store, pool *pgxpool.Pool, url
 func never(error) bool { return false }
 
 func TestSurvivesTerminatedBackends(t *testing.T) {
+	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
 		s, pool := pooled(t, postgres.Config{}, with(url, "application_name=victim&pool_max_conns=6"))
@@ -232,7 +233,6 @@ func TestPausedServer(t *testing.T) {
 }
 
 func TestFailover(t *testing.T) {
-	t.Parallel()
 	t.Run("to a standby that has it all", func(t *testing.T) {
 		primary := testserver.StartPostgres(t, testserver.PostgresOptions{})
 		url := primary.Database(t)

@@ -36,6 +36,7 @@ func rollback(t testing.TB, tx pgx.Tx) {
 }
 
 func TestIn(t *testing.T) {
+	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		database := server.Database(t)
 		run(t, database, "create table orders (n integer)")

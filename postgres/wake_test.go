@@ -161,6 +161,7 @@ func TestWakeThroughPgBouncer(t *testing.T) {
 }
 
 func TestWakeSurvives(t *testing.T) {
+	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		t.Run("the end of the connection that listens", func(t *testing.T) {
 			url := server.Database(t)

@@ -27,7 +27,7 @@ const (
 	external Version = "external" // what ES_TEST_POSTGRES names
 )
 
-// Each runs a test on a shared server of the oldest and of the newest release, in parallel; on the one server that
+// Each runs a test on a shared server of the oldest and of the newest release, one after the other; on the one server that
 // ES_TEST_POSTGRES names, if it does.
 func Each(t *testing.T, test func(t *testing.T, server *Server)) {
 	if os.Getenv("ES_TEST_POSTGRES") != "" {
@@ -35,10 +35,7 @@ func Each(t *testing.T, test func(t *testing.T, server *Server)) {
 		return
 	}
 	for _, version := range []Version{Postgres14, Postgres18} {
-		t.Run(fmt.Sprintf("postgres %.2s", version), func(t *testing.T) {
-			t.Parallel()
-			test(t, Postgres(t, version))
-		})
+		t.Run(fmt.Sprintf("postgres %.2s", version), func(t *testing.T) { test(t, Postgres(t, version)) })
 	}
 }
 
