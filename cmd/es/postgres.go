@@ -89,7 +89,7 @@ func (d *postgresDatabase) damaged(context.Context) (damages []string, asked boo
 func (d *postgresDatabase) query(ctx context.Context, text string, args ...any) func() (rows, func(), error) {
 	text = strings.ReplaceAll(text, "{schema}", pgx.Identifier{d.schema}.Sanitize())
 	return func() (rows, func(), error) {
-		r, err := d.pool.Query(ctx, text, append([]any{pgx.QueryExecModeExec}, args...)...)
+		r, err := d.pool.Query(ctx, text, append([]any{pgx.QueryExecModeExec}, args...)...) //nolint:sqlclosecheck // sequence closes them
 		if err != nil {
 			return nil, nil, err
 		}

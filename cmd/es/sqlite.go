@@ -79,7 +79,7 @@ func (d *sqliteDatabase) damaged(ctx context.Context) (damages []string, asked b
 
 func (d *sqliteDatabase) query(ctx context.Context, text string, args ...any) func() (rows, func(), error) {
 	return func() (rows, func(), error) {
-		r, err := d.DB().QueryContext(ctx, text, args...)
+		r, err := d.DB().QueryContext(ctx, text, args...) //nolint:rowserrcheck // sequence looks at it
 		if err != nil {
 			return nil, nil, err
 		}

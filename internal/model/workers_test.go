@@ -89,8 +89,7 @@ func exerciseWorkers(t *testing.T, r *rapid.T, open func() *readModel) {
 func (w *workersModel) leave() {
 	for _, worker := range w.workers {
 		worker.cancel()
-		<-worker.done
-		_ = worker.m.log.Close()
+		_, _ = <-worker.done, worker.m.log.Close()
 	}
 	_ = w.m.log.Close()
 }
