@@ -2,6 +2,8 @@ package kafka_test
 
 import (
 	"context"
+	"errors"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -11,9 +13,10 @@ import (
 	"github.com/thalo-go/es/internal/testserver"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/kafka/kafkatest"
+	"github.com/thalo-go/es/sqlite"
 )
 
-// underLoad relays a log to which records are added all the time while something happens, and then audits.
+// underLoad relays a log to which records are added all the time while something happens, feeds a read model from the topics, and then audits both.
 func underLoad(t *testing.T, bootstrap string, prefix string, replication int, happens func(moves func())) {
 	t.Helper()
 	log := new(es.Mem)
@@ -23,6 +26,7 @@ func underLoad(t *testing.T, bootstrap string, prefix string, replication int, h
 	}
 	run := runRelay(t, r)
 	run.reaches(fill(t, log, 100))
+	model := fedModel(t, bootstrap, prefix+".account", prefix+".transfer")
 	ctx, cancel := context.WithCancel(t.Context())
 	var load sync.WaitGroup
 	load.Go(func() {
@@ -44,6 +48,28 @@ func underLoad(t *testing.T, bootstrap string, prefix string, replication int, h
 	run.mustStop()
 	t.Logf("%+v", r.Stats())
 	audit(t, bootstrap, prefix, log, es.Filter{})
+	model.await(t, int(r.Stats().Position))
+}
+
+// fedModel returns a read model in SQLite that is fed from topics until the test ends, and stops with an error where a record is not the next of its stream.
+func fedModel(t *testing.T, bootstrap string, topics ...string) model {
+	t.Helper()
+	store, err := sqlite.Open(filepath.Join(t.TempDir(), "model.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	source := source(t, bank{Broker: testserver.Broker{Bootstrap: bootstrap}}, func(c *kafka.SourceConfig) { c.Topics, c.Logger = topics, nil })
+	stop := start(t, func(ctx context.Context) error { return store.Project(ctx, sqliteModel("model", source, nil)) })
+	t.Cleanup(func() {
+		if err := stop(); !errors.Is(err, context.Canceled) {
+			t.Errorf("the read model ended with %v", err)
+		}
+	})
+	return model{"sqlite", "", func(ctx context.Context) (n int, err error) {
+		err = store.DB().QueryRowContext(ctx, sumHeads).Scan(&n)
+		return n, err
+	}, store.Status}
 }
 
 func TestABrokerThatIsRestarted(t *testing.T) {

@@ -27,6 +27,9 @@ const (
 // in place, with a growing jittered pause; the records of its key wait. If it fails for good the run stops before it, or it is parked
 // in a dead-letter topic, and the later records of its key behind it; see [es.OnError] and [DeadLetters].
 //
+// It polls whatever the handlers do, so one that takes longer than max.poll.interval.ms (librdkafka's default is five minutes) loses no partition: that
+// time only counts for a process that stands still altogether. A partition that is to move waits for its handlers; see Drain.
+//
 // For a read model in a database that is exactly once, use a [Source]. To run commands exactly once, give them es.CommandID(record.ID()).
 //
 // The exported fields are settings, to be made before Run.

@@ -68,7 +68,7 @@ func (r *consumption) run(ctx context.Context) error {
 				p.reached(int64(event.Offset))
 			}
 		case kafka.Error:
-			if err := r.trouble(event); err != nil {
+			if err := r.trouble(ctx, event); err != nil {
 				return err
 			}
 		}
@@ -146,13 +146,20 @@ func (r *consumption) resume() {
 }
 
 // trouble tells which of librdkafka's errors end the run. It mends the others itself.
-func (r *consumption) trouble(err kafka.Error) error {
+func (r *consumption) trouble(ctx context.Context, err kafka.Error) error {
 	switch {
 	case err.Code() == kafka.ErrAutoOffsetReset:
+		if now, ask := r.client.describe(ctx, r.Topics); ask == nil {
+			if again := r.compare(now); again != nil {
+				return again
+			}
+		}
 		return fmt.Errorf("kafka: consumer %s: %w: records that the group has not handled were deleted by retention, or the topic was deleted and made again; "+
 			"see what is lost, then set the group's offsets, with kafka-consumer-groups --reset-offsets", r.Group, err)
 	case err.IsFatal(), err.Code() == kafka.ErrTopicAuthorizationFailed, err.Code() == kafka.ErrGroupAuthorizationFailed:
 		return fmt.Errorf("kafka: consumer %s: %w", r.Group, err)
+	case err.Code() == kafka.ErrInvalidSessionTimeout:
+		return invalid("consumer %s: %v; keep session.timeout.ms between the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms", r.Group, err)
 	}
 	r.log.Warn("kafka: trouble, librdkafka goes on", "error", err, "code", err.Code().String())
 	return nil
@@ -429,14 +436,23 @@ func (r *consumption) watch(ctx context.Context) {
 			continue
 		}
 		missed = 0
-		for topic, was := range r.topics {
-			if now[topic].id != was.id {
-				r.fail(fmt.Errorf("kafka: consumer %s: topic %s was deleted and made again: see what is lost, then set the group's offsets and start again", r.Group, topic))
-			}
-			if now[topic].partitions != was.partitions {
-				r.log.Warn("kafka: a topic has grown: records of a key may now be in two partitions, and be handled out of order",
-					"topic", topic, "was", was.partitions, "is", now[topic].partitions)
-			}
+		if again := r.compare(now); again != nil {
+			r.fail(again)
 		}
 	}
+}
+
+// compare sees whether the topics are still those that the run began with, and tells in the log of those that have grown.
+func (r *consumption) compare(now map[string]topicState) (again error) {
+	for topic, was := range r.topics {
+		is := now[topic]
+		if is.id != was.id {
+			again = fmt.Errorf("kafka: consumer %s: topic %s was deleted and made again: see what is lost, then set the group's offsets and start again", r.Group, topic)
+		}
+		if is.partitions != was.partitions {
+			r.log.Warn("kafka: a topic has grown: records of a key may now be in two partitions, and be handled out of order",
+				"topic", topic, "was", was.partitions, "is", is.partitions)
+		}
+	}
+	return again
 }

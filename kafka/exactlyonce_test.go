@@ -44,12 +44,12 @@ func sqliteModel(name string, source es.Source, log *slog.Logger) sqlite.Project
 		Handle: func(ctx context.Context, tx *sql.Tx, records []es.Record) error {
 			for _, r := range records {
 				if r.Version == 1 {
-					if _, err := tx.ExecContext(ctx, "insert into heads values ($1, 1, $2)", r.Stream.ID, r.Position); err != nil {
+					if _, err := tx.ExecContext(ctx, "insert into heads values ($1, 1, $2)", r.Stream.String(), r.Position); err != nil {
 						return err
 					}
 					continue
 				}
-				result, err := tx.ExecContext(ctx, moveHead, r.Stream.ID, r.Position, r.Version)
+				result, err := tx.ExecContext(ctx, moveHead, r.Stream.String(), r.Position, r.Version)
 				if err != nil {
 					return err
 				}
@@ -72,12 +72,12 @@ func postgresModel(name string, source es.Source, log *slog.Logger) postgres.Pro
 		Handle: func(ctx context.Context, tx pgx.Tx, records []es.Record) error {
 			for _, r := range records {
 				if r.Version == 1 {
-					if _, err := tx.Exec(ctx, "insert into heads values ($1, 1, $2)", r.Stream.ID, r.Position); err != nil {
+					if _, err := tx.Exec(ctx, "insert into heads values ($1, 1, $2)", r.Stream.String(), r.Position); err != nil {
 						return err
 					}
 					continue
 				}
-				tag, err := tx.Exec(ctx, moveHead, r.Stream.ID, r.Position, r.Version)
+				tag, err := tx.Exec(ctx, moveHead, r.Stream.String(), r.Position, r.Version)
 				if err != nil {
 					return err
 				}

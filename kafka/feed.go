@@ -172,7 +172,9 @@ func (f *feed) explain(ctx context.Context, err kafka.Error) error {
 		if ask != nil {
 			return ask
 		}
-		f.source.doubt()
+		if broken := f.source.check(ctx); broken != nil {
+			return broken
+		}
 		if f.next > high {
 			return fmt.Errorf("kafka: %v has lost its end: %w", f.topicPartition, &es.AheadError{After: es.Position(f.next), Head: es.Position(high)})
 		}

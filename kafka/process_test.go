@@ -72,6 +72,21 @@ func (p *process) signal(s syscall.Signal) {
 	_ = p.cmd.Process.Signal(s) // it may have ended
 }
 
+// pause stops the process where it stands, but not while it holds the lock of the file: nobody else could go on then.
+func (p *process) pause(log es.Log) {
+	p.t.Helper()
+	eventually(p.t, "it can be paused without the lock of the file", func() bool {
+		p.signal(syscall.SIGSTOP)
+		ctx, cancel := context.WithTimeout(p.t.Context(), 2*time.Second)
+		defer cancel()
+		_, err := log.Append(ctx, es.Append{Stream: es.Stream{Kind: "account", ID: "pause"}, Expected: es.AnyVersion, Events: []es.Record{{Type: "paused"}}})
+		if err != nil {
+			p.signal(syscall.SIGCONT)
+		}
+		return err == nil
+	})
+}
+
 func (p *process) at() (working bool, position es.Position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -137,7 +152,7 @@ func TestARelayThatWakesUpIsShutOut(t *testing.T) {
 			if working, _ := zombie.at(); !working {
 				zombie, other = other, zombie
 			}
-			zombie.signal(syscall.SIGSTOP)
+			zombie.pause(log)
 			_, before := other.at()
 			eventually(t, "the other takes over", func() bool { working, now := other.at(); return working && now > before })
 			zombie.signal(syscall.SIGCONT)

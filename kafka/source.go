@@ -277,6 +277,16 @@ func (s *Source) compare(now map[string]topicState) {
 	}
 }
 
+// check looks at the topics at once, and returns why no feed can go on, if that is so.
+func (s *Source) check(ctx context.Context) error {
+	if now, err := s.client.describe(ctx, s.Topics); err == nil {
+		s.compare(now)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken
+}
+
 // doubt asks for a look at the topics.
 func (s *Source) doubt() {
 	select {

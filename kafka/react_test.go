@@ -1,0 +1,153 @@
+package kafka_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/examples/bank/account"
+	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/kafka"
+	"github.com/thalo-go/es/kafka/kafkatest"
+	"github.com/thalo-go/es/sqlite"
+)
+
+// bookkeeping is a reaction that deposits 1 for each record of a topic, in an account of the stream's.
+func bookkeeping(store *sqlite.Store, source es.Source, done func(r es.Record) error) es.Reaction {
+	repo := es.NewRepo(store, "account", account.Rules{}, account.Codec)
+	return es.Reaction{
+		Name: "books", Source: source, Lease: time.Second, Batch: 20, Retries: -1, OnError: es.Stop,
+		Handle: func(ctx context.Context, r es.Record) error {
+			if _, err := repo.Execute(ctx, r.Stream.ID, account.Open{Owner: "eve"}, es.CommandID("open")); err != nil {
+				return err
+			}
+			_, err := repo.Execute(ctx, r.Stream.ID, account.Deposit{Amount: 1}, es.CommandID(r.ID()), es.CausedBy(r))
+			if err == nil && done != nil {
+				err = done(r)
+			}
+			return err
+		},
+	}
+}
+
+// playBooks is a process that reacts: the database, the broker and the topic.
+func playBooks(ctx context.Context, args []string) error {
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	source, err := kafka.SourceConfig{Config: kafka.ConfigMap{"bootstrap.servers": args[1]}, Topics: []string{args[2]}, Logger: log}.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	store, err := sqlite.Open(args[0])
+	if err != nil {
+		return err
+	}
+	return errors.Join(store.React(ctx, bookkeeping(store, source, nil)), store.Close())
+}
+
+// deposited returns how many deposits there are in all accounts, and how many of them were caused by the same record as another.
+func deposited(t testing.TB, store *sqlite.Store) (all, twice int) {
+	t.Helper()
+	causes := make(map[string]bool)
+	for r, err := range store.All(t.Context(), 0, es.Filter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Type != "deposited" {
+			continue
+		}
+		all++
+		if cause := r.Meta[es.MetaCausation]; causes[cause] {
+			twice++
+		} else {
+			causes[cause] = true
+		}
+	}
+	return all, twice
+}
+
+func (b bank) books(t testing.TB, store *sqlite.Store, want int) {
+	t.Helper()
+	insist(t, fmt.Sprintf("%d deposits are made", want), func() error {
+		if all, _ := deposited(t, store); all < want {
+			return fmt.Errorf("%d are", all)
+		}
+		return nil
+	})
+	if all, twice := deposited(t, store); all != want || twice > 0 {
+		t.Errorf("%d deposits for %d records, %d of them for the second time", all, want, twice)
+	}
+}
+
+func TestAReactionToATopicTakesEffectOnceInProcessesThatAreKilled(t *testing.T) {
+	t.Parallel()
+	each(t, 3, func(t *testing.T, b bank) {
+		path := filepath.Join(t.TempDir(), "books.db")
+		store, err := sqlite.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = store.Close() })
+		run := func() *exec.Cmd { return play(t, "books", path, b.Bootstrap, b.topic) }
+		p, published := newPublisher(t, b), 0
+		processes := []*exec.Cmd{run(), run()}
+		for range 6 {
+			before, _ := deposited(t, store)
+			published += len(p.publish(100, 9))
+			insist(t, "deposits are made", func() error {
+				if all, _ := deposited(t, store); all <= before {
+					return fmt.Errorf("there are %d", all)
+				}
+				return nil
+			})
+			i := rand.N(len(processes))
+			kill(processes[i])
+			processes[i] = run()
+		}
+		b.books(t, store, published)
+	})
+}
+
+func TestARecordThatIsDeliveredAgainTakesEffectOnce(t *testing.T) {
+	t.Parallel()
+	b := newBank(t, testserver.FakeBroker(t, kafkatest.Options{}), 2)
+	store, err := sqlite.Open(filepath.Join(t.TempDir(), "books.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	published := len(newPublisher(t, b).publish(60, 5))
+	topics := source(t, b)
+	// Each run dies between the effect and the checkpoint of a record.
+	var handled atomic.Int32
+	for _, limit := range []int32{1, 7, 14} {
+		seen := int32(0)
+		err := store.React(t.Context(), bookkeeping(store, topics, func(es.Record) error {
+			handled.Add(1)
+			if seen++; seen >= limit {
+				return errCrash
+			}
+			return nil
+		}))
+		if !errors.Is(err, errCrash) {
+			t.Fatalf("React returned %v", err)
+		}
+	}
+	stop := start(t, func(ctx context.Context) error {
+		return store.React(ctx, bookkeeping(store, topics, func(es.Record) error { handled.Add(1); return nil }))
+	})
+	b.books(t, store, published)
+	_ = stop()
+	if int(handled.Load()) <= published {
+		t.Errorf("%d records were handled, of %d: none came again", handled.Load(), published)
+	}
+}

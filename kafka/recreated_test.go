@@ -1,0 +1,119 @@
+package kafka_test
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/kafka"
+	"github.com/thalo-go/es/kafka/kafkatest"
+	"github.com/thalo-go/es/sqlite"
+)
+
+// ended waits for something to end by itself, with an error that has some words in it.
+func ended(t testing.TB, what string, done <-chan error, words ...string) {
+	t.Helper()
+	select {
+	case err := <-done:
+		for _, word := range words {
+			if err == nil || !strings.Contains(err.Error(), word) {
+				t.Errorf("%s ended with %v\nwant something with %q", what, err, word)
+			}
+		}
+	case <-time.After(patience):
+		t.Errorf("%s goes on", what)
+	}
+}
+
+func TestATopicMadeAgainUnderThoseWhoUseItStopsThem(t *testing.T) {
+	t.Parallel()
+	each(t, 2, func(t *testing.T, b bank) {
+		log := new(es.Mem)
+		r := relay(b.Broker, log)
+		r.Route = func(es.Record) string { return b.topic }
+		r.Config["topic.metadata.refresh.interval.ms"], r.Config["topic.metadata.propagation.max.ms"] = 200, 200
+		r.Config["transaction.timeout.ms"] = 2000
+		run := runRelay(t, r)
+		last := fill(t, log, 200)
+		run.reaches(last)
+
+		topics := source(t, b, func(c *kafka.SourceConfig) { c.Config["topic.metadata.refresh.interval.ms"] = 200 })
+		store, err := sqlite.Open(filepath.Join(t.TempDir(), "model.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = store.Close() })
+		model, handler := make(chan error, 1), make(chan error, 1)
+		start(t, func(ctx context.Context) error {
+			err := store.Project(ctx, sqliteModel("model", topics, nil))
+			model <- err
+			return err
+		})
+		c, got := consumer(t, b), newCollector()
+		c.Config["topic.metadata.refresh.interval.ms"] = 200
+		start(t, func(ctx context.Context) error {
+			err := c.Run(ctx, got.handle)
+			handler <- err
+			return err
+		})
+		got.await(t, "all records", func() bool { return len(got.records) >= int(last) })
+
+		b.deleteTopic(t)
+		b.createTopic(t, b.topic, 2)
+		fill(t, log, 50)
+		run.ends("topic "+b.topic+" was deleted and made again", "Reset")
+		ended(t, "the read model", model, b.topic, "made again")
+		ended(t, "the consumer", handler, b.topic, "made again")
+	})
+}
+
+// A producer that has met a fatal error can hang when it is closed. A relay ends nevertheless, and leaves none behind.
+func TestAFatalErrorDoesNotKeepARelayFromEnding(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[kmsg.Key]*kerr.Error{kmsg.EndTxn: kerr.ProducerFenced, kmsg.Produce: kerr.OutOfOrderSequenceNumber, kmsg.AddPartitionsToTxn: kerr.InvalidProducerEpoch} {
+		t.Run(name.Name(), func(t *testing.T) {
+			t.Parallel()
+			b := testserver.FakeBroker(t, kafkatest.Options{})
+			log := new(es.Mem)
+			r, heard := relay(b, log), new(lines)
+			r.Leases, r.Logger = log, slog.New(slog.NewTextHandler(heard, nil))
+			run := runRelay(t, r)
+			run.reaches(fill(t, log, 50))
+			b.Fake.Fail(name, fault, -1)
+			retries := r.Stats().Retries
+			fill(t, log, 50)
+			eventually(t, "it has begun again, twice", func() bool { return r.Stats().Retries >= retries+2 })
+			run.mustStop()
+			if text := heard.String(); strings.Contains(text, "closing takes too long") {
+				t.Errorf("a producer was left behind:\n%s", text)
+			}
+		})
+	}
+}
+
+// lines is what was logged.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
