@@ -263,11 +263,11 @@ func relayDelay(percent float64) func(context.Context, *session) (outcome, error
 			return outcome{}, err
 		}
 		appends := max(20, min(600, s.records/1000))
-		var all measure.Sample
+		var all, bare measure.Sample
 		for range min(s.rounds, 2) {
 			err := s.round(func(r *round) error {
-				sample, err := relayDelays(ctx, s, r, bootstrap, appends)
-				all.Latencies = append(all.Latencies, sample...)
+				relayed, alone, err := relayDelays(ctx, s, r, bootstrap, appends)
+				all.Latencies, bare.Latencies = append(all.Latencies, relayed...), append(bare.Latencies, alone...)
 				return err
 			})
 			if err != nil {
@@ -276,56 +276,71 @@ func relayDelay(percent float64) func(context.Context, *session) (outcome, error
 		}
 		return outcome{value: ms(all, percent), details: []string{
 			fmt.Sprintf("%d appends\tp50 %.3g ms\tp90 %.3g ms\tp99 %.3g ms", len(all.Latencies), ms(all, 50), ms(all, 90), ms(all, 99)),
+			fmt.Sprintf("bare transactions of one message, by turns with them\tp50 %.3g ms\tp90 %.3g ms\tp99 %.3g ms", ms(bare, 50), ms(bare, 90), ms(bare, 99)),
 		}}, nil
 	}
 }
 
-// relayDelays appends one record after the other, each when the one before has arrived and a little time has passed.
-func relayDelays(ctx context.Context, s *session, r *round, bootstrap string, appends int) ([]time.Duration, error) {
+// relayDelays appends one record after the other, each when the one before has arrived and a little time has passed. By turns with them the bare client
+// sends a message: what that takes the relay cannot be faster than.
+func relayDelays(ctx context.Context, s *session, r *round, bootstrap string, appends int) (relayed, bare []time.Duration, err error) {
 	log, err := s.logOf(ctx, r, true, 10)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	p := newRelaying(r, log, 10, bootstrap, kafka.CloudEvents)
-	if err := p.begin(ctx); err != nil {
-		return nil, err
+	if err = p.begin(ctx); err == nil {
+		err = p.publish(ctx)
 	}
-	if err := p.publish(ctx); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, nil, err
 	}
 	c, err := newReader(bootstrap, p.topic())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { _ = c.Close() }()
-	next := func(want es.Position) error {
+	alone, err := baseline.OpenKafka(ctx, bootstrap, p.prefix+"-bare")
+	if err != nil {
+		return nil, nil, err
+	}
+	r.cleanup(alone.Close)
+	arrival := func(want es.Position) (*confluent.Message, error) {
 		for {
 			m, err := c.ReadMessage(30 * time.Second)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			if _, record, err := kafka.Decode(m); err != nil || record.Position >= want {
-				return err
+				return m, err
 			}
 		}
 	}
-	if err := next(10); err != nil {
-		return nil, err
+	if _, err := arrival(10); err != nil {
+		return nil, nil, err
 	}
-	var took []time.Duration
 	for i := range appends {
 		time.Sleep(time.Duration(5+i%20) * time.Millisecond)
 		begin := time.Now()
 		at, err := log.Append(ctx, es.Append{Stream: es.Stream{Kind: "account", ID: fmt.Sprint(i % 50)}, Expected: es.AnyVersion, Events: work.Events(1, payload)})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		if err := next(at); err != nil {
-			return nil, err
+		m, err := arrival(at)
+		if err != nil {
+			return nil, nil, err
 		}
-		took = append(took, time.Since(begin))
+		relayed = append(relayed, time.Since(begin))
+		begin = time.Now()
+		if err := alone.Send(ctx, p.topic(), []*confluent.Message{{Key: m.Key, Value: m.Value, Timestamp: m.Timestamp, Headers: m.Headers}}, 1); err != nil {
+			return nil, nil, err
+		}
+		if _, err := arrival(at); err != nil {
+			return nil, nil, err
+		}
+		bare = append(bare, time.Since(begin))
 	}
-	return took, nil
+	return relayed, bare, nil
 }
 
 func relayOutbox(ctx context.Context, s *session) (outcome, error) {

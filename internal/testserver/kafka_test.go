@@ -40,6 +40,7 @@ func produce(t *testing.T, c *kgo.Client, topic, value string) error {
 }
 
 func TestEachBroker(t *testing.T) {
+	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		c := client(t, b.Bootstrap)
 		createTopic(t, c, b.Prefix+".a")
@@ -108,6 +109,7 @@ func TestKafkaOfThreeNodes(t *testing.T) {
 }
 
 func TestKafkaThatCannotStartShowsWhy(t *testing.T) {
+	t.Parallel()
 	testserver.RealBroker(t) // skips where there is none
 	k, err := testserver.LaunchKafka(testserver.KafkaOptions{Settings: map[string]string{"min.insync.replicas": "many"}})
 	if err == nil {

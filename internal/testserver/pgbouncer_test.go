@@ -51,6 +51,7 @@ func TestPgBouncer(t *testing.T) {
 }
 
 func TestPgBouncerServerRestart(t *testing.T) {
+	t.Parallel()
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{Scram: true})
 	pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{})
 	pooled := pooler.Through(server.Database(t))
@@ -66,6 +67,7 @@ func TestPgBouncerServerRestart(t *testing.T) {
 }
 
 func TestPgBouncerThatEndsByItselfIsStartedAgain(t *testing.T) {
+	t.Parallel()
 	server := testserver.Postgres(t, testserver.Postgres18)
 	pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{})
 	pooled := pooler.Through(server.Database(t))

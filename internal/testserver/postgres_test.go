@@ -126,8 +126,10 @@ func TestDatabase(t *testing.T) {
 }
 
 func TestStartPostgres(t *testing.T) {
+	t.Parallel()
 	for _, version := range []testserver.Version{testserver.Postgres14, testserver.Postgres18, testserver.System} {
 		t.Run(string(version), func(t *testing.T) {
+			t.Parallel()
 			server := testserver.StartPostgres(t, testserver.PostgresOptions{Version: version, Settings: map[string]string{
 				"max_connections": "17", "default_transaction_isolation": "serializable",
 			}})
@@ -162,6 +164,7 @@ func TestStartPostgres(t *testing.T) {
 }
 
 func TestStopped(t *testing.T) {
+	t.Parallel()
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{})
 	url := server.Database(t)
 
@@ -205,6 +208,7 @@ func TestStopped(t *testing.T) {
 }
 
 func TestScram(t *testing.T) {
+	t.Parallel()
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{Scram: true})
 	url := server.Database(t)
 	exec(t, url, "create role reader login password 'right'")
@@ -218,6 +222,7 @@ func TestScram(t *testing.T) {
 }
 
 func TestBackup(t *testing.T) {
+	t.Parallel()
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{})
 	url := server.Database(t)
 	exec(t, url, "create table log (n int)", "insert into log values (1)")
@@ -234,6 +239,7 @@ func TestBackup(t *testing.T) {
 }
 
 func TestStandby(t *testing.T) {
+	t.Parallel()
 	primary := testserver.StartPostgres(t, testserver.PostgresOptions{})
 	url := primary.Database(t)
 	exec(t, url, "create table log (n int)")
@@ -254,6 +260,7 @@ func TestStandby(t *testing.T) {
 }
 
 func TestTool(t *testing.T) {
+	t.Parallel()
 	from := testserver.StartPostgres(t, testserver.PostgresOptions{Version: testserver.System})
 	url := from.Database(t)
 	exec(t, url, "create table kept (n int)", "insert into kept values (7)")

@@ -6,11 +6,13 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,6 +25,13 @@ import (
 func TestMain(m *testing.M) {
 	if how := os.Getenv("TESTSERVER_DIE"); how != "" {
 		die(how)
+	}
+	flag.Parse()
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
+		// These tests wait for servers most of the time.
+		if err := parallel.Value.Set(strconv.Itoa(3 * runtime.GOMAXPROCS(0))); err != nil {
+			panic(err)
+		}
 	}
 	os.Exit(testserver.Run(m))
 }
@@ -117,6 +126,7 @@ func TestNotRoot(t *testing.T) {
 }
 
 func TestMissingServer(t *testing.T) {
+	t.Parallel()
 	testserver.Postgres(t, testserver.Postgres18)
 	dead := "ES_TEST_POSTGRES=postgres://nobody@127.0.0.1:1/none"
 	cases := []struct {
@@ -134,6 +144,7 @@ func TestMissingServer(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			out, err := again(t, c.environment, append(c.args, "-test.v", "-test.run=^TestEach$")...).CombinedOutput()
 			if (err != nil) != c.fails || !bytes.Contains(out, []byte(c.says)) || !c.fails && !bytes.Contains(out, []byte("--- SKIP")) {
 				t.Errorf("error %v, want one: %v; it should say %q:\n%s", err, c.fails, c.says, out)
@@ -143,6 +154,7 @@ func TestMissingServer(t *testing.T) {
 }
 
 func TestExternalServer(t *testing.T) {
+	t.Parallel()
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{Version: testserver.Postgres14, Settings: map[string]string{"log_statement": "ddl"}})
 	named := []string{"ES_TEST_POSTGRES=" + server.URL("postgres"), "ES_TEST_REQUIRE=", "CI="}
 	t.Run("is used", func(t *testing.T) {
@@ -165,6 +177,7 @@ func TestExternalServer(t *testing.T) {
 }
 
 func TestFetchTogether(t *testing.T) {
+	t.Parallel()
 	testserver.Postgres(t, testserver.Postgres18)
 	cache := open(t)
 	var all sync.WaitGroup
