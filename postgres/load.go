@@ -17,7 +17,7 @@ type loader struct {
 	mu     sync.Mutex
 	queue  []*load
 	busy   int // round trips under way
-	crowds int // those of them in which many are read
+	crowds int // those of them for at least crowdOf
 	work   sync.WaitGroup
 }
 
@@ -32,7 +32,8 @@ type load struct {
 
 const (
 	maxLoads   = 2   // round trips at a time, so that requests gather; while one is for a crowd, another is only for a full one
-	loadedOnce = 128 // streams in a round trip
+	crowdOf    = 16  // streams in a round trip, for which the next had better be large than soon
+	loadedOnce = 128 // streams in a round trip at most
 	loadBytes  = 1 << 20
 )
 
@@ -77,11 +78,12 @@ func (l *loader) start() {
 		loads := append([]*load(nil), l.queue[:n]...)
 		clear(l.queue[:n])
 		l.queue = l.queue[n:]
+		crowd := min(n/crowdOf, 1)
 		l.busy++
-		l.crowds++
+		l.crowds += crowd
 		l.work.Go(func() {
 			l.together(loads)
-			l.over(1)
+			l.over(crowd)
 		})
 	}
 }
