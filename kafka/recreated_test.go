@@ -34,46 +34,42 @@ func ended(t testing.TB, what string, done <-chan error, words ...string) {
 	}
 }
 
-func TestATopicMadeAgainUnderThoseWhoUseItStopsThem(t *testing.T) {
+func TestATopicMadeAgainUnderThoseWhoReadItStopsThem(t *testing.T) {
 	t.Parallel()
-	each(t, 2, func(t *testing.T, b bank) {
-		log := new(es.Mem)
-		r := relay(b.Broker, log)
-		r.Route = func(es.Record) string { return b.topic }
-		r.Config["topic.metadata.refresh.interval.ms"], r.Config["topic.metadata.propagation.max.ms"] = 200, 200
-		r.Config["transaction.timeout.ms"] = 2000
-		run := runRelay(t, r)
-		last := fill(t, log, 200)
-		run.reaches(last)
+	b := fake(t, 2)
+	log := new(es.Mem)
+	r := relay(b.Broker, log)
+	r.Route = func(es.Record) string { return b.topic }
+	run := runRelay(t, r)
+	last := fill(t, log, 200)
+	run.reaches(last)
 
-		topics := source(t, b, func(c *kafka.SourceConfig) { c.Config["topic.metadata.refresh.interval.ms"] = 200 })
-		store, err := sqlite.Open(filepath.Join(t.TempDir(), "model.db"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = store.Close() })
-		model, handler := make(chan error, 1), make(chan error, 1)
-		start(t, func(ctx context.Context) error {
-			err := store.Project(ctx, sqliteModel("model", topics, nil))
-			model <- err
-			return err
-		})
-		c, got := consumer(t, b), newCollector()
-		c.Config["topic.metadata.refresh.interval.ms"] = 200
-		start(t, func(ctx context.Context) error {
-			err := c.Run(ctx, got.handle)
-			handler <- err
-			return err
-		})
-		got.await(t, "all records", func() bool { return len(got.records) >= int(last) })
-
-		b.deleteTopic(t)
-		b.createTopic(t, b.topic, 2)
-		fill(t, log, 50)
-		run.ends("topic "+b.topic+" was deleted and made again", "Reset")
-		ended(t, "the read model", model, b.topic, "made again")
-		ended(t, "the consumer", handler, b.topic, "made again")
+	topics := source(t, b, func(c *kafka.SourceConfig) { c.Config["topic.metadata.refresh.interval.ms"] = 200 })
+	store, err := sqlite.Open(filepath.Join(t.TempDir(), "model.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	model, handler := make(chan error, 1), make(chan error, 1)
+	start(t, func(ctx context.Context) error {
+		err := store.Project(ctx, sqliteModel("model", topics, nil))
+		model <- err
+		return err
 	})
+	c, got := consumer(t, b), newCollector()
+	c.Config["topic.metadata.refresh.interval.ms"] = 200
+	start(t, func(ctx context.Context) error {
+		err := c.Run(ctx, got.handle)
+		handler <- err
+		return err
+	})
+	got.await(t, "all records", func() bool { return len(got.records) >= int(last) })
+
+	run.mustStop() // it is told when it begins again; see TestATopicThatIsDeletedStopsTheRelay
+	b.deleteTopic(t)
+	b.createTopic(t, b.topic, 2)
+	ended(t, "the read model", model, b.topic, "made again")
+	ended(t, "the consumer", handler, b.topic, "made again")
 }
 
 // A producer that has met a fatal error can hang when it is closed. A relay ends nevertheless, and leaves none behind.
