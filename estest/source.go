@@ -153,7 +153,7 @@ func (t *trial) feed(s es.Source, shard string, after es.Cursor, filter es.Filte
 }
 
 // readSource reads all shards at once, until they have so many records together.
-func (t *trial) readSource(s es.Source, filter es.Filter, want int) map[string]*shardRead {
+func (t *trial) readSource(s es.Source, want int) map[string]*shardRead {
 	shards := t.shards(s)
 	all := make(map[string]*shardRead, len(shards))
 	for _, shard := range shards {
@@ -163,7 +163,7 @@ func (t *trial) readSource(s es.Source, filter es.Filter, want int) map[string]*
 	defer enough()
 	var count atomic.Int64
 	t.race(len(shards), func(i int) {
-		f, done := t.feed(s, shards[i], 0, filter)
+		f, done := t.feed(s, shards[i], 0, es.Filter{})
 		defer done()
 		for r := all[shards[i]]; ; {
 			b, err := f.Next(reading, 7)
@@ -190,7 +190,7 @@ func feedsAll(t *trial) {
 	l := t.log()
 	t.append(l, add(stream("many"), 40))
 	t.appendSome(l, 30)
-	read := t.readSource(t.source(), es.Filter{}, 70)
+	read := t.readSource(t.source(), 70)
 	var got []string
 	shardOf := make(map[es.Stream]string)
 	for shard, r := range read {
@@ -217,7 +217,7 @@ func feedsAll(t *trial) {
 func feedsFrom(t *trial) {
 	l := t.log()
 	t.appendSome(l, 25)
-	for shard, r := range t.readSource(t.source(), es.Filter{}, 25) {
+	for shard, r := range t.readSource(t.source(), 25) {
 		for i := 0; i < len(r.records); i += 3 {
 			again := t.readUpTo(shard, r.cursors[i], r.next, es.Filter{})
 			t.equal(fmt.Sprintf("what stands behind the cursor %d of %s", r.cursors[i], shard), ids(again), ids(r.records[i+1:]))
@@ -232,7 +232,7 @@ func feedsFiltered(t *trial) {
 		t.appendSome(l, 5)
 		t.append(l, es.Append{Stream: stream("a"), Expected: es.AnyVersion, Events: []es.Record{{Type: "other", Data: []byte("1")}}})
 	}
-	for shard, r := range t.readSource(t.source(), es.Filter{}, 18) {
+	for shard, r := range t.readSource(t.source(), 18) {
 		want := slices.DeleteFunc(slices.Clone(r.records), func(r es.Record) bool { return !filter.Match(r) })
 		t.equal("what the filter lets through of "+shard, ids(t.readUpTo(shard, 0, r.next, filter)), ids(want))
 	}
@@ -241,7 +241,7 @@ func feedsFiltered(t *trial) {
 func feedsEnd(t *trial) {
 	l, s := t.log(), t.source()
 	t.appendSome(l, 10)
-	for shard, r := range t.readSource(s, es.Filter{}, 10) {
+	for shard, r := range t.readSource(s, 10) {
 		f, done := t.feed(s, shard, r.next, es.Filter{})
 		for told := false; !told; {
 			b, err := f.Next(t.ctx, 5)
@@ -263,7 +263,7 @@ func feedsEnd(t *trial) {
 func feedsAhead(t *trial) {
 	l, s := t.log(), t.source()
 	t.appendSome(l, 10)
-	for shard := range t.readSource(s, es.Filter{}, 10) {
+	for shard := range t.readSource(s, 10) {
 		f, err := s.Feed(t.ctx, shard, math.MaxInt32, es.Filter{})
 		if err == nil {
 			_, err = f.Next(t.ctx, 5)

@@ -71,7 +71,7 @@ func Projection[Tx any](arguments []string, prepare func(ctx context.Context, tx
 	}
 	stand := func(at Pause) {
 		if Pause(arguments[2]) == at {
-			fmt.Println(at)
+			fmt.Fprintln(os.Stdout, at)
 			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP) // it goes on if it cannot be paused
 		}
 	}
