@@ -237,14 +237,13 @@ func (w *work) createTopic(ctx context.Context, admin *kafka.AdminClient, name s
 		case kafka.ErrNoError:
 			w.r.log.Info("kafka: topic made", "topic", name, "partitions", t.Partitions)
 		case kafka.ErrTopicAlreadyExists: // another process was faster
-		case kafka.ErrInvalidReplicationFactor:
+		case kafka.ErrInvalidReplicationFactor, kafka.ErrInvalidConfig, kafka.ErrPolicyViolation, kafka.ErrTopicAuthorizationFailed, kafka.ErrClusterAuthorizationFailed, kafka.ErrInvalidPartitions:
 			// A broker that has just started, or is not heard of for a moment, is fenced.
-			if strings.Contains(result.Error.String(), "fenced") {
-				return topicMark{}, fmt.Errorf("kafka: make topic %s: %w", name, result.Error)
+			fenced := result.Error.Code() == kafka.ErrInvalidReplicationFactor && strings.Contains(result.Error.String(), "fenced")
+			if !fenced {
+				return topicMark{}, stopf("make topic %s: %w; mend Topics, or make it by other means", name, result.Error)
 			}
-			return topicMark{}, stopf("make topic %s: %w; mend Topics, or make it by other means", name, result.Error)
-		case kafka.ErrInvalidConfig, kafka.ErrPolicyViolation, kafka.ErrTopicAuthorizationFailed, kafka.ErrClusterAuthorizationFailed, kafka.ErrInvalidPartitions:
-			return topicMark{}, stopf("make topic %s: %w; mend Topics, or make it by other means", name, result.Error)
+			fallthrough
 		default:
 			return topicMark{}, fmt.Errorf("kafka: make topic %s: %w", name, result.Error)
 		}
