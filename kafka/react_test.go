@@ -130,10 +130,10 @@ func TestARecordThatIsDeliveredAgainTakesEffectOnce(t *testing.T) {
 	// Each run dies between the effect and the checkpoint of a record.
 	var handled atomic.Int32
 	for _, limit := range []int32{1, 7, 14} {
-		seen := int32(0)
+		var seen atomic.Int32
 		err := store.React(t.Context(), bookkeeping(store, topics, func(es.Record) error {
 			handled.Add(1)
-			if seen++; seen >= limit {
+			if seen.Add(1) >= limit {
 				return errCrash
 			}
 			return nil
