@@ -20,6 +20,12 @@ var (
 	// have been. Load from the beginning and decide again; [Repo.Execute] has done that already.
 	ErrRewound = errors.New("the database has lost the end of its history: load from the beginning")
 
+	// ErrUnavailable is wrapped by the error for a call that a store could not serve, through no fault of the call: its server is away, the
+	// connection broke, the disk is full, somebody else holds a lock. The same call is likely to succeed later. The handler of a projection,
+	// of a [Reaction] or of a consumer that returns such an error is called again until it does, and the record is not blamed; wrap it
+	// beside the error of a client of your own to have the same: fmt.Errorf("the mail server: %w: %w", es.ErrUnavailable, err).
+	ErrUnavailable = errors.New("unavailable")
+
 	// ErrClosed is wrapped by the error for a call on a store or repo that was closed. Nothing was written.
 	ErrClosed = errors.New("closed")
 

@@ -55,7 +55,8 @@ type Projection[Tx any] struct {
 
 	// Retries is how often a batch that failed is tried again, with a growing jittered pause in between, before it is divided until the record
 	// that fails stands alone; and then how often that one is. 0 means [DefaultProjectionRetries], a negative number none.
-	// What is the database's fault, such as a lost connection or a deadlock, is tried again for ever, and does not count.
+	// What is the database's fault, such as a lost connection or a deadlock, is tried again for ever, and does not count. Nor does what wraps
+	// [ErrUnavailable]: another store that is away is waited for.
 	Retries int
 
 	// Batch is how many records one transaction has at most. 0 means [DefaultBatch].
@@ -79,6 +80,11 @@ type Projection[Tx any] struct {
 // A Reaction does something in the world for each record, and remembers how far it has come: it is a [Projection] whose effect is outside
 // the database. So it is at least once: a record may come again after a crash. Run commands with [CommandID] and [CausedBy] of the record,
 // and the effect is exactly once.
+//
+// The commands may go to another store than the one that runs the reaction, of another kind. While that is away they fail with an error that
+// wraps [ErrUnavailable], and the reaction waits for it with growing pauses; Status has the error. A service that is not a store gets the
+// same if Handle wraps ErrUnavailable beside its client's error. Nothing else is waited for: not an error of the network as such, for the
+// record may be what names a host that is not there, and not a deadline that Handle has set, for the record may be what takes so long.
 type Reaction struct {
 	Name       string // as in Projection, whose names it shares
 	Source     Source // as in Projection
@@ -89,7 +95,7 @@ type Reaction struct {
 	Handle func(ctx context.Context, r Record) error
 
 	OnError OnError       // as in Projection, and the fields below
-	Retries int           //
+	Retries int           // what wraps ErrUnavailable does not count
 	Batch   int           // how many records are handled before the checkpoint is moved, if there are so many
 	Lease   time.Duration //
 	Logger  *slog.Logger  //

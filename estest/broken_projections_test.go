@@ -36,6 +36,7 @@ const (
 	divisionChanges = "the number of partitions can be changed while it runs"
 	emptyShards     = "more partitions than streams do no harm"
 	triedAgain      = "a handler that fails for a while is tried again"
+	waitedFor       = "what is unavailable is waited for, longer than a record is tried"
 	stopsBefore     = "a record that cannot be handled stops the projection before it"
 	goesOnMended    = "a projection that was stopped goes on when the handler is mended"
 	othersGoOn      = "a projection that stops leaves the others alone"
@@ -249,6 +250,14 @@ func (w workshop) brokenWorkers() []defect[estest.Listed] {
 	}
 }
 
+// blamed is an error that does not say any more that something is away.
+func blamed(err error) error {
+	if errors.Is(err, es.ErrUnavailable) {
+		return errors.New(err.Error())
+	}
+	return err
+}
+
 func (w workshop) brokenErrors() []defect[estest.Listed] {
 	passing := handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
 		_ = next(ctx, tx, records)
@@ -257,6 +266,12 @@ func (w workshop) brokenErrors() []defect[estest.Listed] {
 	return []defect[estest.Listed]{
 		w.broken("an error is passed over", triedAgain, passing),
 		w.broken("nothing is tried again", triedAgain, projecting(func(p *sqlite.Projection) { p.Retries = -1 })).blocking(),
+		w.broken("a projection blames the record for what is away", waitedFor, handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
+			return blamed(next(ctx, tx, records))
+		})),
+		w.broken("a reaction blames the record for what is away", waitedFor, reacting(func(ctx context.Context, r es.Record, next func(context.Context, es.Record) error) error {
+			return blamed(next(ctx, r))
+		})),
 		w.broken("a record that cannot be handled is passed over", stopsBefore, passing).blocking(),
 		w.broken("the error names the record behind", stopsBefore, failing(func(err error) error {
 			if stopped := (*es.ProjectionError)(nil); errors.As(err, &stopped) {

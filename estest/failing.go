@@ -15,6 +15,9 @@ func errorClauses() []clause {
 		{"a handler that fails for a while is tried again",
 			"Retries times with pauses in between, and no record is lost or applied twice on the way.",
 			retries},
+		{"what is unavailable is waited for, longer than a record is tried",
+			"An error that wraps es.ErrUnavailable says that another store or service is away. It is no fault of the record, which must not be parked for it, nor stop anything.",
+			outlasts},
 		{"a record that cannot be handled stops the projection before it",
 			"What stands before it is applied, also of the same batch; it and what comes behind is not. The *es.ProjectionError names the record.",
 			stops},
@@ -75,6 +78,38 @@ func retries(t *trial) {
 		t.reach(s, p.Name, last)
 		t.enlisted(p.Name, s, es.Filter{})
 	}
+}
+
+func outlasts(t *trial) {
+	s, d := t.side(), new(diary)
+	last := t.poison(s, 10, 4)
+	const outage = 4 // tries, where a record has 2
+	p, away := t.listing("patient"), outage
+	p.OnError, p.Batch = es.Park, 1 // to divide a batch is to try again too
+	add := p.Handle
+	p.Handle = func(ctx context.Context, tx any, records []es.Record) error {
+		if away--; away >= 0 {
+			return fmt.Errorf("the other store: %w", es.ErrUnavailable)
+		}
+		return add(ctx, tx, records)
+	}
+	t.project(s, p)
+	t.reach(s, p.Name, last)
+	t.enlisted(p.Name, s, es.Filter{})
+
+	r, away := t.reaction("patient too", d, nil), outage
+	r.OnError = es.Park
+	note := r.Handle
+	r.Handle = func(ctx context.Context, r es.Record) error {
+		if away > 0 && string(r.Data) == "bad" {
+			away--
+			return fmt.Errorf("the other store: %w", es.ErrUnavailable)
+		}
+		return note(ctx, r)
+	}
+	t.reacting(s, r)
+	t.reach(s, r.Name, last)
+	t.equal("what was reacted to", d.read(), ids(t.all(s)))
 }
 
 // stopped runs a projection that stops, and returns why.

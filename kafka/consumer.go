@@ -60,6 +60,7 @@ type Consumer struct {
 	OnError es.OnError
 
 	// Retries is how often a record that failed is tried again before that. 0 means [DefaultRetries], a negative number none.
+	// An error that wraps [es.ErrUnavailable] does not count: the store that a command goes to is away, say, and is waited for.
 	Retries int
 
 	// Drain is how long a handler may go on when the partition is taken away or the run ends, before its context does.

@@ -173,6 +173,31 @@ func TestASlowHandlerHasBoundedMemoryAndLosesNothing(t *testing.T) {
 	})
 }
 
+// A consumer whose commands go to a store that is away must neither stop nor park what it was given.
+func TestWhatIsUnavailableIsWaitedForInPlace(t *testing.T) {
+	t.Parallel()
+	each(t, 1, func(t *testing.T, b bank) {
+		all := newPublisher(t, b).publish(20, 4)
+		c, got := consumer(t, b), newCollector()
+		c.Retries = -1
+		failures := 0
+		got.fail = func(r es.Record) error {
+			if r.ID() == "account/a2/2" && failures < 3 {
+				failures++
+				return fmt.Errorf("the store: %w", es.ErrUnavailable)
+			}
+			return nil
+		}
+		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
+		got.await(t, "all records", got.has(all))
+		_ = stop()
+		got.inOrder(t)
+		if failures != 3 || len(got.records) != len(all) {
+			t.Errorf("%d failures, %d records of %d", failures, len(got.records), len(all))
+		}
+	})
+}
+
 func TestAHandlerThatFailsOrPanicsIsTriedAgainInPlace(t *testing.T) {
 	t.Parallel()
 	each(t, 1, func(t *testing.T, b bank) {

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -57,13 +58,18 @@ func (w *worker) ending(err error) bool {
 }
 
 // try lets the handler have a message, and again if it fails, and returns how often that was. A message that is no record fails at once.
+// What is unavailable is no fault of the record's, and does not count against it.
 func (w *worker) try(m *kafka.Message) (attempts int, r es.Record, err error) {
 	if _, r, err = Decode(m); err != nil {
 		return 1, r, err
 	}
 	retries := max(0, orElse(w.r.Retries, DefaultRetries))
+	failures := 0
 	for attempts = 1; ; attempts++ {
-		if err = call(w.ctx, w.r.handle, r); err == nil || attempts > retries || w.ending(err) {
+		if err = call(w.ctx, w.r.handle, r); err != nil && !errors.Is(err, es.ErrUnavailable) {
+			failures++
+		}
+		if err == nil || failures > retries || w.ending(err) {
 			return attempts, r, err
 		}
 		w.count(func(c *counts) { c.retried++ })

@@ -103,7 +103,7 @@ func within(ctx context.Context, what string, err error) error {
 	if ctxErr := ctx.Err(); ctxErr != nil && !errors.Is(err, es.ErrUnknownOutcome) {
 		return ctxErr
 	}
-	if isNetwork(err) && !hopeless(err) {
+	if isNetwork(err) && !hopeless(err) || isPassing(err) || (backend{}).Passing(err) {
 		err = &brokenError{err} // for a reaction, whose commands fail with it: it is not the record's fault
 	}
 	return fmt.Errorf("postgres: %s: %w", what, explain(err))

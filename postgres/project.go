@@ -70,10 +70,13 @@ func (b backend) Dialect() project.Dialect {
 }
 
 // A brokenError is that of a connection that could not be had, or broke, and that of a statement of the engine's which was cancelled from outside:
-// by somebody, or by a timeout of the server's. It says nothing about the handler or its records.
+// by somebody, or by a timeout of the server's. It says nothing about the handler or its records. To those outside it is [es.ErrUnavailable].
 type brokenError struct{ error }
 
 func (e *brokenError) Unwrap() error { return e.error }
+
+// Is tells errors.Is.
+func (e *brokenError) Is(target error) bool { return target == es.ErrUnavailable }
 
 // Transact implements project.Backend.
 func (b backend) Transact(ctx context.Context, o project.Options, work func(ctx context.Context, tx pgx.Tx) error) error {

@@ -32,9 +32,9 @@ func explain(err error) error {
 	}
 	switch e.Code {
 	case sqlite3.ErrFull:
-		return fmt.Errorf("%w: nothing was written; free some space and send it again", err)
+		return fmt.Errorf("%w: %w: nothing was written; free some space and send it again", es.ErrUnavailable, err)
 	case sqlite3.ErrIoErr:
-		return fmt.Errorf("%w: the disk or its file system fails: look into the system's log", err)
+		return fmt.Errorf("%w: %w: the disk or its file system fails: look into the system's log", es.ErrUnavailable, err)
 	case sqlite3.ErrNotADB:
 		return fmt.Errorf("%w: give another path, or move the file away", err)
 	case sqlite3.ErrCorrupt:
@@ -42,7 +42,7 @@ func explain(err error) error {
 	case sqlite3.ErrReadonly, sqlite3.ErrPerm, sqlite3.ErrCantOpen:
 		return fmt.Errorf("%w: check the permissions of the file and its folder, which SQLite writes to as well", err)
 	case sqlite3.ErrBusy, sqlite3.ErrLocked:
-		return fmt.Errorf("%w: another process holds the lock; nothing was written", err)
+		return fmt.Errorf("%w: %w: another process holds the lock; nothing was written", es.ErrUnavailable, err)
 	}
 	return err
 }

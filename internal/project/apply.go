@@ -18,10 +18,16 @@ func (f *failure) Unwrap() error { return f.error }
 // failed returns the failure in an error, or nil if it is something else: the database's fault, the end of the context, a lost shard.
 func (s *session[Tx]) failed(ctx context.Context, err error) *failure {
 	f, handlers := errors.AsType[*failure](err)
-	if !handlers || ctx.Err() != nil || s.db.Passing(err) {
+	if !handlers || ctx.Err() != nil || s.passing(err) {
 		f = nil
 	}
 	return f
+}
+
+// passing tells whether an error is likely to pass: one of the database, or of something else that the handler uses and that says so. An error
+// of the network does not by itself: the record may be what names a host that is not there, and it would be tried for ever.
+func (s *session[Tx]) passing(err error) bool {
+	return s.db.Passing(err) || errors.Is(err, es.ErrUnavailable)
 }
 
 // apply brings a piece of the shard into the read model. One that fails is tried again, and then divided to find the record that fails.

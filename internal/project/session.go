@@ -75,7 +75,7 @@ func (s *session[Tx]) run(ctx context.Context) error {
 			_, err = s.alone(ctx, Options{Quiet: true}, s.say.release, s.with(s.shard, s.row.claim)...)
 			s.news.ring()
 			return s.unlessPassing(err)
-		case !s.db.Passing(err) && !isSource(err):
+		case !s.passing(err) && !isSource(err):
 			if !errors.Is(err, es.ErrClosed) {
 				s.tell(ctx, err)
 			}
