@@ -72,7 +72,11 @@ func (s *session) open(readOnly bool) (database, error) {
 	if isPostgres(s.cli.Store) {
 		return openPostgres(ctx, s.cli.Store, s.cli.Schema, readOnly)
 	}
-	return openSQLite(strings.TrimPrefix(s.cli.Store, "sqlite:"), readOnly)
+	path := strings.TrimPrefix(s.cli.Store, "sqlite:")
+	if scheme := ofURL.FindStringSubmatch(path); scheme != nil {
+		return nil, fmt.Errorf("open %s://...: no store has URLs of %s://: give the path of a SQLite file, a URL of postgres:// or postgresql://, or host=... dbname=...", scheme[1], scheme[1])
+	}
+	return openSQLite(path, readOnly)
 }
 
 func isPostgres(store string) bool {
@@ -80,6 +84,7 @@ func isPostgres(store string) bool {
 }
 
 var (
+	ofURL      = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]+)://`)   // C:// may be a path on Windows
 	keywords   = regexp.MustCompile(`(^|\s)(host|dbname|service)\s*=`) // libpq's other form: host=db dbname=bank
 	inURL      = regexp.MustCompile(`://([^\s/@]*?):\S*@`)
 	inKeywords = regexp.MustCompile(`(?i)(password\s*=\s*)('(\\.|[^'\\])*'?|[^\s&]*)`)

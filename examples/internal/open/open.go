@@ -3,6 +3,8 @@ package open
 
 import (
 	"context"
+	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/thalo-go/es"
@@ -13,7 +15,10 @@ import (
 // Usage says what Log takes.
 const Usage = "where the events are kept: a SQLite file, mem: for memory, or postgres://user@host/database"
 
-// Log opens a store: "mem:" for one in memory, a postgres:// URL, otherwise a SQLite file. The function that comes with it closes it.
+// ofURL finds the scheme of what looks like a URL. C:// may be a path on Windows.
+var ofURL = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]+)://`)
+
+// Log opens a store: "mem:" for one in memory, a postgres:// URL, otherwise a SQLite file; any other URL is refused. The function that comes with it closes it.
 func Log(ctx context.Context, where string) (es.Log, func() error, error) {
 	switch {
 	case strings.HasPrefix(where, "mem:"):
@@ -25,7 +30,11 @@ func Log(ctx context.Context, where string) (es.Log, func() error, error) {
 		}
 		return store, store.Close, nil
 	}
-	store, err := sqlite.Open(strings.TrimPrefix(where, "sqlite:"))
+	path := strings.TrimPrefix(where, "sqlite:")
+	if scheme := ofURL.FindStringSubmatch(path); scheme != nil { // without the rest, in which there may be a password
+		return nil, nil, fmt.Errorf("open %s://...: no store has URLs of %s://: give the path of a SQLite file, mem: for memory, or a URL of postgres:// or postgresql://", scheme[1], scheme[1])
+	}
+	store, err := sqlite.Open(path)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,0 +1,39 @@
+package open_test
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/thalo-go/es/examples/internal/open"
+)
+
+// What is no file must not become one because somebody has mistyped it.
+func TestAStoreOfAnotherKindIsRefusedByName(t *testing.T) {
+	folder := t.TempDir()
+	t.Chdir(folder)
+	for _, test := range []struct{ where, says string }{
+		{"nosuch://x", "no store has URLs of nosuch://"},
+		{"postgress://u:secret@host/database", "postgress://"},
+		{"POSTGRES+TLS://host/database", "POSTGRES+TLS://"},
+		{"file://bank.db", "give the path of a SQLite file, mem: for memory, or a URL of postgres:// or postgresql://"},
+	} {
+		_, _, err := open.Log(t.Context(), test.where)
+		if err == nil || !strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: got %v, want an error that says %q, and no password", test.where, err, test.says)
+		}
+	}
+	if made, _ := filepath.Glob(filepath.Join(folder, "*")); len(made) > 0 {
+		t.Errorf("it made %q", made)
+	}
+	for _, where := range []string{"bank.db", "sqlite:bank.db", "mem:", filepath.Join(folder, "bank.db"), "sqlite://" + filepath.ToSlash(folder) + "/bank.db"} {
+		_, closeLog, err := open.Log(t.Context(), where)
+		if err != nil {
+			t.Errorf("%s: %v", where, err)
+			continue
+		}
+		if err := closeLog(); err != nil {
+			t.Errorf("%s: %v", where, err)
+		}
+	}
+}
