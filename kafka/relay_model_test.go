@@ -20,8 +20,12 @@ import (
 	"github.com/thalo-go/es/kafka/kafkatest"
 )
 
-// Whatever is appended, whichever relays start, end, die at any step of their loop and take over from each other, and whatever the broker answers, forgets
-// or does not hear meanwhile: in the end the topics hold the log, each record once, and those of a stream in order.
+// Whatever is appended, whichever relays start, end, die at any step of their loop, stand still there and take over from each other, whatever they believe of
+// their leases, and whatever the broker answers, forgets or does not hear meanwhile: in the end the topics hold the log, each record once, and those of a
+// stream in order.
+//
+// It sees a relay that reads the checkpoint before it shuts the other out, that goes by what it remembers of it, leaves it out of a transaction, or believes
+// one that is not committed.
 func TestRelayModel(t *testing.T) {
 	t.Parallel()
 	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue { // -rapid.checks=100 looks further
@@ -43,6 +47,7 @@ func TestRelayModel(t *testing.T) {
 		r.Repeat(map[string]func(*rapid.T){
 			"append": m.append, "append more": m.append, "begin": m.begin, "end": m.end, "kill": m.kill, "kill soon": m.kill,
 			"fail": m.fail, "lose": m.lose, "restart": m.restart, "cut": m.cut, "catch up": m.catchUp, "": m.check,
+			"pass": m.pass, "pass on": m.pass, "pause": m.pause, "hesitate": m.hesitate, "shut out": m.shutOut,
 		})
 		m.finish()
 	})
@@ -68,11 +73,14 @@ type relayModel struct {
 	log    *es.Mem
 	last   es.Position
 	relays []*modelRelay
+	ended  []*modelRelay // which may run again
 }
 
 type modelRelay struct {
 	*kafka.Relay
+	lease  *belief
 	doom   atomic.Pointer[string] // the step at which it dies
+	stay   atomic.Pointer[stay]   // where it stands still
 	cancel context.CancelFunc
 	done   chan error
 }
@@ -93,21 +101,36 @@ func (m *relayModel) append(r *rapid.T) {
 	m.last = at
 }
 
-func (m *relayModel) begin(r *rapid.T) {
+// begin has a relay run that is new to the process, or ran in it before.
+func (m *relayModel) begin(r *rapid.T) { m.run(m.newRelay(r)) }
+
+func (m *relayModel) newRelay(r *rapid.T) *modelRelay {
 	if len(m.relays) == 3 {
 		r.Skip("enough of them")
 	}
-	own := &modelRelay{Relay: relay(m.broker, m.log), done: make(chan error, 1)}
-	own.Leases, own.Lease = m.log, 500*time.Millisecond
+	if last := len(m.ended) - 1; last >= 0 && rapid.Bool().Draw(r, "again") {
+		own := m.ended[last]
+		m.ended = m.ended[:last]
+		return own
+	}
+	own := &modelRelay{Relay: relay(m.broker, m.log), lease: &belief{Mem: m.log}, done: make(chan error, 1)}
+	own.Leases, own.Lease = own.lease, 500*time.Millisecond
 	own.Batch = rapid.IntRange(1, 9).Draw(r, "batch")
 	own.Encoding = rapid.SampledFrom([]kafka.Encoding{kafka.CloudEvents, kafka.Compact}).Draw(r, "encoding")
 	own.Config["transaction.timeout.ms"] = 2000
 	own.Hook(func(step string) error {
+		if s := own.stay.Load(); s != nil && s.step == step {
+			s.here()
+		}
 		if doom := own.doom.Load(); doom != nil && *doom == step {
 			return errCrash
 		}
 		return nil
 	})
+	return own
+}
+
+func (m *relayModel) run(own *modelRelay) {
 	ctx, cancel := context.WithCancel(context.Background())
 	own.cancel = cancel
 	go func() { own.done <- own.Run(ctx) }()
@@ -141,6 +164,7 @@ func (m *relayModel) end(r *rapid.T) {
 	own := m.pick(r)
 	own.cancel()
 	m.over(own, context.Canceled)
+	m.ended = append(m.ended, own)
 }
 
 // kill has a relay die at a step, if it comes to one, while others may already try to take over.
@@ -205,18 +229,22 @@ func (m *relayModel) catchUp(r *rapid.T) {
 }
 
 // reaches waits until a relay has published everything.
-func (m *relayModel) reaches() {
+func (m *relayModel) reaches() { m.reachesWithout(nil) }
+
+// reachesWithout waits until a relay other than one has.
+func (m *relayModel) reachesWithout(one *modelRelay) {
 	eventually(m, fmt.Sprintf("position %d is published", m.last), func() bool {
 		m.check(nil)
-		return slices.ContainsFunc(m.relays, func(own *modelRelay) bool { return own.Stats().Position >= m.last })
+		return slices.ContainsFunc(m.relays, func(own *modelRelay) bool { return own != one && own.Stats().Position >= m.last })
 	})
 }
 
 // check sees that no relay has ended, or has published what is not there.
 func (m *relayModel) check(*rapid.T) {
-	for _, own := range m.relays {
+	for i, own := range m.relays {
 		select {
 		case err := <-own.done:
+			m.relays = slices.Delete(m.relays, i, i+1)
 			m.Fatalf("a relay ended with %v", err)
 		default:
 		}
