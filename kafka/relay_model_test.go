@@ -46,7 +46,7 @@ func TestRelayModel(t *testing.T) {
 		m.begin(r)
 		r.Repeat(map[string]func(*rapid.T){
 			"append": m.append, "append more": m.append, "begin": m.begin, "end": m.end, "kill": m.kill, "kill soon": m.kill,
-			"fail": m.fail, "lose": m.lose, "restart": m.restart, "cut": m.cut, "catch up": m.catchUp, "": m.check,
+			"fail": m.fail, "fail again": m.fail, "lose": m.lose, "restart": m.restart, "cut": m.cut, "catch up": m.catchUp, "": m.check,
 			"pass": m.pass, "pass on": m.pass, "pause": m.pause, "hesitate": m.hesitate, "shut out": m.shutOut,
 		})
 		m.finish()
@@ -186,8 +186,10 @@ func (m *relayModel) kill(r *rapid.T) {
 var modelFaults = map[kmsg.Key][]*kerr.Error{
 	kmsg.InitProducerID:     {kerr.CoordinatorLoadInProgress, kerr.ConcurrentTransactions, kerr.NotCoordinator},
 	kmsg.AddPartitionsToTxn: {kerr.NotCoordinator, kerr.ConcurrentTransactions, kerr.InvalidTxnState},
-	kmsg.Produce:            {kerr.NotLeaderForPartition, kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend, kerr.OutOfOrderSequenceNumber, kerr.InvalidProducerEpoch},
-	kmsg.EndTxn:             {kerr.NotCoordinator, kerr.CoordinatorNotAvailable, kerr.InvalidTxnState, kerr.ProducerFenced},
+	kmsg.Produce: {
+		kerr.NotLeaderForPartition, kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend, kerr.OutOfOrderSequenceNumber, kerr.InvalidProducerEpoch, kerr.UnknownProducerID,
+	},
+	kmsg.EndTxn: {kerr.NotCoordinator, kerr.CoordinatorNotAvailable, kerr.InvalidTxnState, kerr.ProducerFenced},
 }
 
 var modelRequests = []kmsg.Key{kmsg.InitProducerID, kmsg.AddPartitionsToTxn, kmsg.Produce, kmsg.EndTxn}
