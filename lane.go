@@ -8,8 +8,9 @@ import (
 	"slices"
 )
 
-// A lane is the commands that wait on one aggregate. While it has any, a goroutine of its own works on them, round by round,
-// so that no caller's context or panic decides over the others. Everything in it is guarded by Repo.mu.
+// A lane is the commands on one aggregate. The first one is a round by itself, which its caller works on. Those that come meanwhile wait,
+// and a goroutine of their own works on them afterwards, round by round, so that no caller's context or panic decides over the others.
+// Everything in it is guarded by Repo.mu.
 type lane[S, C, E any] struct {
 	waiting []*call[S, C, E]
 	round   *round[S, C, E] // the one under way
@@ -50,22 +51,33 @@ const (
 	left                  // its caller did not wait for the answer
 )
 
-// enter puts a call into the lane of its aggregate.
-func (r *Repo[S, C, E]) enter(stream Stream, c *call[S, C, E]) error {
+// enter puts a call into the lane of its aggregate. If nobody works on that, it begins a round with the call and returns the lane:
+// the caller is to work on it.
+func (r *Repo[S, C, E]) enter(stream Stream, c *call[S, C, E]) (*lane[S, C, E], error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return fmt.Errorf("es: execute on %s: repo is %w", stream, ErrClosed)
+		return nil, fmt.Errorf("es: execute on %s: repo is %w", stream, ErrClosed)
 	}
-	l := r.lanes[stream.ID]
-	if l == nil {
-		l = &lane[S, C, E]{}
-		r.lanes[stream.ID] = l
-		r.work.Add(1)
-		go r.run(stream, l)
+	if l := r.lanes[stream.ID]; l != nil {
+		l.waiting = append(l.waiting, c)
+		return nil, nil
 	}
-	l.waiting = append(l.waiting, c)
-	return nil
+	l := &lane[S, C, E]{}
+	l.begin([]*call[S, C, E]{c})
+	r.lanes[stream.ID] = l
+	r.work.Add(1)
+	return l, nil
+}
+
+// wait waits for the answer of a call, or until its context has ended.
+func (r *Repo[S, C, E]) wait(c *call[S, C, E]) error {
+	select {
+	case <-c.done:
+		return nil
+	case <-c.ctx.Done():
+		return r.leave(c)
+	}
 }
 
 // leave takes out a call whose context has ended. Without an error there is an answer after all.
@@ -105,22 +117,29 @@ func (r *round[S, C, E]) less() {
 // run works on a lane until nothing waits in it.
 func (r *Repo[S, C, E]) run(stream Stream, l *lane[S, C, E]) {
 	growStack()
+	for r.finish(stream, l) {
+	}
+}
+
+// finish works on the round of a lane, begins the next, and tells whether there is one.
+func (r *Repo[S, C, E]) finish(stream Stream, l *lane[S, C, E]) (more bool) {
 	finished := false
 	defer func() {
 		if !finished {
-			// The rules called runtime.Goexit, which has ended this goroutine: go on in another one.
-			r.exit(l)
+			r.exit(l) // the rules called runtime.Goexit, which has ended this goroutine
+		}
+		switch more = r.next(stream, l); {
+		case !more:
+			r.work.Done()
+		case !finished:
 			go r.run(stream, l)
-			return
 		}
-		r.work.Done()
 	}()
-	for r.next(stream, l) {
-		if p := protect(func() { r.settle(l.round.ctx, stream, l.round.calls) }); p != nil {
-			r.abort(l.round.calls, func(c *call[S, C, E]) { c.panicked = p }) // an event in the history that Evolve cannot take: nobody can be served
-		}
+	if p := protect(func() { r.settle(l.round.ctx, stream, l.round.calls) }); p != nil {
+		r.abort(l.round.calls, func(c *call[S, C, E]) { c.panicked = p }) // an event in the history that Evolve cannot take: nobody can be served
 	}
 	finished = true
+	return more
 }
 
 // growStack makes the stack of a new goroutine as large as a round needs while there is next to nothing on it. Where it grows
@@ -163,6 +182,12 @@ func (r *Repo[S, C, E]) next(stream Stream, l *lane[S, C, E]) bool {
 		delete(r.lanes, stream.ID)
 		return false
 	}
+	l.begin(calls)
+	return true
+}
+
+// begin makes a round of calls.
+func (l *lane[S, C, E]) begin(calls []*call[S, C, E]) {
 	l.round = &round[S, C, E]{ctx: calls[0].ctx, calls: calls, live: len(calls)}
 	if len(calls) > 1 {
 		l.round.ctx, l.round.cancel = context.WithCancel(context.WithoutCancel(calls[0].ctx))
@@ -170,7 +195,6 @@ func (r *Repo[S, C, E]) next(stream Stream, l *lane[S, C, E]) bool {
 	for _, c := range calls {
 		c.round = l.round
 	}
-	return true
 }
 
 // claim marks the calls as possibly on their way to the store, and leaves out those whose callers have left or have their answer.

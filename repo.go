@@ -116,15 +116,16 @@ func (r *Repo[S, C, E]) Execute(ctx context.Context, id string, command C, optio
 		return Result[S, E]{}, err
 	}
 	r.init.Do(r.start)
-	if err := r.enter(stream, c); err != nil {
+	lane, err := r.enter(stream, c)
+	if err != nil {
 		return Result[S, E]{}, err
 	}
-	select {
-	case <-c.done:
-	case <-ctx.Done():
-		if err := r.leave(c); err != nil {
-			return Result[S, E]{}, fmt.Errorf("es: execute on %s: %w", stream, err)
+	if lane != nil {
+		if r.finish(stream, lane) {
+			go r.run(stream, lane)
 		}
+	} else if err := r.wait(c); err != nil {
+		return Result[S, E]{}, fmt.Errorf("es: execute on %s: %w", stream, err)
 	}
 	if c.panicked != nil {
 		panic(c.panicked)
