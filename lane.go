@@ -34,7 +34,7 @@ type call[S, C, E any] struct {
 	phase phase           // guarded by Repo.mu
 	round *round[S, C, E] // guarded by Repo.mu; nil while it waits for one
 
-	// The answer: written by the lane, read by the caller once done is closed.
+	// The answer: written by whoever works on the lane, read by the caller once done is closed, or nil, if it is he.
 	done     chan struct{}
 	result   Result[S, E]
 	err      error
@@ -47,9 +47,12 @@ type phase int8
 const (
 	waiting  phase = iota // nothing of it is on its way to the store
 	claimed               // its events may be on their way
-	answered              // done is closed
+	answered              // the answer is there
 	left                  // its caller did not wait for the answer
 )
+
+// over tells whether nobody waits for the call's answer any more.
+func (c *call[S, C, E]) over() bool { return c.phase == answered || c.phase == left }
 
 // enter puts a call into the lane of its aggregate. If nobody works on that, it begins a round with the call and returns the lane:
 // the caller is to work on it.
@@ -60,6 +63,7 @@ func (r *Repo[S, C, E]) enter(stream Stream, c *call[S, C, E]) (*lane[S, C, E], 
 		return nil, fmt.Errorf("es: execute on %s: repo is %w", stream, ErrClosed)
 	}
 	if l := r.lanes[stream.ID]; l != nil {
+		c.done = make(chan struct{})
 		l.waiting = append(l.waiting, c)
 		return nil, nil
 	}
@@ -201,14 +205,13 @@ func (l *lane[S, C, E]) begin(calls []*call[S, C, E]) {
 func (r *Repo[S, C, E]) claim(calls []*call[S, C, E]) []*call[S, C, E] {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var claims []*call[S, C, E]
-	for _, c := range calls {
-		if c.phase == waiting || c.phase == claimed {
-			c.phase = claimed
-			claims = append(claims, c)
-		}
+	if slices.ContainsFunc(calls, (*call[S, C, E]).over) {
+		calls = slices.DeleteFunc(slices.Clone(calls), (*call[S, C, E]).over)
 	}
-	return claims
+	for _, c := range calls {
+		c.phase = claimed
+	}
+	return calls
 }
 
 // unclaim says of calls that nothing of them is on its way to the store, and nothing was written.
@@ -227,10 +230,12 @@ func (r *Repo[S, C, E]) answer(calls ...*call[S, C, E]) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, c := range calls {
-		if c.phase == waiting || c.phase == claimed {
+		if !c.over() {
 			c.phase = answered
 			c.round.less()
-			close(c.done)
+			if c.done != nil {
+				close(c.done)
+			}
 		}
 	}
 }
@@ -244,13 +249,13 @@ func (r *Repo[S, C, E]) fail(calls []*call[S, C, E], err error) {
 
 // abort answers the calls of a round that did not come to its end; set says how.
 func (r *Repo[S, C, E]) abort(calls []*call[S, C, E], set func(*call[S, C, E])) {
+	r.mu.Lock()
 	for _, c := range calls {
-		select {
-		case <-c.done:
-		default:
+		if c.phase != answered {
 			set(c)
 		}
 	}
+	r.mu.Unlock()
 	r.answer(calls...)
 }
 

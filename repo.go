@@ -96,7 +96,7 @@ type Result[S, E any] struct {
 //
 // A panic in Decide or Evolve comes out of Execute as a [*PanicError]; other callers do not notice.
 func (r *Repo[S, C, E]) Execute(ctx context.Context, id string, command C, options ...ExecuteOption) (Result[S, E], error) {
-	c := &call[S, C, E]{ctx: ctx, command: command, done: make(chan struct{})}
+	c := &call[S, C, E]{ctx: ctx, command: command}
 	for _, option := range options {
 		option(&c.settings)
 	}
