@@ -282,7 +282,7 @@ func (t *tx) give(b *batch, rest []*commit.Request, err error) []*commit.Request
 // between reads records after a position up to another, in a transaction.
 func (s *Store) between(ctx context.Context, t pgx.Tx, after, upTo es.Position, most int) ([]es.Record, error) {
 	limit := min(most, int(upTo-after), lastPage)
-	p := s.pageOn(ctx, t.Conn(), s.statements.all, es.Stream{}, mark{}, limit, nil, int8Param(int64(after)), int8Param(int64(limit)))
+	p := s.pageOn(ctx, t.Conn(), page{}, s.statements.all, es.Stream{}, mark{}, limit, nil, int8Param(int64(after)), int8Param(int64(limit)))
 	return p.records, p.err
 }
 

@@ -223,7 +223,7 @@ func TestReadsBrokenOffKeepTheirConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		for range 4 {
+		for range 6 {
 			mustAppend(t, s, add(account("a"), 1000))
 		}
 		for name, read := range map[string]iter.Seq2[es.Record, error]{
@@ -231,7 +231,7 @@ func TestReadsBrokenOffKeepTheirConnection(t *testing.T) {
 		} {
 			_ = collect(t, read)
 			before := pool.Stat().NewConnsCount()
-			for _, after := range []int{1, 63, 64, 65, 200, 1023, 1024, 1025, 2000, 4000} {
+			for _, after := range []int{1, 63, 64, 65, 320, 321, 1023, 1024, 1025, 1344, 1345, 5440, 5441, 6000} {
 				n := 0
 				for r, err := range read {
 					if err != nil {

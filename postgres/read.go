@@ -20,6 +20,7 @@ import (
 const (
 	firstPage = 64
 	lastPage  = 1024
+	logPage   = 4096 // of the log: between two pages the server has nothing to do for as long as it takes to ask
 	pageBytes = 8 << 20
 )
 
@@ -64,7 +65,7 @@ func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) it
 				after = last.Version
 			}
 			if !p.more && !p.whole && p.err == nil {
-				limit = nextLimit(p, limit)
+				limit = nextLimit(p, limit, lastPage)
 				r = s.readStream(ctx, stream, after, limit, nil) // while the caller works on the last piece
 			}
 			if !handOut(ctx, p, what, yield) {
@@ -80,10 +81,10 @@ func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) it
 		ctx, cancel := context.WithCancel(ctx)
 		stmt, names := s.filtered(filter)
 		after := max(after, 0)
-		next := func(limit int) page {
+		next := func(limit int, room []es.Record) page {
 			params := append([][]byte{int8Param(int64(after)), int8Param(int64(limit))}, names...)
 			return s.readPage(ctx, func(conn *pgx.Conn) page {
-				return s.pageOn(ctx, conn, stmt, es.Stream{}, mark{}, limit, nil, params...)
+				return s.pageOn(ctx, conn, page{records: room}, stmt, es.Stream{}, mark{}, limit, nil, params...)
 			})
 		}
 		ahead := make(chan page, 1)
@@ -96,27 +97,30 @@ func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) it
 			}
 			cancel()
 		}()
-		p := next(firstPage)
-		for limit := nextLimit(p, firstPage); ; {
+		p := next(firstPage, nil)
+		var free []es.Record // of the page before, whose records have all been handed out
+		for limit := nextLimit(p, firstPage, logPage); ; {
 			if !p.whole && p.err == nil {
 				after = p.records[len(p.records)-1].Position
 				reading = true
-				go func() { ahead <- next(limit) }()
+				room := slices.Grow(free[:0], limit)
+				go func() { ahead <- next(limit, room) }()
 			}
 			if !handOut(ctx, p, "read the log", yield) {
 				return
 			}
+			free = p.records
 			p = <-ahead
 			reading = false
-			limit = nextLimit(p, limit)
+			limit = nextLimit(p, limit, logPage)
 		}
 	}
 }
 
 // nextLimit is the size of the page after one: four times as many records, if as many of that size have room in its bytes.
 // What has no room comes over the wire in vain, as the server does not know of the bound.
-func nextLimit(p page, limit int) int {
-	limit = min(4*limit, lastPage)
+func nextLimit(p page, limit, most int) int {
+	limit = min(4*limit, most)
 	if p.size > 0 {
 		limit = min(limit, max(1, p.count*pageBytes/p.size))
 	}
@@ -185,7 +189,7 @@ func (s *Store) readStream(ctx context.Context, stream es.Stream, after es.Versi
 		defer close(r.pieces)
 		m := s.heads.mark()
 		last := s.readPage(ctx, func(conn *pgx.Conn) page {
-			return s.pageOn(ctx, conn, s.statements.stream, stream, m, limit, func(p page) { r.pieces <- p }, streamParams(stream, after, limit, m)...)
+			return s.pageOn(ctx, conn, page{}, s.statements.stream, stream, m, limit, func(p page) { r.pieces <- p }, streamParams(stream, after, limit, m)...)
 		})
 		if done != nil {
 			done()
@@ -232,7 +236,7 @@ func streamParams(stream es.Stream, after es.Version, limit int, m mark) [][]byt
 }
 
 func (s *Store) streamOn(ctx context.Context, conn *pgx.Conn, m mark, stream es.Stream, after es.Version, limit int) page {
-	return s.pageOn(ctx, conn, s.statements.stream, stream, m, limit, nil, streamParams(stream, after, limit, m)...)
+	return s.pageOn(ctx, conn, page{}, s.statements.stream, stream, m, limit, nil, streamParams(stream, after, limit, m)...)
 }
 
 func (s *Store) readPage(ctx context.Context, read func(conn *pgx.Conn) page) page {
@@ -257,10 +261,10 @@ func (s *Store) orClosed(err error) error {
 	return fmt.Errorf("store is %w: %w", es.ErrClosed, err)
 }
 
-// pageOn reads a page of a stream, or, if that is the zero one, of the log. If give is not nil it is given each piece but the last,
-// which is returned.
-func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, stmt *statement, stream es.Stream, m mark, limit int, give func(page), params ...[]byte) page {
-	p := page{whole: true}
+// pageOn reads a page, which may bring room for its records, of a stream, or, if that is the zero one, of the log. If give is not nil
+// it is given each piece but the last, which is returned.
+func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, p page, stmt *statement, stream es.Stream, m mark, limit int, give func(page), params ...[]byte) page {
+	p.whole = true
 	var mem memory
 	p.err = s.each(ctx, conn, stmt, params, func(row [][]byte) error {
 		if p.size > pageBytes {

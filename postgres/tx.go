@@ -142,7 +142,7 @@ func (t *inTx) Read(ctx context.Context, stream es.Stream, after es.Version) ite
 				return
 			}
 			after = p.records[len(p.records)-1].Version
-			limit = nextLimit(p, limit)
+			limit = nextLimit(p, limit, lastPage)
 		}
 	}
 }
