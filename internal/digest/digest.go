@@ -8,7 +8,7 @@ import "hash/fnv"
 // hardly ever. Snapshots have it: another way to compute it would make all of them useless.
 func Of(eventType string, data []byte) uint64 {
 	h := fnv.New64a()
-	var room [64]byte // the name of a type hardly ever needs more
+	var room [64]byte                                         // the name of a type hardly ever needs more
 	_, _ = h.Write(append(append(room[:0], eventType...), 0)) // a hash has no error
 	_, _ = h.Write(data)
 	return h.Sum64()
