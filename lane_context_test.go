@@ -66,9 +66,33 @@ func sum(t *testing.T, store es.Store) int {
 	return state.N
 }
 
-func TestAContextThatEnds(t *testing.T) {
-	for name, test := range map[string]func(t *testing.T, store *spy, repo *tallies){
-		"while the call waits for its round": func(t *testing.T, store *spy, repo *tallies) {
+// An ending ends the context of a call at some moment, and looks what becomes of it and of the others.
+type ending func(t *testing.T, store *spy, repo *tallies)
+
+// ends runs endings, each on a repo of its own, and then a command, for which the lane must be free.
+func ends(t *testing.T, endings map[string]ending) {
+	for name, test := range endings {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newSpy()
+				repo := newTally(store)
+				test(t, store, repo)
+				synctest.Wait()
+				store.append, store.read = nil, nil
+				if _, err := repo.Execute(t.Context(), "1", add(1)); err != nil {
+					t.Errorf("the lane does not go on: %v", err)
+				}
+				if err := repo.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+func TestAContextThatEndsWhileItsCallWaits(t *testing.T) {
+	ends(t, map[string]ending{
+		"for its round": func(t *testing.T, store *spy, repo *tallies) {
 			hold := make(chan struct{})
 			store.append = func(_ context.Context, _ []es.Append, write func() (es.Position, error)) (es.Position, error) {
 				<-hold
@@ -88,7 +112,7 @@ func TestAContextThatEnds(t *testing.T) {
 			stays.has(t, 5)
 		},
 
-		"while the state is read for it alone": func(t *testing.T, store *spy, repo *tallies) {
+		"for the state, alone": func(t *testing.T, store *spy, repo *tallies) {
 			store.read = func(ctx context.Context) error { <-ctx.Done(); store.read = nil; return ctx.Err() }
 			gone, leave := leaver(t, repo, add(2))
 			synctest.Wait()
@@ -100,7 +124,7 @@ func TestAContextThatEnds(t *testing.T) {
 			stays.has(t, 4)
 		},
 
-		"while the state is read for several": func(t *testing.T, store *spy, repo *tallies) {
+		"for the state, with others": func(t *testing.T, store *spy, repo *tallies) {
 			hold := make(chan struct{})
 			store.append = obey
 			_, first := leaver(t, repo, add(1))
@@ -127,7 +151,31 @@ func TestAContextThatEnds(t *testing.T) {
 			stays.has(t, 4)
 		},
 
-		"while its append is queued": func(t *testing.T, store *spy, repo *tallies) {
+		"for the state, as do all others whose contexts end": func(t *testing.T, store *spy, repo *tallies) {
+			store.append = obey
+			_, first := leaver(t, repo, add(1))
+			synctest.Wait()
+			a, leaveA := leaver(t, repo, add(2))
+			b, leaveB := leaver(t, repo, add(4))
+			synctest.Wait()
+			ended := make(chan struct{})
+			store.read = func(ctx context.Context) error { <-ctx.Done(); close(ended); return ctx.Err() }
+			first()
+			synctest.Wait()
+			leaveA()
+			leaveB()
+			synctest.Wait()
+			a.leftWith(t, false)
+			b.leftWith(t, false)
+			<-ended
+			store.read, store.append = nil, nil
+		},
+	})
+}
+
+func TestAContextThatEndsWhileItsAppendIsUnderWay(t *testing.T) {
+	ends(t, map[string]ending{
+		"in the queue": func(t *testing.T, store *spy, repo *tallies) {
 			store.append = obey
 			gone, leave := leaver(t, repo, add(2))
 			synctest.Wait()
@@ -139,7 +187,7 @@ func TestAContextThatEnds(t *testing.T) {
 			}
 		},
 
-		"while its append is under way alone": func(t *testing.T, store *spy, repo *tallies) {
+		"alone": func(t *testing.T, store *spy, repo *tallies) {
 			hold := make(chan struct{})
 			store.append = func(_ context.Context, _ []es.Append, write func() (es.Position, error)) (es.Position, error) {
 				<-hold
@@ -157,7 +205,7 @@ func TestAContextThatEnds(t *testing.T) {
 			late.has(t, 2)
 		},
 
-		"while its append is under way with others'": func(t *testing.T, store *spy, repo *tallies) {
+		"with others'": func(t *testing.T, store *spy, repo *tallies) {
 			hold := make(chan struct{})
 			store.append = func(ctx context.Context, _ []es.Append, write func() (es.Position, error)) (es.Position, error) {
 				<-hold
@@ -182,7 +230,7 @@ func TestAContextThatEnds(t *testing.T) {
 			}
 		},
 
-		"for all whose append is under way": func(t *testing.T, store *spy, repo *tallies) {
+		"with others' whose contexts end": func(t *testing.T, store *spy, repo *tallies) {
 			store.append = obey
 			var first, second func()
 			callers, _ := crowd(store, repo,
@@ -196,28 +244,12 @@ func TestAContextThatEnds(t *testing.T) {
 			synctest.Wait()
 			callers[1].leftWith(t, false)
 		},
+	})
+}
 
-		"for all who wait for the state": func(t *testing.T, store *spy, repo *tallies) {
-			store.append = obey
-			_, first := leaver(t, repo, add(1))
-			synctest.Wait()
-			a, leaveA := leaver(t, repo, add(2))
-			b, leaveB := leaver(t, repo, add(4))
-			synctest.Wait()
-			ended := make(chan struct{})
-			store.read = func(ctx context.Context) error { <-ctx.Done(); close(ended); return ctx.Err() }
-			first()
-			synctest.Wait()
-			leaveA()
-			leaveB()
-			synctest.Wait()
-			a.leftWith(t, false)
-			b.leftWith(t, false)
-			<-ended
-			store.read, store.append = nil, nil
-		},
-
-		"in the pause after conflicts": func(t *testing.T, store *spy, repo *tallies) {
+func TestAContextThatEndsInThePauseAfterConflicts(t *testing.T) {
+	ends(t, map[string]ending{
+		"after many": func(t *testing.T, store *spy, repo *tallies) {
 			tries := 0
 			store.append = func(context.Context, []es.Append, func() (es.Position, error)) (es.Position, error) {
 				tries++
@@ -234,21 +266,5 @@ func TestAContextThatEnds(t *testing.T) {
 				t.Errorf("%d tries in a minute: the pauses do not grow to something like 64 ms", tries)
 			}
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				store := newSpy()
-				repo := newTally(store)
-				test(t, store, repo)
-				synctest.Wait()
-				store.append, store.read = nil, nil
-				if _, err := repo.Execute(t.Context(), "1", add(1)); err != nil {
-					t.Errorf("the lane does not go on: %v", err)
-				}
-				if err := repo.Close(); err != nil {
-					t.Error(err)
-				}
-			})
-		})
-	}
+	})
 }
