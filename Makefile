@@ -15,7 +15,7 @@ LOANS     = ../shared/data/bpic2012.xes.gz
 # The linters have a module of their own, so that whoever imports this one has none of theirs among his dependencies.
 LINT = go tool -modfile=tools/go.mod golangci-lint run --allow-serial-runners
 
-.PHONY: help test race lint bench bench-compare fuzz cover examples figures results chaos
+.PHONY: help test race lint bench bench-compare fuzz chaos large cover examples figures results
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s%s\n", $$1, $$2 }' Makefile

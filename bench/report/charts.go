@@ -245,15 +245,13 @@ func figuresPlot(all []result.Figure) *plot.Plot {
 			low, high = min(low, r), max(high, r)
 		}
 	}
-	// Room for the numbers beside the bars.
-	p.X.Min, p.X.Max = low/1.9, high*1.9
 	grid := plotter.NewGrid()
 	grid.Horizontal.Color, grid.Vertical.Color = nil, faint // text stands on the horizontal ones
 	p.Add(grid, &bars{all})
 	p.NominalY(names...)
 	p.Y.Tick.Width = 0
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, logTicks{[]float64{2, 5}}
-	p.X.Min, p.X.Max = low/1.9, high*1.9
+	p.X.Min, p.X.Max = low/1.1, high*2.6 // room for the numbers beside the bars, in whatever font
 	p.Y.Min, p.Y.Max = -0.7, float64(len(all))-0.3
 	return p
 }
@@ -279,11 +277,7 @@ func (b *bars) Plot(c draw.Canvas, p *plot.Plot) {
 		c.FillPolygon(fill, []vg.Point{{X: from, Y: middle - half}, {X: to, Y: middle - half}, {X: to, Y: middle + half}, {X: from, Y: middle + half}})
 		style := p.Legend.TextStyle
 		style.Font.Size, style.YAlign, style.XAlign = 9, text.YCenter, text.XLeft
-		at := vg.Point{X: max(from, to) + 4, Y: middle + 1.5}
-		if reach < 1 {
-			style.XAlign, at.X = text.XRight, to-4
-		}
-		c.FillText(style, at, fmt.Sprintf("%s (%s)", f.Text, f.Goal))
+		c.FillText(style, vg.Point{X: max(from, to) + 4, Y: middle + 1.5}, fmt.Sprintf("%s (%s)", f.Text, f.Goal))
 	}
 	c.StrokeLine2(draw.LineStyle{Color: grey, Width: 1.5}, x(1), c.Min.Y, x(1), c.Max.Y)
 }
