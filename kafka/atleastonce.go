@@ -24,6 +24,7 @@ func (w *work) sessionAtLeastOnce(ctx context.Context) (moved bool, err error) {
 	if s.c.Position, err = w.r.AtLeastOnce.LoadCheckpoint(ctx, w.checkpointName()); err != nil {
 		return false, err
 	}
+	s.c.Topics = w.topics
 	if err := w.checkHistory(ctx, &s.c); err != nil {
 		return false, err
 	}
@@ -75,6 +76,34 @@ func (s *session) publishAtLeastOnce(ctx context.Context, b batch, reports *repo
 	if err := s.w.at("batch"); err != nil {
 		return err
 	}
+	sending, stop := context.WithCancel(ctx)
+	defer stop()
+	same := s.look(ctx, stop)
+	err := s.deliver(sending, b, reports)
+	if changed := same(); changed != nil {
+		return s.examineAgain(ctx, changed)
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.w.at("acknowledged"); err != nil {
+		return err
+	}
+	moved, err := s.w.r.AtLeastOnce.MoveCheckpoint(ctx, s.w.checkpointName(), s.c.Position, c.Position)
+	if err != nil {
+		return err
+	}
+	if !moved {
+		s.w.topics = nil
+		return fmt.Errorf("kafka: the checkpoint of relay %s is not at %d any more: another relay works, or it was reset", s.w.r.name(), s.c.Position)
+	}
+	s.w.r.stats.published(int(c.Records-s.c.Records), c.Position)
+	s.c, s.w.topics = c, c.Topics
+	return nil
+}
+
+// deliver sends a batch, and returns when all of it is acknowledged.
+func (s *session) deliver(ctx context.Context, b batch, reports *reports) error {
 	for i := range b.records {
 		to := s.targets[i]
 		m, err := s.encoder.encode(&b.records[i], &to.name)
@@ -89,22 +118,7 @@ func (s *session) publishAtLeastOnce(ctx context.Context, b batch, reports *repo
 	if err := s.w.at("produced"); err != nil {
 		return err
 	}
-	if err := reports.await(ctx, len(b.records)); err != nil {
-		return err
-	}
-	if err := s.w.at("acknowledged"); err != nil {
-		return err
-	}
-	moved, err := s.w.r.AtLeastOnce.MoveCheckpoint(ctx, s.w.checkpointName(), s.c.Position, c.Position)
-	if err != nil {
-		return err
-	}
-	if !moved {
-		return fmt.Errorf("kafka: the checkpoint of relay %s is not at %d any more: another relay works, or it was reset", s.w.r.name(), s.c.Position)
-	}
-	s.w.r.stats.published(int(c.Records-s.c.Records), c.Position)
-	s.c = c
-	return nil
+	return reports.await(ctx, len(b.records))
 }
 
 func (w *work) resetAtLeastOnce(ctx context.Context, to es.Position) error {

@@ -65,11 +65,54 @@ func TestATopicMadeAgainUnderThoseWhoReadItStopsThem(t *testing.T) {
 	})
 	got.await(t, "all records", func() bool { return len(got.records) >= int(last) })
 
-	run.mustStop() // it is told when it begins again; see TestATopicThatIsDeletedStopsTheRelay
+	run.mustStop() // what becomes of it says the next test
 	b.deleteTopic(t)
 	b.createTopic(t, b.topic, 2)
 	ended(t, "the read model", model, b.topic, "made again")
 	ended(t, "the consumer", handler, b.topic, "made again")
+}
+
+// A cluster takes what is written under a topic's name, whatever that topic was before. So a relay looks while it writes.
+func TestARelayStopsSoonWhenATopicIsTakenFromUnderIt(t *testing.T) {
+	t.Parallel()
+	for what, test := range map[string]struct {
+		again bool
+		says  string
+	}{"deleted": {false, " is gone"}, "deleted and made again": {true, " was deleted and made again"}} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			for promise, change := range map[string]func(r *kafka.Relay, log *es.Mem){
+				"exactly once":  func(*kafka.Relay, *es.Mem) {},
+				"at least once": func(r *kafka.Relay, log *es.Mem) { r.AtLeastOnce = log },
+			} {
+				t.Run(promise, func(t *testing.T) {
+					t.Parallel()
+					testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
+						log := new(es.Mem)
+						r := relay(b, log)
+						change(r, log)
+						run := runRelay(t, r)
+						run.reaches(fill(t, log, 200))
+						deleteTopic(t, b.Bootstrap, b.Prefix+".account")
+						if test.again {
+							makeTopic(t, b.Bootstrap, b.Prefix+".account", 3, nil)
+						}
+						run.fillUntilItEnds(log, "topic "+b.Prefix+".account"+test.says, "Reset")
+					})
+				})
+			}
+		})
+	}
+}
+
+// fillUntilItEnds appends records now and then until the relay ends by itself, and says why.
+func (r *running) fillUntilItEnds(log es.Log, with ...string) {
+	r.t.Helper()
+	eventually(r.t, "the relay ends", func() bool {
+		fill(r.t, log, 10)
+		return len(r.done) > 0
+	})
+	r.ends(with...)
 }
 
 // A producer that has met a fatal error can hang when it is closed. A relay ends nevertheless, and leaves none behind.

@@ -23,6 +23,7 @@ type session struct {
 	c       checkpoint // what is committed
 	targets []target   // of the batch under way
 	last    time.Time  // when the last transaction was committed
+	looks   int        // at topics, one a batch
 	heard   sync.WaitGroup
 	ended   chan struct{} // of the producer
 }
@@ -313,10 +314,18 @@ func (s *session) transactionWith(ctx context.Context, b batch, also func(*check
 	if err := s.w.at("begun"); err != nil {
 		return err
 	}
-	if err := s.produce(ctx, b, &c); err != nil {
-		if crash := (crash{}); errors.As(err, &crash) {
-			return err
-		}
+	sending, stop := context.WithCancel(ctx)
+	defer stop()
+	same := s.look(ctx, stop)
+	err := s.produce(sending, b, &c)
+	if crash := (crash{}); errors.As(err, &crash) {
+		_ = same()
+		return err
+	}
+	if changed := same(); changed != nil {
+		return errors.Join(s.examineAgain(ctx, changed), s.abort(ctx))
+	}
+	if err != nil {
 		return errors.Join(err, s.abort(ctx))
 	}
 	if err := s.w.at("produced"); err != nil {

@@ -16,9 +16,11 @@ import (
 
 // A destination is a topic that a relay writes to.
 type destination struct {
-	name  string
-	mark  topicMark
-	limit int // max.message.bytes
+	name   string
+	mark   topicMark
+	limit  int       // max.message.bytes
+	looked time.Time // when it was last seen to be what it was
+	looks  int       // the session's, of the last batch that went there
 }
 
 // destinations are the topics of a session, found out about when a record is first bound for them.
@@ -103,7 +105,7 @@ func (d *destinations) examine(ctx context.Context, name string, c *checkpoint) 
 	if err != nil {
 		return nil, err
 	}
-	return &destination{name: name, mark: now, limit: limit}, nil
+	return &destination{name: name, mark: now, limit: limit, looked: time.Now()}, nil
 }
 
 // refresh looks again at the topics of the session, for what may have become of them.
@@ -148,27 +150,37 @@ func (d *destinations) mustBeNew(ctx context.Context, name string, now topicMark
 func describeTopic(ctx context.Context, admin *kafka.AdminClient, name string) (mark topicMark, there bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	answer, err := admin.DescribeTopics(ctx, kafka.NewTopicCollectionOfTopicNames([]string{name}))
+	marks, err := describeTopics(ctx, admin, name)
+	mark, there = marks[name]
+	return mark, there, err
+}
+
+// describeTopics returns what topics are, without those that are not there.
+func describeTopics(ctx context.Context, admin *kafka.AdminClient, names ...string) (map[string]topicMark, error) {
+	answer, err := admin.DescribeTopics(ctx, kafka.NewTopicCollectionOfTopicNames(names))
 	if err != nil {
-		return topicMark{}, false, fmt.Errorf("kafka: describe topic %s: %w", name, err)
+		return nil, fmt.Errorf("kafka: describe topics %s: %w", strings.Join(names, ", "), err)
 	}
+	if len(answer.TopicDescriptions) != len(names) {
+		return nil, fmt.Errorf("kafka: describe topics %s: %d answers", strings.Join(names, ", "), len(answer.TopicDescriptions))
+	}
+	marks := make(map[string]topicMark, len(names))
 	for _, t := range answer.TopicDescriptions {
 		switch t.Error.Code() {
 		case kafka.ErrNoError:
-			return topicMark{t.TopicID.String(), int32(len(t.Partitions))}, true, nil
+			marks[t.Name] = topicMark{t.TopicID.String(), int32(len(t.Partitions))}
 		case kafka.ErrUnknownTopicOrPart, kafka.ErrUnknownTopic:
-			return topicMark{}, false, nil
 		default:
-			return topicMark{}, false, fmt.Errorf("kafka: describe topic %s: %w", name, t.Error)
+			return nil, fmt.Errorf("kafka: describe topic %s: %w", t.Name, t.Error)
 		}
 	}
-	return topicMark{}, false, fmt.Errorf("kafka: describe topic %s: no answer", name)
+	return marks, nil
 }
 
 // awaitTopicMark is describeTopic for a topic that, if it is expected, is asked for again for a while: a broker that has just started, or is behind
 // the others, may not know of it yet.
 func awaitTopicMark(ctx context.Context, admin *kafka.AdminClient, name string, expected bool) (mark topicMark, there bool, err error) {
-	for range 10 {
+	for range 25 {
 		if mark, there, err = describeTopic(ctx, admin, name); err != nil || there || !expected {
 			break
 		}

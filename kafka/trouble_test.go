@@ -226,22 +226,6 @@ func TestATopicThatIsDeletedStopsTheRelay(t *testing.T) {
 	})
 }
 
-func TestATopicDeletedUnderARelayStopsIt(t *testing.T) {
-	t.Parallel()
-	b := testserver.FakeBroker(t, kafkatest.Options{})
-	log := new(es.Mem)
-	r := relay(b, log)
-	r.Config["transaction.timeout.ms"] = 2000
-	r.Config["topic.metadata.refresh.interval.ms"], r.Config["topic.metadata.propagation.max.ms"] = 200, 200
-	run := runRelay(t, r)
-	run.reaches(fill(t, log, 200))
-	if err := b.Fake.DeleteTopic(b.Prefix + ".account"); err != nil {
-		t.Fatal(err)
-	}
-	fill(t, log, 200)
-	run.ends("topic "+b.Prefix+".account is gone", "Reset")
-}
-
 func TestStreamsStayInOrderWhenATopicGrows(t *testing.T) {
 	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {

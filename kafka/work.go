@@ -24,6 +24,9 @@ type work struct {
 	checkpointLimit int // max.message.bytes of that topic
 	smallest        int // of the other topics that are known of
 
+	// topics are, at least once, those that this process has written to since it has the lease: no checkpoint speaks of them.
+	topics map[string]topicMark
+
 	holds func(ctx context.Context) bool // if set, tells whether the lease is still there, and ends ctx if not
 }
 
@@ -158,6 +161,7 @@ func (w *work) acquire(ctx context.Context, name string, lease time.Duration) er
 
 // hold works until the lease is lost, which is no error.
 func (w *work) hold(ctx context.Context, name string, lease time.Duration) error {
+	w.topics = nil
 	working, lose := context.WithCancelCause(ctx)
 	var renewing sync.WaitGroup
 	renewing.Go(func() { w.renew(working, name, lease, lose) })
