@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -211,7 +212,33 @@ func compare(t testing.TB, store string, want []es.Record, got []seen) {
 // fill appends records to a log, over some streams of two kinds.
 func fill(t testing.TB, log es.Log, records int) es.Position {
 	t.Helper()
-	var last es.Position
+	last, err := tryFill(log, records)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return last
+}
+
+// load fills a log all the time, until it is stopped.
+func load(t testing.TB, log es.Log) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var filling sync.WaitGroup
+	filling.Go(func() {
+		for ctx.Err() == nil {
+			if _, err := tryFill(log, 10); err != nil {
+				t.Errorf("the load ends: %v", err)
+				return
+			}
+			time.Sleep(10 * time.Millisecond) // so that it is not all there is to do
+		}
+	})
+	return func() {
+		cancel()
+		filling.Wait()
+	}
+}
+
+func tryFill(log es.Log, records int) (last es.Position, err error) {
 	for done := 0; done < records; {
 		n := min(1+rand.IntN(20), records-done)
 		events := make([]es.Record, n)
@@ -222,14 +249,12 @@ func fill(t testing.TB, log es.Log, records int) es.Position {
 			}
 		}
 		stream := es.Stream{Kind: []string{"account", "transfer"}[rand.IntN(2)], ID: strconv.Itoa(rand.IntN(50))}
-		at, err := log.Append(context.Background(), es.Append{Stream: stream, Expected: es.AnyVersion, Events: events})
-		if err != nil {
-			t.Fatal(err)
+		if last, err = log.Append(context.Background(), es.Append{Stream: stream, Expected: es.AnyVersion, Events: events}); err != nil {
+			return 0, err
 		}
-		last = at
 		done += n
 	}
-	return last
+	return last, nil
 }
 
 // relay returns one with the settings that tests share.
@@ -300,9 +325,25 @@ func (r *running) mustStop() {
 
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
+	if err := becomes(what, is); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// becomes is eventually for those who are not the test's goroutine, such as hooks.
+func becomes(what string, is func() bool) error {
 	for end := time.Now().Add(patience); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", patience, what)
+			return fmt.Errorf("not within %v: %s", patience, what)
 		}
 	}
+	return nil
+}
+
+// publishMore runs a relay until it has published so many more records.
+func publishMore(t testing.TB, r *kafka.Relay, records int) {
+	t.Helper()
+	run := runRelay(t, r)
+	run.reaches(fill(t, r.Log, records))
+	run.mustStop()
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -27,23 +26,14 @@ func underLoad(t *testing.T, bootstrap string, prefix string, replication int, h
 	run := runRelay(t, r)
 	run.reaches(fill(t, log, 100))
 	model := fedModel(t, bootstrap, prefix+".account", prefix+".transfer")
-	ctx, cancel := context.WithCancel(t.Context())
-	var load sync.WaitGroup
-	load.Go(func() {
-		for ctx.Err() == nil {
-			fill(t, log, 10)
-			time.Sleep(10 * time.Millisecond)
-		}
-	})
-	defer load.Wait()
-	defer cancel()
+	stop := load(t, log)
+	defer stop()
 	happens(func() {
 		t.Helper()
 		now := r.Stats().Position
 		run.reaches(now + 200)
 	})
-	cancel()
-	load.Wait()
+	stop()
 	run.reaches(fill(t, log, 1))
 	run.mustStop()
 	t.Logf("%+v", r.Stats())

@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -58,9 +59,7 @@ func TestARelayKilledAtAnyStepLosesAndRepeatsNothing(t *testing.T) {
 				crashes++
 			}
 		}
-		run := runRelay(t, r)
-		run.reaches(fill(t, log, 1))
-		run.mustStop()
+		publishMore(t, r, 1)
 		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
 		if r.Stats().Takeovers != 1 || crashes != 2*len(steps)-3 {
 			t.Errorf("%d crashes, stats %+v", crashes, r.Stats())
@@ -76,23 +75,18 @@ func TestARelayThatLeavesATransactionOpenIsNotBelieved(t *testing.T) {
 		// Everything is sent, the checkpoint too, and nothing committed.
 		dying := relay(b, log)
 		dying.Config["linger.ms"] = 1
-		dying.Hook(func() func(string) error {
-			crash := crashAt("produced", 2)
-			return func(step string) error {
-				err := crash(step)
-				if err != nil {
-					c := watcher(t, b.Bootstrap)
-					eventually(t, "messages of the open transaction are there", func() bool { return open(t, c, b.Prefix+".") })
-				}
-				return err
+		c, crash := watcher(t, b.Bootstrap), crashAt("produced", 2)
+		dying.Hook(func(step string) error {
+			err := crash(step)
+			if err != nil {
+				err = cmp.Or(becomes("messages of the open transaction are there", func() bool { return open(t.Context(), c, b.Prefix+".") }), err)
 			}
-		}())
+			return err
+		})
 		if err := runRelay(t, dying).wait(); !errors.Is(err, errCrash) {
 			t.Fatalf("ended with %v", err)
 		}
-		run := runRelay(t, relay(b, log))
-		run.reaches(fill(t, log, 1))
-		run.mustStop()
+		publishMore(t, relay(b, log), 1)
 		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
 	})
 }
@@ -107,15 +101,13 @@ func TestATransactionThatTookTooLongIsPublishedAgain(t *testing.T) {
 		r.Leases = log
 		var once sync.Once
 		c := watcher(t, b.Bootstrap)
-		r.Hook(func(step string) error {
+		r.Hook(func(step string) (err error) {
 			if step == "produced" && r.Stats().Transactions > 0 {
-				once.Do(func() { awaitAbort(t, c, b.Prefix+".") })
+				once.Do(func() { err = awaitAbort(t.Context(), c, b.Prefix+".") })
 			}
-			return nil
+			return err
 		})
-		run := runRelay(t, r)
-		run.reaches(fill(t, log, 1))
-		run.mustStop()
+		publishMore(t, r, 1)
 		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
 		if r.Stats().Retries == 0 {
 			t.Errorf("nothing was retried: %+v", r.Stats())
@@ -124,23 +116,21 @@ func TestATransactionThatTookTooLongIsPublishedAgain(t *testing.T) {
 }
 
 // awaitAbort returns when messages are there that were held up by a transaction, and are not any more.
-func awaitAbort(t testing.TB, c *kgo.Client, prefix string) {
-	t.Helper()
+func awaitAbort(ctx context.Context, c *kgo.Client, prefix string) error {
 	held := false
-	eventually(t, "the transaction runs out", func() bool {
-		now := open(t, c, prefix)
+	return becomes("the transaction runs out", func() bool {
+		now := open(ctx, c, prefix)
 		held = held || now
 		return held && !now
 	})
 }
 
 // open tells whether a transaction holds up readers of topics with a prefix.
-func open(t testing.TB, c *kgo.Client, prefix string) bool {
-	t.Helper()
-	all, err := topicsOf(t.Context(), c, prefix)
+func open(ctx context.Context, c *kgo.Client, prefix string) bool {
+	all, err := topicsOf(ctx, c, prefix)
 	for topic, partitions := range all {
 		for p, high := range partitions {
-			stable, err := end(t.Context(), c, topic, p, 1)
+			stable, err := end(ctx, c, topic, p, 1)
 			if err != nil || stable < high {
 				return true
 			}
@@ -262,10 +252,10 @@ func TestWhoeverTakesOverWaitsForOthersTransactions(t *testing.T) {
 		hanging.Hook(func(step string) error {
 			err := crash(step)
 			if err != nil {
-				eventually(t, "its checkpoint is there, in an open transaction", func() bool {
+				err = cmp.Or(becomes("its checkpoint is there, in an open transaction", func() bool {
 					now, err := end(t.Context(), c, topic, 0, 0)
 					return err == nil && now > before
-				})
+				}), err)
 			}
 			return err
 		})
@@ -274,9 +264,7 @@ func TestWhoeverTakesOverWaitsForOthersTransactions(t *testing.T) {
 		}
 		run.reaches(fill(t, log, 100)) // behind the open transaction
 		run.mustStop()
-		run = runRelay(t, relay(b, log))
-		run.reaches(fill(t, log, 1))
-		run.mustStop()
+		publishMore(t, relay(b, log), 1)
 		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
 	})
 }

@@ -169,10 +169,10 @@ func TestAParkedRecordThatFailsAgainStaysAndCanBeDropped(t *testing.T) {
 			t.Fatal(err)
 		}
 		got.await(t, "the rest", got.has(slices.Concat(bad[1:3], bad[4:])))
+		_ = stop()
 		if got.ids[bad[0].ID()]+got.ids[bad[3].ID()] != 0 {
 			t.Error("what was dropped has been handled")
 		}
-		_ = stop()
 		got.records = append([]es.Record{bad[0], bad[3]}, got.records...) // so that inOrder knows of them
 	})
 }
@@ -188,25 +188,23 @@ func ping(c *collector) bool {
 // awaitParked waits until so many letters are parked.
 func awaitParked(t testing.TB, b bank, n int) []kafka.DeadLetter {
 	t.Helper()
-	for t.Context().Err() == nil {
-		if letters, ids := parked(t, b); len(ids) == n {
-			return letters
-		}
-	}
-	t.Fatal(t.Context().Err())
-	return nil
+	letters, _ := awaitLetters(t, b, fmt.Sprintf("%d records are parked", n), func(letters []kafka.DeadLetter) bool { return len(letters) == n })
+	return letters
+}
+
+func awaitLetters(t testing.TB, b bank, what string, are func([]kafka.DeadLetter) bool) (letters []kafka.DeadLetter, ids []string) {
+	t.Helper()
+	eventually(t, what, func() bool {
+		letters, ids = parked(t, b)
+		return are(letters)
+	})
+	return letters, ids
 }
 
 // awaitError waits until the first letter has an error.
 func awaitError(t testing.TB, b bank, message string) ([]kafka.DeadLetter, []string) {
 	t.Helper()
-	for t.Context().Err() == nil {
-		if letters, ids := parked(t, b); len(ids) > 0 && letters[0].Error == message {
-			return letters, ids
-		}
-	}
-	t.Fatal(t.Context().Err())
-	return nil, nil
+	return awaitLetters(t, b, "the first letter says "+message, func(letters []kafka.DeadLetter) bool { return len(letters) > 0 && letters[0].Error == message })
 }
 
 func TestWhatIsNoRecordIsParkedToo(t *testing.T) {

@@ -132,16 +132,8 @@ func TestARelayThatWakesUpIsShutOut(t *testing.T) {
 	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log, file := openFile(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		var load sync.WaitGroup
-		load.Go(func() {
-			for ctx.Err() == nil {
-				fill(t, log, 10)
-				time.Sleep(10 * time.Millisecond)
-			}
-		})
-		defer load.Wait()
-		defer cancel()
+		stop := load(t, log)
+		defer stop()
 		zombie, other := relayProcess(t, b, file), relayProcess(t, b, file)
 		for range 2 {
 			eventually(t, "one of them works", func() bool {
@@ -163,8 +155,7 @@ func TestARelayThatWakesUpIsShutOut(t *testing.T) {
 				return max(one, two) > before+200
 			})
 		}
-		cancel()
-		load.Wait()
+		stop()
 		end := fill(t, log, 1)
 		eventually(t, "all is published", func() bool {
 			_, one := zombie.at()

@@ -71,9 +71,7 @@ func TestACheckpointThatIsLostIsNoticed(t *testing.T) {
 		if err := relay(b, log).Reset(t.Context(), last); err != nil {
 			t.Fatal(err)
 		}
-		run = runRelay(t, relay(b, log))
-		run.reaches(fill(t, log, 100))
-		run.mustStop()
+		publishMore(t, relay(b, log), 100)
 		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
 	})
 }
@@ -117,9 +115,7 @@ func TestADatabaseRestoredFromAnOlderCopyStopsTheRelay(t *testing.T) {
 	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log := new(es.Mem)
-		run := runRelay(t, relay(b, log))
-		run.reaches(fill(t, log, 100))
-		run.mustStop()
+		publishMore(t, relay(b, log), 100)
 
 		older := restored{new(es.Mem), log.ID()}
 		fill(t, older, 50)
@@ -138,9 +134,7 @@ func TestADatabaseRestoredFromAnOlderCopyStopsTheRelay(t *testing.T) {
 		if err := r.Reset(t.Context(), 150); err != nil {
 			t.Fatal(err)
 		}
-		run = runRelay(t, r)
-		run.reaches(fill(t, older, 1))
-		run.mustStop()
+		publishMore(t, r, 1)
 		if all := published(t, b.Bootstrap, b.Prefix+"."); len(all) != 101 {
 			t.Errorf("%d records are published, want 100 and the one behind the reset", len(all))
 		}
@@ -205,9 +199,7 @@ func TestATopicThatIsDeletedStopsTheRelay(t *testing.T) {
 	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log := new(es.Mem)
-		run := runRelay(t, relay(b, log))
-		run.reaches(fill(t, log, 200))
-		run.mustStop()
+		publishMore(t, relay(b, log), 200)
 		deleteTopic(t, b.Bootstrap, b.Prefix+".account")
 		fill(t, log, 100)
 		runRelay(t, relay(b, log)).ends("topic "+b.Prefix+".account is gone", "Reset")
@@ -219,9 +211,7 @@ func TestATopicThatIsDeletedStopsTheRelay(t *testing.T) {
 		if err := relay(b, log).Reset(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}
-		run = runRelay(t, relay(b, log))
-		run.reaches(fill(t, log, 1))
-		run.mustStop()
+		publishMore(t, relay(b, log), 1)
 		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
 	})
 }
@@ -242,9 +232,7 @@ func TestStreamsStayInOrderWhenATopicGrows(t *testing.T) {
 		}
 		run.reaches(fill(t, log, 100))
 		run.mustStop()
-		run = runRelay(t, relay(b, log))
-		run.reaches(fill(t, log, 100))
-		run.mustStop()
+		publishMore(t, relay(b, log), 100)
 		audit(t, b.Bootstrap, b.Prefix, log, es.Filter{}) // a stream in two partitions is a complaint
 	})
 }
@@ -429,17 +417,9 @@ func TestAClusterThatIsAwayIsWaitedFor(t *testing.T) {
 	run.reaches(fill(t, log, 100))
 	b.Fake.Cut()
 	fill(t, log, 100)
-	ended := make(chan struct{})
-	go func() { run.mustStop(); close(ended) }()
-	select {
-	case <-ended:
-	case <-time.After(patience):
-		t.Fatal("it does not end while the cluster is away")
-	}
+	run.mustStop() // while the cluster is away
 	b.Fake.Heal()
-	run = runRelay(t, relay(b, log))
-	run.reaches(fill(t, log, 1))
-	run.mustStop()
+	publishMore(t, relay(b, log), 1)
 	audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
 }
 
@@ -529,8 +509,6 @@ func TestSettingsThatBreakThePromiseAreRefused(t *testing.T) {
 	for setting, value := range map[string]any{"acks": -1, "request.required.acks": "all", "enable.idempotence": "true", "compression.type": "zstd", "linger.ms": 5, "batch.size": 2_000_000} {
 		r := relay(b, log)
 		r.Config[setting] = value
-		run := runRelay(t, r)
-		run.reaches(fill(t, log, 1))
-		run.mustStop()
+		publishMore(t, r, 1)
 	}
 }
