@@ -369,12 +369,15 @@ func TestResolveEnds(t *testing.T) {
 	t.Run("with the context of its caller", func(t *testing.T) {
 		s, proxy, url, lost := cutOff(t)
 		ctx, cancel := context.WithCancelCause(t.Context())
+		answered := make(chan error, 1)
 		go func() {
-			<-lost
-			inside(t, 1, "postgres.(*tx).resolve")
-			cancel(nil)
+			_, err := s.Append(ctx, named("lost", account("lost"), 0))
+			answered <- err
 		}()
-		_, err := s.Append(ctx, named("lost", account("lost"), 0))
+		<-lost
+		inside(t, 1, "postgres.(*tx).resolve")
+		cancel(nil)
+		err := <-answered
 		if !errors.Is(err, es.ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v, want es.ErrUnknownOutcome and the context's", err)
 		}
@@ -402,15 +405,18 @@ func TestResolveEnds(t *testing.T) {
 	t.Run("also for those that wait for another batch", func(t *testing.T) {
 		s, proxy, url, lost := cutOff(t)
 		ctx, cancel := context.WithCancel(t.Context())
-		go func() {
-			<-lost
-			inside(t, 1, "postgres.(*tx).resolve")
-			cancel()
-		}()
 		repeated := func(i int) []es.Append {
 			return []es.Append{{Stream: account("lost"), Expected: es.AnyVersion, Command: "c", Events: named(fmt.Sprint("c", i), es.Stream{}, 0).Events}}
 		}
-		_, errs := s.WriteTogether(ctx, repeated(0), repeated(1))
+		answered := make(chan []error, 1)
+		go func() {
+			_, errs := s.WriteTogether(ctx, repeated(0), repeated(1))
+			answered <- errs
+		}()
+		<-lost
+		inside(t, 1, "postgres.(*tx).resolve")
+		cancel()
+		errs := <-answered
 		if !errors.Is(errs[0], es.ErrUnknownOutcome) || errs[1] == nil || errors.Is(errs[1], es.ErrUnknownOutcome) {
 			t.Errorf("got %v, want es.ErrUnknownOutcome and an error that says that nothing was written", errs)
 		}

@@ -273,10 +273,12 @@ func TestSecondTry(t *testing.T) {
 		err := s.OnWriter(func(conn *sqlite3.SQLiteConn) error {
 			conn.RegisterRollbackHook(func() {
 				once.Do(func() {
-					do(t, holder, "begin immediate")
+					_, err := holder.ExecContext(context.Background(), "begin immediate")
 					time.AfterFunc(20*time.Millisecond, func() {
-						do(t, holder, "rollback")
-						close(released)
+						defer close(released)
+						if _, ended := holder.ExecContext(context.Background(), "rollback"); errors.Join(err, ended) != nil {
+							t.Errorf("the other process: %v, %v", err, ended)
+						}
 					})
 				})
 			})

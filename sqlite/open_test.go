@@ -107,9 +107,16 @@ func TestOpen(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range ids {
 			wg.Go(func() {
-				s := open(t, path)
+				s, err := sqlite.Open(path)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				t.Cleanup(func() { _ = s.Close() })
 				ids[i] = s.ID()
-				add(t, s, at(fmt.Sprint(i), 0, "one"))
+				if _, err = s.Append(t.Context(), at(fmt.Sprint(i), 0, "one")); err != nil {
+					t.Error(err)
+				}
 			})
 		}
 		wg.Wait()
