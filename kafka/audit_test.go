@@ -148,14 +148,19 @@ func decode(t testing.TB, r *kgo.Record) seen {
 // audit compares what is published with the log: each record that the filter lets through once, and those of a stream in one partition, in order.
 func audit(t testing.TB, bootstrap, prefix string, log es.Log, filter es.Filter) {
 	t.Helper()
-	var want []es.Record
+	compare(t, log.ID(), recorded(t, log, filter), published(t, bootstrap, prefix+"."))
+}
+
+// recorded returns what a log has.
+func recorded(t testing.TB, log es.Log, filter es.Filter) (all []es.Record) {
+	t.Helper()
 	for r, err := range log.All(context.Background(), 0, filter) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want = append(want, r)
+		all = append(all, r)
 	}
-	compare(t, log.ID(), want, published(t, bootstrap, prefix+"."))
+	return all
 }
 
 func compare(t testing.TB, store string, want []es.Record, got []seen) {

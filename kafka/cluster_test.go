@@ -3,7 +3,6 @@ package kafka_test
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +11,6 @@ import (
 	"github.com/thalo-go/es/internal/testserver"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/kafka/kafkatest"
-	"github.com/thalo-go/es/sqlite"
 )
 
 // underLoad relays a log to which records are added all the time while something happens, feeds a read model from the topics, and then audits both.
@@ -44,11 +42,7 @@ func underLoad(t *testing.T, bootstrap string, prefix string, replication int, h
 // fedModel returns a read model in SQLite that is fed from topics until the test ends, and stops with an error where a record is not the next of its stream.
 func fedModel(t *testing.T, bootstrap string, topics ...string) model {
 	t.Helper()
-	store, err := sqlite.Open(filepath.Join(t.TempDir(), "model.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = store.Close() })
+	store, _ := openFile(t)
 	source := source(t, bank{Broker: testserver.Broker{Bootstrap: bootstrap}}, func(c *kafka.SourceConfig) { c.Topics, c.Logger = topics, nil })
 	stop := start(t, func(ctx context.Context) error { return store.Project(ctx, sqliteModel("model", source, nil)) })
 	t.Cleanup(func() {

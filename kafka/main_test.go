@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/thalo-go/es/internal/testserver"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/kafka/kafkatest"
+	"github.com/thalo-go/es/sqlite"
 )
 
 // Other processes are this test binary again, told by a variable which role to play.
@@ -177,6 +179,18 @@ func (b bank) grow(t testing.TB, to int) {
 		}
 		return err
 	})
+}
+
+// openFile opens a store in a file of its own, which is closed when the test ends.
+func openFile(t testing.TB) (store *sqlite.Store, path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "es.db")
+	store, err := sqlite.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	return store, path
 }
 
 // insist tries something until it goes well.

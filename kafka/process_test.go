@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/testserver"
-	"github.com/thalo-go/es/sqlite"
 )
 
 // A process relays in a process of its own.
@@ -94,17 +92,6 @@ func (p *process) at() (working bool, position es.Position) {
 		p.t.Fatalf("the process says %s", p.failed)
 	}
 	return p.working, p.position
-}
-
-func openFile(t *testing.T) (store *sqlite.Store, file string) {
-	t.Helper()
-	file = filepath.Join(t.TempDir(), "log.db")
-	store, err := sqlite.Open(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { store.Close() })
-	return store, file
 }
 
 func TestARelayThatIsKilledAgainAndAgain(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -91,12 +90,7 @@ func (b bank) books(t testing.TB, store *sqlite.Store, want int) {
 func TestAReactionToATopicTakesEffectOnceInProcessesThatAreKilled(t *testing.T) {
 	t.Parallel()
 	each(t, 3, func(t *testing.T, b bank) {
-		path := filepath.Join(t.TempDir(), "books.db")
-		store, err := sqlite.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = store.Close() })
+		store, path := openFile(t)
 		run := func() *exec.Cmd { return play(t, "books", path, b.Bootstrap, b.topic) }
 		p, published := newPublisher(t, b), 0
 		processes := []*exec.Cmd{run(), run()}
@@ -120,11 +114,7 @@ func TestAReactionToATopicTakesEffectOnceInProcessesThatAreKilled(t *testing.T) 
 func TestARecordThatIsDeliveredAgainTakesEffectOnce(t *testing.T) {
 	t.Parallel()
 	b := newBank(t, testserver.FakeBroker(t, kafkatest.Options{}), 2)
-	store, err := sqlite.Open(filepath.Join(t.TempDir(), "books.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = store.Close() })
+	store, _ := openFile(t)
 	published := len(newPublisher(t, b).publish(60, 5))
 	topics := source(t, b)
 	// Each run dies between the effect and the checkpoint of a record.

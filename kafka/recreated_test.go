@@ -3,7 +3,6 @@ package kafka_test
 import (
 	"context"
 	"log/slog"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -16,7 +15,6 @@ import (
 	"github.com/thalo-go/es/internal/testserver"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/kafka/kafkatest"
-	"github.com/thalo-go/es/sqlite"
 )
 
 // ended waits for something to end by itself, with an error that has some words in it.
@@ -45,11 +43,7 @@ func TestATopicMadeAgainUnderThoseWhoReadItStopsThem(t *testing.T) {
 	run.reaches(last)
 
 	topics := source(t, b, func(c *kafka.SourceConfig) { c.Config["topic.metadata.refresh.interval.ms"] = 200 })
-	store, err := sqlite.Open(filepath.Join(t.TempDir(), "model.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = store.Close() })
+	store, _ := openFile(t)
 	model, handler := make(chan error, 1), make(chan error, 1)
 	start(t, func(ctx context.Context) error {
 		err := store.Project(ctx, sqliteModel("model", topics, nil))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -13,7 +12,6 @@ import (
 	"github.com/thalo-go/es/internal/testserver"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/kafka/kafkatest"
-	"github.com/thalo-go/es/sqlite"
 )
 
 // A consumer polls whatever its handlers do. So one that takes longer than max.poll.interval.ms keeps its partition, and nothing is handled twice.
@@ -49,11 +47,7 @@ func TestASlowReadModelKeepsItsShard(t *testing.T) {
 	t.Parallel()
 	b := newBank(t, testserver.FakeBroker(t, kafkatest.Options{}), 1)
 	all := newPublisher(t, b).publish(200, 5)
-	store, err := sqlite.Open(filepath.Join(t.TempDir(), "model.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = store.Close() })
+	store, _ := openFile(t)
 	topics := source(t, b, func(c *kafka.SourceConfig) {
 		c.Config["session.timeout.ms"], c.Config["max.poll.interval.ms"], c.Config["heartbeat.interval.ms"] = 1000, 1000, 100
 	})

@@ -16,7 +16,6 @@ import (
 	"github.com/thalo-go/es/internal/testserver"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/kafka/kafkatest"
-	"github.com/thalo-go/es/sqlite"
 )
 
 // playConsumer is a process that appends the id of each record to a file: the file, the broker, the topic and the group.
@@ -133,11 +132,7 @@ func TestReadersSurviveABrokerThatIsRestarted(t *testing.T) {
 	b := newBank(t, testserver.FakeBroker(t, kafkatest.Options{Folder: t.TempDir()}), 3)
 	p := newPublisher(t, b)
 	source := source(t, b)
-	store, err := sqlite.Open(t.TempDir() + "/model.db")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	store, _ := openFile(t)
 	quiet := slog.New(slog.DiscardHandler)
 	stopModel := start(t, func(ctx context.Context) error { return store.Project(ctx, sqliteModel("model", source, quiet)) })
 	c, got := consumer(t, b), newCollector()

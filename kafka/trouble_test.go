@@ -92,14 +92,7 @@ func TestTwoStoresShareTopicsAndCheckpointTopic(t *testing.T) {
 		byStore[s.store] = append(byStore[s.store], s)
 	}
 	for _, log := range []es.Log{one, two} {
-		var want []es.Record
-		for r, err := range log.All(t.Context(), 0, es.Filter{}) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			want = append(want, r)
-		}
-		compare(t, log.ID(), want, byStore[log.ID()])
+		compare(t, log.ID(), recorded(t, log, es.Filter{}), byStore[log.ID()])
 	}
 }
 
@@ -460,14 +453,7 @@ func TestAtLeastOnceRepeatsButLosesNothing(t *testing.T) {
 			first[s.record.Position] = true
 			once = append(once, s)
 		}
-		var want []es.Record
-		for r, err := range log.All(t.Context(), 0, es.Filter{}) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			want = append(want, r)
-		}
-		compare(t, log.ID(), want, once)
+		compare(t, log.ID(), recorded(t, log, es.Filter{}), once)
 		if again == 0 {
 			t.Error("nothing is there twice: the crashes have not come about")
 		}
