@@ -234,7 +234,7 @@ func load(t testing.TB, log es.Log) (stop func()) {
 				t.Errorf("the load ends: %v", err)
 				return
 			}
-			time.Sleep(10 * time.Millisecond) // so that it is not all there is to do
+			time.Sleep(30 * time.Millisecond) // what waits while a broker is away must be caught up with, also on a busy machine
 		}
 	})
 	return func() {
