@@ -3,26 +3,31 @@ package es
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/thalo-go/es/internal/part"
 )
 
 // FromLog is a log as the [Source] of projections. Its partitions divide the streams by a hash of their names that never changes.
-// Each feed reads ahead, in a goroutine of its own.
-func FromLog(log Log) Source { return logSource{log} }
+// Each feed reads ahead, in a goroutine of its own. Feeds of one source that are at about the same place read the log once for all of them.
+func FromLog(log Log) Source { return &logSource{log: log, shared: make(map[string]*sharing)} }
 
-type logSource struct{ log Log }
+type logSource struct {
+	log    Log
+	mu     sync.Mutex
+	shared map[string]*sharing // by how they divide the log
+}
 
 // ID implements [Source].
-func (s logSource) ID() string { return s.log.ID() }
+func (s *logSource) ID() string { return s.log.ID() }
 
 // Shards implements [Source].
-func (s logSource) Shards(_ context.Context, partitions int) ([]string, error) {
+func (s *logSource) Shards(_ context.Context, partitions int) ([]string, error) {
 	return part.Names(partitions), nil
 }
 
 // Feed implements [Source].
-func (s logSource) Feed(ctx context.Context, shard string, after Cursor, filter Filter) (Feed, error) {
+func (s *logSource) Feed(ctx context.Context, shard string, after Cursor, filter Filter) (Feed, error) {
 	p, err := part.Parse(shard)
 	if err != nil {
 		return nil, invalid("%v", err)
@@ -34,7 +39,10 @@ func (s logSource) Feed(ctx context.Context, shard string, after Cursor, filter 
 	if Position(after) > head {
 		return nil, fmt.Errorf("es: shard %s: %w", shard, &AheadError{After: Position(after), Head: head})
 	}
-	f := &logFeed{log: s.log, part: p, filter: filter, pieces: make(chan Batch, aheadPieces), ended: make(chan struct{})}
+	f := &logFeed{log: s.log, part: p, filter: filter, pieces: make(chan Batch, aheadPieces), ended: make(chan struct{}), leave: func() {}, at: Position(after)}
+	if p.Of > 1 {
+		s.share(f)
+	}
 	ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	go f.run(ctx, Position(after), head)
 	return f, nil
@@ -51,6 +59,10 @@ const (
 // A logFeed reads one part of a log.
 type logFeed struct {
 	log    Log
+	with   *sharing // those that divide the log alike; nil if there are no parts
+	leave  func()   // it shares no more
+	at     Position // up to here it has what it shares
+	opened int      // it was the how manieth
 	part   part.Part
 	filter Filter
 	pieces chan Batch
@@ -63,6 +75,7 @@ type logFeed struct {
 // run reads the log, piece by piece, until the feed is closed.
 func (f *logFeed) run(ctx context.Context, after, head Position) {
 	defer close(f.ended)
+	defer f.leave()
 	if after == head && f.send(ctx, Batch{Next: Cursor(after), End: Cursor(head)}) != nil {
 		return
 	}
@@ -75,6 +88,9 @@ func (f *logFeed) run(ctx context.Context, after, head Position) {
 
 // read reads what is there, at least to a position that was the end of the log, and returns how far it has come.
 func (f *logFeed) read(ctx context.Context, after, head Position) (Position, error) {
+	if f.part.Of > 1 {
+		return f.readShared(ctx, head)
+	}
 	var records []Record
 	bytes := 0
 	for r, err := range f.log.All(ctx, after, f.filter) {
@@ -82,9 +98,6 @@ func (f *logFeed) read(ctx context.Context, after, head Position) (Position, err
 			return after, err
 		}
 		after = r.Position
-		if f.part.Of > 1 && part.Of(r.Stream.String(), f.part.Of) != f.part {
-			continue
-		}
 		records = append(records, r)
 		if bytes += len(r.Data); len(records) == pieceRecords || bytes >= pieceBytes {
 			if err := f.send(ctx, Batch{Records: records, Next: Cursor(after), End: Cursor(max(head, after))}); err != nil {

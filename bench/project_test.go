@@ -61,6 +61,47 @@ func projecting(s bed, each bool) func(context.Context) error {
 	return nil
 }
 
+// BenchmarkRebuildShards does the same by one upsert of many rows a batch, in a number of partitions that read the log together; "apart" is
+// what it takes if each of them reads it by itself.
+func BenchmarkRebuildShards(b *testing.B) {
+	records := few(50_000, 1000)
+	eachDurable(b, func(b *testing.B, s backend) {
+		for _, shards := range []int{1, 2, 4, 8} {
+			b.Run(fmt.Sprintf("records=%d/shards=%d", records, shards), func(b *testing.B) { rebuildShards(b, s.open(b), records, shards) })
+		}
+	})
+}
+
+func rebuildShards(b *testing.B, s bed, records, shards int) {
+	check(b, work.FillAccounts(b.Context(), s, records/10, 10))
+	side := func(what string, source func() es.Source) measure.Side {
+		switch store := s.log.(type) {
+		case *sqlite.Store:
+			path, _ := cutPlace(s.place, sqlitePlace)
+			db, err := sql.Open("sqlite3", "file:"+path+"?_query_only=true&_busy_timeout=10000")
+			check(b, err)
+			b.Cleanup(func() { check(b, db.Close()) })
+			p := sqlite.Projection{Name: what, Source: source(), Partitions: shards, Prepare: work.PrepareSQLite, Handle: work.SQLiteSums(false)}
+			return work.Rebuilds(what, work.SQLiteModel{DB: db}, records, work.Projecting(store.Project, p))
+		case *postgres.Store:
+			p := postgres.Projection{Name: what, Source: source(), Partitions: shards, Prepare: work.PreparePostgres, Handle: work.PostgresSums(false)}
+			return work.Rebuilds(what, s.plain.(*baseline.Postgres), records, work.Projecting(store.Project, p))
+		}
+		return measure.Side{}
+	}
+	compare(b, s.server, side("together", func() es.Source { return es.FromLog(s.log) }), rival{"apart", side("apart", func() es.Source { return apart{es.FromLog(s.log), s.log} })})
+}
+
+// apart is a log as the source of projections whose feeds know nothing of each other.
+type apart struct {
+	es.Source
+	log es.Log
+}
+
+func (a apart) Feed(ctx context.Context, shard string, after es.Cursor, filter es.Filter) (es.Feed, error) {
+	return es.FromLog(a.log).Feed(ctx, shard, after, filter)
+}
+
 // BenchmarkProject is the delay from the return of Append to the commit of the read model, by another value of the store, one event at a time.
 func BenchmarkProject(b *testing.B) {
 	eachDurable(b, func(b *testing.B, s backend) {
