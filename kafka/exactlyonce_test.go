@@ -150,19 +150,22 @@ func models(t *testing.T, test func(t *testing.T, m model)) {
 	})
 }
 
-// await waits until the read model has so many records.
+// await waits until the read model has so many records, as long as it goes on.
 func (m model) await(t testing.TB, want int) {
 	t.Helper()
-	insist(t, fmt.Sprintf("the read model has %d records", want), func() error {
-		n, err := m.sum(t.Context())
-		if err == nil && n < want {
-			err = fmt.Errorf("it has %d", n)
+	for has := -1; has < want; {
+		insist(t, fmt.Sprintf("the read model has %d records", want), func() error {
+			n, err := m.sum(t.Context())
+			if err == nil && n <= has {
+				err = fmt.Errorf("it has %d", n)
+			}
+			has = max(has, n)
+			return err
+		})
+		if has > want {
+			t.Fatalf("the read model has %d records, of %d", has, want)
 		}
-		if n > want {
-			t.Fatalf("the read model has %d records, of %d", n, want)
-		}
-		return err
-	})
+	}
 }
 
 func TestAReadModelIsFedOnceByProcessesThatAreKilled(t *testing.T) {
