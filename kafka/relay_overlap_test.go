@@ -125,23 +125,17 @@ func (m *relayModel) standStill(r *rapid.T, own *modelRelay, s *stay) {
 // what the new one has learnt before it asked is out of date then.
 func (m *relayModel) shutOut(r *rapid.T) {
 	m.working(r)
-	s := newStay("")
-	cluster := m.broker.Fake.Cluster()
-	cluster.ControlKey(int16(kmsg.InitProducerID), func(kmsg.Request) (kmsg.Response, error, bool) {
-		cluster.SleepControl(s.here)
-		return nil, nil, false
-	})
-	end := sync.OnceFunc(s.end)
-	defer end()
+	there, release := m.broker.Fake.HoldRequest(kmsg.InitProducerID)
+	defer release()
 	own := m.beginAt(r, nil)
 	defer own.lease.tells.Store(howItIs)
 	select {
-	case <-s.arrived:
+	case <-there:
 	case <-time.After(2 * time.Second): // an earlier fault is in the way
 	}
 	m.append(r)
 	m.reaches()
-	end()
+	release()
 	m.remainAtOdds(r)
 }
 

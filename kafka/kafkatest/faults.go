@@ -24,6 +24,13 @@ func (b *Broker) LoseAnswer(request kmsg.Key) <-chan struct{} {
 	return b.faults.set(request, loseAnswer)
 }
 
+// HoldRequest waits for the next request of a kind, and holds it up, with all that comes on its connection, until it is released.
+// The channel is closed when it is there.
+func (b *Broker) HoldRequest(request kmsg.Key) (there <-chan struct{}, release func()) {
+	held := make(chan struct{})
+	return b.faults.add(&trap{request, holdRequest, make(chan struct{}), held}), sync.OnceFunc(func() { close(held) })
+}
+
 // Delay holds back every answer to requests of a kind for so long. 0 ends that.
 func (b *Broker) Delay(request kmsg.Key, by time.Duration) {
 	b.faults.mu.Lock()
@@ -45,7 +52,7 @@ func (b *Broker) Cut() {
 	b.faults.disconnect()
 }
 
-// Heal ends Cut and Delay, and what LoseRequest and LoseAnswer still wait for.
+// Heal ends Cut and Delay, and what LoseRequest, LoseAnswer and HoldRequest still wait for.
 func (b *Broker) Heal() {
 	b.faults.mu.Lock()
 	defer b.faults.mu.Unlock()
@@ -68,6 +75,7 @@ type trap struct {
 	request kmsg.Key
 	fate    fate
 	sprung  chan struct{}
+	held    chan struct{} // closed when it is released
 }
 
 type fate int
@@ -75,14 +83,18 @@ type fate int
 const (
 	loseRequest fate = iota
 	loseAnswer
+	holdRequest
 )
 
 var errLost = errors.New("kafkatest: the connection was cut")
 
 func (f *faults) set(request kmsg.Key, fate fate) <-chan struct{} {
+	return f.add(&trap{request, fate, make(chan struct{}), nil})
+}
+
+func (f *faults) add(t *trap) <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := &trap{request, fate, make(chan struct{})}
 	f.traps = append(f.traps, t)
 	return t.sprung
 }
@@ -223,6 +235,14 @@ func (c *conn) follow(p []byte) bool {
 		if t != nil && t.fate == loseRequest {
 			close(t.sprung)
 			return false
+		}
+		if t != nil && t.fate == holdRequest {
+			close(t.sprung)
+			select {
+			case <-t.held:
+			case <-c.closed:
+			}
+			t = nil
 		}
 		c.mu.Lock()
 		c.asked[correlation] = asked{request, t}
