@@ -188,6 +188,42 @@ func TestWithoutLeasesTheLastRelayToStartWorks(t *testing.T) {
 	})
 }
 
+// A relay that is shut out and does not know it yet comes to a topic that the other has begun to write to meanwhile. That is no sign that its checkpoint was lost.
+func TestATopicThatAnotherRelayHasBegunToWriteToIsNoSurprise(t *testing.T) {
+	t.Parallel()
+	b := testserver.FakeBroker(t, kafkatest.Options{})
+	log := new(es.Mem)
+	late := heldUp{log, make(chan struct{})}
+	first := runRelay(t, relay(b, late))
+	eventually(t, "the first works", func() bool { return first.relay.Stats().Working })
+	second := runRelay(t, relay(b, log))
+	second.reaches(fill(t, log, 50))
+	close(late.until)
+	if err := first.wait(); !errors.Is(err, kafka.ErrFenced) {
+		t.Errorf("the first ended with %v, want ErrFenced", err)
+	}
+	second.mustStop()
+	audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
+}
+
+// heldUp is a log that tells late of what is new.
+type heldUp struct {
+	*es.Mem
+	until chan struct{}
+}
+
+func (h heldUp) Changed(ctx context.Context, after es.Position) (es.Position, error) {
+	head, err := h.Mem.Changed(ctx, after)
+	if err == nil && head > 0 {
+		select {
+		case <-h.until:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	return head, err
+}
+
 func TestALeaseThatIsLostEndsTheWork(t *testing.T) {
 	t.Parallel()
 	b := testserver.FakeBroker(t, kafkatest.Options{})

@@ -136,6 +136,14 @@ func (d *destinations) mustBeNew(ctx context.Context, name string, now topicMark
 			if err != nil || store != d.w.store {
 				return nil //nolint:nilerr // others may write to the topic what they like
 			}
+			// Another relay of this name may have begun to, which has shut this one out.
+			last, _, _, err := d.w.loadCheckpoint(ctx, d.admin)
+			if err != nil {
+				return err
+			}
+			if _, known := last.Topics[name]; known {
+				return fmt.Errorf("kafka: topic %s has records since this relay took over: %w", name, errFenced)
+			}
 			return stopf("topic %s has %s of this store already, at position %d, and the checkpoint of relay %s in %s does not know of it: the checkpoint was lost, belongs to another cluster, or another relay writes to this topic; "+
 				"find out, then Reset the relay to the last position that is published", name, r.ID(), r.Position, d.w.key, d.w.checkpointTopic)
 		})
