@@ -74,7 +74,7 @@ func (s *session) open(readOnly bool) (database, error) {
 	}
 	path := strings.TrimPrefix(s.cli.Store, "sqlite:")
 	if scheme := ofURL.FindStringSubmatch(path); scheme != nil {
-		return nil, fmt.Errorf("open %s://...: no store has URLs of %s://: give the path of a SQLite file, a URL of postgres:// or postgresql://, or host=... dbname=...", scheme[1], scheme[1])
+		return nil, fmt.Errorf("open %s://...: no store has URLs of %s://: give the path of a SQLite file, a URL of postgres:// or postgresql://, or a connection string such as host=db.internal dbname=bank", scheme[1], scheme[1])
 	}
 	return openSQLite(path, readOnly)
 }
