@@ -238,7 +238,8 @@ func TestPrograms(t *testing.T) {
 	for _, test := range []struct {
 		program, arguments, remedy string
 	}{
-		{"bank", "-store mysql://localhost/es", "the folder must exist"},
+		{"bank", "-store mysql://localhost/es", "no store has URLs of mysql://"},
+		{"bank", "-store /nowhere/bank.db", "the folder must exist"},
 		{"bank", "-nosuch", "-store"},
 		{"bank", "-transfers many", "-transfers"},
 		{"loans", "", "-log"},
