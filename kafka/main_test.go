@@ -124,7 +124,9 @@ func (b bank) admin(t testing.TB) *confluent.AdminClient {
 func (b bank) createTopic(t testing.TB, topic string, partitions int) {
 	t.Helper()
 	a := b.admin(t)
-	results, err := a.CreateTopics(t.Context(), []confluent.TopicSpecification{{Topic: topic, NumPartitions: partitions, ReplicationFactor: 1}})
+	results, err := a.CreateTopics(t.Context(), []confluent.TopicSpecification{{
+		Topic: topic, NumPartitions: partitions, ReplicationFactor: 1, Config: map[string]string{"retention.ms": "-1"}, // the records of publisher are old
+	}})
 	if err == nil && results[0].Error.Code() != confluent.ErrNoError {
 		err = results[0].Error
 	}

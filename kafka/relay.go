@@ -80,7 +80,8 @@ type Relay struct {
 	running bool
 }
 
-// Topics says how a [Relay] makes topics.
+// Topics says how a [Relay] makes topics. Unless Config says otherwise they keep what is published for ever: a cluster's own retention, by default
+// a week, counts from the time of a message, which is that of its record, so that of a log of years it would take most away as soon as it is published.
 type Topics struct {
 	Partitions  int               // 0 means that none are made
 	Replication int               // 0 means the cluster's default

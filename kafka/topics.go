@@ -236,10 +236,8 @@ func topicLimit(ctx context.Context, admin *kafka.AdminClient, name string) (int
 func (w *work) createTopic(ctx context.Context, admin *kafka.AdminClient, name string, t Topics, settings map[string]string) (topicMark, error) {
 	config := maps.Clone(settings)
 	if config == nil {
-		config = maps.Clone(t.Config)
-	}
-	if config == nil {
-		config = make(map[string]string)
+		config = map[string]string{"retention.ms": "-1", "retention.bytes": "-1"}
+		maps.Copy(config, t.Config)
 	}
 	if t.MinInSync > 0 {
 		config["min.insync.replicas"] = strconv.Itoa(t.MinInSync)

@@ -1,10 +1,15 @@
 package kafka_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/kafka"
 )
 
 // makeTopic makes a topic on any broker.
@@ -70,4 +75,57 @@ func setting(t testing.TB, bootstrap, topic, name, value string) {
 	if err != nil {
 		t.Fatalf("set %s of %s: %v", name, topic, err)
 	}
+}
+
+// settingsOf returns the named settings of a topic.
+func settingsOf(t testing.TB, bootstrap, topic string, names ...string) map[string]string {
+	t.Helper()
+	resource := kmsg.NewDescribeConfigsRequestResource()
+	resource.ResourceType, resource.ResourceName, resource.ConfigNames = kmsg.ConfigResourceTypeTopic, topic, names
+	request := kmsg.NewDescribeConfigsRequest()
+	request.Resources = append(request.Resources, resource)
+	answer, err := request.RequestWith(t.Context(), watcher(t, bootstrap))
+	if err == nil {
+		err = kerr.ErrorForCode(answer.Resources[0].ErrorCode)
+	}
+	if err != nil {
+		t.Fatalf("settings of topic %s: %v", topic, err)
+	}
+	settings := make(map[string]string)
+	for _, config := range answer.Resources[0].Configs {
+		if slices.Contains(names, config.Name) && config.Value != nil {
+			settings[config.Name] = *config.Value
+		}
+	}
+	return settings
+}
+
+// The time of a message is that of its record. A topic with a cluster's usual retention would lose an old log as soon as it is published.
+func TestTopicsThatARelayMakesKeepTheirRecords(t *testing.T) {
+	t.Parallel()
+	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
+		names := []string{"retention.ms", "retention.bytes", "min.insync.replicas", "max.message.bytes"}
+		for _, test := range []struct {
+			topics kafka.Topics
+			want   map[string]string
+		}{
+			{kafka.Topics{Partitions: 2}, map[string]string{"retention.ms": "-1", "retention.bytes": "-1"}},
+			{
+				kafka.Topics{Partitions: 2, MinInSync: 1, Config: map[string]string{"retention.ms": "86400000", "max.message.bytes": "500000"}},
+				map[string]string{"retention.ms": "86400000", "retention.bytes": "-1", "min.insync.replicas": "1", "max.message.bytes": "500000"},
+			},
+		} {
+			b.Prefix += "x" // other topics
+			r := relay(b, new(es.Mem))
+			r.Topics = test.topics
+			publishMore(t, r, 5)
+			topic := b.Prefix + "." + published(t, b.Bootstrap, b.Prefix+".")[0].record.Stream.Kind
+			got := settingsOf(t, b.Bootstrap, topic, names...)
+			for name, want := range test.want {
+				if got[name] != want {
+					t.Errorf("%s of topic %s is %q, want %q", name, topic, got[name], want)
+				}
+			}
+		}
+	})
 }
