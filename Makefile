@@ -22,7 +22,7 @@ help: ## print this list
 
 test: ## run every test, with the race detector
 	go test -run TestTheRealLog ./examples/loans
-	go test -race -shuffle=on -timeout 40m $$(go list ./... | grep -v /internal/chaos)
+	go test -race -shuffle=on -p 3 -timeout 40m ./postgres ./kafka $$(go list ./... | grep -v /internal/chaos) # those that wait the longest begin
 	go test -race -timeout 40m ./internal/chaos # needs the machine for itself
 
 race: ## look for races: every test TIMES times (5), each time in another order
