@@ -240,7 +240,8 @@ func (w workshop) brokenWorkers() []defect[estest.Listed] {
 		w.broken("a worker that ends keeps its lease", handsOver,
 			tampering("create trigger spoilt before delete on es_workers begin select raise(ignore); end")).blocking(),
 		w.brokenApart("a lease does not run out", leaseRunsOut,
-			tampering("create trigger spoilt_insert after insert on es_workers begin "+never, "create trigger spoilt_update after update on es_workers begin "+never)).blocking(),
+			tampering("create trigger spoilt_insert after insert on es_workers begin "+never, "create trigger spoilt_update after update on es_workers begin "+never,
+				"update es_workers set worker = worker")).blocking(), // who prepares has his row already, and may die before he renews it
 		w.broken("Partitions is ignored", divisionChanges, projecting(func(p *sqlite.Projection) { p.Partitions = 1 })).blocking(),
 		w.broken("new shards begin a little before the place where the others stood", divisionChanges,
 			tampering("create trigger spoilt after insert on es_shards when new.cursor > 3 begin update es_shards set cursor = cursor - 3 where name = new.name and shard = new.shard; end")),
