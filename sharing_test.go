@@ -89,6 +89,23 @@ func (r *reader) read(t rapid.TB, most int) {
 	r.got, r.at = append(r.got, b.Records...), b.Next
 }
 
+// readTo takes batches until one ends at a place or behind it.
+func (r *reader) readTo(t rapid.TB, upTo es.Cursor) {
+	for r.at < upTo {
+		r.read(t, 1000)
+	}
+}
+
+// two are the feeds of both shards of a log of so many records.
+func two(t *testing.T, records int) (l *scroll, source es.Source, a, b *reader) {
+	l = &scroll{Mem: new(es.Mem)}
+	l.write(t, records)
+	source = es.FromLog(l)
+	a, b = newReader(t, source, "0/2", 0), newReader(t, source, "1/2", 0)
+	t.Cleanup(func() { a.close(t); b.close(t) })
+	return l, source, a, b
+}
+
 // places returns where records stand, in order.
 func places(records ...[]es.Record) []es.Position {
 	var all []es.Position
@@ -141,20 +158,13 @@ func TestShardsThatKeepPaceReadTheLogOnce(t *testing.T) {
 
 func TestAShardThatStandsStillHoldsUpNoOther(t *testing.T) {
 	const records = 60_000
-	l := &scroll{Mem: new(es.Mem)}
-	l.write(t, records)
-	source := es.FromLog(l)
-	still, moves := newReader(t, source, "0/2", 0), newReader(t, source, "1/2", 0)
-	defer still.close(t)
-	defer moves.close(t)
+	_, _, still, moves := two(t, records)
 	// The first goes on where the second has not come to, and when that has passed it, where it was.
 	for _, step := range []struct {
 		r    *reader
 		upTo es.Cursor
 	}{{moves, records / 2}, {still, records}, {moves, records}} {
-		for step.r.at < step.upTo {
-			step.r.read(t, 1000)
-		}
+		step.r.readTo(t, step.upTo)
 	}
 	if all := places(still.got, moves.got); !dense(all, records) {
 		t.Errorf("%d records came, of %d", len(all), records)
@@ -164,21 +174,12 @@ func TestAShardThatStandsStillHoldsUpNoOther(t *testing.T) {
 // Somebody restores the database while programs run. What was kept from before must not be taken for what stands there now.
 func TestAFeedHasWhatWasReadSinceItWasOpened(t *testing.T) {
 	const records, at = 20_000, 10_000
-	l := &scroll{Mem: new(es.Mem)}
-	l.write(t, records)
-	source := es.FromLog(l)
-	still, moves := newReader(t, source, "0/2", 0), newReader(t, source, "1/2", 0)
-	defer still.close(t)
-	defer moves.close(t)
-	for moves.at < records {
-		moves.read(t, 1000)
-	}
+	l, source, _, moves := two(t, records)
+	moves.readTo(t, records)
 	l.copy.Store(1)
 	for _, shard := range []string{"0/2", "1/2"} {
 		r := newReader(t, source, shard, at)
-		for r.at < records {
-			r.read(t, 1000)
-		}
+		r.readTo(t, records)
 		r.close(t)
 		if i := slices.IndexFunc(r.got, func(r es.Record) bool { return string(r.Data) != "1" }); i >= 0 {
 			t.Errorf("%s: position %d is from the copy before", shard, r.got[i].Position)
@@ -218,9 +219,7 @@ func TestAReadThatGoesOnIsNotTakenToTheEndOfTheLog(t *testing.T) {
 	l.write(t, 100)
 	close(l.mended)
 	for _, r := range []*reader{a, b} {
-		for r.at < 1100 {
-			r.read(t, 1000)
-		}
+		r.readTo(t, 1100)
 	}
 	if all := places(a.got, b.got); !dense(all, 1100) {
 		t.Errorf("%d records came, of 1100", len(all))
@@ -265,9 +264,7 @@ func TestFeedsOfOneSourceSkipNothing(t *testing.T) {
 		}
 		var got [][]es.Record
 		for _, r := range readers {
-			for r.at < es.Cursor(head) {
-				r.read(t, 1000)
-			}
+			r.readTo(t, es.Cursor(head))
 			got = append(got, r.got)
 		}
 		if all := places(got...); !dense(all, int(head)) {

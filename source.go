@@ -62,7 +62,7 @@ type logFeed struct {
 	with   *sharing // those that divide the log alike; nil if there are no parts
 	leave  func()   // it shares no more
 	at     Position // up to here it has what it shares
-	opened int      // it was the how manieth
+	opened int      // how many were, with this one, when it was
 	part   part.Part
 	filter Filter
 	pieces chan Batch

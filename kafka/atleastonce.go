@@ -105,14 +105,8 @@ func (s *session) publishAtLeastOnce(ctx context.Context, b batch, reports *repo
 // deliver sends a batch, and returns when all of it is acknowledged.
 func (s *session) deliver(ctx context.Context, b batch, reports *reports) error {
 	for i := range b.records {
-		to := s.targets[i]
-		m, err := s.encoder.encode(&b.records[i], &to.name)
-		if err != nil {
+		if err := s.sendRecord(ctx, &b.records[i], s.targets[i]); err != nil {
 			return err
-		}
-		m.TopicPartition.Partition = partitionFor(m.Key, to.mark.Partitions)
-		if err := s.send(ctx, m); err != nil {
-			return fmt.Errorf("kafka: publish %s to %s: %w", b.records[i].ID(), to.name, err)
 		}
 	}
 	if err := s.w.at("produced"); err != nil {

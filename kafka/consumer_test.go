@@ -177,50 +177,43 @@ func TestASlowHandlerHasBoundedMemoryAndLosesNothing(t *testing.T) {
 func TestWhatIsUnavailableIsWaitedForInPlace(t *testing.T) {
 	t.Parallel()
 	each(t, 1, func(t *testing.T, b bank) {
-		all := newPublisher(t, b).publish(20, 4)
-		c, got := consumer(t, b), newCollector()
+		c := consumer(t, b)
 		c.Retries = -1
-		failures := 0
-		got.fail = func(r es.Record) error {
-			if r.ID() == "account/a2/2" && failures < 3 {
-				failures++
-				return fmt.Errorf("the store: %w", es.ErrUnavailable)
-			}
-			return nil
-		}
-		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
-		got.await(t, "all records", got.has(all))
-		_ = stop()
-		got.inOrder(t)
-		if failures != 3 || len(got.records) != len(all) {
-			t.Errorf("%d failures, %d records of %d", failures, len(got.records), len(all))
-		}
+		failsThreeTimes(t, b, c, func(int) error { return fmt.Errorf("the store: %w", es.ErrUnavailable) })
 	})
 }
 
 func TestAHandlerThatFailsOrPanicsIsTriedAgainInPlace(t *testing.T) {
 	t.Parallel()
 	each(t, 1, func(t *testing.T, b bank) {
-		all := newPublisher(t, b).publish(20, 4)
-		c, got := consumer(t, b), newCollector()
-		failures := 0
-		got.fail = func(r es.Record) error {
-			if r.ID() == "account/a2/2" && failures < 3 {
-				if failures++; failures == 2 {
-					panic("out of luck")
-				}
-				return errors.New("out of luck")
+		failsThreeTimes(t, b, consumer(t, b), func(n int) error {
+			if n == 2 {
+				panic("out of luck")
 			}
-			return nil
-		}
-		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
-		got.await(t, "all records", got.has(all))
-		_ = stop()
-		got.inOrder(t)
-		if failures != 3 || len(got.records) != len(all) {
-			t.Errorf("%d failures, %d records of %d", failures, len(got.records), len(all))
-		}
+			return errors.New("out of luck")
+		})
 	})
+}
+
+// failsThreeTimes runs a consumer whose handler fails three times on a record, each time as it is told, and which is to get all in order, once.
+func failsThreeTimes(t *testing.T, b bank, c *kafka.Consumer, fail func(n int) error) {
+	t.Helper()
+	all := newPublisher(t, b).publish(20, 4)
+	got, failures := newCollector(), 0
+	got.fail = func(r es.Record) error {
+		if r.ID() == "account/a2/2" && failures < 3 {
+			failures++
+			return fail(failures)
+		}
+		return nil
+	}
+	stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
+	got.await(t, "all records", got.has(all))
+	_ = stop()
+	got.inOrder(t)
+	if failures != 3 || len(got.records) != len(all) {
+		t.Errorf("%d failures, %d records of %d", failures, len(got.records), len(all))
+	}
 }
 
 func TestWhatAConsumerRefuses(t *testing.T) {

@@ -439,19 +439,27 @@ func (s *session) produce(ctx context.Context, b batch, c *checkpoint) error {
 		if to == nil {
 			continue
 		}
-		m, err := s.encoder.encode(&b.records[i], &to.name)
-		if err != nil {
+		if err := s.sendRecord(ctx, &b.records[i], to); err != nil {
 			return err
-		}
-		m.TopicPartition.Partition = partitionFor(m.Key, to.mark.Partitions)
-		if err := s.send(ctx, m); err != nil {
-			return fmt.Errorf("kafka: publish %s to %s: %w", b.records[i].ID(), to.name, err)
 		}
 		if i == len(b.records)/2 {
 			if err := s.w.at("producing"); err != nil {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// sendRecord hands a record to librdkafka, for its partition of a topic.
+func (s *session) sendRecord(ctx context.Context, r *es.Record, to *destination) error {
+	m, err := s.encoder.encode(r, &to.name)
+	if err != nil {
+		return err
+	}
+	m.TopicPartition.Partition = partitionFor(m.Key, to.mark.Partitions)
+	if err := s.send(ctx, m); err != nil {
+		return fmt.Errorf("kafka: publish %s to %s: %w", r.ID(), to.name, err)
 	}
 	return nil
 }
