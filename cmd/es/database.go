@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/scheme"
 )
 
 // A database is a store with what only its backend can tell. The sequences end with an error at most, as those of es.Store do.
@@ -73,8 +74,8 @@ func (s *session) open(readOnly bool) (database, error) {
 		return openPostgres(ctx, s.cli.Store, s.cli.Schema, readOnly)
 	}
 	path := strings.TrimPrefix(s.cli.Store, "sqlite:")
-	if scheme := ofURL.FindStringSubmatch(path); scheme != nil {
-		return nil, fmt.Errorf("open %s://...: no store has URLs of %s://: give the path of a SQLite file, a URL of postgres:// or postgresql://, or a connection string such as host=db.internal dbname=bank", scheme[1], scheme[1])
+	if err := scheme.Refuse(path, "the path of a SQLite file, a URL of postgres:// or postgresql://, or a connection string such as host=db.internal dbname=bank"); err != nil {
+		return nil, err
 	}
 	return openSQLite(path, readOnly)
 }
@@ -84,7 +85,6 @@ func isPostgres(store string) bool {
 }
 
 var (
-	ofURL      = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]+)://`)   // C:// may be a path on Windows
 	keywords   = regexp.MustCompile(`(^|\s)(host|dbname|service)\s*=`) // libpq's other form: host=db dbname=bank
 	inURL      = regexp.MustCompile(`://([^\s/@]*?):\S*@`)
 	inKeywords = regexp.MustCompile(`(?i)(password\s*=\s*)('(\\.|[^'\\])*'?|[^\s&]*)`)

@@ -3,20 +3,16 @@ package open
 
 import (
 	"context"
-	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/scheme"
 	"github.com/thalo-go/es/postgres"
 	"github.com/thalo-go/es/sqlite"
 )
 
 // Usage says what Log takes.
 const Usage = "where the events are kept: a SQLite file, mem: for memory, or postgres://user@host/database"
-
-// ofURL finds the scheme of what looks like a URL. C:// may be a path on Windows.
-var ofURL = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]+)://`)
 
 // Log opens a store: "mem:" for one in memory, a postgres:// URL, otherwise a SQLite file; any other URL is refused. The function that comes with it closes it.
 func Log(ctx context.Context, where string) (es.Log, func() error, error) {
@@ -31,8 +27,8 @@ func Log(ctx context.Context, where string) (es.Log, func() error, error) {
 		return store, store.Close, nil
 	}
 	path := strings.TrimPrefix(where, "sqlite:")
-	if scheme := ofURL.FindStringSubmatch(path); scheme != nil { // without the rest, in which there may be a password
-		return nil, nil, fmt.Errorf("open %s://...: no store has URLs of %s://: give the path of a SQLite file, mem: for memory, or a URL of postgres:// or postgresql://", scheme[1], scheme[1])
+	if err := scheme.Refuse(path, "the path of a SQLite file, mem: for memory, or a URL of postgres:// or postgresql://"); err != nil {
+		return nil, nil, err
 	}
 	store, err := sqlite.Open(path)
 	if err != nil {
