@@ -37,6 +37,9 @@ func appendClauses() []clause {
 		{"Expected counts what earlier values of the same call append",
 			"Several values of one call may go to the same stream, each decided on the state that the one before produced. That is how commands share a lane: a store that compares all of them with what it had before refuses good ones, or takes bad ones.",
 			expectedCountsWithinCall},
+		{"of the values of a call, the first that does not hold is named",
+			"The error of a refused call is that of the first value that does not hold, also where a later one would not hold either. A caller who is told of a later one loads the wrong stream again, or takes a command for done that was never judged.",
+			firstRefusalIsNamed},
 		{"a call is written wholly or not at all",
 			"Append writes all that it is given or nothing, over any number of streams. Half a transfer is money made or lost.",
 			allOrNothing},
@@ -215,6 +218,29 @@ func expectedCountsWithinCall(t *trial) {
 		if conflict := (*es.ConflictError)(nil); !errors.As(err, &conflict) {
 			t.Errorf("Append(%s) returned %v: want a *es.ConflictError, the last value does not count the ones before it", describe(call), err)
 		}
+	}
+}
+
+func firstRefusalIsNamed(t *trial) {
+	s, other := t.store(), t.store() // so that the one store has not seen what is there
+	there, done, none := stream("there"), stream("done"), stream("none")
+	t.append(other, add(there, 1), es.Append{Stream: done, Expected: es.AnyVersion, Events: events(1), Command: "once"})
+	isNew := es.Append{Stream: there, Events: events(1)}
+	again := es.Append{Stream: done, Expected: es.AnyVersion, Events: events(1), Command: "once"}
+	ahead := es.Append{Stream: none, Expected: 5}
+	for _, call := range [][]es.Append{{isNew, ahead}, {isNew, again}, {ahead, isNew}, {ahead, again}, {again, isNew}, {again, ahead}} {
+		_, err := s.Append(t.ctx, call...)
+		var conflict *es.ConflictError
+		var duplicate *es.DuplicateError
+		switch first := call[0]; {
+		case first.Command != "" && (!errors.As(err, &duplicate) || duplicate.Stream != first.Stream):
+			t.Errorf("Append(%s) returned %v: want the duplicate, which comes first", describe(call), err)
+		case first.Command == "" && (!errors.As(err, &conflict) || conflict.Stream != first.Stream):
+			t.Errorf("Append(%s) returned %v: want the conflict on %s, which comes first", describe(call), err, first.Stream)
+		}
+	}
+	if n := len(t.read(s, there)) + len(t.read(s, done)); n != 2 {
+		t.Errorf("refused calls wrote something: there are %d records, want 2", n)
 	}
 }
 

@@ -3,6 +3,7 @@ package estest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -36,7 +37,7 @@ func waitsFor(t *trial) {
 	s := t.side()
 	var gate atomic.Bool
 	p := t.listing("waited")
-	p.Partitions, p.Batch = 2, 1 // so that on a database with one writer the shards take turns while one is behind
+	p.Partitions, p.Batch = 2, 1 // so that on a database with one writer the shards take turns
 	p.Handle = func(ctx context.Context, tx any, records []es.Record) error {
 		if gate.Load() {
 			rest(ctx, 5*time.Millisecond)
@@ -47,8 +48,8 @@ func waitsFor(t *trial) {
 	t.reach(s, p.Name, t.appendSome(s, 2))
 	gate.Store(true)
 	other := t.side()
-	for range 20 {
-		last := t.appendSome(s, 6)
+	for i := range 12 {
+		last := t.append(s, add(stream(fmt.Sprint("long ", i)), 20)) // all in one shard, so that the other is there soon
 		if err := other.WaitFor(t.ctx, p.Name, last); err != nil {
 			t.Fatalf("WaitFor returned %v", err)
 		}

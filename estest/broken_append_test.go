@@ -20,6 +20,7 @@ const (
 	staleIsConflict = "a stream that is not at the version expected is a conflict"
 	anyAppends      = "AnyVersion appends behind whatever is there"
 	expectedCounts  = "Expected counts what earlier values of the same call append"
+	firstNamed      = "of the values of a call, the first that does not hold is named"
 	allOrNothing    = "a call is written wholly or not at all"
 	placeIgnored    = "Append ignores the place that a record claims to have"
 	times           = "times are in UTC, in whole microseconds, and never run backwards"
@@ -69,7 +70,7 @@ func brokenExpectations() []defect[es.Log] {
 				err = errors.New("wrong version")
 			}
 			return position, err
-		})).noticedBy(expectedCounts, oneWins, oneWinsOverStores),
+		})).noticedBy(firstNamed, expectedCounts, oneWins, oneWinsOverStores),
 		broken("a conflict names the version that is there", staleIsConflict, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			position, err := m.Append(ctx, appends...)
 			var conflict *es.ConflictError
@@ -102,6 +103,23 @@ func brokenExpectations() []defect[es.Log] {
 			for _, a := range appends {
 				if a.Expected > es.AnyVersion && a.Stream.Check() == nil && duplicate(m, a) == nil && a.Expected != head(m, a.Stream) {
 					return 0, &es.ConflictError{Stream: a.Stream, Expected: a.Expected}
+				}
+			}
+			return m.Append(ctx, appends...)
+		})).noticedBy(firstNamed),
+		broken("of two conflicts in a call the later one is named", firstNamed, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			position, err := m.Append(ctx, appends...)
+			for _, a := range appends {
+				if isConflict(err) && a.Expected > es.AnyVersion && a.Expected != head(m, a.Stream) {
+					err = &es.ConflictError{Stream: a.Stream, Expected: a.Expected}
+				}
+			}
+			return position, err
+		})),
+		broken("a command that was done is looked for before what stands ahead of it is judged", firstNamed, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			for _, a := range appends {
+				if d := duplicate(m, a); d != nil && a.Stream.Check() == nil {
+					return 0, d
 				}
 			}
 			return m.Append(ctx, appends...)

@@ -31,7 +31,7 @@ func brokenCommands() []defect[es.Log] {
 				plain[i].Command, plain[i].Expected = "", appends[i].Expected
 			}
 			return m.Append(ctx, plain...)
-		})).noticedBy(duplicateVersions, duplicateBeforeConflict, commandBytes, commandWithoutEvents, commandRaces, allOrNothing, positionsDense, withinLimits, commandRefused),
+		})).noticedBy(firstNamed, duplicateVersions, duplicateBeforeConflict, commandBytes, commandWithoutEvents, commandRaces, allOrNothing, positionsDense, withinLimits, commandRefused),
 		broken("a duplicate is told as a success", commandOnce, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			position, err := m.Append(ctx, appends...)
 			var there *es.DuplicateError
@@ -39,7 +39,7 @@ func brokenCommands() []defect[es.Log] {
 				return 0, nil
 			}
 			return position, err
-		})).noticedBy(duplicateVersions, duplicateBeforeConflict, commandBytes, commandWithoutEvents, commandRaces, allOrNothing, positionsDense, withinLimits, commandRefused),
+		})).noticedBy(firstNamed, duplicateVersions, duplicateBeforeConflict, commandBytes, commandWithoutEvents, commandRaces, allOrNothing, positionsDense, withinLimits, commandRefused),
 		broken("a duplicate names the last version of the stream", duplicateVersions, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			position, err := m.Append(ctx, appends...)
 			var there *es.DuplicateError
@@ -63,16 +63,16 @@ func brokenCommands() []defect[es.Log] {
 
 func brokenCommandTables() []defect[es.Log] {
 	return []defect[es.Log]{
-		broken("a command is known on all streams", commandOfStream, ownCommands(func(a es.Append) string { return a.Command })),
+		broken("a command is known on all streams", commandOfStream, ownCommands(func(a es.Append) string { return a.Command })).noticedBy(firstNamed),
 		broken("stream and command are glued together", commandOfStream, ownCommands(func(a es.Append) string {
 			return a.Stream.String() + "/" + a.Command
-		})),
+		})).noticedBy(firstNamed),
 		broken("commands are compared without regard to case", commandBytes, ownCommands(func(a es.Append) string {
 			return a.Stream.String() + "\x00" + strings.ToLower(a.Command)
-		})),
+		})).noticedBy(firstNamed),
 		broken("commands are compared without the spaces around them", commandBytes, ownCommands(func(a es.Append) string {
 			return a.Stream.String() + "\x00" + strings.TrimSpace(a.Command)
-		})),
+		})).noticedBy(firstNamed),
 		broken("a command is noted before its events are written", commandRefused, func(m *es.Mem) *faulty {
 			var refused table[*es.DuplicateError]
 			return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {

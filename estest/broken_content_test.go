@@ -104,7 +104,7 @@ func brokenMemory() []defect[es.Log] {
 				appends[i].Command = ""
 			}
 			return position, err
-		})),
+		})).noticedBy(firstNamed),
 		broken("readers share the records", callersOwn, func(m *es.Mem) *faulty {
 			var read table[es.Record]
 			return &faulty{Mem: m, onRecord: func(r es.Record) es.Record {

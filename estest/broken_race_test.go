@@ -80,7 +80,7 @@ func brokenRaces() []defect[es.Log] {
 				return 0
 			})
 			return m.Append(ctx, appends...)
-		})).noticedBy(longLog),
+		})).noticedBy(firstNamed, longLog),
 	}
 }
 

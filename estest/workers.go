@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/thalo-go/es"
@@ -110,16 +111,44 @@ func workerDies(t *trial) {
 	}
 	p := t.listing("died")
 	p.Lease = 400 * time.Millisecond
-	r := t.project(first, p)
-	t.reach(second, p.Name, t.appendSome(second, 3))
-	// A store that is closed under its worker can neither move a checkpoint nor take leave of anybody.
-	if err := first.Close(); err != nil {
-		t.Errorf("Close returned %v", err)
+	// A store that is closed under its worker can neither move a checkpoint nor take leave of anybody, if it is in the middle of a transaction: until
+	// that is over nobody can say anything.
+	dying := p
+	var dies atomic.Bool
+	busy, closed := make(chan struct{}, 1), make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(closed) })
+	defer goOn()
+	dying.Handle = func(ctx context.Context, tx any, records []es.Record) error {
+		if dies.Load() {
+			select {
+			case busy <- struct{}{}:
+			default:
+			}
+			<-closed
+		}
+		return p.Handle(ctx, tx, records)
 	}
+	r := t.project(first, dying)
+	t.reach(second, p.Name, t.appendSome(second, 3))
+	dies.Store(true)
+	last := t.append(second, add(stream("s"), 1))
+	select {
+	case <-busy:
+	case <-t.ctx.Done():
+		t.Fatalf("the worker was not given a record: %v", t.ctx.Err())
+	}
+	var closing sync.WaitGroup
+	closing.Go(func() {
+		if err := first.Close(); err != nil {
+			t.Errorf("Close returned %v", err)
+		}
+	})
+	rest(t.ctx, 50*time.Millisecond)
+	goOn()
+	closing.Wait()
 	if err := t.stops(r); err == nil {
 		t.Errorf("Project returned no error when its store was closed")
 	}
-	last := t.appendSome(second, 3)
 	t.project(second, p)
 	t.reach(second, p.Name, last)
 	t.enlisted(p.Name, second, es.Filter{})

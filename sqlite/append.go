@@ -228,33 +228,15 @@ type (
 
 // add gives the verdict on one call of Append and, if it is good, takes its rows into the batch.
 func (b *batch) add(appends []es.Append) (position es.Position, verdict, err error) {
-	var heads map[es.Stream]es.Version // as they will be; the batch's own change only if all goes well
-	if len(appends) > 1 {
-		heads = make(map[es.Stream]es.Version, len(appends))
+	versions, verdict, err := b.judge(appends)
+	if verdict != nil && len(appends) > 1 && !b.careful {
+		// A stream may have been taken for new that is not: then this call is refused for that, and not for what comes behind.
+		b.careful = true
+		versions, verdict, err = b.judge(appends)
+		b.careful = false
 	}
-	versions := make([]es.Version, len(appends))
-	for i := range appends {
-		a := &appends[i]
-		if a.Command != "" {
-			if c, found, err := b.lookUp(command{a.Stream, a.Command}); err != nil {
-				return 0, nil, err
-			} else if found {
-				return 0, &es.DuplicateError{Stream: a.Stream, Command: a.Command, First: c.first, Last: c.last}, nil
-			}
-		}
-		head, earlier := heads[a.Stream]
-		if !earlier {
-			if head, err = b.headOf(a); err != nil {
-				return 0, nil, err
-			}
-		}
-		if a.Expected != es.AnyVersion && a.Expected != head {
-			return 0, &es.ConflictError{Stream: a.Stream, Expected: a.Expected}, nil
-		}
-		versions[i] = head
-		if heads != nil {
-			heads[a.Stream] = head + es.Version(len(a.Events))
-		}
+	if verdict != nil || err != nil {
+		return 0, verdict, err
 	}
 	before := len(b.rows)
 	for i := range appends {
@@ -266,6 +248,39 @@ func (b *batch) add(appends []es.Append) (position es.Position, verdict, err err
 		position = b.writer.head + es.Position(len(b.rows))
 	}
 	return position, nil, nil
+}
+
+// judge returns the version that each stream of a call has, or the verdict on the first append that does not hold.
+func (b *batch) judge(appends []es.Append) (versions []es.Version, verdict, err error) {
+	var heads map[es.Stream]es.Version // as they will be; the batch's own change only if all goes well
+	if len(appends) > 1 {
+		heads = make(map[es.Stream]es.Version, len(appends))
+	}
+	versions = make([]es.Version, len(appends))
+	for i := range appends {
+		a := &appends[i]
+		if a.Command != "" {
+			if c, found, err := b.lookUp(command{a.Stream, a.Command}); err != nil {
+				return nil, nil, err
+			} else if found {
+				return nil, &es.DuplicateError{Stream: a.Stream, Command: a.Command, First: c.first, Last: c.last}, nil
+			}
+		}
+		head, earlier := heads[a.Stream]
+		if !earlier {
+			if head, err = b.headOf(a); err != nil {
+				return nil, nil, err
+			}
+		}
+		if a.Expected != es.AnyVersion && a.Expected != head {
+			return nil, &es.ConflictError{Stream: a.Stream, Expected: a.Expected}, nil
+		}
+		versions[i] = head
+		if heads != nil {
+			heads[a.Stream] = head + es.Version(len(a.Events))
+		}
+	}
+	return versions, nil, nil
 }
 
 func (b *batch) take(a *es.Append, version es.Version) error {
