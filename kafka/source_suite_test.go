@@ -55,7 +55,7 @@ func TestTopicsAreASourceOfReadModelsInSQLite(t *testing.T) {
 				Lines: func(ctx context.Context, list string) (lines []string, err error) {
 					rows, err := reader.QueryContext(ctx, "select line from lists where list = $1 order by line_no", list)
 					if err != nil {
-						return nil, noTable(ctx, reader, err)
+						return nil, unlessNoTable(err)
 					}
 					defer rows.Close()
 					for rows.Next() {
@@ -72,10 +72,9 @@ func TestTopicsAreASourceOfReadModelsInSQLite(t *testing.T) {
 	})
 }
 
-// noTable takes an error away if the lists are not made yet.
-func noTable(ctx context.Context, db *sql.DB, err error) error {
-	there := 0
-	if look := db.QueryRowContext(ctx, "select count(*) from sqlite_schema where name = 'lists'").Scan(&there); look == nil && there == 0 {
+// unlessNoTable takes an error away that says that the lists are not made yet.
+func unlessNoTable(err error) error {
+	if strings.Contains(err.Error(), "no such table") {
 		return nil
 	}
 	return err

@@ -63,7 +63,7 @@ func (s *Store) lockKey(purpose string) int64 {
 	return int64(h.Sum64())
 }
 
-// sql fills in what stands in braces: the schema, the key of its lock, and the parts that functions have in common.
+// sql fills in what stands in braces: the schema, the keys of its locks, and the parts that functions have in common.
 func (s *Store) sql(text string) string {
 	for _, part := range []string{"declare", "enter", "lock"} {
 		_, rest, _ := strings.Cut(parts, "-- {"+part+"}\n")
@@ -71,7 +71,8 @@ func (s *Store) sql(text string) string {
 		text = strings.ReplaceAll(text, "{"+part+"}", rest)
 	}
 	quote := fmt.Sprintf("$es%x$", uint64(s.lockKey("quote"))) // stands in no name of a schema
-	return strings.NewReplacer("{schema}", s.schema, "{key}", strconv.FormatInt(s.lockKey("append"), 10), "$$", quote).Replace(text)
+	return strings.NewReplacer("{schema}", s.schema, "{key}", strconv.FormatInt(s.lockKey("append"), 10),
+		"{listeners}", strconv.FormatInt(s.lockKey("listeners"), 10), "$$", quote).Replace(text)
 }
 
 // migrate looks first, which needs no rights, and changes what is not as it should be.

@@ -75,7 +75,8 @@ func (s *Store) prepare() {
 			on conflict (name) do update set position = excluded.position where c.position = 0 returning 1`),
 		moveCheckpoint: s.newStatement("update {schema}.checkpoints set position = $2 where name = $1 and position = $3 returning 1"),
 
-		// An announcement need not survive a crash, so its commit need not wait for the disk.
-		announce: s.newStatement("select set_config('synchronous_commit', 'off', true), pg_notify($1, '')"),
+		// Who listens shares the lock, so whoever gets it for himself need not say anything. An announcement need not survive a crash, so its commit need
+		// not wait for the disk.
+		announce: s.newStatement("select set_config('synchronous_commit', 'off', true), pg_notify($1, '') where not pg_try_advisory_xact_lock({listeners})"),
 	}
 }

@@ -269,6 +269,34 @@ func TestIdleCost(t *testing.T) {
 	}
 }
 
+// While nobody listens, in any process, nothing is announced: what that costs would be for nothing.
+func TestNothingIsAnnouncedToNobody(t *testing.T) {
+	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		url := server.Database(t)
+		writer, reader := open(t, url), open(t, url)
+		reader.Linger(10 * time.Millisecond)
+		mustAppend(t, writer, add(account("a"), 1))
+		heard := func() bool {
+			heard, err := writer.Tell(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return heard
+		}
+		other := open(t, server.Database(t)) // a store of the same name in another database
+		follow(t, other, 0)
+		for range 2 {
+			if heard() {
+				t.Error("somebody is said to listen while nobody does")
+			}
+			f := follow(t, reader, 0)
+			eventually(t, "somebody is said to listen", heard)
+			f.cancel()
+			eventually(t, "nobody is said to listen", func() bool { return !heard() })
+		}
+	})
+}
+
 func TestWakeByRewind(t *testing.T) {
 	isAhead := func(err error) bool {
 		ahead := (*es.AheadError)(nil)

@@ -37,6 +37,7 @@ type watcher struct {
 
 const (
 	announceEvery = 5 * time.Millisecond // at most; what is written in between shares one
+	unheardEvery  = 10 * announceEvery   // the same while nobody listens: whoever begins to looks for himself first
 	lookEvery     = time.Second          // where announcements arrive
 	lookLimit     = 5 * time.Second      // how long a look may take before the connection is taken for dead
 	lingers       = 5 * time.Second
@@ -82,22 +83,30 @@ func (w *watcher) announce() {
 		w.unsaid = false
 		w.mu.Unlock()
 		ctx, cancel := context.WithTimeout(w.ctx, lookEvery)
-		_ = w.store.tell(ctx)
+		pause := announceEvery
+		if heard, err := w.store.tell(ctx); err == nil && !heard {
+			pause = unheardEvery
+		}
 		cancel()
 		select {
-		case <-time.After(announceEvery):
+		case <-time.After(pause):
 		case <-w.ctx.Done():
 		}
 	}
 }
 
-func (s *Store) tell(ctx context.Context) error {
+// tell announces, and reports whether anybody listens: who does shares a lock. Nothing is announced to nobody.
+func (s *Store) tell(ctx context.Context) (heard bool, err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer conn.Release()
-	return s.each(ctx, conn.Conn(), s.statements.announce, [][]byte{[]byte(s.channel)}, func([][]byte) error { return nil })
+	err = s.each(ctx, conn.Conn(), s.statements.announce, [][]byte{[]byte(s.channel)}, func([][]byte) error {
+		heard = true
+		return nil
+	})
+	return heard, err
 }
 
 func (w *watcher) note(head es.Position, err error) {
@@ -311,14 +320,17 @@ func (s *Store) listenOnce(ctx context.Context, heard chan<- struct{}, arrives f
 	if pid != conn.PgConn().PID() {
 		return errMute
 	}
+	trial, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if _, err := conn.Exec(trial, s.sql("select pg_advisory_lock_shared({listeners})"), pgx.QueryExecModeSimpleProtocol); err != nil {
+		return err // it is held by who asks whether anybody has it, for no longer than he asks
+	}
 	if _, err := conn.Exec(ctx, "listen "+pgx.Identifier{s.channel}.Sanitize()); err != nil {
 		return err
 	}
-	if err := s.tell(ctx); err != nil {
+	if _, err := s.tell(ctx); err != nil {
 		return err
 	}
-	trial, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
 	if _, err := conn.WaitForNotification(trial); err != nil {
 		if trial.Err() != nil {
 			return errMute
