@@ -41,6 +41,9 @@ func main() {
 }
 
 func run(ctx context.Context, where string, transfers int, brokers string) (err error) {
+	if transfers < 1 {
+		return fmt.Errorf("-transfers %d: give 1 or more", transfers)
+	}
 	if where == "" {
 		dir, err := os.MkdirTemp("", "bank")
 		if err != nil {

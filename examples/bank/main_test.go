@@ -32,6 +32,14 @@ func TestTheBankRunsOnPostgres(t *testing.T) {
 	}
 }
 
+func TestTheBankRefusesToTryNoTransfers(t *testing.T) {
+	for _, transfers := range []int{0, -5} {
+		if err := run(t.Context(), "mem:", transfers, ""); err == nil || !strings.Contains(err.Error(), "-transfers") {
+			t.Errorf("%d transfers: %v", transfers, err)
+		}
+	}
+}
+
 func TestTheAuditFinds(t *testing.T) {
 	transfer := es.Meta(map[string]string{es.MetaCorrelation: "transfer-1"})
 	for _, test := range []struct {
