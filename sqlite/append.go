@@ -228,12 +228,10 @@ type (
 
 // add gives the verdict on one call of Append and, if it is good, takes its rows into the batch.
 func (b *batch) add(appends []es.Append) (position es.Position, verdict, err error) {
-	versions, verdict, err := b.judge(appends)
+	versions, verdict, err := b.judge(appends, b.careful)
 	if verdict != nil && len(appends) > 1 && !b.careful {
 		// A stream may have been taken for new that is not: then this call is refused for that, and not for what comes behind.
-		b.careful = true
-		versions, verdict, err = b.judge(appends)
-		b.careful = false
+		versions, verdict, err = b.judge(appends, true)
 	}
 	if verdict != nil || err != nil {
 		return 0, verdict, err
@@ -251,7 +249,8 @@ func (b *batch) add(appends []es.Append) (position es.Position, verdict, err err
 }
 
 // judge returns the version that each stream of a call has, or the verdict on the first append that does not hold.
-func (b *batch) judge(appends []es.Append) (versions []es.Version, verdict, err error) {
+// Careful is as in batch.
+func (b *batch) judge(appends []es.Append, careful bool) (versions []es.Version, verdict, err error) {
 	var heads map[es.Stream]es.Version // as they will be; the batch's own change only if all goes well
 	if len(appends) > 1 {
 		heads = make(map[es.Stream]es.Version, len(appends))
@@ -268,7 +267,7 @@ func (b *batch) judge(appends []es.Append) (versions []es.Version, verdict, err 
 		}
 		head, earlier := heads[a.Stream]
 		if !earlier {
-			if head, err = b.headOf(a); err != nil {
+			if head, err = b.headOf(a, careful); err != nil {
 				return nil, nil, err
 			}
 		}
@@ -311,14 +310,14 @@ func (b *batch) take(a *es.Append, version es.Version) error {
 }
 
 // headOf returns the version of the stream of an append, as it stands in the batch so far.
-func (b *batch) headOf(a *es.Append) (es.Version, error) {
+func (b *batch) headOf(a *es.Append, careful bool) (es.Version, error) {
 	if head, found := b.heads[a.Stream]; found {
 		return head, nil
 	}
 	if head, found := b.writer.heads.Get(a.Stream); found {
 		return head, nil
 	}
-	if a.Expected == 0 && !b.careful && len(a.Events) > 0 {
+	if a.Expected == 0 && !careful && len(a.Events) > 0 {
 		return 0, nil // if it is not, the unique index says so
 	}
 	return b.selectHead(a.Stream)
