@@ -26,8 +26,8 @@ help: ## print this list
 
 test: ## run every test, with the race detector
 	go test -run TestTheRealLog ./examples/loans
-	$(FAST) go test -race -shuffle=on -p 3 -timeout 40m ./postgres ./kafka $$(go list ./... | grep -v /internal/chaos) # those that wait the longest begin
-	go test -race -timeout 40m ./internal/chaos # needs the machine for itself
+	$(FAST) go test -race -shuffle=on -p 3 -timeout 40m ./postgres ./kafka $$(go list ./... | grep -v /internal/test/chaos) # those that wait the longest begin
+	go test -race -timeout 40m ./internal/test/chaos # needs the machine for itself
 
 race: ## look for races: every test TIMES times (5), each time in another order
 	go test -race -shuffle=on -count=$(TIMES) ./...
@@ -57,10 +57,10 @@ fuzz: ## run each fuzz test for MINUTES (1)
 	done
 
 chaos: ## break everything for MINUTES (1) as SEED says, and check that nothing was lost; CHAOS takes -brokers 3, -keep, -postgres URL, -kafka HOST:PORT
-	go test ./internal/chaos -run '^TestChaos$$' -v -count=1 -timeout 0 -args -minutes $(MINUTES) $(if $(SEED),-seed $(SEED)) $(CHAOS)
+	go test ./internal/test/chaos -run '^TestChaos$$' -v -count=1 -timeout 0 -args -minutes $(MINUTES) $(if $(SEED),-seed $(SEED)) $(CHAOS)
 
 large: ## a million streams, a stream of a million events, and the like: what it takes, and that memory is bounded
-	ES_TEST_LARGE=1 go test -v -timeout 60m -run 'AMillion|ALarge|TenThousand|ASlow' ./internal/abuse
+	ES_TEST_LARGE=1 go test -v -timeout 60m -run 'AMillion|ALarge|TenThousand|ASlow' ./internal/test/limits
 
 cover: ## show which statements the tests ran, over all packages
 	mkdir -p .cache

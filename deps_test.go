@@ -41,15 +41,23 @@ func TestPackagesLinkOnlyWhatIsAgreed(t *testing.T) {
 		never: []string{postgres, pgx, kfake},
 		why:   "a service that reads topics has one database and no broker",
 	}, {
+		pkg:  "./projection",
+		only: []string{root, internal, xsync, lru},
+		why:  "a read side is declared without a database",
+	}, {
 		pkg:   "./estest",
+		never: []string{root + "/estest/conformance", sqlite, postgres, pgx, sqlite3, kafka, kfake},
+		why:   "testing rules needs no database and no suite for implementers",
+	}, {
+		pkg:   "./estest/conformance",
 		never: []string{sqlite, postgres, pgx, sqlite3, kafka, kfake},
-		why:   "testing rules needs no database, and a conformance suite knows no backend",
+		why:   "a conformance suite knows no backend",
 	}, {
 		pkg:   "./internal/commit",
 		never: []string{sqlite, postgres, pgx, sqlite3, kafka, kfake},
 		why:   "every backend links it",
 	}, {
-		pkg:   "./internal/project",
+		pkg:   "./internal/engine",
 		never: []string{sqlite, postgres, pgx, sqlite3, kafka, kfake},
 		why:   "every backend with read models links it",
 	}, {

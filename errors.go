@@ -111,6 +111,18 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
+// OnError says what becomes of a record that cannot be handled.
+type OnError int
+
+const (
+	// Stop ends the run with a [*projection.Error], before the record. Other projections go on.
+	Stop OnError = iota
+
+	// Park puts the record aside with its error, and the later records of its stream behind it, in order, and goes on with other streams.
+	// They can be listed, retried and dropped; see [projection.Projections].
+	Park
+)
+
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("es: %w: %s", ErrInvalid, fmt.Sprintf(format, args...))
 }

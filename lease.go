@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// DefaultLease is how long the leases of projections and relays last: the time without a sign of life after which another takes over.
+const DefaultLease = 10 * time.Second
+
 // A Lease says who works on something that one at a time should work on, such as a relay.
 type Lease struct {
 	Name   string

@@ -18,6 +18,7 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/postgres"
+	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -97,7 +98,7 @@ func BenchmarkSource(b *testing.B) {
 	})
 }
 
-func (c cluster) source(b *testing.B) es.Source {
+func (c cluster) source(b *testing.B) projection.Source {
 	b.Helper()
 	source, err := kafka.SourceConfig{Config: c.config(), Topics: []string{c.topic()}}.Open(b.Context())
 	check(b, err)
@@ -109,13 +110,13 @@ func (c cluster) source(b *testing.B) es.Source {
 type model struct {
 	count   work.ReadModel
 	server  func() time.Duration
-	build   func(ctx context.Context) error                               // the whole, anew
-	project func(ctx context.Context, progress func(p es.Progress)) error // until the context ends
+	build   func(ctx context.Context) error                                       // the whole, anew
+	project func(ctx context.Context, progress func(p projection.Progress)) error // until the context ends
 }
 
 type modelKind struct {
 	name string
-	open func(b *testing.B, source es.Source) model
+	open func(b *testing.B, source projection.Source) model
 }
 
 func models() []modelKind {
@@ -126,7 +127,7 @@ func models() []modelKind {
 	return all
 }
 
-func sqliteModel(b *testing.B, source es.Source) model {
+func sqliteModel(b *testing.B, source projection.Source) model {
 	path := filepath.Join(b.TempDir(), "model.db")
 	store, err := sqlite.Open(path)
 	check(b, err)
@@ -135,17 +136,17 @@ func sqliteModel(b *testing.B, source es.Source) model {
 	check(b, err)
 	b.Cleanup(func() { check(b, db.Close()) })
 	p := sqlite.Projection{Name: "sums", Source: source, Prepare: work.PrepareSQLite, Handle: work.SQLiteSums(false)}
-	return model{work.SQLiteModel{DB: db}, nil, work.Projecting(store.Project, p), func(ctx context.Context, progress func(es.Progress)) error {
+	return model{work.SQLiteModel{DB: db}, nil, work.Projecting(store.Project, p), func(ctx context.Context, progress func(projection.Progress)) error {
 		p.OnProgress = progress
 		return store.Project(ctx, p)
 	}}
 }
 
-func postgresModel(b *testing.B, source es.Source) model {
+func postgresModel(b *testing.B, source projection.Source) model {
 	bed := openPostgres(b)
 	store := bed.log.(*postgres.Store)
 	p := postgres.Projection{Name: "sums", Source: source, Prepare: work.PreparePostgres, Handle: work.PostgresSums(false)}
-	return model{bed.plain.(work.ReadModel), bed.server, work.Projecting(store.Project, p), func(ctx context.Context, progress func(es.Progress)) error {
+	return model{bed.plain.(work.ReadModel), bed.server, work.Projecting(store.Project, p), func(ctx context.Context, progress func(projection.Progress)) error {
 		p.OnProgress = progress
 		return store.Project(ctx, p)
 	}}
@@ -176,7 +177,7 @@ func endToEnd(b *testing.B, c cluster, s modelKind) {
 	applied, ended := make(chan time.Time, 1), make(chan error, 1)
 	model := s.open(b, c.source(b))
 	go func() {
-		ended <- model.project(ctx, func(p es.Progress) {
+		ended <- model.project(ctx, func(p projection.Progress) {
 			if p.Records > 0 {
 				applied <- time.Now()
 			}

@@ -12,6 +12,7 @@ import (
 	"github.com/thalo-go/es/bench/internal/measure"
 	"github.com/thalo-go/es/bench/internal/work"
 	"github.com/thalo-go/es/postgres"
+	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -39,13 +40,13 @@ func rebuild(b *testing.B, s bed, records int, each bool) {
 		b.Cleanup(func() { check(b, db.Close()) })
 		ours = work.Rebuilds("Project", work.SQLiteModel{DB: db}, records, projecting(s, each))
 		theirs = work.Rebuilds("bare loop", plain, records, func(ctx context.Context) error {
-			return plain.Project(ctx, es.DefaultBatch, work.PrepareSQLite, work.SQLiteSums(each))
+			return plain.Project(ctx, projection.DefaultBatch, work.PrepareSQLite, work.SQLiteSums(each))
 		})
 	case *baseline.Postgres:
 		check(b, work.FillPlain(b.Context(), plain.Copy, records/10, 10))
 		ours = work.Rebuilds("Project", plain, records, projecting(s, each))
 		theirs = work.Rebuilds("bare loop", plain, records, func(ctx context.Context) error {
-			return plain.Project(ctx, es.DefaultBatch, work.PreparePostgres, work.PostgresSums(each))
+			return plain.Project(ctx, projection.DefaultBatch, work.PreparePostgres, work.PostgresSums(each))
 		})
 	}
 	compare(b, s.server, ours, rival{"bare", theirs})
@@ -74,7 +75,7 @@ func BenchmarkRebuildShards(b *testing.B) {
 
 func rebuildShards(b *testing.B, s bed, records, shards int) {
 	check(b, work.FillAccounts(b.Context(), s, records/10, 10))
-	side := func(what string, source func() es.Source) measure.Side {
+	side := func(what string, source func() projection.Source) measure.Side {
 		switch store := s.log.(type) {
 		case *sqlite.Store:
 			path, _ := cutPlace(s.place, sqlitePlace)
@@ -89,17 +90,17 @@ func rebuildShards(b *testing.B, s bed, records, shards int) {
 		}
 		return measure.Side{}
 	}
-	compare(b, s.server, side("together", func() es.Source { return es.FromLog(s.log) }), rival{"apart", side("apart", func() es.Source { return apart{es.FromLog(s.log), s.log} })})
+	compare(b, s.server, side("together", func() projection.Source { return projection.FromLog(s.log) }), rival{"apart", side("apart", func() projection.Source { return apart{projection.FromLog(s.log), s.log} })})
 }
 
 // apart is a log as the source of projections whose feeds know nothing of each other.
 type apart struct {
-	es.Source
+	projection.Source
 	log es.Log
 }
 
-func (a apart) Feed(ctx context.Context, shard string, after es.Cursor, filter es.Filter) (es.Feed, error) {
-	return es.FromLog(a.log).Feed(ctx, shard, after, filter)
+func (a apart) Feed(ctx context.Context, shard string, after projection.Cursor, filter es.Filter) (projection.Feed, error) {
+	return projection.FromLog(a.log).Feed(ctx, shard, after, filter)
 }
 
 // BenchmarkProject is the delay from the return of Append to the commit of the read model, by another value of the store, one event at a time.
@@ -113,7 +114,7 @@ func BenchmarkProject(b *testing.B) {
 func projectOne(b *testing.B, writer es.Store, reader log) {
 	ctx, cancel := context.WithCancel(b.Context())
 	committed, ended := make(chan time.Time, 1), make(chan error, 1)
-	progress := func(p es.Progress) {
+	progress := func(p projection.Progress) {
 		if p.Records > 0 {
 			committed <- time.Now()
 		}

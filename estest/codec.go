@@ -35,10 +35,10 @@ func roundTrip[E any](codec es.Codec[E], event E) string {
 	if after := picture(event); after != before {
 		return "Encode changes the event: it may only read it"
 	}
-	if err := es.CheckAppends(es.Append{Stream: stream("codec"), Events: []es.Record{record}}); err != nil {
+	if err := es.CheckAppends(es.Append{Stream: es.Stream{Kind: "estest", ID: "codec"}, Events: []es.Record{record}}); err != nil {
 		return fmt.Sprintf("no store takes what Encode returned: %v", err)
 	}
-	record.Stream, record.Version, record.Position = stream("codec"), 1, 1
+	record.Stream, record.Version, record.Position = es.Stream{Kind: "estest", ID: "codec"}, 1, 1
 	given := record
 	given.Data = bytes.Clone(record.Data)
 	back, err := codec.Decode(given)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/estest"
+	"github.com/thalo-go/es/internal/test/recorder"
 )
 
 // A custom codec is made of two functions.
@@ -93,7 +94,7 @@ func TestCodecFindsWhatIsLost(t *testing.T) {
 		{"data that Decode changes", writes, []any{whole}, []string{"Decode changes the data"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			fails(t, func(t testing.TB) { estest.TestCodec(t, test.codec, test.events) }, test.texts...)
+			recorder.Fails(t, func(t testing.TB) { estest.TestCodec(t, test.codec, test.events) }, test.texts...)
 		})
 	}
 }

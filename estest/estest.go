@@ -34,16 +34,4 @@
 //	}
 //
 // [For] also checks on the way that the rules are pure, which a [github.com/thalo-go/es.Repo] relies on.
-//
-// # Stores
-//
-// [TestStore], [TestLog], [TestSnapshots], [TestLeases] and [TestCheckpoints] hold a backend to every promise of the interface that it implements, clause by clause.
-// A failure says which rule was broken and what comes of it. The whole test of a backend on files:
-//
-//	func TestLog(t *testing.T) {
-//		estest.TestLog(t, func(t *testing.T) func() es.Log {
-//			path := filepath.Join(t.TempDir(), "test.db")
-//			return func() es.Log { return open(t, path) } // registers Close with t.Cleanup
-//		})
-//	}
 package estest

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es/estest"
+	"github.com/thalo-go/es/internal/test/recorder"
 )
 
 // A cart is a state with everything in it that can be shared by mistake.
@@ -56,12 +57,12 @@ type impurity[F any] struct {
 // found runs a test that must fail, if only at last, with these texts in what it says first.
 func found(t *testing.T, run func(t testing.TB), texts []string) {
 	t.Helper()
-	r := &recorder{TB: t}
+	r := &recorder.T{TB: t}
 	run(r)
-	if len(r.failures) == 0 {
+	if len(r.Failures) == 0 {
 		t.Fatal("it was not found")
 	}
-	fails(t, func(t testing.TB) { t.Errorf("%s", r.failures[0]) }, texts...)
+	recorder.Fails(t, func(t testing.TB) { t.Errorf("%s", r.Failures[0]) }, texts...)
 }
 
 func TestEvolveThatIsNotPureIsFound(t *testing.T) {

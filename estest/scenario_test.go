@@ -7,6 +7,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/estest"
+	"github.com/thalo-go/es/internal/test/recorder"
 )
 
 // A tally counts. Its rules know a few commands by name.
@@ -101,6 +102,6 @@ func TestScenario(t *testing.T) {
 			b.When("one").ThenState(tally{8, 5})
 		}, nil},
 	} {
-		t.Run(test.name, func(t *testing.T) { fails(t, test.run, test.texts...) })
+		t.Run(test.name, func(t *testing.T) { recorder.Fails(t, test.run, test.texts...) })
 	}
 }

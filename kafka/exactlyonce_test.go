@@ -19,9 +19,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/postgres"
+	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -34,7 +35,7 @@ const (
 
 func outOfOrder(r es.Record) error { return fmt.Errorf("%s is not the next of its stream", r.ID()) }
 
-func sqliteModel(name string, source es.Source, log *slog.Logger) sqlite.Projection {
+func sqliteModel(name string, source projection.Source, log *slog.Logger) sqlite.Projection {
 	return sqlite.Projection{
 		Name: name, Source: source, Lease: time.Second, Batch: 50, Logger: log,
 		Prepare: func(ctx context.Context, tx *sql.Tx) error {
@@ -62,7 +63,7 @@ func sqliteModel(name string, source es.Source, log *slog.Logger) sqlite.Project
 	}
 }
 
-func postgresModel(name string, source es.Source, log *slog.Logger) postgres.Projection {
+func postgresModel(name string, source projection.Source, log *slog.Logger) postgres.Projection {
 	return postgres.Projection{
 		Name: name, Source: source, Lease: time.Second, Batch: 50, Logger: log,
 		Prepare: func(ctx context.Context, tx pgx.Tx) error {
@@ -116,7 +117,7 @@ func playProjection(ctx context.Context, args []string) error {
 type model struct {
 	name, url string
 	sum       func(ctx context.Context) (int, error)
-	status    func(ctx context.Context) ([]es.Status, error)
+	status    func(ctx context.Context) ([]projection.Status, error)
 }
 
 // models runs a test with a read model in SQLite and one in Postgres.
@@ -213,7 +214,7 @@ func (m model) report(t testing.TB) {
 			t.Error("a record came out of order")
 		}
 	}
-	if len(status) != 6 || slices.ContainsFunc(status, func(s es.Status) bool { return s.Head != -1 }) {
+	if len(status) != 6 || slices.ContainsFunc(status, func(s projection.Status) bool { return s.Head != -1 }) {
 		t.Errorf("%+v", status)
 	}
 }

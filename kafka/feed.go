@@ -10,6 +10,7 @@ import (
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/projection"
 )
 
 const (
@@ -36,9 +37,9 @@ type feed struct {
 	last  time.Time
 }
 
-// Next implements [es.Feed].
-func (f *feed) Next(ctx context.Context, most int) (es.Batch, error) {
-	var b es.Batch
+// Next implements [projection.Feed].
+func (f *feed) Next(ctx context.Context, most int) (projection.Batch, error) {
+	var b projection.Batch
 	bytes, read := 0, 0
 	var limit time.Time
 	defer func() { f.note() }()
@@ -50,7 +51,7 @@ func (f *feed) Next(ctx context.Context, most int) (es.Batch, error) {
 			}
 		}
 		if err := f.trouble(ctx); err != nil {
-			return es.Batch{}, err
+			return projection.Batch{}, err
 		}
 		switch event := f.client.Poll(int(wait.Milliseconds())).(type) {
 		case nil:
@@ -63,7 +64,7 @@ func (f *feed) Next(ctx context.Context, most int) (es.Batch, error) {
 			}
 			n, err := f.take(ctx, &b, event)
 			if err != nil {
-				return es.Batch{}, err
+				return projection.Batch{}, err
 			}
 			if bytes += n; read >= max(most, 1) || bytes >= feedBytes {
 				return f.batch(b), nil
@@ -77,7 +78,7 @@ func (f *feed) Next(ctx context.Context, most int) (es.Batch, error) {
 			}
 		case kafka.Error:
 			if err := f.explain(ctx, event); err != nil {
-				return es.Batch{}, err
+				return projection.Batch{}, err
 			}
 		}
 	}
@@ -102,9 +103,9 @@ func (f *feed) fail(err error) {
 	}
 }
 
-func (f *feed) batch(b es.Batch) es.Batch {
+func (f *feed) batch(b projection.Batch) projection.Batch {
 	f.end = max(f.end, f.next)
-	b.Next, b.End = es.Cursor(f.next), es.Cursor(f.end)
+	b.Next, b.End = projection.Cursor(f.next), projection.Cursor(f.end)
 	return b
 }
 
@@ -119,7 +120,7 @@ func (f *feed) more() bool {
 }
 
 // take adds a message to a batch, and returns how large it is.
-func (f *feed) take(ctx context.Context, b *es.Batch, m *kafka.Message) (int, error) {
+func (f *feed) take(ctx context.Context, b *projection.Batch, m *kafka.Message) (int, error) {
 	offset := int64(m.TopicPartition.Offset)
 	if offset < f.next {
 		return 0, nil // it was here before
@@ -145,7 +146,7 @@ func (f *feed) take(ctx context.Context, b *es.Batch, m *kafka.Message) (int, er
 		return 0, nil
 	}
 	b.Records = append(b.Records, r)
-	b.Cursors = append(b.Cursors, es.Cursor(f.next))
+	b.Cursors = append(b.Cursors, projection.Cursor(f.next))
 	return size(m), nil
 }
 
@@ -191,8 +192,8 @@ func (f *feed) explain(ctx context.Context, err kafka.Error) error {
 	return nil
 }
 
-// Applied implements [es.Feed]. The offset is committed later, by and by.
-func (f *feed) Applied(upTo es.Cursor) {
+// Applied implements [projection.Feed]. The offset is committed later, by and by.
+func (f *feed) Applied(upTo projection.Cursor) {
 	f.mu.Lock()
 	f.stat.Applied = int64(upTo)
 	f.mu.Unlock()
@@ -203,7 +204,7 @@ func (f *feed) Applied(upTo es.Cursor) {
 	}
 }
 
-// Close implements [es.Feed].
+// Close implements [projection.Feed].
 func (f *feed) Close() error {
 	f.source.mu.Lock()
 	delete(f.source.feeds, f)

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/internal/test/testserver"
 )
 
 // A process relays in a process of its own.

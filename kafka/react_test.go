@@ -14,16 +14,17 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/account"
-	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/kafka/kafkatest"
+	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
 
 // bookkeeping is a reaction that deposits 1 for each record of a topic, in an account of the stream's.
-func bookkeeping(store *sqlite.Store, source es.Source, done func(r es.Record) error) es.Reaction {
+func bookkeeping(store *sqlite.Store, source projection.Source, done func(r es.Record) error) projection.Reaction {
 	repo := es.NewRepo(store, "account", account.Rules{}, account.Codec)
-	return es.Reaction{
+	return projection.Reaction{
 		Name: "books", Source: source, Lease: time.Second, Batch: 20, Retries: -1, OnError: es.Stop,
 		Handle: func(ctx context.Context, r es.Record) error {
 			if _, err := repo.Execute(ctx, r.Stream.ID, account.Open{Owner: "eve"}, es.CommandID("open")); err != nil {

@@ -15,7 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/kafka/kafkatest"
 )

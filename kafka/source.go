@@ -14,6 +14,7 @@ import (
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/projection"
 )
 
 // SourceConfig says which topics a [Source] reads, and how.
@@ -45,7 +46,7 @@ type SourceConfig struct {
 	Logger *slog.Logger
 }
 
-// A Source is topics as the [es.Source] of projections and reactions: each partition is a shard. So a read model in a database of one's own is fed
+// A Source is topics as the [projection.Source] of projections and reactions: each partition is a shard. So a read model in a database of one's own is fed
 // exactly once, for the checkpoint of each shard, which is the next offset, moves in the transaction of the read model.
 //
 // There is no consumer group: the database with the read model says who reads which partition. All methods may be called from many goroutines.
@@ -66,7 +67,7 @@ type Source struct {
 	applied map[topicPartition]int64 // to be committed
 }
 
-var _ es.Source = (*Source)(nil)
+var _ projection.Source = (*Source)(nil)
 
 // Open connects to the cluster and sees what the topics are. The source must be closed, after everything that reads it has ended.
 // Its error wraps [es.ErrInvalid] or is a [*NoTopicError] if the configuration is wrong.
@@ -112,11 +113,11 @@ func (s *Source) identity() string {
 	return "kafka:" + strings.Join(names, ",")
 }
 
-// ID implements [es.Source]. It has names, numbers of partitions and ids of the topics: a checkpoint of a topic that was since deleted and made
+// ID implements [projection.Source]. It has names, numbers of partitions and ids of the topics: a checkpoint of a topic that was since deleted and made
 // again is refused, and so is one of a topic that has grown, for then the records of a stream may be in two partitions.
 func (s *Source) ID() string { return s.id }
 
-// Shards implements [es.Source]. The shards are the partitions, such as bank.account/0.
+// Shards implements [projection.Source]. The shards are the partitions, such as bank.account/0.
 func (s *Source) Shards(context.Context, int) ([]string, error) {
 	var names []string
 	for _, topic := range slices.Sorted(slices.Values(s.Topics)) {
@@ -138,8 +139,8 @@ func (s *Source) parseShard(name string) (topicPartition, error) {
 	return topicPartition{topic, int32(n)}, nil
 }
 
-// Feed implements [es.Source].
-func (s *Source) Feed(ctx context.Context, shard string, after es.Cursor, filter es.Filter) (es.Feed, error) {
+// Feed implements [projection.Source].
+func (s *Source) Feed(ctx context.Context, shard string, after projection.Cursor, filter es.Filter) (projection.Feed, error) {
 	t, err := s.parseShard(shard)
 	if err != nil {
 		return nil, err
@@ -153,7 +154,7 @@ func (s *Source) Feed(ctx context.Context, shard string, after es.Cursor, filter
 		return nil, fmt.Errorf("kafka: %v: the checkpoint is beyond the end of the partition, which has lost its end or was copied from elsewhere: %w",
 			t, &es.AheadError{After: es.Position(offset), Head: es.Position(high)})
 	case offset == 0 && low > 0 && s.Oldest:
-		after = es.Cursor(low)
+		after = projection.Cursor(low)
 	case offset < low:
 		return nil, invalid("%v: retention has deleted the records from offset %d to %d, which the read model does not have: "+
 			"fill a topic anew by a relay and build the read model from that; or, for one that may begin with what is there, Rebuild it with SourceConfig.Oldest", t, offset, low-1)

@@ -12,11 +12,12 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/estest"
-	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/estest/conformance"
+	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/kafka/kafkatest"
 	"github.com/thalo-go/es/postgres"
+	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -25,7 +26,7 @@ const makeLists = "create table if not exists lists (line_no integer primary key
 func TestTopicsAreASourceOfReadModelsInSQLite(t *testing.T) {
 	t.Parallel()
 	b := testserver.FakeBroker(t, kafkatest.Options{})
-	estest.TestSource(t, func(t *testing.T) estest.Fed[*sql.Tx] {
+	conformance.TestSource(t, func(t *testing.T) conformance.SourceUnderTest[*sql.Tx] {
 		path := filepath.Join(t.TempDir(), "model.db")
 		open := func() *sqlite.Store {
 			s, err := sqlite.Open(path)
@@ -37,10 +38,10 @@ func TestTopicsAreASourceOfReadModelsInSQLite(t *testing.T) {
 		}
 		log, source := fedByRelay(t, b)
 		reader := open().DB()
-		return estest.Fed[*sql.Tx]{
+		return conformance.SourceUnderTest[*sql.Tx]{
 			Log: log, Source: source,
-			Side: func() estest.ReadSide[*sql.Tx] { return open() },
-			Lists: estest.Lists[*sql.Tx]{
+			Side: func() conformance.ReadSide[*sql.Tx] { return open() },
+			Lists: conformance.Lists[*sql.Tx]{
 				Empty: func(ctx context.Context, tx *sql.Tx, list string) error {
 					_, err := tx.ExecContext(ctx, "create table if not exists lists (line_no integer primary key, list text not null, line text not null)")
 					if err == nil {
@@ -78,7 +79,7 @@ func TestTopicsAreASourceOfReadModelsInPostgres(t *testing.T) {
 	t.Parallel()
 	b := testserver.RealBroker(t)
 	server := testserver.Postgres(t, testserver.Postgres18)
-	estest.TestSource(t, func(t *testing.T) estest.Fed[pgx.Tx] {
+	conformance.TestSource(t, func(t *testing.T) conformance.SourceUnderTest[pgx.Tx] {
 		url := server.Database(t)
 		pool, err := pgxpool.New(t.Context(), url)
 		if err != nil {
@@ -89,9 +90,9 @@ func TestTopicsAreASourceOfReadModelsInPostgres(t *testing.T) {
 			t.Fatal(err)
 		}
 		log, source := fedByRelay(t, b)
-		return estest.Fed[pgx.Tx]{
+		return conformance.SourceUnderTest[pgx.Tx]{
 			Log: log, Source: source,
-			Side: func() estest.ReadSide[pgx.Tx] {
+			Side: func() conformance.ReadSide[pgx.Tx] {
 				s, err := postgres.Open(t.Context(), url)
 				if err != nil {
 					t.Fatal(err)
@@ -99,7 +100,7 @@ func TestTopicsAreASourceOfReadModelsInPostgres(t *testing.T) {
 				t.Cleanup(func() { _ = s.Close() })
 				return s
 			},
-			Lists: estest.Lists[pgx.Tx]{
+			Lists: conformance.Lists[pgx.Tx]{
 				Empty: func(ctx context.Context, tx pgx.Tx, list string) error {
 					_, err := tx.Exec(ctx, "delete from lists where list = $1", list)
 					return err
@@ -121,7 +122,7 @@ func TestTopicsAreASourceOfReadModelsInPostgres(t *testing.T) {
 }
 
 // fedByRelay returns a log that a relay publishes to one topic of two partitions, and the source of that.
-func fedByRelay(t *testing.T, broker testserver.Broker) (log *es.Mem, open func() es.Source) {
+func fedByRelay(t *testing.T, broker testserver.Broker) (log *es.Mem, open func() projection.Source) {
 	t.Helper()
 	broker.Prefix += "-" + strings.ToLower(rand.Text()[:8])
 	b := newBank(t, broker, 2)
@@ -131,5 +132,5 @@ func fedByRelay(t *testing.T, broker testserver.Broker) (log *es.Mem, open func(
 	r.Encoding = kafka.Compact
 	run := runRelay(t, r)
 	t.Cleanup(func() { run.mustStop() })
-	return log, func() es.Source { return source(t, b) }
+	return log, func() projection.Source { return source(t, b) }
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/kafka"
+	"github.com/thalo-go/es/projection"
 )
 
 func source(t testing.TB, b bank, change ...func(*kafka.SourceConfig)) *kafka.Source {
@@ -32,7 +33,7 @@ func source(t testing.TB, b bank, change ...func(*kafka.SourceConfig)) *kafka.So
 	return s
 }
 
-func feed(t testing.TB, s *kafka.Source, shard string, after es.Cursor, filter es.Filter) es.Feed {
+func feed(t testing.TB, s *kafka.Source, shard string, after projection.Cursor, filter es.Filter) projection.Feed {
 	t.Helper()
 	f, err := s.Feed(t.Context(), shard, after, filter)
 	if err != nil {
@@ -47,7 +48,7 @@ func feed(t testing.TB, s *kafka.Source, shard string, after es.Cursor, filter e
 }
 
 // readAll reads a feed to its end, and checks each batch.
-func readAll(t testing.TB, f es.Feed, after es.Cursor, most int) (records []es.Record, cursors []es.Cursor, next es.Cursor) {
+func readAll(t testing.TB, f projection.Feed, after projection.Cursor, most int) (records []es.Record, cursors []projection.Cursor, next projection.Cursor) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -212,7 +213,7 @@ func TestASourceDropsWhatARelayWroteTwice(t *testing.T) {
 			t.Fatal(diff)
 		}
 		// From every cursor on, also from between the duplicates.
-		for after := es.Cursor(1); after <= cursors[len(cursors)-1]; after += 7 {
+		for after := projection.Cursor(1); after <= cursors[len(cursors)-1]; after += 7 {
 			var want []es.Record
 			for i, c := range cursors {
 				if c > after {

@@ -17,7 +17,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
-	"github.com/thalo-go/es/internal/project"
+	"github.com/thalo-go/es/internal/engine"
 )
 
 // Append implements [es.Store]. It waits for the transaction that it shares with whoever else appends at the time.
@@ -41,7 +41,7 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 	if err != nil {
 		var conflict *es.ConflictError
 		var duplicate *es.DuplicateError
-		var refusal *project.RefusedError
+		var refusal *engine.RefusedError
 		switch {
 		case errors.As(err, &refusal): // first, for its error may be any
 			return 0, fmt.Errorf("postgres: append: %w", err)

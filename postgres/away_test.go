@@ -9,8 +9,9 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
+	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -29,7 +30,7 @@ func TestAReactionOutlastsAServerThatIsAway(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
-		ended <- s.React(ctx, es.Reaction{Name: "patient", Retries: 1, Handle: func(ctx context.Context, r es.Record) error {
+		ended <- s.React(ctx, projection.Reaction{Name: "patient", Retries: 1, Handle: func(ctx context.Context, r es.Record) error {
 			tries.Add(1)
 			for _, err := range away.Read(ctx, r.Stream, 0) {
 				if err != nil {
@@ -71,7 +72,7 @@ func TestAReactionOutlastsAnotherStoreThatIsAway(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
-		ended <- here.React(ctx, es.Reaction{Name: "patient", OnError: es.Park, Retries: 1, Handle: func(ctx context.Context, r es.Record) error {
+		ended <- here.React(ctx, projection.Reaction{Name: "patient", OnError: es.Park, Retries: 1, Handle: func(ctx context.Context, r es.Record) error {
 			if read.Load() < 2 { // what a command fails with when nothing of its stream is known
 				read.Add(1)
 				for _, err := range away.Read(ctx, r.Stream, 0) {

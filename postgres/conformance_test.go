@@ -5,8 +5,8 @@ import (
 	"testing"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/estest"
-	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/estest/conformance"
+	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
 )
 
@@ -42,19 +42,19 @@ func conforms(t *testing.T, url string) {
 		clause++
 		return postgres.Config{Schema: fmt.Sprint("clause ", clause)}
 	}
-	estest.TestLog(t, func(t *testing.T) func() es.Log {
+	conformance.TestLog(t, func(t *testing.T) func() es.Log {
 		c := next()
 		return func() es.Log { return openWith(t, c, url) }
 	})
-	estest.TestSnapshots(t, func(t *testing.T) func() es.Snapshots {
+	conformance.TestSnapshots(t, func(t *testing.T) func() es.Snapshots {
 		c := next()
 		return func() es.Snapshots { return openWith(t, c, url) }
 	})
-	estest.TestLeases(t, func(t *testing.T) func() es.Leases {
+	conformance.TestLeases(t, func(t *testing.T) func() es.Leases {
 		c := next()
 		return func() es.Leases { return openWith(t, c, url) }
 	})
-	estest.TestCheckpoints(t, func(t *testing.T) func() es.Checkpoints {
+	conformance.TestCheckpoints(t, func(t *testing.T) func() es.Checkpoints {
 		c := next()
 		return func() es.Checkpoints { return openWith(t, c, url) }
 	})

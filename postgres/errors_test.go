@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/internal/test/testserver"
 )
 
 // What the server refuses was not written, and the error says so and what to do. It takes no other append with it.

@@ -10,8 +10,9 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
+	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -28,7 +29,7 @@ func TestReadModelInAnotherDatabase(t *testing.T) {
 	mustAppend(t, l, add(account("c"), 600), add(account("d"), 30))
 
 	inSQLite := sqlite.Projection{
-		Name: "there", Source: es.FromLog(p), Batch: 100,
+		Name: "there", Source: projection.FromLog(p), Batch: 100,
 		Prepare: func(ctx context.Context, tx *sql.Tx) error {
 			_, err := tx.ExecContext(ctx, "create table there (position integer primary key, id text not null unique)")
 			return err
@@ -43,7 +44,7 @@ func TestReadModelInAnotherDatabase(t *testing.T) {
 		},
 	}
 	inPostgres := postgres.Projection{
-		Name: "there", Source: es.FromLog(l), Batch: 100, Partitions: 2,
+		Name: "there", Source: projection.FromLog(l), Batch: 100, Partitions: 2,
 		Prepare: func(ctx context.Context, tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, "create table there (position bigint primary key, id text not null unique)")
 			return err

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/internal/test/testserver"
 )
 
 // guide returns the block of SQL in docs/operations.md that contains a text.

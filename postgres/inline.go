@@ -16,7 +16,8 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
-	"github.com/thalo-go/es/internal/project"
+	"github.com/thalo-go/es/internal/engine"
+	"github.com/thalo-go/es/projection"
 )
 
 // call writes a batch: in one round trip if there are no inline projections, and otherwise in a transaction of
@@ -53,10 +54,10 @@ func isUncommitted(err error) bool {
 
 // enter begins a transaction, writes a batch in it and asks what the projections need, in one round trip.
 // A process that stands still with the lock keeps everybody from appending, so the server is to end the transaction then.
-func (s *Store) enter(ctx context.Context, conn *pgx.Conn, b *batch, known es.Position, token int64) (a answer, states []project.State, at time.Time, err error) {
+func (s *Store) enter(ctx context.Context, conn *pgx.Conn, b *batch, known es.Position, token int64) (a answer, states []engine.State, at time.Time, err error) {
 	stmt, params := b.call(&s.statements, known, token)
 	queries := s.inline.States()
-	states = make([]project.State, len(queries))
+	states = make([]engine.State, len(queries))
 	var batch pgconn.Batch
 	batch.ExecParams("begin isolation level read committed", nil, nil, nil, nil)
 	batch.ExecParams("select set_config('idle_in_transaction_session_timeout', $1, true)", [][]byte{[]byte(strconv.FormatInt(s.inline.Idle().Milliseconds(), 10))}, nil, nil, nil)
@@ -107,9 +108,9 @@ func textParams(args []any) [][]byte {
 	return params
 }
 
-func readState(row [][]byte) (project.State, error) {
+func readState(row [][]byte) (engine.State, error) {
 	cursor, err := strconv.ParseInt(string(row[0]), 10, 64)
-	return project.State{Cursor: es.Cursor(cursor), Rebuild: string(row[1]) != "f", Found: true}, err
+	return engine.State{Cursor: projection.Cursor(cursor), Rebuild: string(row[1]) != "f", Found: true}, err
 }
 
 // exchange sends several statements in one round trip, and calls read with every row and the number of its statement.
@@ -170,7 +171,7 @@ func cloneMeta(meta map[string]string) map[string]string {
 }
 
 // apply lets the projections handle what was written.
-func (s *Store) apply(ctx context.Context, conn *pgx.Conn, before es.Position, states []project.State, records []es.Record) error {
+func (s *Store) apply(ctx context.Context, conn *pgx.Conn, before es.Position, states []engine.State, records []es.Record) error {
 	t, err := transactionOn(ctx, conn)
 	if err == nil {
 		err = s.inline.Apply(context.WithValue(ctx, inside{}, s), handed{t}, states, before, records)
@@ -178,7 +179,7 @@ func (s *Store) apply(ctx context.Context, conn *pgx.Conn, before es.Position, s
 	if err == nil {
 		err = stillIn(conn)
 	}
-	var refusal *project.RefusedError
+	var refusal *engine.RefusedError
 	switch {
 	case err == nil, errors.Is(err, es.ErrUnknownOutcome):
 		return err
@@ -194,7 +195,7 @@ func stillIn(conn *pgx.Conn) error {
 	case idle:
 		return fmt.Errorf("%w: the handler of an inline projection has ended the transaction, which is the store's to end", es.ErrUnknownOutcome)
 	case aborted:
-		return &project.RefusedError{Projection: "that is inline", Err: errors.New("a statement of its handler failed, and the handler returned no error: return what Exec and Query return")}
+		return &engine.RefusedError{Projection: "that is inline", Err: errors.New("a statement of its handler failed, and the handler returned no error: return what Exec and Query return")}
 	}
 	return nil
 }
@@ -202,7 +203,7 @@ func stillIn(conn *pgx.Conn) error {
 const aborted = 'E' // the status of a connection whose transaction can only be rolled back
 
 // leave moves the checkpoints and commits, in one round trip.
-func (s *Store) leave(ctx context.Context, conn *pgx.Conn, states []project.State, records []es.Record) error {
+func (s *Store) leave(ctx context.Context, conn *pgx.Conn, states []engine.State, records []es.Record) error {
 	var batch pgconn.Batch
 	for _, m := range s.inline.Moves(states, records) {
 		batch.ExecParams(m.SQL, textParams(m.Args), nil, nil, nil)
@@ -230,11 +231,11 @@ func (t *tx) mend(ctx context.Context, err error) error {
 	if t.conn.Conn().IsClosed() {
 		t.broken()
 	}
-	var refusal *project.RefusedError
+	var refusal *engine.RefusedError
 	switch {
 	case errors.As(err, &refusal):
 		return err
-	case errors.Is(err, project.ErrBehind):
+	case errors.Is(err, engine.ErrBehind):
 		t.release() // the pool may have no other
 		if err := s.inline.CatchUp(ctx); err != nil {
 			return fmt.Errorf("nothing was written: %w", err)
@@ -266,7 +267,7 @@ func (t *tx) split(requests []*commit.Request) (part, apart []*commit.Request) {
 // give gives the requests of a batch that could not be written their verdict, and returns those that need another one. If a projection has
 // refused one of several, the next batch is half as large; and so on, until the one that it refuses is alone.
 func (t *tx) give(b *batch, rest []*commit.Request, err error) []*commit.Request {
-	var refusal *project.RefusedError
+	var refusal *engine.RefusedError
 	if errors.As(err, &refusal) {
 		err = refusal
 		if n := len(b.requests); n > 1 {

@@ -9,16 +9,16 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/thalo-go/es/estest"
-	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/estest/conformance"
+	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
 )
 
 // lists are the read models of the conformance suite, in a table of the schema's own name.
-func lists(t *testing.T, url, schema string) estest.Lists[pgx.Tx] {
+func lists(t *testing.T, url, schema string) conformance.Lists[pgx.Tx] {
 	table := pgx.Identifier{"lists of " + schema}.Sanitize()
 	conn := connect(t, url)
-	return estest.Lists[pgx.Tx]{
+	return conformance.Lists[pgx.Tx]{
 		Empty: func(ctx context.Context, tx pgx.Tx, list string) error {
 			// Two that make a table at once get in each other's way, also with "if not exists".
 			if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock(1)", pgx.QueryExecModeExec); err != nil {
@@ -52,10 +52,10 @@ func lists(t *testing.T, url, schema string) estest.Lists[pgx.Tx] {
 // projects runs the suite of projections on a database, each clause in a schema of its own.
 func projects(t *testing.T, url, reading string) {
 	clause := 0
-	estest.TestProjections(t, func(t *testing.T) (func() estest.ReadSide[pgx.Tx], estest.Lists[pgx.Tx]) {
+	conformance.TestProjections(t, func(t *testing.T) (func() conformance.ReadSide[pgx.Tx], conformance.Lists[pgx.Tx]) {
 		clause++
 		c := postgres.Config{Schema: fmt.Sprint("read ", clause)}
-		return func() estest.ReadSide[pgx.Tx] { return openWith(t, c, url) }, lists(t, reading, c.Schema)
+		return func() conformance.ReadSide[pgx.Tx] { return openWith(t, c, url) }, lists(t, reading, c.Schema)
 	})
 }
 

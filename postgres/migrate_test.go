@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
 )
 

@@ -23,7 +23,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
-	"github.com/thalo-go/es/internal/project"
+	"github.com/thalo-go/es/internal/engine"
 )
 
 // Store is an [es.Log] in a PostgreSQL database, and keeps snapshots, leases and checkpoints there. [Open] and [New] make it.
@@ -46,8 +46,8 @@ type Store struct {
 	cautious   int // batches that are to look before they write, because one before met a conflict
 	loader     loader
 	watcher    watcher
-	projects   *project.Engine[pgx.Tx]
-	inline     *project.Inline[pgx.Tx] // nil if there are none
+	projects   *engine.Engine[pgx.Tx]
+	inline     *engine.Inline[pgx.Tx] // nil if there are none
 	closing    chan struct{}
 	close      sync.Once
 }
@@ -151,7 +151,7 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 	s.queue = commit.New(s.begin, commit.Options{})
 	s.loader.init(s)
 	s.watcher.init(s)
-	s.projects = project.New(backend{s})
+	s.projects = engine.New(backend{s})
 	if len(c.Inline) > 0 {
 		var err error
 		if s.inline, err = s.projects.Inline(c.Inline, s.between); err != nil {

@@ -11,49 +11,54 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/internal/project"
+	"github.com/thalo-go/es/internal/engine"
+	"github.com/thalo-go/es/projection"
 )
 
-// Projection is a projection whose read model is in a PostgreSQL database; see [es.Projection]. Its transactions have isolation level read committed.
-type Projection = es.Projection[pgx.Tx]
+// Projection is a projection whose read model is in a PostgreSQL database; see [projection.Projection]. Its transactions have isolation level read committed.
+type Projection = projection.Projection[pgx.Tx]
 
-var _ es.Projections[pgx.Tx] = (*Store)(nil)
+var _ projection.Projections[pgx.Tx] = (*Store)(nil)
 
-// Project implements [es.Projections].
+// Project implements [projection.Projections].
 func (s *Store) Project(ctx context.Context, p Projection) error { return s.projects.Project(ctx, p) }
 
-// React implements [es.Projections].
-func (s *Store) React(ctx context.Context, r es.Reaction) error { return s.projects.React(ctx, r) }
+// React implements [projection.Projections].
+func (s *Store) React(ctx context.Context, r projection.Reaction) error {
+	return s.projects.React(ctx, r)
+}
 
-// WaitFor implements [es.Projections].
+// WaitFor implements [projection.Projections].
 func (s *Store) WaitFor(ctx context.Context, name string, position es.Position) error {
 	return s.projects.WaitFor(ctx, name, position)
 }
 
-// Status implements [es.Projections].
-func (s *Store) Status(ctx context.Context) ([]es.Status, error) { return s.projects.Status(ctx) }
+// Status implements [projection.Projections].
+func (s *Store) Status(ctx context.Context) ([]projection.Status, error) {
+	return s.projects.Status(ctx)
+}
 
-// Rebuild implements [es.Projections].
+// Rebuild implements [projection.Projections].
 func (s *Store) Rebuild(ctx context.Context, name string, version int) error {
 	return s.projects.Rebuild(ctx, name, version)
 }
 
-// Forget implements [es.Projections].
+// Forget implements [projection.Projections].
 func (s *Store) Forget(ctx context.Context, name string, version int) error {
 	return s.projects.Forget(ctx, name, version)
 }
 
-// Parked implements [es.Projections].
-func (s *Store) Parked(ctx context.Context) iter.Seq2[es.Parked, error] {
+// Parked implements [projection.Projections].
+func (s *Store) Parked(ctx context.Context) iter.Seq2[projection.Parked, error] {
 	return s.projects.Parked(ctx)
 }
 
-// Retry implements [es.Projections].
+// Retry implements [projection.Projections].
 func (s *Store) Retry(ctx context.Context, name string, version int, stream es.Stream) error {
 	return s.projects.Retry(ctx, name, version, stream)
 }
 
-// Drop implements [es.Projections].
+// Drop implements [projection.Projections].
 func (s *Store) Drop(ctx context.Context, name string, version int, stream es.Stream) error {
 	return s.projects.Drop(ctx, name, version, stream)
 }
@@ -61,9 +66,9 @@ func (s *Store) Drop(ctx context.Context, name string, version int, stream es.St
 // A backend is the store as the engine of projections knows it.
 type backend struct{ store *Store }
 
-// Dialect implements project.Backend.
-func (b backend) Dialect() project.Dialect {
-	return project.Dialect{
+// Dialect implements engine.Backend.
+func (b backend) Dialect() engine.Dialect {
+	return engine.Dialect{
 		Prefix: b.store.schema + ".", Now: "(extract(epoch from clock_timestamp()) * 1000000)::bigint",
 		Lock: "for update", Skip: "for update skip locked", Parameter: "$",
 	}
@@ -78,8 +83,8 @@ func (e *brokenError) Unwrap() error { return e.error }
 // Is tells errors.Is.
 func (e *brokenError) Is(target error) bool { return target == es.ErrUnavailable }
 
-// Transact implements project.Backend.
-func (b backend) Transact(ctx context.Context, o project.Options, work func(ctx context.Context, tx pgx.Tx) error) error {
+// Transact implements engine.Backend.
+func (b backend) Transact(ctx context.Context, o engine.Options, work func(ctx context.Context, tx pgx.Tx) error) error {
 	return b.prepared(func() error { return b.transact(ctx, o, work) })
 }
 
@@ -94,7 +99,7 @@ func (b backend) prepared(do func() error) error {
 }
 
 // transact does it once. Beginning, and what is set for the transaction, is one round trip.
-func (b backend) transact(ctx context.Context, o project.Options, work func(ctx context.Context, tx pgx.Tx) error) error {
+func (b backend) transact(ctx context.Context, o engine.Options, work func(ctx context.Context, tx pgx.Tx) error) error {
 	s := b.store
 	switch {
 	case s.closed():
@@ -133,7 +138,7 @@ func (b backend) transact(ctx context.Context, o project.Options, work func(ctx 
 
 // beginning is the statement that begins a transaction. A process that stands still, because it is paused, say, must not keep others waiting
 // for its locks for longer than its lease.
-func beginning(o project.Options) string {
+func beginning(o engine.Options) string {
 	text := "begin isolation level read committed read write"
 	if o.Idle > 0 {
 		text += "; set local idle_in_transaction_session_timeout = " + strconv.FormatInt(max(o.Idle.Milliseconds(), 1), 10)
@@ -163,7 +168,7 @@ func (b backend) mode(args []any) []any {
 	return args
 }
 
-// Exec implements project.Backend.
+// Exec implements engine.Backend.
 func (b backend) Exec(ctx context.Context, tx pgx.Tx, sql string, args ...any) (int64, error) {
 	tag, err := tx.Exec(ctx, sql, b.mode(args)...)
 	return tag.RowsAffected(), b.of(err)
@@ -181,7 +186,7 @@ func (b backend) of(err error) error {
 	return err
 }
 
-// Query implements project.Backend.
+// Query implements engine.Backend.
 func (b backend) Query(ctx context.Context, tx pgx.Tx, row func(scan func(into ...any) error) error, sql string, args ...any) error {
 	rows, err := tx.Query(ctx, sql, b.mode(args)...)
 	if err != nil {
@@ -200,7 +205,7 @@ func (b backend) each(rows pgx.Rows, row func(scan func(into ...any) error) erro
 	return b.of(rows.Err())
 }
 
-// View implements project.Backend. What a pooler has lost fails before there is any row.
+// View implements engine.Backend. What a pooler has lost fails before there is any row.
 func (b backend) View(ctx context.Context, row func(scan func(into ...any) error) error, sql string, args ...any) error {
 	return b.prepared(func() error { return b.view(ctx, row, sql, args...) })
 }
@@ -226,7 +231,7 @@ func (b backend) view(ctx context.Context, row func(scan func(into ...any) error
 	return err
 }
 
-// Passing implements project.Backend.
+// Passing implements engine.Backend.
 func (b backend) Passing(err error) bool {
 	if _, broke := errors.AsType[*brokenError](err); broke {
 		return true
@@ -240,8 +245,8 @@ func (b backend) Passing(err error) bool {
 	}
 }
 
-// Hold implements project.Backend. Others can write meanwhile.
+// Hold implements engine.Backend. Others can write meanwhile.
 func (b backend) Hold() time.Duration { return 0 }
 
-// Log implements project.Backend.
+// Log implements engine.Backend.
 func (b backend) Log() es.Log { return b.store }

@@ -8,8 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/thalo-go/es/internal/testserver"
-	"github.com/thalo-go/es/internal/worktest"
+	"github.com/thalo-go/es/internal/test/testserver"
+	"github.com/thalo-go/es/internal/test/worktest"
 	"github.com/thalo-go/es/postgres"
 )
 

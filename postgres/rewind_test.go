@@ -12,7 +12,7 @@ import (
 
 	"github.com/thalo-go/es"
 	rules "github.com/thalo-go/es/examples/bank/account"
-	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
 )
 

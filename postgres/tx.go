@@ -10,7 +10,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
-	"github.com/thalo-go/es/internal/project"
+	"github.com/thalo-go/es/internal/engine"
 )
 
 // In returns a store whose appends and reads are part of a transaction of the application's: they take effect when it commits,
@@ -100,9 +100,9 @@ func (t *inTx) appendPart(ctx context.Context, part pgx.Tx, r *commit.Request) (
 	if err != nil {
 		return 0, within(ctx, "append", err)
 	}
-	db, states := backend{s}, []project.State(nil)
+	db, states := backend{s}, []engine.State(nil)
 	for _, q := range s.inline.States() {
-		var state project.State
+		var state engine.State
 		err := db.Query(ctx, part, func(scan func(...any) error) error {
 			state.Found = true
 			return scan(&state.Cursor, &state.Rebuild)

@@ -10,9 +10,10 @@ import (
 	"time"
 
 	"github.com/mattn/go-sqlite3"
+
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
-	"github.com/thalo-go/es/internal/project"
+	"github.com/thalo-go/es/internal/engine"
 )
 
 // Append implements [es.Store]. It waits for the transaction that it shares with whoever else appends at the time.
@@ -32,7 +33,7 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 	}
 	position, err := s.queue.Append(ctx, appends)
 	if err != nil {
-		var refusal *project.RefusedError
+		var refusal *engine.RefusedError
 		if !errors.As(err, &refusal) { // its error may be any
 			err = explain(err)
 		}

@@ -4,43 +4,43 @@ import (
 	"testing"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/estest"
+	"github.com/thalo-go/es/estest/conformance"
 )
 
 // Each store that a clause opens is one more on the same file, as another process would have it.
 func TestFile(t *testing.T) {
-	estest.TestLog(t, func(t *testing.T) func() es.Log {
+	conformance.TestLog(t, func(t *testing.T) func() es.Log {
 		path := file(t)
 		return func() es.Log { return open(t, path) }
 	})
-	estest.TestSnapshots(t, func(t *testing.T) func() es.Snapshots {
+	conformance.TestSnapshots(t, func(t *testing.T) func() es.Snapshots {
 		path := file(t)
 		return func() es.Snapshots { return open(t, path) }
 	})
-	estest.TestLeases(t, func(t *testing.T) func() es.Leases {
+	conformance.TestLeases(t, func(t *testing.T) func() es.Leases {
 		path := file(t)
 		return func() es.Leases { return open(t, path) }
 	})
-	estest.TestCheckpoints(t, func(t *testing.T) func() es.Checkpoints {
+	conformance.TestCheckpoints(t, func(t *testing.T) func() es.Checkpoints {
 		path := file(t)
 		return func() es.Checkpoints { return open(t, path) }
 	})
 }
 
 func TestMemory(t *testing.T) {
-	estest.TestLog(t, func(t *testing.T) func() es.Log {
+	conformance.TestLog(t, func(t *testing.T) func() es.Log {
 		s := open(t, ":memory:")
 		return func() es.Log { return s }
 	})
-	estest.TestSnapshots(t, func(t *testing.T) func() es.Snapshots {
+	conformance.TestSnapshots(t, func(t *testing.T) func() es.Snapshots {
 		s := open(t, ":memory:")
 		return func() es.Snapshots { return s }
 	})
-	estest.TestLeases(t, func(t *testing.T) func() es.Leases {
+	conformance.TestLeases(t, func(t *testing.T) func() es.Leases {
 		s := open(t, ":memory:")
 		return func() es.Leases { return s }
 	})
-	estest.TestCheckpoints(t, func(t *testing.T) func() es.Checkpoints {
+	conformance.TestCheckpoints(t, func(t *testing.T) func() es.Checkpoints {
 		s := open(t, ":memory:")
 		return func() es.Checkpoints { return s }
 	})

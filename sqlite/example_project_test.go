@@ -11,6 +11,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/account"
+	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -114,7 +115,7 @@ func ExampleStore_Status() {
 		return status
 	}))
 
-	var status []es.Status
+	var status []projection.Status
 	if err := json.Unmarshal([]byte(expvar.Get("projections").String()), &status); err != nil {
 		log.Fatal(err)
 	}

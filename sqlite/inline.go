@@ -11,9 +11,10 @@ import (
 	"time"
 
 	"github.com/mattn/go-sqlite3"
+
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
-	"github.com/thalo-go/es/internal/project"
+	"github.com/thalo-go/es/internal/engine"
 )
 
 // writeInline writes requests together with what the inline projections make of them. If one refuses a batch of several, the next is half as
@@ -23,7 +24,7 @@ func (t *tx) writeInline(ctx context.Context, requests []*commit.Request) {
 	for {
 		part := requests[:min(most, len(requests))]
 		err := t.attempt(ctx, part, careful)
-		var refusal *project.RefusedError
+		var refusal *engine.RefusedError
 		switch {
 		case err == nil:
 			requests, most, careful = requests[len(part):], 2*most, false
@@ -34,7 +35,7 @@ func (t *tx) writeInline(ctx context.Context, requests []*commit.Request) {
 			requests, most = requests[1:], 1
 		case isConstraint(err) && !careful:
 			careful = true // a stream taken for new is not: once more, with a look at every head
-		case errors.Is(err, project.ErrBehind):
+		case errors.Is(err, engine.ErrBehind):
 			if err := s.inline.CatchUp(ctx); err != nil {
 				fail(requests, err)
 				return
@@ -102,9 +103,9 @@ func (t *tx) attempt(ctx context.Context, requests []*commit.Request, careful bo
 // project lets the projections handle what was written behind a position, and moves their checkpoints.
 func (t *tx) project(ctx context.Context, before es.Position, records []es.Record) error {
 	s, db := t.store, backend{store: t.store}
-	var states []project.State
+	var states []engine.State
 	for _, q := range s.inline.States() {
-		var state project.State
+		var state engine.State
 		err := db.Query(ctx, t.inline, func(scan func(...any) error) error {
 			state.Found = true
 			return scan(&state.Cursor, &state.Rebuild)
@@ -142,7 +143,7 @@ func (t *tx) stillIn() error {
 	if _, err := t.inline.ExecContext(background, "select 1"); errors.Is(err, sql.ErrTxDone) {
 		return fmt.Errorf("%w: the handler of an inline projection has ended the transaction, which is the store's to end", es.ErrUnknownOutcome)
 	}
-	return &project.RefusedError{Projection: "that is inline", Err: errors.New("a statement of its handler failed, and the handler returned no error: return what Exec and Query return")}
+	return &engine.RefusedError{Projection: "that is inline", Err: errors.New("a statement of its handler failed, and the handler returned no error: return what Exec and Query return")}
 }
 
 // records returns what a batch has written, as readers will see it. The handlers may keep it.

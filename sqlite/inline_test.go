@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/internal/inlinetest"
+	"github.com/thalo-go/es/internal/test/inlinetest"
 	"github.com/thalo-go/es/sqlite"
 )
 

@@ -6,16 +6,16 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/thalo-go/es/estest"
+	"github.com/thalo-go/es/estest/conformance"
 	"github.com/thalo-go/es/sqlite"
 )
 
-type listsOf = estest.Lists[*sql.Tx]
+type listsOf = conformance.Lists[*sql.Tx]
 
 // lists are the read models of the conformance suite, read on a store's own connections.
-func lists(s func() *sqlite.Store) estest.Lists[*sql.Tx] {
+func lists(s func() *sqlite.Store) conformance.Lists[*sql.Tx] {
 	const table = "create table if not exists lists (line_no integer primary key, list text not null, line text not null) strict"
-	return estest.Lists[*sql.Tx]{
+	return conformance.Lists[*sql.Tx]{
 		Empty: func(ctx context.Context, tx *sql.Tx, list string) error {
 			if _, err := tx.ExecContext(ctx, table); err != nil {
 				return err
@@ -48,16 +48,16 @@ func lists(s func() *sqlite.Store) estest.Lists[*sql.Tx] {
 }
 
 func TestProjectionsInAFile(t *testing.T) {
-	estest.TestProjections(t, func(t *testing.T) (func() estest.ReadSide[*sql.Tx], estest.Lists[*sql.Tx]) {
+	conformance.TestProjections(t, func(t *testing.T) (func() conformance.ReadSide[*sql.Tx], conformance.Lists[*sql.Tx]) {
 		path := file(t)
 		reader := open(t, path)
-		return func() estest.ReadSide[*sql.Tx] { return open(t, path) }, lists(func() *sqlite.Store { return reader })
+		return func() conformance.ReadSide[*sql.Tx] { return open(t, path) }, lists(func() *sqlite.Store { return reader })
 	})
 }
 
 func TestProjectionsInMemory(t *testing.T) {
-	estest.TestProjections(t, func(t *testing.T) (func() estest.ReadSide[*sql.Tx], estest.Lists[*sql.Tx]) {
+	conformance.TestProjections(t, func(t *testing.T) (func() conformance.ReadSide[*sql.Tx], conformance.Lists[*sql.Tx]) {
 		s := open(t, ":memory:")
-		return func() estest.ReadSide[*sql.Tx] { return s }, lists(func() *sqlite.Store { return s })
+		return func() conformance.ReadSide[*sql.Tx] { return s }, lists(func() *sqlite.Store { return s })
 	})
 }

@@ -10,11 +10,13 @@ import (
 	"time"
 
 	"github.com/mattn/go-sqlite3"
+
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/internal/project"
+	"github.com/thalo-go/es/internal/engine"
+	"github.com/thalo-go/es/projection"
 )
 
-// Projection is a projection whose read model is in a SQLite database; see [es.Projection].
+// Projection is a projection whose read model is in a SQLite database; see [projection.Projection].
 //
 // Its transactions are those of the store's only connection that writes: while Handle runs, appends to the same file wait. The store makes
 // batches smaller until a transaction takes some 50 ms at most, and lets others have the lock in between; it cannot do more about a Handle
@@ -22,45 +24,49 @@ import (
 //
 // The driver runs a statement whose context can end on a goroutine of its own, for 3 µs. A Handle of many small statements saves that by
 // leaving their contexts out, as in stmt.Exec: when the run ends, the transaction is rolled back all the same.
-type Projection = es.Projection[*sql.Tx]
+type Projection = projection.Projection[*sql.Tx]
 
-var _ es.Projections[*sql.Tx] = (*Store)(nil)
+var _ projection.Projections[*sql.Tx] = (*Store)(nil)
 
-// Project implements [es.Projections].
+// Project implements [projection.Projections].
 func (s *Store) Project(ctx context.Context, p Projection) error { return s.projects.Project(ctx, p) }
 
-// React implements [es.Projections].
-func (s *Store) React(ctx context.Context, r es.Reaction) error { return s.projects.React(ctx, r) }
+// React implements [projection.Projections].
+func (s *Store) React(ctx context.Context, r projection.Reaction) error {
+	return s.projects.React(ctx, r)
+}
 
-// WaitFor implements [es.Projections].
+// WaitFor implements [projection.Projections].
 func (s *Store) WaitFor(ctx context.Context, name string, position es.Position) error {
 	return s.projects.WaitFor(ctx, name, position)
 }
 
-// Status implements [es.Projections].
-func (s *Store) Status(ctx context.Context) ([]es.Status, error) { return s.projects.Status(ctx) }
+// Status implements [projection.Projections].
+func (s *Store) Status(ctx context.Context) ([]projection.Status, error) {
+	return s.projects.Status(ctx)
+}
 
-// Rebuild implements [es.Projections].
+// Rebuild implements [projection.Projections].
 func (s *Store) Rebuild(ctx context.Context, name string, version int) error {
 	return s.projects.Rebuild(ctx, name, version)
 }
 
-// Forget implements [es.Projections].
+// Forget implements [projection.Projections].
 func (s *Store) Forget(ctx context.Context, name string, version int) error {
 	return s.projects.Forget(ctx, name, version)
 }
 
-// Parked implements [es.Projections].
-func (s *Store) Parked(ctx context.Context) iter.Seq2[es.Parked, error] {
+// Parked implements [projection.Projections].
+func (s *Store) Parked(ctx context.Context) iter.Seq2[projection.Parked, error] {
 	return s.projects.Parked(ctx)
 }
 
-// Retry implements [es.Projections].
+// Retry implements [projection.Projections].
 func (s *Store) Retry(ctx context.Context, name string, version int, stream es.Stream) error {
 	return s.projects.Retry(ctx, name, version, stream)
 }
 
-// Drop implements [es.Projections].
+// Drop implements [projection.Projections].
 func (s *Store) Drop(ctx context.Context, name string, version int, stream es.Stream) error {
 	return s.projects.Drop(ctx, name, version, stream)
 }
@@ -81,13 +87,13 @@ const (
 	rest      = 2 * time.Millisecond
 )
 
-// Dialect implements project.Backend. The clock is that of the machine, which all who share the file have in common.
-func (b *backend) Dialect() project.Dialect {
-	return project.Dialect{Prefix: "es_", Now: "cast(unixepoch('subsec') * 1000000 as integer)", Parameter: "?"}
+// Dialect implements engine.Backend. The clock is that of the machine, which all who share the file have in common.
+func (b *backend) Dialect() engine.Dialect {
+	return engine.Dialect{Prefix: "es_", Now: "cast(unixepoch('subsec') * 1000000 as integer)", Parameter: "?"}
 }
 
-// Transact implements project.Backend.
-func (b *backend) Transact(ctx context.Context, _ project.Options, work func(ctx context.Context, tx *sql.Tx) error) error {
+// Transact implements engine.Backend.
+func (b *backend) Transact(ctx context.Context, _ engine.Options, work func(ctx context.Context, tx *sql.Tx) error) error {
 	b.store.trimLarge(ctx) // how much handlers write only the file tells
 	conn, tx, err := b.store.beginTx(ctx)
 	if err != nil {
@@ -119,7 +125,7 @@ func (b *backend) rest(began time.Time) {
 	}
 }
 
-// Exec implements project.Backend.
+// Exec implements engine.Backend.
 func (b *backend) Exec(_ context.Context, tx *sql.Tx, query string, args ...any) (int64, error) {
 	result, err := tx.ExecContext(background, query, args...)
 	if err != nil {
@@ -128,7 +134,7 @@ func (b *backend) Exec(_ context.Context, tx *sql.Tx, query string, args ...any)
 	return result.RowsAffected()
 }
 
-// Query implements project.Backend.
+// Query implements engine.Backend.
 func (b *backend) Query(_ context.Context, tx *sql.Tx, row func(scan func(into ...any) error) error, query string, args ...any) error {
 	rows, err := tx.QueryContext(background, query, args...)
 	if err != nil {
@@ -150,7 +156,7 @@ func each(rows *sql.Rows, row func(scan func(into ...any) error) error) error {
 	return nil
 }
 
-// View implements project.Backend.
+// View implements engine.Backend.
 func (b *backend) View(ctx context.Context, row func(scan func(into ...any) error) error, query string, args ...any) error {
 	conn, err := b.store.reader(ctx)
 	if err != nil {
@@ -166,16 +172,16 @@ func (b *backend) View(ctx context.Context, row func(scan func(into ...any) erro
 	return each(rows, row)
 }
 
-// Passing implements project.Backend.
+// Passing implements engine.Backend.
 func (b *backend) Passing(err error) bool {
 	var e sqlite3.Error
 	return isBusy(err) || errors.As(err, &e) && (e.Code == sqlite3.ErrFull || e.Code == sqlite3.ErrIoErr)
 }
 
-// Hold implements project.Backend.
+// Hold implements engine.Backend.
 func (b *backend) Hold() time.Duration { return hold }
 
-// Log implements project.Backend.
+// Log implements engine.Backend.
 func (b *backend) Log() es.Log { return b.store }
 
 // beginTx is begin for those who want a [sql.Tx].

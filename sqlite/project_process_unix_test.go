@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/thalo-go/es/internal/worktest"
+	"github.com/thalo-go/es/internal/test/worktest"
 	"github.com/thalo-go/es/sqlite"
 )
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -37,7 +38,7 @@ func TestAWorkerThatWasReplacedAppliesNothing(t *testing.T) {
 					}
 					return nil
 				},
-				OnProgress: func(g es.Progress) {
+				OnProgress: func(g projection.Progress) {
 					if g.Cursor == 5 && !stolen {
 						stolen = true
 						do(t, other, `begin immediate;
@@ -95,9 +96,9 @@ func TestAHandlerThatCallsTheStoreIsRefused(t *testing.T) {
 			_, err := s.Append(ctx, at("b", 0, "y"))
 			return err
 		}})
-		var stopped *es.ProjectionError
+		var stopped *projection.Error
 		if !errors.As(err, &stopped) || !errors.Is(err, es.ErrInvalid) {
-			t.Errorf("in %s the run ended with %v; expected a *es.ProjectionError that wraps es.ErrInvalid", path, err)
+			t.Errorf("in %s the run ended with %v; expected a *projection.Error that wraps es.ErrInvalid", path, err)
 		}
 	}
 }
@@ -115,8 +116,8 @@ func TestASlowHandlerIsGivenFewerRecords(t *testing.T) {
 			sizes = append(sizes, len(records))
 			time.Sleep(time.Duration(len(records)) * 5 * time.Millisecond) // that is what makes it slow
 			return nil
-		}, OnProgress: func(g es.Progress) {
-			if g.Cursor == es.Cursor(last) {
+		}, OnProgress: func(g projection.Progress) {
+			if g.Cursor == projection.Cursor(last) {
 				cancel()
 			}
 		}})

@@ -21,7 +21,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
-	"github.com/thalo-go/es/internal/project"
+	"github.com/thalo-go/es/internal/engine"
 )
 
 // Store is an [es.Log] in a SQLite database, and keeps snapshots, leases and checkpoints there. [Open] makes it.
@@ -36,10 +36,10 @@ type Store struct {
 	writer   writer
 	log      logFile
 	watcher  watcher
-	projects *project.Engine[*sql.Tx]
-	inline   *project.Inline[*sql.Tx] // nil if there are none
-	rooms    sync.Pool                // of *[]es.Record: the memory of pages, used again
-	close    func() error             // does it once
+	projects *engine.Engine[*sql.Tx]
+	inline   *engine.Inline[*sql.Tx] // nil if there are none
+	rooms    sync.Pool               // of *[]es.Record: the memory of pages, used again
+	close    func() error            // does it once
 }
 
 var (
@@ -94,7 +94,7 @@ func (c Config) Open(path string) (*Store, error) {
 		return nil, fmt.Errorf("sqlite: open %s: %w", path, explain(err))
 	}
 	s.queue = commit.New(s.beginAppend, commit.Options{})
-	s.projects = project.New(&backend{store: s})
+	s.projects = engine.New(&backend{store: s})
 	s.watcher.init(s, c.Poll, s.sealed || s.read != s.write)
 	if err := s.prepare(c.Inline); err != nil {
 		return nil, errors.Join(fmt.Errorf("sqlite: open %s: %w", path, err), s.Close())

@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/mattn/go-sqlite3"
+
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -129,7 +131,7 @@ func TestLargeLogOfAProcessThatOnlyProjects(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	err := s.Project(ctx, sqlite.Projection{
-		Name: "copies", Source: es.FromLog(elsewhere), Batch: 10,
+		Name: "copies", Source: projection.FromLog(elsewhere), Batch: 10,
 		Prepare: func(ctx context.Context, tx *sql.Tx) error {
 			_, err := tx.ExecContext(ctx, "create table copies (data blob not null) strict")
 			return err
@@ -141,7 +143,7 @@ func TestLargeLogOfAProcessThatOnlyProjects(t *testing.T) {
 			}
 			return err
 		},
-		OnProgress: func(es.Progress) { most = max(most, size(t, path+"-wal")) },
+		OnProgress: func(projection.Progress) { most = max(most, size(t, path+"-wal")) },
 		OnCaughtUp: func(context.Context) error { cancel(); return nil },
 	})
 	expectError(t, err, context.Canceled)

@@ -14,6 +14,7 @@ import (
 	"github.com/thalo-go/es/bench/internal/measure"
 	"github.com/thalo-go/es/bench/internal/work"
 	"github.com/thalo-go/es/postgres"
+	"github.com/thalo-go/es/projection"
 )
 
 func projectionFigures() []figure {
@@ -40,7 +41,7 @@ func projectionFigures() []figure {
 }
 
 // page is how many records the bare loops have in a transaction: as many as projections by default.
-const page = es.DefaultBatch
+const page = projection.DefaultBatch
 
 // once measures sides whose turns take seconds anyway: so many pairs of them in a single round, which nothing needs to warm up.
 func once(pairs int, set setUp) func(context.Context, *session) (outcome, error) {
@@ -87,7 +88,7 @@ func sqliteRebuild(each bool, records, pairs int) func(context.Context, *session
 		}
 		r.cleanup(db.Close)
 		handle := work.SQLiteSums(each)
-		ours = work.Rebuilds("Project", work.SQLiteModel{DB: db}, records, work.Projecting(store.Project, es.Projection[*sql.Tx]{
+		ours = work.Rebuilds("Project", work.SQLiteModel{DB: db}, records, work.Projecting(store.Project, projection.Projection[*sql.Tx]{
 			Name: "sums", Prepare: work.PrepareSQLite, Handle: handle,
 		}))
 		theirs = work.Rebuilds("bare loop", plain, records, func(ctx context.Context) error {
@@ -134,9 +135,9 @@ func projectDelays(ctx context.Context, writer es.Store, reader *postgres.Store,
 	}
 	seen, ended := make(chan applied, n), make(chan error, 1)
 	go func() {
-		ended <- reader.Project(ctx, es.Projection[pgx.Tx]{
+		ended <- reader.Project(ctx, projection.Projection[pgx.Tx]{
 			Name: "sums", Prepare: work.PreparePostgres, Handle: work.PostgresSums(false),
-			OnProgress: func(p es.Progress) { seen <- applied{p.At, time.Now()} }, // after the commit
+			OnProgress: func(p projection.Progress) { seen <- applied{p.At, time.Now()} }, // after the commit
 		})
 	}()
 	defer func() {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/scheme"
+	"github.com/thalo-go/es/projection"
 )
 
 // A database is a store with what only its backend can tell. The sequences end with an error at most, as those of es.Store do.
@@ -19,10 +20,10 @@ type database interface {
 	es.Leases
 	Close() error
 
-	// These are of es.Projections.
-	Status(ctx context.Context) ([]es.Status, error)
+	// These are of projection.Projections.
+	Status(ctx context.Context) ([]projection.Status, error)
 	Rebuild(ctx context.Context, name string, version int) error
-	Parked(ctx context.Context) iter.Seq2[es.Parked, error]
+	Parked(ctx context.Context) iter.Seq2[projection.Parked, error]
 	Retry(ctx context.Context, name string, version int, stream es.Stream) error
 	Drop(ctx context.Context, name string, version int, stream es.Stream) error
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/projection"
 )
 
 type status struct{}
@@ -20,19 +21,19 @@ type leaseObject struct {
 
 // A projectionObject is a shard of a projection as programs get it.
 type projectionObject struct {
-	Projection string      `json:"projection"`
-	Version    int         `json:"version"`
-	Shard      string      `json:"shard"`
-	Source     string      `json:"source"`
-	Cursor     es.Cursor   `json:"cursor"`
-	Head       es.Position `json:"head"`   // -1 if the source is not this log
-	Lag        int64       `json:"lag"`    // positions; -1 as well
-	Behind     float64     `json:"behind"` // seconds; -1 as well
-	CaughtUp   bool        `json:"caught_up"`
-	Worker     string      `json:"worker,omitempty"`
-	Parked     int         `json:"parked"`
-	Error      string      `json:"error,omitempty"`
-	ErrorAt    *time.Time  `json:"error_at,omitempty"`
+	Projection string            `json:"projection"`
+	Version    int               `json:"version"`
+	Shard      string            `json:"shard"`
+	Source     string            `json:"source"`
+	Cursor     projection.Cursor `json:"cursor"`
+	Head       es.Position       `json:"head"`   // -1 if the source is not this log
+	Lag        int64             `json:"lag"`    // positions; -1 as well
+	Behind     float64           `json:"behind"` // seconds; -1 as well
+	CaughtUp   bool              `json:"caught_up"`
+	Worker     string            `json:"worker,omitempty"`
+	Parked     int               `json:"parked"`
+	Error      string            `json:"error,omitempty"`
+	ErrorAt    *time.Time        `json:"error_at,omitempty"`
 }
 
 // Run is called by kong.
@@ -63,7 +64,7 @@ func (v *status) Run(s *session) (err error) {
 	return nil
 }
 
-func statusObjects(out *output, shards []es.Status, leases []es.Lease) error {
+func statusObjects(out *output, shards []projection.Status, leases []es.Lease) error {
 	for _, p := range shards {
 		o := projectionObject{
 			Projection: p.Name, Version: p.Version, Shard: p.Shard, Source: p.Source, Cursor: p.Cursor, Head: p.Head, Lag: p.Lag, Behind: p.Behind,
@@ -84,7 +85,7 @@ func statusObjects(out *output, shards []es.Status, leases []es.Lease) error {
 	return nil
 }
 
-func printShards(out *output, shards []es.Status) {
+func printShards(out *output, shards []projection.Status) {
 	if len(shards) == 0 {
 		out.line("No projection or reaction was ever run.")
 		return
@@ -102,7 +103,7 @@ func printShards(out *output, shards []es.Status) {
 		if p.Error != "" {
 			out.line("    %s  %s", timestamp(p.ErrorAt), printable(p.Error))
 		}
-		if p.Head >= 0 && p.Cursor > es.Cursor(p.Head) {
+		if p.Head >= 0 && p.Cursor > projection.Cursor(p.Head) {
 			out.line("    its checkpoint is beyond the end of the log: es verify says what to do")
 		}
 	}

@@ -12,8 +12,9 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
+	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -71,7 +72,7 @@ func parked(t *testing.T, store *sqlite.Store) (n int) {
 }
 
 // at tells whether the projection has come to a position with so many records parked.
-func at(t *testing.T, position es.Cursor, n int) func(*sqlite.Store) bool {
+func at(t *testing.T, position projection.Cursor, n int) func(*sqlite.Store) bool {
 	return func(store *sqlite.Store) bool {
 		shards, err := store.Status(t.Context())
 		if err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/account"
 	"github.com/thalo-go/es/examples/internal/open"
-	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/internal/test/testserver"
 )
 
 func TestTheBankRunsAndGoesOn(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/internal/open"
 	"github.com/thalo-go/es/examples/loans/application"
+	"github.com/thalo-go/es/projection"
 )
 
 // The funnel is a read model: which application has reached which stage, and when. What is asked of it is SQL.
@@ -113,7 +114,7 @@ func (f *funnel) count(s application.Stage) (n int) {
 }
 
 // buildFunnel brings the read model to the end of the log.
-func buildFunnel(ctx context.Context, read open.ReadSide, onProgress func(es.Progress)) error {
+func buildFunnel(ctx context.Context, read open.ReadSide, onProgress func(projection.Progress)) error {
 	done := errors.New("it has caught up")
 	m := funnelModel()
 	m.OnProgress = onProgress

@@ -29,6 +29,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/internal/open"
+	"github.com/thalo-go/es/projection"
 )
 
 func main() {
@@ -78,7 +79,7 @@ func run(ctx context.Context, path, where string, atOnce int, chart string) (err
 // showFunnel builds the read model of the funnel, with a progress bar for people, and prints and draws it.
 func showFunnel(ctx context.Context, read open.ReadSide, chart string, out io.Writer) error {
 	bar := newBar(-1, "projecting")
-	if err := buildFunnel(ctx, read, func(p es.Progress) {
+	if err := buildFunnel(ctx, read, func(p projection.Progress) {
 		bar.ChangeMax64(int64(p.End))
 		_ = bar.Set64(int64(p.Cursor)) // a bar that cannot be drawn is no harm
 	}); err != nil {

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/thalo-go/es/examples/internal/open"
-	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/internal/test/testserver"
 )
 
 func TestMain(m *testing.M) { os.Exit(testserver.Run(m)) }

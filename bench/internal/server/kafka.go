@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/internal/test/testserver"
 )
 
 // Kafka is a cluster on which relays and consumers are measured.

@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/thalo-go/es/bench/internal/measure"
-	"github.com/thalo-go/es/internal/testserver"
+	"github.com/thalo-go/es/internal/test/testserver"
 )
 
 // settings are those of the private server. What makes commits durable is as the release has it: fsync and synchronous_commit are on.

@@ -13,6 +13,7 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/bench/baseline"
 	"github.com/thalo-go/es/bench/internal/measure"
+	"github.com/thalo-go/es/projection"
 )
 
 // The read model sums has for each account how many events it has, and what was paid in and out together. Both sides build it by the same handler.
@@ -201,7 +202,7 @@ func FillPlain(ctx context.Context, insert func([]baseline.Row) error, accounts,
 var errCaughtUp = errors.New("caught up")
 
 // Projecting makes the build of [Rebuilds] of a store's Project: each time it is another version of the projection.
-func Projecting[Tx any](project func(ctx context.Context, p es.Projection[Tx]) error, p es.Projection[Tx]) func(ctx context.Context) error {
+func Projecting[Tx any](project func(ctx context.Context, p projection.Projection[Tx]) error, p projection.Projection[Tx]) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
 		p.Version++
 		p.OnCaughtUp = func(context.Context) error { return errCaughtUp }

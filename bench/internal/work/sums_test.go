@@ -8,9 +8,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/bench/baseline"
 	"github.com/thalo-go/es/bench/internal/work"
+	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -37,7 +37,7 @@ func TestBothSidesBuildTheSameReadModel(t *testing.T) {
 	}
 	for _, each := range []bool{false, true} {
 		handle := work.SQLiteSums(each)
-		ours := work.Projecting(store.Project, es.Projection[*sql.Tx]{Name: "sums", Prepare: work.PrepareSQLite, Handle: handle})
+		ours := work.Projecting(store.Project, projection.Projection[*sql.Tx]{Name: "sums", Prepare: work.PrepareSQLite, Handle: handle})
 		theirs := func(ctx context.Context) error { return plain.Project(ctx, 1000, work.PrepareSQLite, handle) }
 		for path, build := range map[string]func(context.Context) error{"/store.db": ours, "/plain.db": theirs} {
 			db, err := sql.Open("sqlite3", "file:"+dir+path)

@@ -11,6 +11,7 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/account"
 	"github.com/thalo-go/es/kafka"
+	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -30,7 +31,7 @@ func Open(ctx context.Context, brokers string) (*kafka.Source, error) {
 }
 
 // Projection writes notices. It is one like any other but for its source.
-func Projection(source es.Source) sqlite.Projection {
+func Projection(source projection.Source) sqlite.Projection {
 	return sqlite.Projection{
 		Name:   Name,
 		Source: source,

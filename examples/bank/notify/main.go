@@ -18,6 +18,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/notices"
+	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -66,7 +67,7 @@ func run(ctx context.Context, brokers, path string, once bool, lease time.Durati
 		}
 		return nil
 	}
-	p.OnProgress = func(p es.Progress) {
+	p.OnProgress = func(p projection.Progress) {
 		if p.Records > 0 {
 			fmt.Printf("%s: %d records up to offset %d of %d\n", p.Shard, p.Records, p.Cursor, p.End)
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/account"
+	"github.com/thalo-go/es/projection"
 )
 
 // Kind is that of the streams of transfers.
@@ -25,8 +26,8 @@ type Process struct {
 }
 
 // Reaction returns what a store runs.
-func (p Process) Reaction(partitions int) es.Reaction {
-	return es.Reaction{Name: "transfers", Filter: es.Filter{Kinds: []string{Kind}}, Partitions: partitions, Handle: p.Handle}
+func (p Process) Reaction(partitions int) projection.Reaction {
+	return projection.Reaction{Name: "transfers", Filter: es.Filter{Kinds: []string{Kind}}, Partitions: partitions, Handle: p.Handle}
 }
 
 // Handle does the step that follows from one event of a transfer.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/postgres"
+	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -21,7 +22,7 @@ type ReadSide interface {
 	Project(ctx context.Context, m Model) error
 
 	// React runs a reaction until the context ends.
-	React(ctx context.Context, r es.Reaction) error
+	React(ctx context.Context, r projection.Reaction) error
 
 	// WaitFor waits until a read model or a reaction has come to a position.
 	WaitFor(ctx context.Context, name string, position es.Position) error
@@ -36,7 +37,7 @@ type Model struct {
 	Filter     es.Filter
 	Prepare    []string // statements
 	Handle     func(ctx context.Context, exec Exec, records []es.Record) error
-	OnProgress func(es.Progress)
+	OnProgress func(projection.Progress)
 	OnCaughtUp func(ctx context.Context) error
 }
 
@@ -72,12 +73,12 @@ func Beside(log es.Log) (ReadSide, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return onSQLite{beside, es.FromLog(log)}, beside.Close, nil
+	return onSQLite{beside, projection.FromLog(log)}, beside.Close, nil
 }
 
 // projection is a model as a backend runs it.
-func projection[Tx any](m Model, source es.Source, exec func(ctx context.Context, tx Tx, sql string, args ...any) error) es.Projection[Tx] {
-	return es.Projection[Tx]{
+func asProjection[Tx any](m Model, source projection.Source, exec func(ctx context.Context, tx Tx, sql string, args ...any) error) projection.Projection[Tx] {
+	return projection.Projection[Tx]{
 		Name: m.Name, Source: source, Lease: Lease, Filter: m.Filter, OnProgress: m.OnProgress, OnCaughtUp: m.OnCaughtUp,
 		Prepare: func(ctx context.Context, tx Tx) error {
 			for _, sql := range m.Prepare {
@@ -95,19 +96,19 @@ func projection[Tx any](m Model, source es.Source, exec func(ctx context.Context
 
 type onSQLite struct {
 	*sqlite.Store
-	source es.Source // nil if it is the store's own log
+	source projection.Source // nil if it is the store's own log
 }
 
 // Project implements ReadSide.
 func (s onSQLite) Project(ctx context.Context, m Model) error {
-	return s.Store.Project(ctx, projection(m, s.source, func(ctx context.Context, tx *sql.Tx, sql string, args ...any) error {
+	return s.Store.Project(ctx, asProjection(m, s.source, func(ctx context.Context, tx *sql.Tx, sql string, args ...any) error {
 		_, err := tx.ExecContext(ctx, sql, args...)
 		return err
 	}))
 }
 
 // React implements ReadSide.
-func (s onSQLite) React(ctx context.Context, r es.Reaction) error {
+func (s onSQLite) React(ctx context.Context, r projection.Reaction) error {
 	r.Source = s.source
 	return s.Store.React(ctx, r)
 }
@@ -134,7 +135,7 @@ type onPostgres struct {
 
 // Project implements ReadSide.
 func (s onPostgres) Project(ctx context.Context, m Model) error {
-	return s.Store.Project(ctx, projection(m, nil, func(ctx context.Context, tx pgx.Tx, sql string, args ...any) error {
+	return s.Store.Project(ctx, asProjection(m, nil, func(ctx context.Context, tx pgx.Tx, sql string, args ...any) error {
 		_, err := tx.Exec(ctx, sql, args...)
 		return err
 	}))

@@ -1,0 +1,216 @@
+package conformance_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/estest/conformance"
+	"github.com/thalo-go/es/projection"
+)
+
+const (
+	foreignLog     = "the records may come from another log than the store's"
+	otherSource    = "a checkpoint of another source is refused"
+	beyondTheEnd   = "a checkpoint beyond the end of the source is refused"
+	sourceFails    = "a source that fails for a while is tried again"
+	ownShards      = "a source of shards of its own is followed in all of them"
+	waitsUntil     = "WaitFor waits until the position is applied"
+	waitsForNobody = "WaitFor gives up when its context ends, and says how far the projection is"
+	waitsForNone   = "WaitFor a projection that is not there is refused"
+	waitsForOld    = "WaitFor goes by the version that has caught up"
+	tellsLag       = "Status tells how far behind a projection is, and who works on it"
+	reactsToAll    = "a reaction gets every record, in order"
+	reactionGoesOn = "a reaction goes on where it stopped"
+	reactionStops  = "a reaction that fails stops before the record, and has not to do again what went well"
+	reactionParks  = "a reaction parks what it fails on, and retries it"
+)
+
+// behindFailures has a feed that follows one that failed begin so far behind the checkpoint.
+func behindFailures(by projection.Cursor) func(projection.Source) projection.Source {
+	return func(s projection.Source) projection.Source {
+		var failed atomic.Bool
+		return &faultySource{Source: s,
+			onFeed: func(ctx context.Context, s projection.Source, shard string, after projection.Cursor, filter es.Filter) (projection.Feed, error) {
+				from := after
+				if failed.Load() {
+					from += by
+				}
+				feed, err := s.Feed(ctx, shard, from, filter)
+				if err == nil {
+					failed.Store(false)
+				}
+				return feed, err
+			},
+			onNext: func(ctx context.Context, f projection.Feed, most int) (projection.Batch, error) {
+				b, err := f.Next(ctx, most)
+				if err != nil {
+					failed.Store(true)
+				}
+				return b, err
+			},
+		}
+	}
+}
+
+func (w workshop) brokenSources() []defect[conformance.Listed] {
+	return []defect[conformance.Listed]{
+		w.broken("Source is ignored", foreignLog, sourcing(func(projection.Source) projection.Source { return nil })).blocking(),
+		w.broken("positions of another log are counted by the head of the store's", foreignLog, telling(func(s *projection.Status) { s.Head, s.Lag = max(s.Head, 7), max(s.Lag, 0) })),
+		w.broken("checkpoints do not know their source", otherSource, sourcing(func(s projection.Source) projection.Source {
+			return &faultySource{Source: s, onID: func() string { return "the source" }}
+		})).blocking(),
+		w.broken("a checkpoint of another source is an error of no type", otherSource, failing(untyped)),
+		w.broken("a checkpoint beyond the end begins anew", beyondTheEnd, sourcing(func(s projection.Source) projection.Source {
+			return &faultySource{Source: s, onFeed: func(ctx context.Context, s projection.Source, shard string, after projection.Cursor, filter es.Filter) (projection.Feed, error) {
+				feed, err := s.Feed(ctx, shard, after, filter)
+				if ahead := (*es.AheadError)(nil); errors.As(err, &ahead) {
+					return s.Feed(ctx, shard, 0, filter)
+				}
+				return feed, err
+			}}
+		})).blocking(),
+		w.broken("a checkpoint beyond the end is an error of no type", beyondTheEnd, failing(untyped)),
+		w.broken("a record is skipped after a failure of the source", sourceFails, sourcing(behindFailures(1))),
+		w.broken("a record comes again after a failure of the source", sourceFails, sourcing(behindFailures(-1))),
+		w.broken("Status does not tell of errors of the source", sourceFails, telling(func(s *projection.Status) { s.Error = "" })).blocking(),
+		w.broken("only the first shard of a source is followed", ownShards, sourcing(func(s projection.Source) projection.Source {
+			return &faultySource{Source: s, onShards: func(names []string) []string { return names[:1] }}
+		})).blocking(),
+		w.broken("positions are taken for cursors", ownShards, sourcing(func(s projection.Source) projection.Source {
+			return &faultySource{Source: s, onNext: func(ctx context.Context, f projection.Feed, most int) (projection.Batch, error) {
+				b, err := f.Next(ctx, most)
+				b.Cursors = nil
+				return b, err
+			}}
+		})).blocking(),
+	}
+}
+
+// waitingUntil spoils what WaitFor waits for.
+func waitingUntil(done func(all []projection.Status, position es.Position) bool) func(*faultySide) {
+	return func(f *faultySide) {
+		f.onWait = func(ctx context.Context, name string, position es.Position) error {
+			for {
+				all, err := f.Store.Status(ctx)
+				if err != nil {
+					return err
+				}
+				if done(slices.DeleteFunc(all, func(s projection.Status) bool { return s.Name != name }), position) {
+					return nil
+				}
+				time.Sleep(time.Millisecond) // nothing tells of it
+			}
+		}
+	}
+}
+
+func (w workshop) brokenAnswers() []defect[conformance.Listed] {
+	changing := func(change func(ctx context.Context, err error) error) func(*faultySide) {
+		return func(f *faultySide) {
+			f.onWait = func(ctx context.Context, name string, position es.Position) error {
+				return change(ctx, f.Store.WaitFor(ctx, name, position))
+			}
+		}
+	}
+	return []defect[conformance.Listed]{
+		w.broken("WaitFor does not wait", waitsUntil, waitingUntil(func([]projection.Status, es.Position) bool { return true })),
+		w.broken("WaitFor waits for the first shard alone", waitsUntil, waitingUntil(func(all []projection.Status, position es.Position) bool {
+			return all[0].Cursor >= projection.Cursor(position)
+		})),
+		w.broken("WaitFor gives up without an error", waitsForNobody, changing(func(ctx context.Context, err error) error {
+			if ctx.Err() == nil {
+				return err
+			}
+			return nil
+		})),
+		w.broken("WaitFor does not say how far it is", waitsForNobody, changing(func(ctx context.Context, err error) error {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return err
+		})).blocking(),
+		w.broken("WaitFor a projection that is not there has nothing to wait for", waitsForNone, changing(func(_ context.Context, err error) error {
+			if errors.Is(err, es.ErrInvalid) {
+				return nil
+			}
+			return err
+		})),
+		w.broken("WaitFor a projection that is not there waits until it is", waitsForNone, waitingUntil(func(all []projection.Status, _ es.Position) bool { return len(all) > 0 })).blocking(),
+		w.broken("WaitFor goes by the highest version", waitsForOld, waitingUntil(func(all []projection.Status, position es.Position) bool {
+			return all[len(all)-1].Cursor >= projection.Cursor(position)
+		})).blocking(),
+		w.broken("the lag counts from the beginning", tellsLag, telling(func(s *projection.Status) { s.Lag = int64(s.Head) })),
+		w.broken("nobody is behind", tellsLag, telling(func(s *projection.Status) { s.Behind = 0 })),
+		w.broken("the time of the last record is not told", tellsLag, telling(func(s *projection.Status) { s.Time = time.Time{} })),
+		w.broken("who worked last is told as one who works", tellsLag, telling(func(s *projection.Status) {
+			if s.Worker == "" {
+				s.Worker = "somebody"
+			}
+		})),
+		w.broken("shards are sorted as text", tellsLag, func(f *faultySide) {
+			f.onStatus = func(all []projection.Status) []projection.Status {
+				slices.SortFunc(all, func(a, b projection.Status) int {
+					if a.Name+a.Shard < b.Name+b.Shard {
+						return -1
+					}
+					return 1
+				})
+				return all
+			}
+		}),
+	}
+}
+
+// reacting spoils how a reaction is called.
+func reacting(do func(ctx context.Context, r es.Record, next func(context.Context, es.Record) error) error) func(*faultySide) {
+	return func(f *faultySide) {
+		f.onReact = func(ctx context.Context, r projection.Reaction) error {
+			next := r.Handle
+			r.Handle = func(ctx context.Context, r es.Record) error { return do(ctx, r, next) }
+			return f.Store.React(ctx, r)
+		}
+	}
+}
+
+func (w workshop) brokenReactions() []defect[conformance.Listed] {
+	return []defect[conformance.Listed]{
+		w.broken("the record at the end of a batch is left out", reactsToAll, reacting(func(ctx context.Context, r es.Record, next func(context.Context, es.Record) error) error {
+			if r.Position%projection.DefaultBatch == 0 {
+				return nil
+			}
+			return next(ctx, r)
+		})),
+		w.broken("a reaction begins anew with each start", reactionGoesOn, func(f *faultySide) {
+			f.onReact = func(ctx context.Context, r projection.Reaction) error {
+				if err := f.Store.Forget(ctx, r.Name, 0); err != nil && !errors.Is(err, es.ErrInvalid) {
+					return err
+				}
+				return f.Store.React(ctx, r)
+			}
+		}),
+		w.broken("what went well before a failure is done again", reactionStops, func(f *faultySide) {
+			f.onReact = func(ctx context.Context, r projection.Reaction) error {
+				err := f.Store.React(ctx, r)
+				if ctx.Err() == nil {
+					err = errors.Join(err, f.Store.Forget(ctx, r.Name, 0))
+				}
+				return err
+			}
+		}),
+		w.broken("a reaction that fails is passed over", reactionStops, reacting(func(ctx context.Context, r es.Record, next func(context.Context, es.Record) error) error {
+			_ = next(ctx, r)
+			return nil
+		})).blocking(),
+		w.broken("a reaction does not park", reactionParks, func(f *faultySide) {
+			f.onReact = func(ctx context.Context, r projection.Reaction) error {
+				r.OnError = es.Stop
+				return f.Store.React(ctx, r)
+			}
+		}).blocking(),
+		w.broken("a reaction that is retried leaves the first record out", reactionParks, func(f *faultySide) { f.onRetry = f.Store.Drop }),
+	}
+}

@@ -1,0 +1,213 @@
+package conformance_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/thalo-go/es"
+)
+
+const (
+	versionsDense   = "versions count from 1 without a gap"
+	positionsDense  = "positions count from 1 without a gap"
+	lastPosition    = "Append returns the position of the last record it wrote"
+	nothingIsZero   = "an append of nothing returns position 0"
+	emptyAsks       = "an append without events asks for the version and writes nothing"
+	staleIsConflict = "a stream that is not at the version expected is a conflict"
+	anyAppends      = "AnyVersion appends behind whatever is there"
+	expectedCounts  = "Expected counts what earlier values of the same call append"
+	firstNamed      = "of the values of a call, the first that does not hold is named"
+	allOrNothing    = "a call is written wholly or not at all"
+	placeIgnored    = "Append ignores the place that a record claims to have"
+	times           = "times are in UTC, in whole microseconds, and never run backwards"
+	contextEnded    = "an append whose context has ended writes nothing"
+	contextEnds     = "an append whose context ends on the way is written or not, as its error says"
+)
+
+func brokenAppends() []defect[es.Log] {
+	return []defect[es.Log]{
+		broken("a refused call uses up a version where it was not refused", versionsDense, leavesGaps(func(appends []es.Append) es.Stream {
+			if len(appends) < 2 {
+				return es.Stream{} // where no gap can be
+			}
+			return appends[0].Stream
+		})).noticedBy(positionsDense, allOrNothing),
+		broken("a refused call uses up a position", positionsDense, leavesGaps(func([]es.Append) es.Stream {
+			return es.Stream{Kind: "hidden", ID: "gap"}
+		})).noticedBy(waits),
+		broken("the position of the first record is returned", lastPosition, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			position, err := m.Append(ctx, appends...)
+			for _, a := range appends {
+				position -= es.Position(len(a.Events))
+			}
+			return position + 1, err
+		})).noticedBy(nothingIsZero),
+		broken("an append of nothing returns the head", nothingIsZero, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			position, err := m.Append(ctx, appends...)
+			if position == 0 && err == nil {
+				return es.Head(ctx, m)
+			}
+			return position, err
+		})),
+		broken("an append without events is not looked at", emptyAsks, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			if len(appends) == 1 && len(appends[0].Events) == 0 {
+				return 0, nil
+			}
+			return m.Append(ctx, appends...)
+		})).noticedBy(duplicateBeforeConflict, commandWithoutEvents),
+	}
+}
+
+func brokenExpectations() []defect[es.Log] {
+	return []defect[es.Log]{
+		broken("a conflict is a plain error", staleIsConflict, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			position, err := m.Append(ctx, appends...)
+			if isConflict(err) {
+				err = errors.New("wrong version")
+			}
+			return position, err
+		})).noticedBy(firstNamed, expectedCounts, oneWins, oneWinsOverStores),
+		broken("a conflict names the version that is there", staleIsConflict, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			position, err := m.Append(ctx, appends...)
+			var conflict *es.ConflictError
+			if errors.As(err, &conflict) {
+				err = &es.ConflictError{Stream: conflict.Stream, Expected: head(m, conflict.Stream)}
+			}
+			return position, err
+		})).noticedBy(oneWins, oneWinsOverStores),
+		broken("AnyVersion loses a race", anyAppends, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			if len(appends) == 1 && appends[0].Expected == es.AnyVersion && appends[0].Command == "" && looksFine(m, appends) {
+				a := appends[0]
+				a.Expected = head(m, a.Stream)
+				window()
+				return m.Append(ctx, a)
+			}
+			return m.Append(ctx, appends...)
+		})),
+		broken("Expected of the later values in a call is ignored", expectedCounts, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			appends = slices.Clone(appends)
+			seen := make(map[es.Stream]bool)
+			for i, a := range appends {
+				if seen[a.Stream] {
+					appends[i].Expected = es.AnyVersion
+				}
+				seen[a.Stream] = true
+			}
+			return m.Append(ctx, appends...)
+		})),
+		broken("Expected is compared with what was there before the call", expectedCounts, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			for _, a := range appends {
+				if a.Expected > es.AnyVersion && a.Stream.Check() == nil && duplicate(m, a) == nil && a.Expected != head(m, a.Stream) {
+					return 0, &es.ConflictError{Stream: a.Stream, Expected: a.Expected}
+				}
+			}
+			return m.Append(ctx, appends...)
+		})).noticedBy(firstNamed),
+		broken("of two conflicts in a call the later one is named", firstNamed, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			position, err := m.Append(ctx, appends...)
+			for _, a := range appends {
+				if isConflict(err) && a.Expected > es.AnyVersion && a.Expected != head(m, a.Stream) {
+					err = &es.ConflictError{Stream: a.Stream, Expected: a.Expected}
+				}
+			}
+			return position, err
+		})),
+		broken("a command that was done is looked for before what stands ahead of it is judged", firstNamed, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			for _, a := range appends {
+				if d := duplicate(m, a); d != nil && a.Stream.Check() == nil {
+					return 0, d
+				}
+			}
+			return m.Append(ctx, appends...)
+		})),
+		broken("a refused call is written up to where it was refused", allOrNothing, func(m *es.Mem) *faulty {
+			var mu sync.Mutex
+			return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				return oneByOne(ctx, m, appends)
+			}}
+		}).noticedBy(losersWriteNothing, commandRefused),
+	}
+}
+
+func brokenTimes() []defect[es.Log] {
+	return []defect[es.Log]{
+		broken("a record keeps the time it was given", placeIgnored, func(m *es.Mem) *faulty {
+			var given table[time.Time]
+			return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
+				position, err := m.Append(ctx, appends...)
+				for _, a := range appends {
+					for i, e := range a.Events {
+						if err == nil && !e.Time.IsZero() {
+							e.Stream, e.Version = a.Stream, head(m, a.Stream)-es.Version(len(a.Events)-1-i)
+							given.put(e.ID(), e.Time)
+						}
+					}
+				}
+				return position, err
+			}, onRecord: func(r es.Record) es.Record {
+				if t, found := given.get(r.ID()); found {
+					r.Time = t
+				}
+				return r
+			}}
+		}),
+		broken("time runs backwards", times, recording(func(r es.Record) es.Record {
+			r.Time = r.Time.Add(-time.Duration(r.Position%2) * time.Minute)
+			return r
+		})),
+		broken("time is in another zone", times, recording(func(r es.Record) es.Record {
+			r.Time = r.Time.In(time.FixedZone("here", 3600))
+			return r
+		})),
+		broken("time has nanoseconds", times, recording(func(r es.Record) es.Record {
+			r.Time = r.Time.Add(time.Nanosecond)
+			return r
+		})),
+		broken("an ended context is not looked at", contextEnded, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			return m.Append(context.WithoutCancel(ctx), appends...)
+		})),
+		broken("an append that was written returns the context's error", contextEnds, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			if err := ctx.Err(); err != nil {
+				return 0, err
+			}
+			window()
+			position, err := m.Append(context.WithoutCancel(ctx), appends...)
+			return position, errors.Join(err, ctx.Err())
+		})),
+		broken("an append is half written when its context ends", contextEnds, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			if err := ctx.Err(); err != nil {
+				return 0, err
+			}
+			window()
+			if err := ctx.Err(); err != nil {
+				_, _ = m.Append(context.WithoutCancel(ctx), appends[0])
+				return 0, fmt.Errorf("%w: %w", es.ErrUnknownOutcome, err)
+			}
+			return m.Append(ctx, appends...)
+		})),
+	}
+}
+
+// leavesGaps is a log in which every refused call leaves a record that nobody sees, in some stream.
+func leavesGaps(where func(appends []es.Append) es.Stream) func(m *es.Mem) *faulty {
+	seen := func(r es.Record) bool { return r.Type != "gap" }
+	return func(m *es.Mem) *faulty {
+		return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
+			position, err := m.Append(ctx, appends...)
+			if err != nil {
+				_, _ = m.Append(context.WithoutCancel(ctx), es.Append{Stream: where(appends), Expected: es.AnyVersion, Events: []es.Record{{Type: "gap"}}})
+			}
+			return position, err
+		}, onRead: func(ctx context.Context, stream es.Stream, after es.Version) records {
+			return only(m.Read(ctx, stream, after), seen)
+		}, onAll: func(ctx context.Context, after es.Position, filter es.Filter) records {
+			return only(m.All(ctx, after, filter), seen)
+		}}
+	}
+}

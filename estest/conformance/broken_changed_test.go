@@ -1,0 +1,282 @@
+package conformance_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/thalo-go/es"
+)
+
+const (
+	atOnce        = "Changed returns at once when there is something after the position"
+	waits         = "Changed waits until its context ends when nothing is written"
+	ahead         = "Changed for a position beyond the end says so at once"
+	wakesAll      = "an append wakes all who wait in Changed"
+	missesNought  = "an append that comes while Changed begins to wait is not missed"
+	hearsOthers   = "an append through another store on the database ends the wait"
+	readable      = "what Changed tells of can be read"
+	followsAll    = "a follower sees every position once and in order while writers race"
+	followsFilter = "a follower with a filter sees all that it lets through"
+)
+
+func brokenChanged() []defect[es.Log] {
+	return []defect[es.Log]{
+		broken("Changed returns the next position and not the last", atOnce, waiting(func(ctx context.Context, m *es.Mem, after es.Position) (es.Position, error) {
+			head, err := m.Changed(ctx, after)
+			return min(head, max(0, after)+1), err
+		})),
+		broken("Changed with -1 waits for the first record", atOnce, waiting(func(ctx context.Context, m *es.Mem, after es.Position) (es.Position, error) {
+			return m.Changed(ctx, max(0, after))
+		})).blocking(),
+		broken("Changed returns without an error when its context ends", waits, waiting(func(ctx context.Context, m *es.Mem, after es.Position) (es.Position, error) {
+			head, err := m.Changed(ctx, after)
+			if ctx.Err() != nil {
+				return after, nil //nolint:nilerr // that is the defect
+			}
+			return head, err
+		})),
+		broken("an append without events wakes", waits, func(m *es.Mem) *faulty {
+			var b bell
+			return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
+				defer b.ring()
+				return m.Append(ctx, appends...)
+			}, onChanged: func(ctx context.Context, after es.Position) (es.Position, error) {
+				rung := b.next()
+				if head, err := m.Changed(ctx, -1); err != nil || head != after {
+					return m.Changed(ctx, after)
+				}
+				if err := hear(ctx, rung); err != nil {
+					return 0, err
+				}
+				return m.Changed(ctx, -1)
+			}}
+		}),
+	}
+}
+
+func brokenWaits() []defect[es.Log] {
+	return []defect[es.Log]{
+		broken("a position beyond the end is waited for", ahead, waiting(func(ctx context.Context, m *es.Mem, after es.Position) (es.Position, error) {
+			for {
+				head, err := m.Changed(ctx, -1)
+				if err != nil {
+					return 0, err
+				}
+				if head >= after {
+					return m.Changed(ctx, after)
+				}
+				if _, err := m.Changed(ctx, head); err != nil {
+					return 0, err
+				}
+			}
+		})).blocking(),
+		broken("a position beyond the end is a plain error", ahead, waiting(func(ctx context.Context, m *es.Mem, after es.Position) (es.Position, error) {
+			head, err := m.Changed(ctx, after)
+			var ahead *es.AheadError
+			if errors.As(err, &ahead) {
+				err = errors.New("no such position")
+			}
+			return head, err
+		})),
+		broken("an append wakes one of those who wait", wakesAll, wakesOne).blocking(),
+		broken("the log is looked at before the wait begins", missesNought, looksTooEarly).blocking().noticedBy(hearsOthers, wakesAll, readable, followsAll, followsFilter),
+		brokenApart("a store hears of its own appends only", hearsOthers, hearsItself).blocking().noticedBy(readable, followsAll, followsFilter),
+		broken("Changed tells of records before they can be read", readable, tellsTooEarly).blocking().noticedBy(followsAll, followsFilter),
+		broken("positions are taken before the lock", followsAll, takesPositionsEarly).blocking().noticedBy(followsFilter),
+		broken("a filter reads from a copy that lags behind", followsFilter, filtersCopy).blocking(),
+	}
+}
+
+// wakesOne is a log in which whoever waits takes the news away from the others.
+func wakesOne(m *es.Mem) *faulty {
+	token := make(chan struct{}, 1)
+	return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
+		position, err := m.Append(ctx, appends...)
+		select {
+		case token <- struct{}{}:
+		default:
+		}
+		return position, err
+	}, onChanged: func(ctx context.Context, after es.Position) (es.Position, error) {
+		for {
+			if head, err := m.Changed(ctx, -1); err != nil || head != after {
+				return m.Changed(ctx, after)
+			}
+			if err := hear(ctx, token); err != nil {
+				return 0, err
+			}
+		}
+	}}
+}
+
+// looksTooEarly is a log that does not notice what is written between its look and its wait.
+func looksTooEarly(m *es.Mem) *faulty {
+	var b bell
+	return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
+		defer b.ring()
+		return m.Append(ctx, appends...)
+	}, onChanged: func(ctx context.Context, after es.Position) (es.Position, error) {
+		for {
+			if head, err := m.Changed(ctx, -1); err != nil || head != after {
+				return m.Changed(ctx, after)
+			}
+			window()
+			if err := hear(ctx, b.next()); err != nil {
+				return 0, err
+			}
+		}
+	}}
+}
+
+// hearsItself is a log that is woken by its own appends.
+func hearsItself(m *es.Mem) *faulty {
+	var b bell
+	return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
+		defer b.ring()
+		return m.Append(ctx, appends...)
+	}, onChanged: func(ctx context.Context, after es.Position) (es.Position, error) {
+		for {
+			rung := b.next()
+			if head, err := m.Changed(ctx, -1); err != nil || head != after {
+				return m.Changed(ctx, after)
+			}
+			if err := hear(ctx, rung); err != nil {
+				return 0, err
+			}
+		}
+	}}
+}
+
+// tellsTooEarly is a log that announces records and then makes them visible.
+func tellsTooEarly(m *es.Mem) *faulty {
+	f, visible := becomesVisible(m)
+	f.onAll = func(ctx context.Context, after es.Position, filter es.Filter) records {
+		return only(m.All(ctx, after, filter), visible)
+	}
+	return f
+}
+
+// filtersCopy is a log that looks up what a filter lets through in a copy that lags behind.
+func filtersCopy(m *es.Mem) *faulty {
+	f, visible := becomesVisible(m)
+	f.onAll = func(ctx context.Context, after es.Position, filter es.Filter) records {
+		if len(filter.Kinds)+len(filter.Types) == 0 {
+			return m.All(ctx, after, filter)
+		}
+		return only(m.All(ctx, after, filter), visible)
+	}
+	return f
+}
+
+// A bell wakes all who have heard of its next ring.
+type bell struct {
+	mu   sync.Mutex
+	rung chan struct{}
+}
+
+func (b *bell) next() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.rung == nil {
+		b.rung = make(chan struct{})
+	}
+	return b.rung
+}
+
+func (b *bell) ring() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.rung != nil {
+		close(b.rung)
+		b.rung = nil
+	}
+}
+
+func hear(ctx context.Context, rung <-chan struct{}) error {
+	select {
+	case <-rung:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// becomesVisible is a log whose records can be read a moment after they were written, but before Append returns.
+func becomesVisible(m *es.Mem) (f *faulty, visible func(es.Record) bool) {
+	var mu sync.Mutex
+	up := es.Position(0)
+	f = &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
+		position, err := m.Append(ctx, appends...)
+		window()
+		mu.Lock()
+		defer mu.Unlock()
+		up = max(up, position)
+		return position, err
+	}}
+	return f, func(r es.Record) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return r.Position <= up
+	}
+}
+
+// takesPositionsEarly is a log whose records become visible each by itself, some time after they got their positions.
+func takesPositionsEarly(m *es.Mem) *faulty {
+	var mu sync.Mutex
+	writing := make(map[es.Position]bool)
+	var b bell
+	visible := func(r es.Record) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return !writing[r.Position]
+	}
+	last := func(ctx context.Context) (es.Position, error) {
+		head := es.Position(0)
+		for r, err := range only(m.All(ctx, 0, es.Filter{}), visible) {
+			if err != nil {
+				return 0, err
+			}
+			head = r.Position
+		}
+		return head, nil
+	}
+	return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
+		mu.Lock()
+		position, err := m.Append(ctx, appends...)
+		n := es.Position(0)
+		for _, a := range appends {
+			n += es.Position(len(a.Events))
+		}
+		for p := position - n + 1; p <= position; p++ {
+			writing[p] = true
+		}
+		mu.Unlock()
+		if position%3 == 0 {
+			window()
+		}
+		mu.Lock()
+		for p := position - n + 1; p <= position; p++ {
+			delete(writing, p)
+		}
+		mu.Unlock()
+		b.ring()
+		return position, err
+	}, onAll: func(ctx context.Context, after es.Position, filter es.Filter) records {
+		return only(m.All(ctx, after, filter), visible)
+	}, onChanged: func(ctx context.Context, after es.Position) (es.Position, error) {
+		for {
+			rung := b.next()
+			head, err := last(ctx)
+			if err != nil || head > after {
+				return head, err
+			}
+			if taken, err := m.Changed(ctx, -1); err != nil || taken < after {
+				return m.Changed(ctx, after)
+			}
+			if err := hear(ctx, rung); err != nil {
+				return 0, err
+			}
+		}
+	}}
+}

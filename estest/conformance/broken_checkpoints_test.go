@@ -1,0 +1,178 @@
+package conformance_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/estest/conformance"
+)
+
+const (
+	beginsAtZero   = "a checkpoint that is not there is at 0"
+	movesFromThere = "a checkpoint is moved from where it is, forwards and back"
+	notFromElse    = "a checkpoint that is elsewhere is not moved"
+	oneMoves       = "of those who race to move a checkpoint through several stores one does"
+	noMoveLost     = "no move of a checkpoint is lost"
+	checkpointName = "each checkpoint has a name of its own"
+	sharedCheck    = "checkpoints are seen by every store on the database"
+	checkObeys     = "checkpoints obey their context"
+	checkIsNone    = "what cannot be a checkpoint is refused"
+)
+
+// faultyCheckpoints are those of an es.Mem, with a defect.
+type faultyCheckpoints struct {
+	*es.Mem
+	onLoad func(ctx context.Context, name string) (es.Position, error)
+	onMove func(ctx context.Context, name string, from, to es.Position) (bool, error)
+}
+
+func (f *faultyCheckpoints) LoadCheckpoint(ctx context.Context, name string) (es.Position, error) {
+	if f.onLoad != nil {
+		return f.onLoad(ctx, name)
+	}
+	return f.Mem.LoadCheckpoint(ctx, name)
+}
+
+func (f *faultyCheckpoints) MoveCheckpoint(ctx context.Context, name string, from, to es.Position) (bool, error) {
+	if f.onMove != nil {
+		return f.onMove(ctx, name, from, to)
+	}
+	return f.Mem.MoveCheckpoint(ctx, name, from, to)
+}
+
+func TestEveryDefectOfCheckpointsIsCaughtByItsClause(t *testing.T) {
+	catch(t, brokenCheckpoints(), conformance.CheckpointClauses(), conformance.Clause.TryCheckpoints)
+}
+
+// moving makes a defect of how a checkpoint is moved.
+func moving(name, clause string, do func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error)) defect[es.Checkpoints] {
+	return defect[es.Checkpoints]{name: name, clause: clause, database: func() func() es.Checkpoints {
+		m := new(es.Mem)
+		return func() es.Checkpoints {
+			return &faultyCheckpoints{Mem: m, onMove: func(ctx context.Context, name string, from, to es.Position) (bool, error) {
+				return do(ctx, m, name, from, to)
+			}}
+		}
+	}}
+}
+
+// at is where a checkpoint of a Mem is.
+func at(m *es.Mem, name string) es.Position {
+	position, err := m.LoadCheckpoint(context.Background(), name)
+	if err != nil {
+		panic(err)
+	}
+	return position
+}
+
+func brokenCheckpoints() []defect[es.Checkpoints] {
+	none := errors.New("no rows in result set")
+	return []defect[es.Checkpoints]{
+		{name: "no checkpoint is an error", clause: beginsAtZero, database: func() func() es.Checkpoints {
+			m := new(es.Mem)
+			f := &faultyCheckpoints{Mem: m, onLoad: func(ctx context.Context, name string) (es.Position, error) {
+				position, err := m.LoadCheckpoint(ctx, name)
+				if position == 0 && err == nil {
+					err = none
+				}
+				return position, err
+			}}
+			return func() es.Checkpoints { return f }
+		}, also: []string{movesFromThere, notFromElse, noMoveLost, checkObeys, checkIsNone}},
+		moving("a checkpoint only grows", movesFromThere, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+			if to < from && to >= 0 {
+				return false, ctx.Err()
+			}
+			return m.MoveCheckpoint(ctx, name, from, to)
+		}),
+		moving("positions have 32 bits", movesFromThere, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+			return m.MoveCheckpoint(ctx, name, es.Position(int32(from)), es.Position(int32(to)))
+		}).noticedBy(notFromElse),
+		moving("positions are floating", movesFromThere, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+			return m.MoveCheckpoint(ctx, name, es.Position(float64(from)), es.Position(float64(to)))
+		}),
+		moving("a move to where it is moves nothing", movesFromThere, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+			moved, err := m.MoveCheckpoint(ctx, name, from, to)
+			return moved && from != to, err
+		}),
+		moving("it is moved from wherever it is", notFromElse, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+			if err := errors.Join(es.CheckCheckpoint(name, from, to), ctx.Err()); err != nil {
+				return false, err
+			}
+			for !must(m.MoveCheckpoint(ctx, name, at(m, name), to)) { // until it is there
+			}
+			return true, nil
+		}).noticedBy(oneMoves, noMoveLost),
+		moving("one that is elsewhere is an error", notFromElse, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+			moved, err := m.MoveCheckpoint(ctx, name, from, to)
+			if !moved && err == nil {
+				err = none
+			}
+			return moved, err
+		}).noticedBy(oneMoves, noMoveLost),
+		moving("from 0 makes a new one, whatever is there", notFromElse, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+			if from == 0 && ctx.Err() == nil && es.CheckCheckpoint(name, from, to) == nil {
+				from = at(m, name)
+			}
+			return m.MoveCheckpoint(ctx, name, from, to)
+		}).noticedBy(oneMoves),
+		moving("where it is is looked at before the lock", oneMoves, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+			if ctx.Err() != nil || es.CheckCheckpoint(name, from, to) != nil || at(m, name) != from {
+				return m.MoveCheckpoint(ctx, name, from, to)
+			}
+			window()
+			return m.MoveCheckpoint(ctx, name, at(m, name), to)
+		}).noticedBy(noMoveLost),
+		moving("a move to where another has moved it meanwhile counts as made", noMoveLost, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+			late := ctx.Err() == nil && es.CheckCheckpoint(name, from, to) == nil && at(m, name) == from
+			window()
+			moved, err := m.MoveCheckpoint(ctx, name, from, to)
+			return moved || late && err == nil && at(m, name) == to, err
+		}),
+		moving("names are compared without regard to case", checkpointName, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+			if es.CheckCheckpoint(name, from, to) == nil {
+				name = strings.ToLower(name)
+			}
+			return m.MoveCheckpoint(ctx, name, from, to)
+		}),
+		{name: "a store loads a checkpoint once and remembers it", clause: sharedCheck, database: func() func() es.Checkpoints {
+			m := new(es.Mem)
+			return func() es.Checkpoints {
+				var known table[es.Position]
+				f := &faultyCheckpoints{Mem: m}
+				f.onLoad = func(ctx context.Context, name string) (es.Position, error) {
+					if position, found := known.get(name); found {
+						return position, ctx.Err()
+					}
+					return m.LoadCheckpoint(ctx, name)
+				}
+				f.onMove = func(ctx context.Context, name string, from, to es.Position) (bool, error) {
+					moved, err := m.MoveCheckpoint(ctx, name, from, to)
+					if err == nil && moved {
+						known.put(name, to)
+					} else if err == nil {
+						known.put(name, at(m, name))
+					}
+					return moved, err
+				}
+				return f
+			}
+		}, also: []string{noMoveLost}},
+		moving("contexts are not looked at", checkObeys, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+			return m.MoveCheckpoint(context.WithoutCancel(ctx), name, from, to)
+		}),
+		moving("any position is taken", checkIsNone, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+			return m.MoveCheckpoint(ctx, name, max(from, 0), max(to, 0))
+		}),
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}

@@ -1,0 +1,194 @@
+package conformance_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/thalo-go/es"
+)
+
+const (
+	asWritten     = "a record is read as it was written"
+	streamBytes   = "stream names are kept byte by byte"
+	typeBytes     = "event types are kept byte by byte"
+	dataBytes     = "data is kept byte by byte"
+	metaText      = "metadata is kept as it is"
+	emptyMeta     = "metadata that is empty comes back as nil"
+	keepsNothing  = "a store keeps no memory of the caller's"
+	changesNought = "a store changes no memory of the caller's"
+	callersOwn    = "records that were read are the caller's to keep"
+	badRefused    = "what breaks a limit is refused before anything is written"
+	withinLimits  = "what is just within the limits is taken and comes back"
+)
+
+func brokenContents() []defect[es.Log] {
+	return []defect[es.Log]{
+		broken("metadata is lost where there is no data", asWritten, recording(func(r es.Record) es.Record {
+			if len(r.Data) == 0 {
+				r.Meta = nil
+			}
+			return r
+		})),
+		broken("ids are folded to lower case", streamBytes, foldsIDs(strings.ToLower)),
+		broken("spaces at the end of an id do not count", streamBytes, foldsIDs(func(id string) string {
+			if short := strings.TrimRight(id, " "); short != "" {
+				return short
+			}
+			return id
+		})),
+		broken("ß is ss", streamBytes, foldsIDs(strings.NewReplacer("ß", "ss").Replace)),
+		broken("letters are composed", streamBytes, foldsIDs(strings.NewReplacer("a\u0308", "ä").Replace)),
+		broken("types are trimmed", typeBytes, recording(func(r es.Record) es.Record {
+			r.Type = strings.TrimSpace(r.Type)
+			return r
+		})),
+		broken("data is taken for text", dataBytes, recording(func(r es.Record) es.Record {
+			r.Data = bytes.ToValidUTF8(r.Data, []byte("\ufffd"))
+			return r
+		})),
+		broken("data ends at the first NUL byte", dataBytes, recording(func(r es.Record) es.Record {
+			r.Data, _, _ = bytes.Cut(r.Data, []byte{0})
+			return r
+		})),
+		broken("metadata is escaped and not unescaped", metaText, recording(func(r es.Record) es.Record {
+			for key, value := range r.Meta {
+				r.Meta[key] = strings.ReplaceAll(value, "<", "\\u003c")
+			}
+			return r
+		})),
+		broken("metadata without a value is lost", metaText, recording(func(r es.Record) es.Record {
+			maps.DeleteFunc(r.Meta, func(_, value string) bool { return value == "" })
+			return r
+		})),
+		broken("no metadata comes back as an empty map", emptyMeta, recording(func(r es.Record) es.Record {
+			if r.Meta == nil {
+				r.Meta = map[string]string{}
+			}
+			return r
+		})).noticedBy(asWritten),
+	}
+}
+
+func brokenMemory() []defect[es.Log] {
+	return []defect[es.Log]{
+		broken("the caller's data is kept", keepsNothing, func(m *es.Mem) *faulty {
+			var kept table[[]byte]
+			return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
+				position, err := m.Append(ctx, appends...)
+				if err == nil && len(appends) == 1 && len(appends[0].Events) > 0 {
+					kept.put(appends[0].Stream.String()+fmt.Sprint("/", head(m, appends[0].Stream)), appends[0].Events[len(appends[0].Events)-1].Data)
+				}
+				return position, err
+			}, onRecord: func(r es.Record) es.Record {
+				if data, found := kept.get(r.ID()); found {
+					r.Data = bytes.Clone(data)
+				}
+				return r
+			}}
+		}),
+		broken("the caller's records are numbered", changesNought, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			for _, a := range appends {
+				for i := range a.Events {
+					a.Events[i].Version = es.Version(i + 1)
+				}
+			}
+			return m.Append(ctx, appends...)
+		})),
+		broken("the caller's command is taken away", changesNought, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			position, err := m.Append(ctx, slices.Clone(appends)...)
+			for i := range appends {
+				appends[i].Command = ""
+			}
+			return position, err
+		})).noticedBy(firstNamed),
+		broken("readers share the records", callersOwn, func(m *es.Mem) *faulty {
+			var read table[es.Record]
+			return &faulty{Mem: m, onRecord: func(r es.Record) es.Record {
+				if shared, found := read.get(r.ID()); found {
+					return shared
+				}
+				read.put(r.ID(), r)
+				return r
+			}}
+		}),
+		broken("the records of a loop lie in one buffer", callersOwn, reading(func(ctx context.Context, m *es.Mem, stream es.Stream, after es.Version) records {
+			return func(yield func(es.Record, error) bool) {
+				var buffer []byte
+				for r, err := range m.Read(ctx, stream, after) {
+					if from := len(buffer); err == nil {
+						buffer = append(slices.Grow(buffer, 1<<10), r.Data...)
+						r.Data = buffer[from:len(buffer):cap(buffer)]
+					}
+					if !yield(r, err) {
+						return
+					}
+				}
+			}
+		})),
+	}
+}
+
+func brokenLimits() []defect[es.Log] {
+	return []defect[es.Log]{
+		broken("limits are not looked at: a long type is cut", badRefused, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			for _, a := range appends {
+				for i, e := range a.Events {
+					a.Events[i].Type = e.Type[:min(len(e.Type), es.MaxType)]
+				}
+			}
+			return m.Append(ctx, appends...)
+		})),
+		broken("a limit does not say which stream", badRefused, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			if err := es.CheckAppends(appends...); err != nil {
+				return 0, fmt.Errorf("bad input: %w", es.ErrInvalid)
+			}
+			return m.Append(ctx, appends...)
+		})),
+		broken("a stream that cannot be is read as an empty one", badRefused, reading(func(ctx context.Context, m *es.Mem, stream es.Stream, after es.Version) records {
+			if stream.Check() != nil {
+				return func(func(es.Record, error) bool) {}
+			}
+			return m.Read(ctx, stream, after)
+		})),
+		broken("long ids are refused", withinLimits, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			for _, a := range appends {
+				if len(a.Stream.ID) > 255 {
+					return 0, fmt.Errorf("%w: %s: the key is too long", es.ErrInvalid, a.Stream)
+				}
+			}
+			return m.Append(ctx, appends...)
+		})),
+		broken("long metadata is cut", withinLimits, recording(func(r es.Record) es.Record {
+			for key, value := range r.Meta {
+				r.Meta[key] = value[:min(len(value), 16<<10)]
+			}
+			return r
+		})),
+	}
+}
+
+// foldsIDs is a log that takes streams for the same whose ids fold to the same.
+func foldsIDs(fold func(string) string) func(m *es.Mem) *faulty {
+	folded := func(s es.Stream) es.Stream { return es.Stream{Kind: s.Kind, ID: fold(s.ID)} }
+	return func(m *es.Mem) *faulty {
+		return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
+			if err := es.CheckAppends(appends...); err != nil {
+				return 0, err
+			}
+			appends = slices.Clone(appends)
+			for i := range appends {
+				appends[i].Stream = folded(appends[i].Stream)
+			}
+			return m.Append(ctx, appends...)
+		}, onRead: func(ctx context.Context, stream es.Stream, after es.Version) records {
+			if stream.Check() == nil {
+				stream = folded(stream)
+			}
+			return m.Read(ctx, stream, after)
+		}}
+	}
+}

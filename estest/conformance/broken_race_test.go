@@ -1,0 +1,108 @@
+package conformance_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/thalo-go/es"
+)
+
+const (
+	oneWins            = "of those who race for a version one wins and the others get a conflict"
+	oneWinsOverStores  = "of those who race through several stores one wins and the others get a conflict"
+	losersWriteNothing = "a lost race writes nothing to any stream"
+	updates            = "no update is lost"
+	standTogether      = "the records of one call stand next to each other, in the order given"
+	seeEachOther       = "stores on one database see at once what the others wrote"
+)
+
+func brokenRaces() []defect[es.Log] {
+	return []defect[es.Log]{
+		broken("a lost race is told as a success", oneWins, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			if looksFine(m, appends) {
+				window()
+				appends = atAnyVersion(appends)
+			}
+			return m.Append(ctx, appends...)
+		})).noticedBy(oneWinsOverStores, updates),
+		broken("a lost race is told as the database's error", oneWins, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			fine := looksFine(m, appends)
+			window()
+			position, err := m.Append(ctx, appends...)
+			if fine && isConflict(err) {
+				err = errors.New("UNIQUE constraint failed: events.stream, events.version")
+			}
+			return position, err
+		})).noticedBy(oneWinsOverStores),
+		brokenApart("the lock that guards the version is in the store and not in the database", oneWinsOverStores, func(m *es.Mem) *faulty {
+			var mu sync.Mutex
+			return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				if looksFine(m, appends) {
+					window()
+					appends = atAnyVersion(appends)
+				}
+				return m.Append(ctx, appends...)
+			}}
+		}).noticedBy(updates),
+		broken("a lost race is written up to where it was lost", losersWriteNothing, func(m *es.Mem) *faulty {
+			var mu sync.Mutex
+			return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
+				if !looksFine(m, appends) {
+					return m.Append(ctx, appends...)
+				}
+				window()
+				mu.Lock()
+				defer mu.Unlock()
+				return oneByOne(ctx, m, appends)
+			}}
+		}),
+		brokenApart("a store believes the version that it remembers", updates, remembersHeads).noticedBy(oneWinsOverStores, seeEachOther),
+		brokenApart("a store asks the database only for streams that it does not know", seeEachOther, remembersHeads).noticedBy(oneWinsOverStores, updates),
+		broken("another call comes between the records of one", standTogether, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			if !looksFine(m, appends) || slices.ContainsFunc(appends, func(a es.Append) bool { return a.Expected != es.AnyVersion }) {
+				return m.Append(ctx, appends...)
+			}
+			return oneByOne(ctx, m, appends)
+		})),
+		broken("the records of one call are sorted by stream", standTogether, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			appends = slices.Clone(appends)
+			slices.SortStableFunc(appends, func(a, b es.Append) int {
+				switch {
+				case a.Stream.String() < b.Stream.String():
+					return -1
+				case a.Stream.String() > b.Stream.String():
+					return 1
+				}
+				return 0
+			})
+			return m.Append(ctx, appends...)
+		})).noticedBy(firstNamed, longLog),
+	}
+}
+
+// remembersHeads is a store that asks for the version of a stream once, and counts by itself from then on.
+func remembersHeads(m *es.Mem) *faulty {
+	var mu sync.Mutex
+	var heads table[es.Version]
+	return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
+		if len(appends) != 1 || appends[0].Command != "" || len(appends[0].Events) == 0 {
+			return m.Append(ctx, appends...)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		a := appends[0]
+		if known, found := heads.get(a.Stream.String()); found && known == a.Expected {
+			a.Expected = es.AnyVersion
+		}
+		window()
+		position, err := m.Append(ctx, a)
+		if err == nil && appends[0].Expected != es.AnyVersion {
+			heads.put(a.Stream.String(), appends[0].Expected+es.Version(len(a.Events)))
+		}
+		return position, err
+	}}
+}

@@ -1,0 +1,177 @@
+package conformance_test
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/estest/conformance"
+	"github.com/thalo-go/es/projection"
+)
+
+type fed = conformance.SourceUnderTest[*sql.Tx]
+
+// fed returns the source of a log in memory, and a database in memory for read models.
+func (w workshop) fed(source func(projection.Source) projection.Source) fed {
+	log, side := new(es.Mem), w.open(":memory:")
+	return fed{
+		Log:    log,
+		Source: func() projection.Source { return source(projection.FromLog(log)) },
+		Side:   func() conformance.ReadSide[*sql.Tx] { return side },
+		Lists:  side.Lists(),
+	}
+}
+
+func TestTheSourceOfALogKeepsItsPromises(t *testing.T) {
+	conformance.TestSource(t, func(t *testing.T) fed {
+		return workshop{t}.fed(func(s projection.Source) projection.Source { return s })
+	})
+}
+
+// The clauses of [conformance.TestSource].
+const (
+	feedsAll      = "feeds have every record once, those of a stream in one shard and in order"
+	feedsFrom     = "a feed that begins at a cursor has what stands behind it"
+	feedsFiltered = "a feed has what the filter lets through, and passes the rest"
+	feedsEnd      = "a feed that begins at the end says so, and then waits"
+	feedsAhead    = "a cursor beyond the end is refused"
+	sourceIsSame  = "the id and the shards are the same each time"
+	feedsModel    = "a read model fed from the source has every record once, through starts and failures"
+	feedsWorkers  = "two workers share the source"
+	feedsNothing  = "a read model is caught up with a source that has nothing"
+	feedsParked   = "a record that fails is found in its batch, and parked by the next run, and its stream behind it"
+	feedsAnew     = "a read model that is built anew is fed from the beginning"
+	feedsReaction = "a reaction gets every record of the source, and goes on where it stopped"
+)
+
+func TestEveryDefectOfASourceIsCaughtByItsClause(t *testing.T) {
+	w := workshop{t}
+	broken := func(name, clause string, source func(projection.Source) projection.Source) defect[fed] {
+		return defect[fed]{name: name, clause: clause, narrow: true, database: func() func() fed {
+			f := w.fed(source)
+			return func() fed { return f }
+		}}
+	}
+	defects := slices.Concat(brokenFeeds(broken), brokenReopenings(broken), []defect[fed]{
+		broken("it has another id each time", sourceIsSame, func(s projection.Source) projection.Source {
+			id := rand.Text()
+			return &faultySource{Source: s, onID: func() string { return id }}
+		}),
+		broken("it has another shard each time", sourceIsSame, func(s projection.Source) projection.Source {
+			name := rand.Text()
+			return &faultySource{Source: s, onShards: func(names []string) []string { return append(names, name) }}
+		}),
+	})
+	catch(t, defects, conformance.SourceClauses(), conformance.Clause.TrySource)
+}
+
+type breaking = func(name, clause string, source func(projection.Source) projection.Source) defect[fed]
+
+func brokenFeeds(broken breaking) []defect[fed] {
+	batches := func(change func(b *projection.Batch)) func(projection.Source) projection.Source {
+		return func(s projection.Source) projection.Source {
+			return &faultySource{Source: s, onNext: func(ctx context.Context, f projection.Feed, most int) (projection.Batch, error) {
+				b, err := f.Next(ctx, most)
+				if err == nil {
+					change(&b)
+				}
+				return b, err
+			}}
+		}
+	}
+	return []defect[fed]{
+		broken("a batch is upside down", feedsAll, batches(func(b *projection.Batch) {
+			cursors := make([]projection.Cursor, len(b.Records))
+			for i, r := range b.Records {
+				cursors[i] = projection.Cursor(r.Position)
+			}
+			b.Cursors = cursors
+			slices.Reverse(b.Records)
+		})),
+		broken("a batch has a record twice, in place of its last", feedsAll, batches(func(b *projection.Batch) {
+			if n := len(b.Records); n > 1 {
+				b.Records[n-1] = b.Records[n-2]
+			}
+		})),
+		broken("the time is lost", feedsAll, batches(func(b *projection.Batch) {
+			for i := range b.Records {
+				b.Records[i].Time = time.Time{}
+			}
+		})),
+		broken("it leaves out the filter", feedsFiltered, func(s projection.Source) projection.Source {
+			return &faultySource{Source: s, onFeed: func(ctx context.Context, s projection.Source, shard string, after projection.Cursor, _ es.Filter) (projection.Feed, error) {
+				return s.Feed(ctx, shard, after, es.Filter{})
+			}}
+		}),
+		broken("it does not pass what the filter held back", feedsFiltered, batches(func(b *projection.Batch) {
+			if n := len(b.Records); n > 0 {
+				b.Next = projection.Cursor(b.Records[n-1].Position)
+			} else {
+				b.Next--
+			}
+		})).blocking(),
+		broken("it does not say that it is at the end", feedsEnd, silent).blocking(),
+		broken("it does not wait at the end", feedsEnd, func(s projection.Source) projection.Source {
+			return &faultySource{Source: s, onNext: func(ctx context.Context, f projection.Feed, most int) (projection.Batch, error) {
+				brief, cancel := context.WithTimeout(ctx, 5*time.Millisecond)
+				defer cancel()
+				b, err := f.Next(brief, most)
+				if ctx.Err() == nil && err != nil {
+					return projection.Batch{Next: 1 << 40, End: 1 << 40}, nil
+				}
+				return b, err
+			}}
+		}),
+		broken("nothing is caught up with before the first record", feedsNothing, silent).blocking(),
+		broken("it says of all records of a batch that they stand at its end", feedsParked, batches(func(b *projection.Batch) {
+			b.Cursors = slices.Repeat([]projection.Cursor{b.Next}, len(b.Records))
+		})).blocking(),
+	}
+}
+
+func brokenReopenings(broken breaking) []defect[fed] {
+	feeding := func(from func(after projection.Cursor) projection.Cursor) func(projection.Source) projection.Source {
+		return func(s projection.Source) projection.Source {
+			return &faultySource{Source: s, onFeed: func(ctx context.Context, s projection.Source, shard string, after projection.Cursor, filter es.Filter) (projection.Feed, error) {
+				return s.Feed(ctx, shard, from(after), filter)
+			}}
+		}
+	}
+	behind := func(by projection.Cursor) func(projection.Source) projection.Source {
+		return feeding(func(after projection.Cursor) projection.Cursor {
+			if after == 0 || after%5 == 0 && by > 0 { // which may be the end
+				return after
+			}
+			return after + by
+		})
+	}
+	anew := feeding(func(projection.Cursor) projection.Cursor { return 0 })
+	var begun atomic.Int32
+	return []defect[fed]{
+		broken("it skips a record when it is opened again", feedsFrom, behind(1)),
+		broken("it has a record twice when it is opened again", feedsFrom, behind(-1)),
+		broken("it loses its position", feedsFrom, anew),
+		broken("a cursor beyond the end is taken for the beginning", feedsAhead, feeding(func(after projection.Cursor) projection.Cursor {
+			if after > 1000 {
+				return 0
+			}
+			return after
+		})),
+		broken("a read model lacks a record after a start", feedsModel, behind(1)).blocking(),
+		broken("a read model has a record twice after a start", feedsModel, behind(-1)),
+		broken("a read model has all records twice after a start", feedsModel, anew),
+		broken("whoever takes over begins anew", feedsWorkers, anew),
+		broken("it does not begin at the beginning a second time", feedsAnew, feeding(func(after projection.Cursor) projection.Cursor {
+			if after == 0 && begun.Add(1) > 1 {
+				return 1
+			}
+			return after
+		})).blocking(),
+		broken("a reaction begins anew with each start", feedsReaction, anew),
+	}
+}

@@ -1,0 +1,321 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/thalo-go/es"
+)
+
+// leaseClauses are about leases.
+func leaseClauses() []clause {
+	return []clause{
+		{"a lease is his who asks first, until it runs out",
+			"AcquireLease returns the lease as it stands: to the second who asks, the one of the first. If it returned what was asked for, both would work.",
+			leaseOfTheFirst},
+		{"a lease is for the time that was asked for",
+			"Until is the time of the database when it was asked, and so much more. In another unit, a dead holder keeps others waiting for days, or a living one loses it between two renewals.",
+			leaseTime},
+		{"the holder renews a lease, and says something else",
+			"Each renewal sets the time anew, also to an earlier one, and the note. It works as well when the lease has run out and nobody else has taken it.",
+			leaseRenewed},
+		{"a lease that has run out is taken by the next who asks, and not before",
+			"The clock is looked at when the lease is taken, not when the call begins to wait for its turn.",
+			leaseRunsOut},
+		{"a lease that was given back is free at once",
+			"A program that ends in order gives its lease back, so that the next one need not wait for it to run out. It is not listed any more.",
+			leaseGivenBack},
+		{"nobody gives back another's lease",
+			"A holder that was paused, and lost its lease meanwhile, gives it back when it ends: that must not take it from the one who has it now. It is no error.",
+			leaseNotGivenBack},
+		{"of those who race for a lease through several stores one gets it",
+			"Several processes start at the same time. A store that looks first and writes later tells each of them that it is the one.",
+			leaseRace},
+		{"of those who race for a lease that has run out one gets it",
+			"Its holder has died, and all who waited ask at the same moment.",
+			leaseTakeover},
+		{"all stores on the database go by one clock",
+			"The clocks of two machines differ by seconds. Leases that are made by one clock and judged by another run out while their holder renews them in time.",
+			leaseClock},
+		{"leases are listed by name, those that have run out among them",
+			"The list is for those who watch. A lease that has run out is what they look for: nobody does that work.",
+			leaseList},
+		{"names of leases are kept byte by byte",
+			"Two names that a database takes for one make two kinds of work share a lease, and one of them is never done.",
+			leaseNames},
+		{"leases obey their context",
+			"A caller who has given up gets the context's error instead of waiting for a database that does not answer.",
+			leaseContext},
+		{"what cannot be a lease is refused",
+			"es.CheckLease says what can be one; the error wraps es.ErrInvalid. A lease of no holder, or for no time, is a mistake that shows when two work at once.",
+			leaseRefused},
+	}
+}
+
+// acquire asks for a lease, which must not fail.
+func (t *trial) acquire(s es.Leases, name, holder string, d time.Duration, note string) es.Lease {
+	l, err := s.AcquireLease(t.ctx, name, holder, d, note)
+	if err != nil {
+		t.Fatalf("AcquireLease(%q, %q, %v) returned %v", name, holder, d, err)
+	}
+	if l.Name != name {
+		t.Fatalf("AcquireLease(%q, %q, %v) returned the lease %q", name, holder, d, l.Name)
+	}
+	return l
+}
+
+func (t *trial) release(s es.Leases, name, holder string) {
+	if err := s.ReleaseLease(t.ctx, name, holder); err != nil {
+		t.Fatalf("ReleaseLease(%q, %q) returned %v", name, holder, err)
+	}
+}
+
+func (t *trial) listed(s es.Leases) []es.Lease {
+	leases, err := s.ListLeases(t.ctx)
+	if err != nil {
+		t.Fatalf("ListLeases returned %v", err)
+	}
+	return leases
+}
+
+// past waits until a time of the database is over, which shows in the leases that are taken since.
+func (t *trial) past(s es.Leases, until time.Time) {
+	for i := 0; ; i++ {
+		name := fmt.Sprint("clock ", i)
+		begun := t.acquire(s, name, "a", time.Hour, "").Until.Add(-time.Hour)
+		t.release(s, name, "a")
+		if begun.After(until) || begun.Before(until.Add(-time.Minute)) { // or leases are not for the time that was asked for
+			return
+		}
+	}
+}
+
+// runOut asks for a lease until it has it, and returns it.
+func (t *trial) runOut(s es.Leases, name, holder string, d time.Duration) es.Lease {
+	for {
+		if l := t.acquire(s, name, holder, d, ""); l.Holder == holder {
+			return l
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-t.ctx.Done():
+			t.Fatalf("the lease %q has not run out within %v", name, t.patience)
+		}
+	}
+}
+
+func leaseOfTheFirst(t *trial) {
+	s := t.leases()
+	first := t.acquire(s, "relay", "a", time.Hour, "at work")
+	if first.Holder != "a" || first.Note != "at work" {
+		t.Fatalf("the first who asks, a, was given %+v", first)
+	}
+	if u := first.Until; u.Location() != time.UTC || !u.Equal(u.Truncate(time.Microsecond)) {
+		t.Errorf("the lease is until %v: want UTC and whole microseconds", u)
+	}
+	t.equal("what b is given while a has the lease", t.acquire(s, "relay", "b", 2*time.Hour, "mine"), first)
+	t.equal("the list", t.listed(s), []es.Lease{first})
+	if other := t.acquire(s, "another", "b", time.Hour, ""); other.Holder != "b" {
+		t.Errorf("b was given %+v: want another lease to be free", other)
+	}
+}
+
+func leaseTime(t *trial) {
+	s := t.leases()
+	short := t.acquire(s, "short", "a", time.Hour, "")
+	long := t.acquire(s, "long", "a", 24*time.Hour, "")
+	again := t.acquire(s, "again", "a", time.Hour, "")
+	if d := long.Until.Sub(short.Until); d < 23*time.Hour || d > 24*time.Hour {
+		t.Errorf("leases of 1 h and 24 h, taken one after the other, end %v apart", d)
+	}
+	if d := again.Until.Sub(short.Until); d < 0 || d > time.Hour {
+		t.Errorf("leases of 1 h each, taken one after the other, end %v apart", d)
+	}
+	// Those who watch compare the time with their clock. It may be another than the database's, but not by much.
+	if d := time.Until(again.Until); d < time.Minute || d > 2*time.Hour {
+		t.Errorf("a lease of 1 h ends in %v by the clock of this process", d)
+	}
+}
+
+func leaseRenewed(t *trial) {
+	s := t.leases()
+	first := t.acquire(s, "relay", "a", time.Hour, "one")
+	second := t.acquire(s, "relay", "a", 2*time.Hour, "two")
+	if second.Holder != "a" || second.Note != "two" || second.Until.Sub(first.Until) < time.Hour {
+		t.Errorf("%+v, renewed for twice the time, is %+v", first, second)
+	}
+	third := t.acquire(s, "relay", "a", time.Millisecond, "")
+	if third.Holder != "a" || third.Note != "" || !third.Until.Before(first.Until) {
+		t.Errorf("%+v, renewed for a millisecond, is %+v", second, third)
+	}
+	t.equal("the list", t.listed(s), []es.Lease{third})
+	t.past(s, third.Until)
+	if fourth := t.acquire(s, "relay", "a", time.Hour, "four"); fourth.Holder != "a" || fourth.Note != "four" || !fourth.Until.After(third.Until) {
+		t.Errorf("%+v, renewed after it had run out, is %+v", third, fourth)
+	}
+}
+
+func leaseRunsOut(t *trial) {
+	a, b := t.leases(), t.leases()
+	for range 5 {
+		held := t.acquire(a, "relay", "a", 40*time.Millisecond, "")
+		if held.Holder != "a" {
+			t.Fatalf("a was given %+v", held)
+		}
+		taken := t.runOut(b, "relay", "b", time.Hour)
+		if begun := taken.Until.Add(-time.Hour); begun.Before(held.Until) {
+			t.Errorf("b took the lease at %v, but a had it until %v", begun, held.Until)
+		}
+		if lost := t.acquire(a, "relay", "a", time.Hour, ""); lost.Holder != "b" {
+			t.Errorf("a, who lost the lease to b, was given %+v", lost)
+		}
+		t.release(b, "relay", "b")
+	}
+}
+
+func leaseGivenBack(t *trial) {
+	s := t.leases()
+	t.acquire(s, "relay", "a", time.Hour, "")
+	t.release(s, "relay", "a")
+	if leases := t.listed(s); len(leases) > 0 {
+		t.Errorf("the list has %+v, which was given back", leases)
+	}
+	if l := t.acquire(s, "relay", "b", time.Hour, ""); l.Holder != "b" {
+		t.Errorf("b was given %+v, which a had given back", l)
+	}
+}
+
+func leaseNotGivenBack(t *trial) {
+	s := t.leases()
+	held := t.acquire(s, "relay", "b", time.Hour, "at work")
+	t.release(s, "relay", "a")
+	t.release(s, "relay", "B")
+	t.release(s, "another", "b")
+	t.equal("the list, after others gave back what they did not have", t.listed(s), []es.Lease{held})
+}
+
+func leaseRace(t *trial) {
+	stores := []es.Leases{t.leases(), t.leases(), t.leases()}
+	for round := range 5 {
+		t.raceForLease(stores, fmt.Sprint("round ", round))
+	}
+}
+
+func leaseTakeover(t *trial) {
+	stores := []es.Leases{t.leases(), t.leases(), t.leases()}
+	for round := range 5 {
+		name := fmt.Sprint("round ", round)
+		dead := t.acquire(stores[0], name, "dead", time.Millisecond, "")
+		t.past(stores[0], dead.Until)
+		t.raceForLease(stores, name)
+	}
+}
+
+// raceForLease has many ask for a lease at once, of whom one must get it and all must be told who.
+func (t *trial) raceForLease(stores []es.Leases, name string) {
+	given := make([]es.Lease, 12)
+	t.race(len(given), func(i int) {
+		given[i] = t.acquire(stores[i%len(stores)], name, fmt.Sprint(i), time.Hour, fmt.Sprint("note of ", i))
+	})
+	leases := t.listed(stores[0])
+	i := slices.IndexFunc(leases, func(l es.Lease) bool { return l.Name == name })
+	if i < 0 {
+		t.Fatalf("%d asked for the lease %q at once, and nobody has it", len(given), name)
+	}
+	for n, l := range given {
+		if l != leases[i] {
+			t.Fatalf("%d asked for a lease at once: %d was told %+v, and it is %+v", len(given), n, l, leases[i])
+		}
+	}
+	if l := leases[i]; l.Note != "note of "+l.Holder {
+		t.Errorf("the lease is %+v: want holder and note of one", l)
+	}
+}
+
+func leaseClock(t *trial) {
+	stores := []es.Leases{t.leases(), t.leases(), t.leases()}
+	last := es.Lease{}
+	for i := range 12 {
+		n := i % len(stores)
+		l := t.acquire(stores[n], fmt.Sprint("lease ", i), "a", time.Hour, "")
+		if l.Until.Before(last.Until) {
+			t.Fatalf("a lease of 1 h taken through store %d ends at %v, before the one that was taken earlier through another store, at %v", n, l.Until, last.Until)
+		}
+		last = l
+	}
+}
+
+func leaseList(t *trial) {
+	s := t.leases()
+	if leases := t.listed(s); len(leases) > 0 {
+		t.Errorf("a fresh database has the leases %+v", leases)
+	}
+	want := []es.Lease{
+		t.acquire(s, "b", "x", time.Hour, "of b"),
+		t.acquire(s, "c", "y", time.Millisecond, ""),
+		t.acquire(s, "B", "z", time.Hour, strings.Repeat("n", es.MaxMeta)),
+		t.acquire(s, "a", "x", 2*time.Hour, "{\"position\": 5}"),
+	}
+	t.past(s, want[1].Until)
+	slices.SortFunc(want, func(a, b es.Lease) int { return strings.Compare(a.Name, b.Name) })
+	t.equal("the list", t.listed(t.leases()), want)
+}
+
+func leaseNames(t *trial) {
+	s := t.leases()
+	var want []es.Lease
+	for i, name := range append(oddNames(), strings.Repeat("n", es.MaxID)) {
+		l := t.acquire(s, name, name, time.Hour, name)
+		if l.Holder != name || l.Note != name {
+			t.Fatalf("the lease %+q, the %dth, was asked for by the first who wants it and is %+v", name, i, l)
+		}
+		want = append(want, l)
+	}
+	slices.SortFunc(want, func(a, b es.Lease) int { return strings.Compare(a.Name, b.Name) })
+	t.equal("the list", t.listed(s), want)
+}
+
+func leaseContext(t *trial) {
+	s := t.leases()
+	ctx, cancel := context.WithCancel(t.ctx)
+	cancel()
+	for call, err := range map[string]error{
+		"AcquireLease": second(s.AcquireLease(ctx, "relay", "a", time.Hour, "")),
+		"ReleaseLease": s.ReleaseLease(ctx, "relay", "a"),
+		"ListLeases":   second(s.ListLeases(ctx)),
+	} {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s with a cancelled context returned %v: want an error that wraps context.Canceled", call, err)
+		}
+	}
+	if leases := t.listed(s); len(leases) > 0 {
+		t.Errorf("it has taken %+v all the same", leases)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func leaseRefused(t *trial) {
+	s := t.leases()
+	for _, bad := range []struct {
+		name, holder string
+		d            time.Duration
+		note         string
+	}{
+		{"", "a", time.Hour, ""}, {"a\x00b", "a", time.Hour, ""}, {"a\xff", "a", time.Hour, ""}, {strings.Repeat("n", es.MaxID+1), "a", time.Hour, ""},
+		{"relay", "", time.Hour, ""}, {"relay", "a\x00b", time.Hour, ""}, {"relay", "\xff", time.Hour, ""}, {"relay", strings.Repeat("n", es.MaxID+1), time.Hour, ""},
+		{"relay", "a", 0, ""}, {"relay", "a", -time.Second, ""},
+		{"relay", "a", time.Hour, "a\x00b"}, {"relay", "a", time.Hour, "\xff"}, {"relay", "a", time.Hour, strings.Repeat("n", es.MaxMeta+1)},
+	} {
+		if _, err := s.AcquireLease(t.ctx, bad.name, bad.holder, bad.d, bad.note); !errors.Is(err, es.ErrInvalid) {
+			t.Errorf("AcquireLease(%+.20q, %+.20q, %v, %+.20q) returned %v: want an error that wraps es.ErrInvalid", bad.name, bad.holder, bad.d, bad.note, err)
+		}
+	}
+	if leases := t.listed(s); len(leases) > 0 {
+		t.Errorf("it has taken %+.200v all the same", leases)
+	}
+}

@@ -1,0 +1,262 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/projection"
+)
+
+// parkClauses are about records that are put aside.
+func parkClauses() []clause {
+	return []clause{
+		{"a record that cannot be handled is parked, with the later ones of its stream",
+			"Other streams go on. A later record of the same stream that was applied before it would be out of order.",
+			parks},
+		{"Parked has the records as they were, with error and attempts",
+			"Whoever mends the handler must see what it failed on: the record is complete, and those that only wait have no error.",
+			listsParked},
+		{"Retry applies the parked records of a stream, in order, and frees it",
+			"What comes later is applied again as it comes.",
+			retriesParked},
+		{"Retry stops at the first record that fails again",
+			"It and those behind it stay, with the new error and one more attempt.",
+			retriesInVain},
+		{"Drop gives up on the first of the parked records of a stream",
+			"The others are applied, as by Retry; the one that was dropped is not.",
+			dropsParked},
+		{"what is parked stays so for the next worker",
+			"A worker that does not know of it would apply the later records of the stream before the one that failed.",
+			parksForNext},
+		{"what is parked stays so when the number of partitions changes",
+			"The stream moves to another shard; its worker must know.",
+			parksForOthers},
+		{"Retry and Drop of what is not parked are refused",
+			"The error wraps es.ErrInvalid: the name or the stream is misspelt.",
+			refusesWishes},
+	}
+}
+
+// parking is a projection of records, each of a line with its data, that parks what is bad.
+func (t *trial) parking(name string, fails func() bool) anyProjection {
+	p := t.listing(name)
+	p.OnError, p.Retries, p.Batch = es.Park, 1, 8
+	p.Handle = t.failingOn(name, fails)
+	return p
+}
+
+// write appends one record with some data.
+func (t *trial) write(l es.Log, id, data string) es.Position {
+	return t.append(l, es.Append{Stream: stream(id), Expected: es.AnyVersion, Events: []es.Record{event(data)}})
+}
+
+// writeMixed writes to three streams in turn, of which two have a bad record.
+func (t *trial) writeMixed(l es.Log) (last es.Position) {
+	for i := range 5 {
+		for _, id := range []string{"a", "b", "c"} {
+			data := "good"
+			if id == "a" && i == 1 || id == "b" && i == 3 {
+				data = "bad"
+			}
+			last = t.write(l, id, data)
+		}
+	}
+	return last
+}
+
+func (t *trial) parkedIDs(s ReadSide[any]) []string {
+	var all []string
+	for _, p := range t.allParked(s) {
+		all = append(all, p.Record.ID())
+	}
+	return all
+}
+
+func (t *trial) allParked(s ReadSide[any]) []projection.Parked {
+	var all []projection.Parked
+	for p, err := range s.Parked(t.ctx) {
+		if err != nil {
+			t.Fatalf("Parked broke off: %v", err)
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+func named(prefix string, numbers ...int) []string {
+	var names []string
+	for _, n := range numbers {
+		names = append(names, fmt.Sprint(stream(prefix), "/", n))
+	}
+	return names
+}
+
+func parks(t *trial) {
+	s := t.side()
+	p := t.parking("parks", always)
+	last := t.writeMixed(s)
+	t.project(s, p)
+	t.reach(s, p.Name, last)
+	t.reach(s, p.Name, t.write(s, "a", "good"))
+	t.reach(s, p.Name, t.write(s, "c", "good"))
+	t.equal("what is applied", byStream(t.lines(p.Name)), byStream(slices.Concat(named("a", 1), named("b", 1, 2, 3), named("c", 1, 2, 3, 4, 5, 6))))
+	t.equal("what is parked, by position", t.parkedIDs(s), []string{
+		"estest/a/2", "estest/a/3", "estest/a/4", "estest/b/4", "estest/a/5", "estest/b/5", "estest/a/6",
+	})
+	if status := t.status(s, p.Name); len(status) != 1 || status[0].Parked != 7 {
+		t.Errorf("Status says %+v: want that 7 are parked", status)
+	}
+}
+
+func listsParked(t *trial) {
+	s := t.side()
+	bad := es.Record{Type: "odd", Data: []byte("bad"), Meta: map[string]string{"a": "b", "é": "{\"'"}}
+	t.append(s, es.Append{Stream: stream("a"), Expected: 0, Events: []es.Record{bad, {Type: "bare"}}})
+	p := t.parking("lists", always)
+	t.project(s, p)
+	t.reach(s, p.Name, 2)
+	records := t.all(s)
+	want := []projection.Parked{{Name: p.Name, Record: records[0], Error: errMend.Error(), Attempts: 2}, {Name: p.Name, Record: records[1]}}
+	got := t.allParked(s)
+	for i := range got {
+		if got[i].At.IsZero() {
+			t.Errorf("the parked record %s does not tell when it was", got[i].Record.ID())
+		}
+		got[i].At = want[0].At
+		got[i].Error = strings.TrimSpace(got[i].Error)
+		if len(got[i].Record.Data) == 0 {
+			got[i].Record.Data = records[1].Data
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Parked (-want +got):\n%s", diff)
+	}
+}
+
+func retriesParked(t *trial) {
+	s := t.side()
+	var mended atomic.Bool
+	p := t.parking("again", func() bool { return !mended.Load() })
+	t.project(s, p)
+	t.reach(s, p.Name, t.writeMixed(s))
+	mended.Store(true)
+	if err := s.Retry(t.ctx, p.Name, 0, stream("a")); err != nil {
+		t.Fatalf("Retry returned %v", err)
+	}
+	t.until("stream a is free", func() bool { return len(t.parkedIDs(s)) == 2 })
+	t.reach(s, p.Name, t.write(s, "a", "good"))
+	t.equal("what is still parked", t.parkedIDs(s), named("b", 4, 5))
+	if err := s.Retry(t.ctx, p.Name, 0, stream("b")); err != nil {
+		t.Fatalf("Retry returned %v", err)
+	}
+	t.until("all streams are free", func() bool { return len(t.parkedIDs(s)) == 0 })
+	t.reach(s, p.Name, t.write(s, "b", "good"))
+	t.enlistedByStream(p.Name, s)
+}
+
+func retriesInVain(t *trial) {
+	s := t.side()
+	p := t.parking("vain", always)
+	last := t.writeMixed(s)
+	t.project(s, p)
+	t.reach(s, p.Name, last)
+	for n := range 2 {
+		if err := s.Retry(t.ctx, p.Name, 0, stream("a")); err != nil {
+			t.Fatalf("Retry returned %v", err)
+		}
+		t.until("it was tried again", func() bool { return t.allParked(s)[0].Attempts == 3+n })
+	}
+	t.reach(s, p.Name, t.write(s, "a", "good"))
+	t.equal("what is applied", byStream(t.lines(p.Name)), byStream(slices.Concat(named("a", 1), named("b", 1, 2, 3), named("c", 1, 2, 3, 4, 5))))
+	if n := len(t.parkedIDs(s)); n != 7 {
+		t.Errorf("%d records are parked: want 7", n)
+	}
+}
+
+func dropsParked(t *trial) {
+	s := t.side()
+	p := t.parking("drops", always)
+	last := t.writeMixed(s)
+	t.project(s, p)
+	t.reach(s, p.Name, last)
+	if err := s.Drop(t.ctx, p.Name, 0, stream("a")); err != nil {
+		t.Fatalf("Drop returned %v", err)
+	}
+	t.until("stream a is free", func() bool { return len(t.parkedIDs(s)) == 2 })
+	t.reach(s, p.Name, t.write(s, "a", "good"))
+	t.equal("what is applied", byStream(t.lines(p.Name)), byStream(slices.Concat(named("a", 1, 3, 4, 5, 6), named("b", 1, 2, 3), named("c", 1, 2, 3, 4, 5))))
+}
+
+func parksForNext(t *trial) {
+	s := t.side()
+	p := t.parking("next", always)
+	for range 3 {
+		last := t.writeMixed(s)
+		r := t.project(t.side(), p)
+		t.reach(s, p.Name, last)
+		t.ends(r)
+	}
+	lines := byStream(t.lines(p.Name))
+	if len(lines["estest/a"]) != 1 || len(lines["estest/b"]) != 3 || len(lines["estest/c"]) != 15 {
+		t.Errorf("after three workers %v is applied: want what stands before the first bad record of each stream", lines)
+	}
+	// Somebody asks while nobody works.
+	if err := s.Retry(t.ctx, p.Name, 0, stream("a")); err != nil {
+		t.Fatalf("Retry returned %v", err)
+	}
+	p.Handle = t.listing(p.Name).Handle
+	t.project(s, p)
+	t.until("stream a is free", func() bool { return len(t.parkedIDs(s)) == 12 })
+	if n := len(byStream(t.lines(p.Name))["estest/a"]); n != 15 {
+		t.Errorf("%d records of stream a are applied: want 15", n)
+	}
+}
+
+func parksForOthers(t *trial) {
+	s := t.side()
+	p := t.parking("moved", always)
+	for _, n := range []int{1, 4, 3} {
+		last := t.writeMixed(s)
+		p.Partitions = n
+		r := t.project(t.side(), p)
+		t.until(fmt.Sprintf("there are %d shards", n), func() bool { return len(t.status(s, p.Name)) == n })
+		t.reach(s, p.Name, last)
+		t.ends(r)
+	}
+	lines := byStream(t.lines(p.Name))
+	if len(lines["estest/a"]) != 1 || len(lines["estest/b"]) != 3 || len(lines["estest/c"]) != 15 {
+		t.Errorf("%v is applied: want what stands before the first bad record of each stream", lines)
+	}
+	p.Handle = t.listing(p.Name).Handle
+	t.project(s, p)
+	for _, id := range []string{"a", "b"} {
+		if err := s.Retry(t.ctx, p.Name, 0, stream(id)); err != nil {
+			t.Fatalf("Retry returned %v", err)
+		}
+	}
+	t.until("all streams are free", func() bool { return len(t.parkedIDs(s)) == 0 })
+	t.reach(s, p.Name, t.write(s, "a", "good"))
+	t.enlistedByStream(p.Name, s)
+}
+
+func refusesWishes(t *trial) {
+	s := t.side()
+	p := t.parking("wishes", always)
+	last := t.writeMixed(s)
+	t.project(s, p)
+	t.reach(s, p.Name, last)
+	for what, ask := range map[string]func(ctx context.Context, name string, version int, stream es.Stream) error{"Retry": s.Retry, "Drop": s.Drop} {
+		for _, err := range []error{ask(t.ctx, p.Name, 0, stream("c")), ask(t.ctx, "nobody", 0, stream("a")), ask(t.ctx, p.Name, 1, stream("a"))} {
+			if !errors.Is(err, es.ErrInvalid) {
+				t.Errorf("%s of what is not parked returned %v: want an error that wraps es.ErrInvalid", what, err)
+			}
+		}
+	}
+}

@@ -1,0 +1,205 @@
+package conformance
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/thalo-go/es"
+)
+
+// workerClauses are about several workers at one projection, and about partitions.
+func workerClauses() []clause {
+	return []clause{
+		{"many workers apply each record once, and each stream in order",
+			"Every process of a service runs its projections. Two that both apply a record count it twice.",
+			workersShare},
+		{"the shards are shared fairly",
+			"Each of two workers has two of four shards, soon after the second one came. If the first keeps them all, a second process is of no use.",
+			workersAreFair},
+		{"a worker that ends hands over at once",
+			"A deployment ends one process after the other. If each kept its shards for its lease, read models would stand still all the while.",
+			workerHandsOver},
+		{"a worker that dies is replaced when its lease has run out",
+			"Nobody says that it died. If the others wait for that, the read model stands still until somebody is paged.",
+			workerDies},
+		{"the number of partitions can be changed while it runs",
+			"The last program to start decides, also while others run with another number. No record is skipped or applied twice on the way, and each stream stays in order.",
+			partitionsChange},
+		{"more partitions than streams do no harm",
+			"A shard without records still moves its checkpoint: who waits for a position waits for all shards.",
+			partitionsAreEmpty},
+	}
+}
+
+func workersShare(t *trial) {
+	p := t.listing("shared")
+	p.Partitions, p.Batch = 4, 10
+	var s ReadSide[any]
+	for range 3 {
+		s = t.side()
+		t.project(s, p)
+	}
+	var all sync.WaitGroup
+	for w := range 3 {
+		all.Go(func() {
+			for i := range 60 {
+				t.append(s, add(stream(fmt.Sprint(w, "-", i%7)), 1+i%3))
+			}
+		})
+	}
+	all.Wait()
+	head, _ := es.Head(t.ctx, s)
+	t.reach(s, p.Name, head)
+	t.enlistedByStream(p.Name, s)
+}
+
+// holders returns how many shards each worker has.
+func (t *trial) holders(s ReadSide[any], name string) []int {
+	counts := make(map[string]int)
+	for _, s := range t.status(s, name) {
+		counts[s.Worker]++
+	}
+	var sizes []int
+	for _, n := range counts {
+		sizes = append(sizes, n)
+	}
+	slices.Sort(sizes)
+	return sizes
+}
+
+func workersAreFair(t *trial) {
+	s := t.side()
+	p := t.listing("fair")
+	p.Partitions, p.Lease = 4, time.Hour
+	first := t.project(s, p)
+	t.until("one worker has all shards", func() bool {
+		return slices.Equal(t.holders(s, p.Name), []int{4}) && t.status(s, p.Name)[0].Worker != ""
+	})
+	second := t.project(t.side(), p)
+	t.until("two workers have two shards each", func() bool { return slices.Equal(t.holders(s, p.Name), []int{2, 2}) })
+	t.reach(s, p.Name, t.appendSome(s, 30))
+	t.ends(first)
+	t.until("the second has all", func() bool { return slices.Equal(t.holders(s, p.Name), []int{4}) })
+	t.reach(s, p.Name, t.appendSome(s, 30))
+	t.ends(second)
+	t.enlistedByStream(p.Name, s)
+}
+
+func workerHandsOver(t *trial) {
+	p := t.listing("handed")
+	p.Lease = time.Hour
+	s := t.side()
+	r := t.project(s, p)
+	for range 3 {
+		t.reach(s, p.Name, t.appendSome(s, 3))
+		next := t.project(t.side(), p)
+		t.ends(r)
+		r = next
+	}
+	t.reach(s, p.Name, t.appendSome(s, 3))
+	t.enlisted(p.Name, s, es.Filter{})
+}
+
+func workerDies(t *trial) {
+	first, second := t.side(), t.side()
+	if first == second {
+		return // it takes its database along
+	}
+	p := t.listing("died")
+	p.Lease = 400 * time.Millisecond
+	// A store that is closed under its worker can neither move a checkpoint nor take leave of anybody, if it is in the middle of a transaction: until
+	// that is over nobody can say anything.
+	dying := p
+	var dies atomic.Bool
+	busy, closed := make(chan struct{}, 1), make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(closed) })
+	defer goOn()
+	dying.Handle = func(ctx context.Context, tx any, records []es.Record) error {
+		if dies.Load() {
+			select {
+			case busy <- struct{}{}:
+			default:
+			}
+			<-closed
+		}
+		return p.Handle(ctx, tx, records)
+	}
+	r := t.project(first, dying)
+	t.reach(second, p.Name, t.appendSome(second, 3))
+	dies.Store(true)
+	last := t.append(second, add(stream("s"), 1))
+	select {
+	case <-busy:
+	case <-t.ctx.Done():
+		t.Fatalf("the worker was not given a record: %v", t.ctx.Err())
+	}
+	var closing sync.WaitGroup
+	closing.Go(func() {
+		if err := first.Close(); err != nil {
+			t.Errorf("Close returned %v", err)
+		}
+	})
+	rest(t.ctx, 50*time.Millisecond)
+	goOn()
+	closing.Wait()
+	if err := t.stops(r); err == nil {
+		t.Errorf("Project returned no error when its store was closed")
+	}
+	t.project(second, p)
+	t.reach(second, p.Name, last)
+	t.enlisted(p.Name, second, es.Filter{})
+}
+
+func partitionsChange(t *trial) {
+	s := t.side()
+	p := t.listing("divided")
+	p.Batch, p.Lease = 5, 2*time.Second
+	var all sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.ctx)
+	defer all.Wait()
+	defer cancel()
+	all.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			if _, err := s.Append(ctx, add(stream(fmt.Sprint(i%11)), 1+i%2)); err != nil && ctx.Err() == nil {
+				t.Errorf("Append returned %v", err)
+			}
+			rest(ctx, time.Millisecond)
+		}
+	})
+	var before *projecting
+	for _, n := range []int{1, 3, 5, 2} {
+		p.Partitions = n
+		r := t.project(t.side(), p)
+		t.until(fmt.Sprintf("there are %d shards", n), func() bool {
+			status := t.status(s, p.Name)
+			return len(status) == n && status[0].Shard == fmt.Sprint("0/", n)
+		})
+		if before != nil {
+			t.ends(before)
+		}
+		before = r
+	}
+	cancel()
+	all.Wait()
+	head, _ := es.Head(t.ctx, s)
+	t.reach(s, p.Name, head)
+	t.enlistedByStream(p.Name, s)
+}
+
+func partitionsAreEmpty(t *trial) {
+	s := t.side()
+	p := t.listing("hollow")
+	p.Partitions = 8
+	t.project(s, p)
+	for range 3 {
+		t.reach(s, p.Name, t.append(s, add(stream("only"), 2)))
+	}
+	t.enlistedByStream(p.Name, s)
+	if n := len(t.status(s, p.Name)); n != 8 {
+		t.Errorf("Status tells of %d shards: want 8", n)
+	}
+}

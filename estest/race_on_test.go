@@ -1,5 +1,0 @@
-//go:build race
-
-package estest_test
-
-const underRace = true

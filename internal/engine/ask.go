@@ -1,0 +1,276 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/projection"
+)
+
+// WaitFor implements [projection.Projections].
+func (e *Engine[Tx]) WaitFor(ctx context.Context, name string, position es.Position) error {
+	const soon, late = 5 * time.Millisecond, 50 * time.Millisecond
+	var last place // as it was last seen
+	for wait := soon; ; wait = min(wait+wait/2, late) {
+		moved := e.moved.hear()
+		at, err := e.reached(ctx, name)
+		switch {
+		case err == nil && at.cursor >= projection.Cursor(position):
+			return nil
+		case err == nil:
+			last = at
+		case ctx.Err() != nil:
+			return last.short(name, position, ctx.Err())
+		case !e.db.Passing(err):
+			return e.about(ctx, name, err)
+		}
+		e.asked.ring()
+		timer := time.NewTimer(wait)
+		select {
+		case <-moved:
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return last.short(name, position, ctx.Err())
+		}
+		timer.Stop()
+	}
+}
+
+// short is the error of somebody whose context ended before a projection came to a position.
+func (at place) short(name string, position es.Position, err error) error {
+	switch {
+	case at.key.name == "":
+		return fmt.Errorf("es: projection %s: the database did not say whether it is at %d: %w", name, position, err)
+	case at.message != "":
+		return fmt.Errorf("es: projection %s stands at %d, short of %d, with the error %q: %w", at.key, at.cursor, position, at.message, err)
+	}
+	return fmt.Errorf("es: projection %s stands at %d, short of %d: %w", at.key, at.cursor, position, err)
+}
+
+func (e *Engine[Tx]) about(ctx context.Context, name string, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("es: projection %s: %w", name, err)
+}
+
+// A place is how far the shard of a projection has come that is furthest behind.
+type place struct {
+	key     key
+	cursor  projection.Cursor
+	message string
+}
+
+// reached returns the place of the highest version that has once caught up, or if none has of the highest.
+func (e *Engine[Tx]) reached(ctx context.Context, name string) (at place, err error) {
+	found, caught, partitions := false, false, 0
+	err = e.db.View(ctx, func(scan func(...any) error) error {
+		var p place
+		var parts, behind int
+		if err := scan(&p.key.version, &parts, &p.cursor, &behind, &p.message); err != nil {
+			return err
+		}
+		if p.key.name = name; !found || !caught && behind == 0 {
+			at, caught, partitions = p, behind == 0, parts
+		}
+		found = true
+		return nil
+	}, e.say.cursors, name)
+	switch {
+	case err != nil:
+		return at, err
+	case !found:
+		return at, fmt.Errorf("%w: there is none of that name: run it first", es.ErrInvalid)
+	case partitions == 0:
+		return at, fmt.Errorf("%w: its source is no log, so no position can be waited for", es.ErrInvalid)
+	}
+	return at, nil
+}
+
+// Status implements [projection.Projections].
+func (e *Engine[Tx]) Status(ctx context.Context) ([]projection.Status, error) {
+	list := []projection.Status{}
+	err := e.db.View(ctx, func(scan func(...any) error) error {
+		var s projection.Status
+		var at, errorAt int64
+		var live bool
+		err := scan(&s.Name, &s.Version, &s.Shard, &s.Source, &s.Cursor, &at, &s.CaughtUp, &s.Error, &errorAt, &s.Worker, &live, &s.Parked)
+		s.Time, s.ErrorAt = moment(at), moment(errorAt)
+		if !live {
+			s.Worker = ""
+		}
+		list = append(list, s)
+		return err
+	}, e.say.status)
+	if err == nil {
+		err = e.lags(ctx, list)
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	} else if err != nil {
+		return nil, fmt.Errorf("es: status of projections: %w", err)
+	}
+	slices.SortFunc(list, func(a, b projection.Status) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.Version, b.Version), compareShards(a.Shard, b.Shard))
+	})
+	return list, nil
+}
+
+// compareShards sorts 2/12 before 10/12.
+func compareShards(a, b string) int {
+	number := func(s string) int {
+		i, _, _ := strings.Cut(s, "/")
+		if n, err := strconv.Atoi(i); err == nil {
+			return n
+		}
+		return -1
+	}
+	return cmp.Or(cmp.Compare(number(a), number(b)), strings.Compare(a, b))
+}
+
+// lags fills in how far the projections of the database's own log are behind.
+func (e *Engine[Tx]) lags(ctx context.Context, list []projection.Status) error {
+	log := e.db.Log()
+	head, err := es.Head(ctx, log)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		s := &list[i]
+		if s.Head, s.Lag, s.Behind = -1, -1, -1; s.Source != log.ID() {
+			continue
+		}
+		s.Head, s.Lag, s.Behind = head, max(0, int64(head)-int64(s.Cursor)), 0
+		if s.Lag == 0 {
+			continue
+		}
+		for r, err := range log.All(ctx, es.Position(s.Cursor), es.Filter{}) {
+			if err != nil {
+				return err
+			}
+			s.Behind = max(0, time.Since(r.Time).Seconds())
+			break
+		}
+	}
+	return nil
+}
+
+// Rebuild implements [projection.Projections].
+func (e *Engine[Tx]) Rebuild(ctx context.Context, name string, version int) error {
+	k := key{name, version}
+	n, err := e.alone(ctx, Options{}, e.say.rebuild, k.with()...)
+	if err == nil && n == 0 {
+		err = fmt.Errorf("%w: there is none of that name and version: run it first", es.ErrInvalid)
+	}
+	if err != nil {
+		return e.about(ctx, k.String(), err)
+	}
+	e.news.ring()
+	return nil
+}
+
+// Forget implements [projection.Projections].
+func (e *Engine[Tx]) Forget(ctx context.Context, name string, version int) error {
+	k := key{name, version}
+	err := e.db.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
+		h, err := e.locked(ctx, tx, k)
+		if err != nil {
+			return err
+		}
+		if !h.found {
+			return fmt.Errorf("%w: there is none of that name and version: see Status for those that there are", es.ErrInvalid)
+		}
+		alive := 0
+		if err := e.db.Query(ctx, tx, func(scan func(...any) error) error { return scan(&alive) }, e.say.alive, k.with()...); err != nil {
+			return err
+		}
+		if alive > 0 {
+			return fmt.Errorf("%w: %d workers run it: end them first", es.ErrInvalid, alive)
+		}
+		for _, sql := range []string{e.say.deleteParked, e.say.deleteShards, e.say.deleteWorkers, e.say.forget} {
+			if err := e.exec(ctx, tx, sql, k.with()...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return e.about(ctx, k.String(), err)
+	}
+	return nil
+}
+
+// Parked implements [projection.Projections]. It reads page by page.
+func (e *Engine[Tx]) Parked(ctx context.Context) iter.Seq2[projection.Parked, error] {
+	const most = 64
+	return func(yield func(projection.Parked, error) bool) {
+		var last projection.Parked
+		last.Version = -1
+		for {
+			var page []projection.Parked
+			r := last.Record
+			err := e.db.View(ctx, func(scan func(...any) error) error {
+				p, err := scanParked(scan)
+				page = append(page, p)
+				return err
+			}, e.say.parked, last.Name, int64(last.Version), int64(r.Position), r.Stream.Kind, r.Stream.ID, int64(r.Version), int64(most))
+			if err != nil {
+				if ctx.Err() != nil {
+					err = ctx.Err()
+				} else {
+					err = fmt.Errorf("es: parked records: %w", err)
+				}
+				yield(projection.Parked{}, err)
+				return
+			}
+			for _, p := range page {
+				if !yield(p, nil) {
+					return
+				}
+			}
+			if len(page) < most {
+				return
+			}
+			last = page[len(page)-1]
+		}
+	}
+}
+
+// Retry implements [projection.Projections].
+func (e *Engine[Tx]) Retry(ctx context.Context, name string, version int, stream es.Stream) error {
+	return e.wish(ctx, key{name, version}, stream, wantRetry)
+}
+
+// Drop implements [projection.Projections].
+func (e *Engine[Tx]) Drop(ctx context.Context, name string, version int, stream es.Stream) error {
+	return e.wish(ctx, key{name, version}, stream, wantDrop)
+}
+
+// wish leaves word for whoever has the shard, with the first of the records: what is done to others meanwhile is not meant.
+func (e *Engine[Tx]) wish(ctx context.Context, k key, stream es.Stream, want string) error {
+	err := e.db.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
+		version := int64(0)
+		err := e.db.Query(ctx, tx, func(scan func(...any) error) error { return scan(&version) }, e.say.first, k.with(stream.Kind, stream.ID)...)
+		if err != nil {
+			return err
+		}
+		n, err := e.db.Exec(ctx, tx, e.say.ask, k.with(stream.Kind, stream.ID, version, want)...)
+		if err == nil && n == 0 {
+			err = fmt.Errorf("%w: nothing of %s is parked: see Parked for what is", es.ErrInvalid, stream)
+		}
+		return err
+	})
+	if err != nil {
+		return e.about(ctx, k.String(), err)
+	}
+	e.news.ring()
+	return nil
+}

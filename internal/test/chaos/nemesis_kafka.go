@@ -1,0 +1,96 @@
+package chaos
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/thalo-go/es/internal/test/testserver"
+)
+
+// kafkaFaults are those of a cluster of the run's own. Of three nodes one at a time is away; of one, the cluster is.
+func kafkaFaults() []fault {
+	node := func(r *run) string {
+		if r.startings.Load() > 0 {
+			return "" // the other nodes must be there
+		}
+		return "a broker"
+	}
+	number := func(r *run) int { return 1 + r.random.IntN(r.kafka.Nodes()) }
+	network := func(*run) string { return "network of kafka" }
+	proxy := func(r *run) *testserver.Proxy { return r.kafkaProxies[r.random.IntN(len(r.kafkaProxies))] }
+	return []fault{
+		{"kill a broker", kindBrokers, 3, node, func(r *run, _ string) strike {
+			n := number(r)
+			r.kafka.Kill(r.t, n)
+			return lasting(r.between(0, 3*time.Second), func() { r.startBroker(n) })
+		}},
+		{"stop a broker in order", kindBrokers, 1, node, func(r *run, _ string) strike {
+			r.stopBroker(number(r), r.between(0, 2*time.Second))
+			return at(true)
+		}},
+		{"pause a broker", kindBrokers, 2, node, func(r *run, _ string) strike {
+			n := number(r)
+			r.kafka.Pause(r.t, n)
+			return lasting(r.between(100*time.Millisecond, 4*time.Second), func() { r.kafka.Resume(r.t, n) })
+		}},
+		{"cut all connections to a broker", kindBroking, 3, network, func(r *run, _ string) strike {
+			return at(proxy(r).Cut() > 0)
+		}},
+		{"cut and refuse connections to a broker", kindBroking, 2, network, func(r *run, _ string) strike {
+			p := proxy(r)
+			p.Refuse()
+			p.Cut()
+			return lasting(r.between(100*time.Millisecond, 4*time.Second), func() { p.Heal(r.t) })
+		}},
+		{"let nothing through to a broker", kindBroking, 2, network, func(r *run, _ string) strike {
+			p := proxy(r)
+			p.Stall()
+			return lasting(r.between(100*time.Millisecond, 4*time.Second), func() { p.Cut(); p.Heal(r.t) })
+		}},
+		{"delay a broker's answers", kindBroking, 1, network, func(r *run, _ string) strike {
+			p := proxy(r)
+			p.Delay(r.between(time.Millisecond, 100*time.Millisecond))
+			return lasting(r.between(500*time.Millisecond, 3*time.Second), func() { p.Heal(r.t) })
+		}},
+	}
+}
+
+// startBroker starts a node again, which takes a while: the nemesis goes on meanwhile.
+func (r *run) startBroker(node int) { r.meanwhile(func() { r.startAgain(node) }) }
+
+// stopBroker stops a node and starts it again after a while. A node that stops in order takes its time as well.
+func (r *run) stopBroker(node int, rest time.Duration) {
+	r.meanwhile(func() {
+		r.kafka.Stop(r.t, node)
+		time.Sleep(rest)
+		r.startAgain(node)
+	})
+}
+
+func (r *run) startAgain(node int) {
+	r.kafka.Start(r.t, node)
+	r.say("broker %d is there again", node)
+}
+
+// meanwhile does what takes a while, during which nothing is done to brokers.
+func (r *run) meanwhile(do func()) {
+	r.startings.Add(1)
+	r.starting.Go(func() {
+		defer r.startings.Add(-1)
+		do()
+	})
+}
+
+// keepKafkaLogs keeps the brokers' logs with the evidence.
+func (r *run) keepKafkaLogs(write func(name, text string)) {
+	for n := range r.kafka.Nodes() {
+		write("kafka-"+strconv.Itoa(n+1)+".log", r.kafka.Log(n+1))
+	}
+}
+
+// newPrefix is one for the topics of a run on the user's cluster.
+func newPrefix(seed uint64) string {
+	return strings.ToLower(fmt.Sprintf("chaos-%d-%d", seed, time.Now().UnixMilli()))
+}
