@@ -13,20 +13,20 @@ import (
 )
 
 const (
-	foreignLog     = "the records may come from another log than the store's"
-	otherSource    = "a checkpoint of another source is refused"
-	beyondTheEnd   = "a checkpoint beyond the end of the source is refused"
-	sourceFails    = "a source that fails for a while is tried again"
-	ownShards      = "a source of shards of its own is followed in all of them"
+	foreignLog     = "records may come from another log"
+	otherSource    = "checkpoint of another source is refused"
+	beyondTheEnd   = "checkpoint beyond the end of the source is refused"
+	sourceFails    = "failed source is retried"
+	ownShards      = "every shard of a source is followed"
 	waitsUntil     = "WaitFor waits until the position is applied"
-	waitsForNobody = "WaitFor gives up when its context ends, and says how far the projection is"
-	waitsForNone   = "WaitFor a projection that is not there is refused"
-	waitsForOld    = "WaitFor goes by the version that has caught up"
-	tellsLag       = "Status tells how far behind a projection is, and who works on it"
-	reactsToAll    = "a reaction gets every record, in order"
-	reactionGoesOn = "a reaction goes on where it stopped"
-	reactionStops  = "a reaction that fails stops before the record, and has not to do again what went well"
-	reactionParks  = "a reaction parks what it fails on, and retries it"
+	waitsForNobody = "WaitFor reports the position reached when its context ends"
+	waitsForNone   = "WaitFor refuses an unknown projection"
+	waitsForOld    = "WaitFor follows the version that has caught up"
+	tellsLag       = "Status has the lag and the worker"
+	reactsToAll    = "reaction gets every record in order"
+	reactionGoesOn = "reaction resumes at its checkpoint"
+	reactionStops  = "failing reaction stops before its record"
+	reactionParks  = "reaction parks and retries failing records"
 )
 
 // behindFailures has a feed that follows one that failed begin so far behind the checkpoint.

@@ -9,15 +9,15 @@ import (
 )
 
 const (
-	atOnce        = "Changed returns at once when there is something after the position"
-	waits         = "Changed waits until its context ends when nothing is written"
-	ahead         = "Changed for a position beyond the end says so at once"
-	wakesAll      = "an append wakes all who wait in Changed"
-	missesNought  = "an append that comes while Changed begins to wait is not missed"
-	hearsOthers   = "an append through another store on the database ends the wait"
-	readable      = "what Changed tells of can be read"
-	followsAll    = "a follower sees every position once and in order while writers race"
-	followsFilter = "a follower with a filter sees all that it lets through"
+	atOnce        = "Changed returns at once if there are later records"
+	waits         = "Changed waits until its context ends"
+	ahead         = "Changed refuses a position beyond the end"
+	wakesAll      = "append wakes every waiting Changed"
+	missesNought  = "Changed misses no append while it starts to wait"
+	hearsOthers   = "append through another store wakes Changed"
+	readable      = "All returns the records that Changed reports"
+	followsAll    = "Follow returns every position once and in order"
+	followsFilter = "Follow with a filter skips no matching record"
 )
 
 func brokenChanged() []defect[es.Log] {

@@ -11,15 +11,15 @@ import (
 )
 
 const (
-	beginsAtZero   = "a checkpoint that is not there is at 0"
-	movesFromThere = "a checkpoint is moved from where it is, forwards and back"
-	notFromElse    = "a checkpoint that is elsewhere is not moved"
-	oneMoves       = "of those who race to move a checkpoint through several stores one does"
+	beginsAtZero   = "missing checkpoint is at 0"
+	movesFromThere = "checkpoint can be moved forwards and back"
+	notFromElse    = "checkpoint moves only from its current position"
+	oneMoves       = "one caller wins a race to move a checkpoint"
 	noMoveLost     = "no move of a checkpoint is lost"
-	checkpointName = "each checkpoint has a name of its own"
-	sharedCheck    = "checkpoints are seen by every store on the database"
-	checkObeys     = "checkpoints obey their context"
-	checkIsNone    = "what cannot be a checkpoint is refused"
+	checkpointName = "checkpoint names are kept byte by byte"
+	sharedCheck    = "checkpoints are visible through every store"
+	checkObeys     = "checkpoints obey the context"
+	checkIsNone    = "invalid checkpoint is refused"
 )
 
 // faultyCheckpoints are those of an es.Mem, with a defect.

@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	commandOnce             = "a command is taken once on a stream"
-	duplicateVersions       = "a duplicate tells which versions the command caused"
-	duplicateBeforeConflict = "a duplicate is told as such also when the version is stale"
-	commandOfStream         = "a command counts on its stream alone"
+	commandOnce             = "command is taken once on a stream"
+	duplicateVersions       = "duplicate error has the versions of the command"
+	duplicateBeforeConflict = "duplicate takes precedence over a conflict"
+	commandOfStream         = "command ids are scoped to their stream"
 	commandBytes            = "command ids are compared byte by byte"
-	commandRefused          = "a refused append does not use up its command"
-	commandWithoutEvents    = "an append without events asks for its command and does not use it up"
-	commandRaces            = "a command is taken once in a race"
+	commandRefused          = "refused append does not record its command"
+	commandWithoutEvents    = "append without events only checks the command"
+	commandRaces            = "command is taken once in a race"
 )
 
 func brokenCommands() []defect[es.Log] {

@@ -12,17 +12,17 @@ import (
 )
 
 const (
-	asWritten     = "a record is read as it was written"
+	asWritten     = "record is read as it was written"
 	streamBytes   = "stream names are kept byte by byte"
 	typeBytes     = "event types are kept byte by byte"
 	dataBytes     = "data is kept byte by byte"
-	metaText      = "metadata is kept as it is"
-	emptyMeta     = "metadata that is empty comes back as nil"
-	keepsNothing  = "a store keeps no memory of the caller's"
-	changesNought = "a store changes no memory of the caller's"
-	callersOwn    = "records that were read are the caller's to keep"
-	badRefused    = "what breaks a limit is refused before anything is written"
-	withinLimits  = "what is just within the limits is taken and comes back"
+	metaText      = "metadata is kept unchanged"
+	emptyMeta     = "empty metadata is read as nil"
+	keepsNothing  = "Append does not retain its arguments"
+	changesNought = "Append does not modify its arguments"
+	callersOwn    = "records that were read may be kept and modified"
+	badRefused    = "input beyond a limit is refused before anything is written"
+	withinLimits  = "input at the limits is accepted"
 )
 
 func brokenContents() []defect[es.Log] {

@@ -13,19 +13,19 @@ import (
 )
 
 const (
-	firstHas     = "a lease is his who asks first, until it runs out"
-	timeAsked    = "a lease is for the time that was asked for"
-	renewed      = "the holder renews a lease, and says something else"
-	runsOut      = "a lease that has run out is taken by the next who asks, and not before"
-	givenBack    = "a lease that was given back is free at once"
-	notGivenBack = "nobody gives back another's lease"
-	oneGetsIt    = "of those who race for a lease through several stores one gets it"
-	oneTakesOver = "of those who race for a lease that has run out one gets it"
-	oneClock     = "all stores on the database go by one clock"
-	listByName   = "leases are listed by name, those that have run out among them"
-	leaseBytes   = "names of leases are kept byte by byte"
-	leaseObeys   = "leases obey their context"
-	leaseIsNone  = "what cannot be a lease is refused"
+	firstHas     = "first caller holds the lease until it expires"
+	timeAsked    = "lease lasts as long as requested"
+	renewed      = "holder can renew a lease and change its note"
+	runsOut      = "lease can be taken over only after it expires"
+	givenBack    = "released lease is free at once"
+	notGivenBack = "only the holder can release a lease"
+	oneGetsIt    = "one caller wins a race for a free lease"
+	oneTakesOver = "one caller wins a race for an expired lease"
+	oneClock     = "leases follow one clock"
+	listByName   = "ListLeases sorts by name and includes expired leases"
+	leaseBytes   = "lease names are kept byte by byte"
+	leaseObeys   = "leases obey the context"
+	leaseIsNone  = "invalid lease is refused"
 )
 
 // faultyLeases are those of an es.Mem, with a defect.

@@ -11,11 +11,11 @@ import (
 )
 
 const (
-	allAfter    = "All returns the records of all streams after a position, in order"
-	likeRead    = "All gives the same records as Read"
-	filters     = "All lets through what its filter does, and nothing else"
+	allAfter    = "All returns the records after a position in order"
+	likeRead    = "All and Read return equal records"
+	filters     = "All returns exactly what its filter matches"
 	filterBytes = "filters compare names byte by byte"
-	longLog     = "a long log is read whole and in order"
+	longLog     = "long log is read completely and in order"
 )
 
 func brokenLogs() []defect[es.Log] {

@@ -9,14 +9,14 @@ import (
 )
 
 const (
-	readHolds    = "nothing is held while the body of a Read loop runs"
-	readAgain    = "ranging over a Read again reads again"
-	readReleases = "leaving a Read loop releases everything"
-	readObeys    = "Read stops with an error when its context ends"
-	allHolds     = "nothing is held while the body of an All loop runs"
-	allAgain     = "ranging over an All again reads again"
-	allReleases  = "leaving an All loop releases everything"
-	allObeys     = "All stops with an error when its context ends"
+	readHolds    = "Read holds nothing while the loop body runs"
+	readAgain    = "ranging over Read again reads again"
+	readReleases = "leaving a Read loop releases its resources"
+	readObeys    = "Read returns an error when its context ends"
+	allHolds     = "All holds nothing while the loop body runs"
+	allAgain     = "ranging over All again reads again"
+	allReleases  = "leaving an All loop releases its resources"
+	allObeys     = "All returns an error when its context ends"
 )
 
 // A loop is what Read and All have in common: ranging over them can go wrong in the same ways.

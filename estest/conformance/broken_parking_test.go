@@ -14,20 +14,20 @@ import (
 )
 
 const (
-	parksStream    = "a record that cannot be handled is parked, with the later ones of its stream"
-	parkedAsIs     = "Parked has the records as they were, with error and attempts"
-	retryFrees     = "Retry applies the parked records of a stream, in order, and frees it"
+	parksStream    = "failing record is parked with the later ones of its stream"
+	parkedAsIs     = "Parked returns records with error and attempts"
+	retryFrees     = "Retry applies the parked records of a stream in order"
 	retryStops     = "Retry stops at the first record that fails again"
-	dropsFirst     = "Drop gives up on the first of the parked records of a stream"
-	parkedForNext  = "what is parked stays so for the next worker"
-	parkedDivided  = "what is parked stays so when the number of partitions changes"
-	nothingParked  = "Retry and Drop of what is not parked are refused"
-	rebuildRunning = "Rebuild has a running projection begin again"
-	rebuildIdle    = "Rebuild of a projection that nobody runs is done by the next to run it"
-	rebuildParked  = "Rebuild drops what is parked"
-	versionBeside  = "a version raised is built beside the old one"
-	forgetRunning  = "Forget refuses what is running, and then leaves nothing"
-	unknownRefused = "Rebuild and Forget of what is not there are refused"
+	dropsFirst     = "Drop discards the first parked record of a stream"
+	parkedForNext  = "parked streams stay parked for the next worker"
+	parkedDivided  = "parked streams stay parked when partitions change"
+	nothingParked  = "Retry and Drop refuse a stream that is not parked"
+	rebuildRunning = "Rebuild restarts a running projection"
+	rebuildIdle    = "Rebuild of an idle projection takes effect at its next run"
+	rebuildParked  = "Rebuild discards parked records"
+	versionBeside  = "new version is built beside the old one"
+	forgetRunning  = "Forget refuses a running projection and deletes a stopped one"
+	unknownRefused = "Rebuild and Forget refuse an unknown projection"
 )
 
 const keepParked = "create trigger spoilt before delete on es_parked begin select raise(ignore); end"

@@ -10,12 +10,12 @@ import (
 )
 
 const (
-	oneWins            = "of those who race for a version one wins and the others get a conflict"
-	oneWinsOverStores  = "of those who race through several stores one wins and the others get a conflict"
-	losersWriteNothing = "a lost race writes nothing to any stream"
+	oneWins            = "one writer wins a race and the others get a conflict"
+	oneWinsOverStores  = "one writer wins a race through several stores"
+	losersWriteNothing = "lost race writes nothing"
 	updates            = "no update is lost"
-	standTogether      = "the records of one call stand next to each other, in the order given"
-	seeEachOther       = "stores on one database see at once what the others wrote"
+	standTogether      = "records of one call have consecutive positions"
+	seeEachOther       = "acknowledged appends are visible through every store"
 )
 
 func brokenRaces() []defect[es.Log] {

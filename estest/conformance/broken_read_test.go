@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	readAfter   = "Read returns the records after a version, in order"
-	readNothing = "a stream that does not exist has no records"
-	longStream  = "a long stream is read whole and in order"
+	readAfter   = "Read returns the records after a version in order"
+	readNothing = "missing stream has no records"
+	longStream  = "long stream is read completely and in order"
 )
 
 func brokenReads() []defect[es.Log] {

@@ -31,16 +31,16 @@ func (f *faultySnapshots) LoadSnapshot(ctx context.Context, stream es.Stream) (e
 }
 
 const (
-	newerKept    = "a newer snapshot is kept when an older one is saved"
-	newestWins   = "the newest snapshot is left after a race"
-	streamsOwn   = "each stream has a snapshot of its own"
-	snapshotAs   = "a snapshot is loaded as it was saved"
+	newerKept    = "older snapshot does not replace a newer one"
+	newestWins   = "newest snapshot remains after a race"
+	streamsOwn   = "each stream has its own snapshot"
+	snapshotAs   = "snapshot is loaded as it was saved"
 	snapshotData = "snapshot data is kept byte by byte"
-	sharedSnaps  = "snapshots are loaded by every store on the database"
-	snapMemory   = "neither side keeps the memory of the other's snapshots"
-	snapContext  = "snapshots obey their context"
-	badStream    = "a snapshot of a stream that no store can have is refused"
-	noneIsZero   = "a stream without a snapshot has the zero Snapshot"
+	sharedSnaps  = "snapshots are visible through every store"
+	snapMemory   = "snapshot data is copied"
+	snapContext  = "snapshots obey the context"
+	badStream    = "snapshot of an invalid stream is refused"
+	noneIsZero   = "missing snapshot is the zero Snapshot"
 )
 
 // saving and loading are the methods of a store.

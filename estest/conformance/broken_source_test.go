@@ -35,18 +35,18 @@ func TestTheSourceOfALogKeepsItsPromises(t *testing.T) {
 
 // The clauses of [conformance.TestSource].
 const (
-	feedsAll      = "feeds have every record once, those of a stream in one shard and in order"
-	feedsFrom     = "a feed that begins at a cursor has what stands behind it"
-	feedsFiltered = "a feed has what the filter lets through, and passes the rest"
-	feedsEnd      = "a feed that begins at the end says so, and then waits"
-	feedsAhead    = "a cursor beyond the end is refused"
-	sourceIsSame  = "the id and the shards are the same each time"
-	feedsModel    = "a read model fed from the source has every record once, through starts and failures"
-	feedsWorkers  = "two workers share the source"
-	feedsNothing  = "a read model is caught up with a source that has nothing"
-	feedsParked   = "a record that fails is found in its batch, and parked by the next run, and its stream behind it"
-	feedsAnew     = "a read model that is built anew is fed from the beginning"
-	feedsReaction = "a reaction gets every record of the source, and goes on where it stopped"
+	feedsAll      = "feeds return every record once and each stream in order"
+	feedsFrom     = "feed starts after its cursor"
+	feedsFiltered = "feed returns what its filter matches and passes the rest"
+	feedsEnd      = "feed at the end reports it and then waits"
+	feedsAhead    = "cursor beyond the end is refused"
+	sourceIsSame  = "ID and shards are stable"
+	feedsModel    = "read model survives restarts and failures"
+	feedsWorkers  = "two workers divide the source"
+	feedsNothing  = "read model catches up with an empty source"
+	feedsParked   = "failing record is isolated and parked"
+	feedsAnew     = "rebuilt read model starts from the beginning"
+	feedsReaction = "reaction gets every record and resumes at its checkpoint"
 )
 
 func TestEveryDefectOfASourceIsCaughtByItsClause(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 // contentClauses are about what is written being what is read.
 func contentClauses() []clause {
 	return []clause{
-		{"a record is read as it was written",
+		{"record is read as it was written",
 			"Stream, type, data and metadata come back as they were given, beside the version and position they got.",
 			recordAsWritten},
 		{"stream names are kept byte by byte",
@@ -23,10 +23,10 @@ func contentClauses() []clause {
 		{"data is kept byte by byte",
 			"Data is the codec's business: any bytes, of any length to the limit. A store that takes it for text or JSON changes what it does not understand, and what was signed or encrypted is lost.",
 			dataIsBytes},
-		{"metadata is kept as it is",
+		{"metadata is kept unchanged",
 			"Keys and values are text, with anything in it but NUL: quotes, line breaks, control characters, nothing at all. Correlation ids that come back changed correlate nothing.",
 			metaIsText},
-		{"metadata that is empty comes back as nil",
+		{"empty metadata is read as nil",
 			"nil is how a record says that it has no metadata, so that two records without any are equal, whichever backend they come from.",
 			emptyMetaIsNil},
 	}

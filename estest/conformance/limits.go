@@ -13,10 +13,10 @@ import (
 // limitClauses are about input that no store takes, and about all that every store does.
 func limitClauses() []clause {
 	return []clause{
-		{"what breaks a limit is refused before anything is written",
+		{"input beyond a limit is refused before anything is written",
 			"The limits of package es hold in every backend, so that a program that works on one works on all. The error wraps es.ErrInvalid and names the stream; a store that cuts, or finds out half-way, loses data.",
 			badInputIsRefused},
-		{"what is just within the limits is taken and comes back",
+		{"input at the limits is accepted",
 			"A limit is a promise too: names and data of that length work on every backend.",
 			limitsAreReached},
 	}

@@ -11,13 +11,13 @@ import (
 // memoryClauses are about who owns the bytes.
 func memoryClauses() []clause {
 	return []clause{
-		{"a store keeps no memory of the caller's",
+		{"Append does not retain its arguments",
 			"The caller may use his slices and maps again once Append has returned. A store that kept them has its history rewritten by the next encoding into the same buffer.",
 			keepsNoMemory},
-		{"a store changes no memory of the caller's",
+		{"Append does not modify its arguments",
 			"A Repo appends the same events again after a conflict, and goes on using them. Append reads them and writes nothing, neither versions into the records nor anything behind the end of a slice.",
 			changesNoMemory},
-		{"records that were read are the caller's to keep",
+		{"records that were read may be kept and modified",
 			"The caller may keep a record after the loop has gone on, and may change its data and metadata. A store that hands out its own memory, or uses a buffer again, changes what others hold.",
 			recordsAreTheCallers},
 	}

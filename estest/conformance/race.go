@@ -11,22 +11,22 @@ import (
 // raceClauses are about writers who are at it at the same time, also through several stores on one database.
 func raceClauses() []clause {
 	return []clause{
-		{"of those who race for a version one wins and the others get a conflict",
+		{"one writer wins a race and the others get a conflict",
 			"Two decisions on the same version of a stream exclude each other. Whoever loses the race finds a *es.ConflictError by errors.As, not the database's own complaint about a key, a lock or a serialization: it is what a Repo decides again on.",
 			func(t *trial) { oneWinner(t, 1, 16) }},
-		{"of those who race through several stores one wins and the others get a conflict",
+		{"one writer wins a race through several stores",
 			"Several processes may share one database. What a store remembers of a stream, or locks in its own memory, does not hold against another process; the loser still gets a *es.ConflictError.",
 			func(t *trial) { oneWinner(t, 4, 4) }},
-		{"a lost race writes nothing to any stream",
+		{"lost race writes nothing",
 			"A call that loses the race for one of its streams leaves nothing on the others, however far it had come.",
 			loserWritesNothing},
 		{"no update is lost",
 			"Load, decide, append at the version loaded, again on conflict: however many do this at once and through how many stores, each event is decided on all the events before it.",
 			noUpdateIsLost},
-		{"the records of one call stand next to each other, in the order given",
+		{"records of one call have consecutive positions",
 			"The caller finds the position of each record by counting back from the one that Append returned. Another writer's record in between moves them all.",
 			callStandsTogether},
-		{"stores on one database see at once what the others wrote",
+		{"acknowledged appends are visible through every store",
 			"An append that was acknowledged by one process is history for all of them. A store that answers from what it remembers lets a user read his own write on one server and miss it on the next.",
 			storesSeeEachOther},
 	}

@@ -13,16 +13,16 @@ import (
 // reactClauses are about reactions.
 func reactClauses() []clause {
 	return []clause{
-		{"a reaction gets every record, in order",
+		{"reaction gets every record in order",
 			"What it does cannot be in the transaction of the checkpoint, so a record may come again after a crash; but none is left out.",
 			reacts},
-		{"a reaction goes on where it stopped",
+		{"reaction resumes at its checkpoint",
 			"What it has done while all went well is not done again with every start.",
 			reactsOn},
-		{"a reaction that fails stops before the record, and has not to do again what went well",
+		{"failing reaction stops before its record",
 			"The *projection.Error names the record. A panic is an error too.",
 			reactionStops},
-		{"a reaction parks what it fails on, and retries it",
+		{"reaction parks and retries failing records",
 			"As a projection does, with the later records of the stream behind it.",
 			reactionParks},
 	}

@@ -35,20 +35,20 @@ const (
 // readClauses are about reading one stream.
 func readClauses() []clause {
 	return []clause{
-		{"Read returns the records after a version, in order",
+		{"Read returns the records after a version in order",
 			"A Repo reads just the tail: what lies behind the version it has, beginning with the next. One record too few or too many is a wrong balance.",
 			readAfter},
-		{"a stream that does not exist has no records",
+		{"missing stream has no records",
 			"Reading it is no error: the first command on an aggregate begins with that.",
 			readNothing},
-		{"a long stream is read whole and in order", whyMany, longStream},
-		{"nothing is held while the body of a Read loop runs", whyHold,
+		{"long stream is read completely and in order", whyMany, longStream},
+		{"Read holds nothing while the loop body runs", whyHold,
 			func(t *trial) { s := t.store(); nothingHeld(t, s, ofStream(s)) }},
-		{"ranging over a Read again reads again", whyAgain,
+		{"ranging over Read again reads again", whyAgain,
 			func(t *trial) { s := t.store(); rangeAgain(t, s, ofStream(s)) }},
-		{"leaving a Read loop releases everything", whyBreak,
+		{"leaving a Read loop releases its resources", whyBreak,
 			func(t *trial) { s := t.store(); leavingReleases(t, s, ofStream(s)) }},
-		{"Read stops with an error when its context ends", whyContext,
+		{"Read returns an error when its context ends", whyContext,
 			func(t *trial) { s := t.store(); readingObeysContext(t, s, ofStream(s)) }},
 	}
 }

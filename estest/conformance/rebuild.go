@@ -12,22 +12,22 @@ import (
 // rebuildClauses are about read models that are built anew.
 func rebuildClauses() []clause {
 	return []clause{
-		{"Rebuild has a running projection begin again",
+		{"Rebuild restarts a running projection",
 			"Prepare empties the read model in the transaction that sets the checkpoints back, so that nothing of before is left and nothing comes twice.",
 			rebuilds},
-		{"Rebuild of a projection that nobody runs is done by the next to run it",
+		{"Rebuild of an idle projection takes effect at its next run",
 			"The wish is kept in the database.",
 			rebuildsLater},
-		{"Rebuild drops what is parked",
+		{"Rebuild discards parked records",
 			"Its records come again from the source.",
 			rebuildsParked},
-		{"a version raised is built beside the old one",
+		{"new version is built beside the old one",
 			"The old read model stays as it is, and goes on, until the new one has caught up and the program has switched.",
 			versions},
-		{"Forget refuses what is running, and then leaves nothing",
+		{"Forget refuses a running projection and deletes a stopped one",
 			"The next run begins anew. To forget the checkpoints of a running projection would let it apply everything twice.",
 			forgets},
-		{"Rebuild and Forget of what is not there are refused",
+		{"Rebuild and Forget refuse an unknown projection",
 			"The error wraps es.ErrInvalid: the name is misspelt.",
 			refusesUnknown},
 	}

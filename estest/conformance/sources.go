@@ -16,19 +16,19 @@ import (
 // sourceClauses are about records that come from elsewhere.
 func sourceClauses() []clause {
 	return []clause{
-		{"the records may come from another log than the store's",
+		{"records may come from another log",
 			"A service keeps read models of events that are in another database, and counts their positions.",
 			appliesForeign},
-		{"a checkpoint of another source is refused",
+		{"checkpoint of another source is refused",
 			"To go on from there would skip what the new source has below it. The error wraps es.ErrInvalid and says what to do; Rebuild lets the projection begin anew with the new source.",
 			refusesOtherSource},
-		{"a checkpoint beyond the end of the source is refused",
+		{"checkpoint beyond the end of the source is refused",
 			"The source was restored from an older copy. The *es.AheadError says so, and nothing is applied.",
 			refusesAhead},
-		{"a source that fails for a while is tried again",
+		{"failed source is retried",
 			"It is another database, which may be away. Nothing is skipped or applied twice, and Status tells of the error meanwhile.",
 			triesSource},
-		{"a source of shards of its own is followed in all of them",
+		{"every shard of a source is followed",
 			"Topics have their partitions, whatever Partitions says, with cursors that are not the records' positions. A batch that is divided to find a record that fails goes by them.",
 			appliesShards},
 	}

@@ -14,22 +14,22 @@ import (
 // workerClauses are about several workers at one projection, and about partitions.
 func workerClauses() []clause {
 	return []clause{
-		{"many workers apply each record once, and each stream in order",
+		{"several workers apply every record once",
 			"Every process of a service runs its projections. Two that both apply a record count it twice.",
 			workersShare},
-		{"the shards are shared fairly",
+		{"shards are divided evenly",
 			"Each of two workers has two of four shards, soon after the second one came. If the first keeps them all, a second process is of no use.",
 			workersAreFair},
-		{"a worker that ends hands over at once",
+		{"stopped worker hands over at once",
 			"A deployment ends one process after the other. If each kept its shards for its lease, read models would stand still all the while.",
 			workerHandsOver},
-		{"a worker that dies is replaced when its lease has run out",
+		{"dead worker is replaced when its lease expires",
 			"Nobody says that it died. If the others wait for that, the read model stands still until somebody is paged.",
 			workerDies},
-		{"the number of partitions can be changed while it runs",
+		{"partitions can be changed while it runs",
 			"The last program to start decides, also while others run with another number. No record is skipped or applied twice on the way, and each stream stays in order.",
 			partitionsChange},
-		{"more partitions than streams do no harm",
+		{"there may be more partitions than streams",
 			"A shard without records still moves its checkpoint: who waits for a position waits for all shards.",
 			partitionsAreEmpty},
 	}
