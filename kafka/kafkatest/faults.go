@@ -12,26 +12,27 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// LoseRequest waits for the next request of a kind and resets its connection in place of doing it.
-// The channel is closed when that has happened.
+// LoseRequest resets the connection of the next request of a kind; the broker does not execute the request.
+// The returned channel is closed when that has happened.
 func (b *Broker) LoseRequest(request kmsg.Key) <-chan struct{} {
 	return b.faults.set(request, loseRequest)
 }
 
-// LoseAnswer waits for the next request of a kind, lets the broker do it, and resets the connection in place of answering: to the client
-// it looks as with LoseRequest. The channel is closed when that has happened.
+// LoseAnswer lets the broker execute the next request of a kind, and resets the connection instead of sending the
+// response. The client cannot tell this from LoseRequest. The returned channel is closed when that has happened.
 func (b *Broker) LoseAnswer(request kmsg.Key) <-chan struct{} {
 	return b.faults.set(request, loseAnswer)
 }
 
-// HoldRequest waits for the next request of a kind, and holds it up, with all that comes on its connection, until it is released.
-// The channel is closed when it is there.
-func (b *Broker) HoldRequest(request kmsg.Key) (there <-chan struct{}, release func()) {
-	held := make(chan struct{})
-	return b.faults.add(&trap{request, holdRequest, make(chan struct{}), held}), sync.OnceFunc(func() { close(held) })
+// HoldRequest blocks the next request of a kind, and all that follows on its connection, until release is called.
+// The returned channel is closed when the request has arrived.
+func (b *Broker) HoldRequest(request kmsg.Key) (arrived <-chan struct{}, release func()) {
+	released := make(chan struct{})
+	t := &trap{request: request, fault: holdRequest, hit: make(chan struct{}), released: released}
+	return b.faults.add(t), sync.OnceFunc(func() { close(released) })
 }
 
-// Delay holds back every answer to requests of a kind for so long. 0 ends that.
+// Delay delays every response to requests of a kind. A duration of 0 ends the delay.
 func (b *Broker) Delay(request kmsg.Key, by time.Duration) {
 	b.faults.mu.Lock()
 	defer b.faults.mu.Unlock()
@@ -41,10 +42,10 @@ func (b *Broker) Delay(request kmsg.Key, by time.Duration) {
 	b.faults.delays[request] = by
 }
 
-// Disconnect resets all connections. New ones are let in.
+// Disconnect resets all connections. New connections are accepted.
 func (b *Broker) Disconnect() { b.faults.disconnect() }
 
-// Cut resets all connections and lets no new ones in until Heal, as a network does that is down.
+// Cut resets all connections and rejects new ones until Heal, like a network that is down.
 func (b *Broker) Cut() {
 	b.faults.mu.Lock()
 	b.faults.cut = true
@@ -52,14 +53,14 @@ func (b *Broker) Cut() {
 	b.faults.disconnect()
 }
 
-// Heal ends Cut and Delay, and what LoseRequest, LoseAnswer and HoldRequest still wait for.
+// Heal ends Cut and Delay, and cancels LoseRequest, LoseAnswer and HoldRequest calls that no request has met yet.
 func (b *Broker) Heal() {
 	b.faults.mu.Lock()
 	defer b.faults.mu.Unlock()
 	b.faults.cut, b.faults.delays, b.faults.traps = false, nil, nil
 }
 
-// faults stand between the clients and the broker and know as much of the protocol as tells requests and answers apart.
+// faults injects faults between the clients and the broker. It parses only the headers of requests and responses.
 type faults struct {
 	mu      sync.Mutex
 	cut     bool
@@ -70,37 +71,37 @@ type faults struct {
 	empty   chan struct{} // if set, closed when there are no connections
 }
 
-// A trap waits for one request.
+// trap applies a fault to one request.
 type trap struct {
-	request kmsg.Key
-	fate    fate
-	sprung  chan struct{}
-	held    chan struct{} // closed when it is released
+	request  kmsg.Key
+	fault    fault
+	hit      chan struct{} // closed when a request has met the trap
+	released chan struct{} // closed to release a held request
 }
 
-type fate int
+type fault int
 
 const (
-	loseRequest fate = iota
+	loseRequest fault = iota
 	loseAnswer
 	holdRequest
 )
 
-var errLost = errors.New("kafkatest: the connection was cut")
+var errLost = errors.New("kafkatest: the connection was reset")
 
-func (f *faults) set(request kmsg.Key, fate fate) <-chan struct{} {
-	return f.add(&trap{request, fate, make(chan struct{}), nil})
+func (f *faults) set(request kmsg.Key, with fault) <-chan struct{} {
+	return f.add(&trap{request: request, fault: with, hit: make(chan struct{})})
 }
 
 func (f *faults) add(t *trap) <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.traps = append(f.traps, t)
-	return t.sprung
+	return t.hit
 }
 
-// spring returns the trap that waits for a request, and takes it away.
-func (f *faults) spring(request kmsg.Key) *trap {
+// take removes and returns the first trap for a kind of request, or nil.
+func (f *faults) take(request kmsg.Key) *trap {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, t := range f.traps {
@@ -127,7 +128,7 @@ func (f *faults) disconnect() {
 	}
 }
 
-// stop ends all connections, and returns when the broker has noticed.
+// stop resets all connections, and returns when the broker has closed them.
 func (f *faults) stop() {
 	f.mu.Lock()
 	f.stopped = true
@@ -142,7 +143,7 @@ func (f *faults) stop() {
 	<-empty
 }
 
-// start lets connections in after a stop.
+// start accepts connections again after stop.
 func (f *faults) start() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -159,14 +160,14 @@ type listener struct {
 	faults *faults
 }
 
-// Accept returns the next connection that is let in.
+// Accept returns the next connection that is not rejected.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		accepted, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
-		c := &conn{Conn: accepted, faults: l.faults, asked: make(map[uint32]asked), closed: make(chan struct{})}
+		c := &conn{Conn: accepted, faults: l.faults, pending: make(map[uint32]request), closed: make(chan struct{})}
 		l.faults.mu.Lock()
 		if l.faults.cut || l.faults.stopped {
 			l.faults.mu.Unlock()
@@ -182,38 +183,39 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// A conn is the broker's end of a connection.
+// conn is the broker's end of a connection.
 type conn struct {
 	net.Conn
 	faults *faults
 	once   sync.Once
 	closed chan struct{}
 
-	// The request that is being read: its size, kind, version and correlation id, as far as they have come, and what is left of the rest.
+	// The request being read: the bytes of its header read so far (size, kind, version and correlation id), and the
+	// number of bytes after the header that have not been read.
 	head []byte
 	rest int
 
-	mu    sync.Mutex
-	asked map[uint32]asked // by correlation id
+	mu      sync.Mutex
+	pending map[uint32]request // requests without a response, by correlation id
 }
 
-type asked struct {
-	request kmsg.Key
-	trap    *trap
+type request struct {
+	kind kmsg.Key
+	trap *trap
 }
 
 // Read reads requests.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if !c.follow(p[:n]) {
+	if !c.parse(p[:n]) {
 		c.reset()
 		return 0, errLost
 	}
 	return n, err
 }
 
-// follow looks at what was read, and says no if the request is to be lost.
-func (c *conn) follow(p []byte) bool {
+// parse tracks the requests in the bytes read, and returns false if a request is to be lost.
+func (c *conn) parse(p []byte) bool {
 	const head = 12
 	for len(p) > 0 {
 		if skip := min(c.rest, len(p)); skip > 0 {
@@ -228,45 +230,53 @@ func (c *conn) follow(p []byte) bool {
 			continue
 		}
 		size := binary.BigEndian.Uint32(c.head)
-		request := kmsg.Key(binary.BigEndian.Uint16(c.head[4:]))
+		kind := kmsg.Key(binary.BigEndian.Uint16(c.head[4:]))
 		correlation := binary.BigEndian.Uint32(c.head[8:])
 		c.head, c.rest = c.head[:0], max(0, int(size)-8)
-		t := c.faults.spring(request)
-		if t != nil && t.fate == loseRequest {
-			close(t.sprung)
+		if !c.arrived(kind, correlation) {
 			return false
 		}
-		if t != nil && t.fate == holdRequest {
-			close(t.sprung)
-			select {
-			case <-t.held:
-			case <-c.closed:
-			}
-			t = nil
-		}
-		c.mu.Lock()
-		c.asked[correlation] = asked{request, t}
-		c.mu.Unlock()
 	}
 	return true
 }
 
-// Write writes an answer, which kfake does in one piece.
+// arrived applies a trap to a request, and returns false if the request is to be lost.
+func (c *conn) arrived(kind kmsg.Key, correlation uint32) bool {
+	t := c.faults.take(kind)
+	if t != nil && t.fault == loseRequest {
+		close(t.hit)
+		return false
+	}
+	if t != nil && t.fault == holdRequest {
+		close(t.hit)
+		select {
+		case <-t.released:
+		case <-c.closed:
+		}
+		t = nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pending[correlation] = request{kind, t}
+	return true
+}
+
+// Write writes a response. kfake writes each response with one call.
 func (c *conn) Write(p []byte) (int, error) {
 	if len(p) < 8 {
 		return c.Conn.Write(p)
 	}
 	correlation := binary.BigEndian.Uint32(p[4:])
 	c.mu.Lock()
-	a := c.asked[correlation]
-	delete(c.asked, correlation)
+	r := c.pending[correlation]
+	delete(c.pending, correlation)
 	c.mu.Unlock()
-	if a.trap != nil {
+	if r.trap != nil {
 		c.reset()
-		close(a.trap.sprung)
+		close(r.trap.hit)
 		return 0, errLost
 	}
-	if d := c.faults.delay(a.request); d > 0 {
+	if d := c.faults.delay(r.kind); d > 0 {
 		timer := time.NewTimer(d)
 		defer timer.Stop()
 		select {
@@ -283,22 +293,22 @@ func (c *conn) Close() error {
 	c.once.Do(func() {
 		close(c.closed)
 		err = c.Conn.Close()
-		c.leave()
+		c.faults.remove(c)
 	})
 	return err
 }
 
-func (c *conn) leave() {
-	c.faults.mu.Lock()
-	defer c.faults.mu.Unlock()
-	delete(c.faults.conns, c)
-	if len(c.faults.conns) == 0 && c.faults.empty != nil {
-		close(c.faults.empty)
-		c.faults.empty = nil
+func (f *faults) remove(c *conn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.conns, c)
+	if len(f.conns) == 0 && f.empty != nil {
+		close(f.empty)
+		f.empty = nil
 	}
 }
 
-// reset ends a connection as a crash does, without a regular end.
+// reset closes a connection as a crash does, with a TCP reset.
 func (c *conn) reset() {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)

@@ -1,8 +1,10 @@
-// Package kafkatest is a Kafka broker within the process: it starts in milliseconds, on a free port of 127.0.0.1, and needs nothing installed.
-// It is for tests, examples and first steps, not for production: one process has it all, by default in memory alone.
+// Package kafkatest runs a Kafka broker within the process. It starts in milliseconds, on a free port of 127.0.0.1,
+// and requires no installation. It is meant for tests, examples and first steps, not for production: all data is in
+// one process, by default in memory.
 //
-// The broker is franz-go's kfake, which does transactions, fencing, read_committed, consumer groups and compaction as Apache Kafka does.
-// What is added here is a way to start it that fits a test, and faults: requests that fail, answers that are lost or late, networks that are cut.
+// The broker is franz-go's kfake, which implements transactions, fencing, read_committed, consumer groups and
+// compaction. This package adds a constructor for tests, and faults: failing requests, lost or late responses, and
+// broken networks.
 //
 //	broker := kafkatest.Start(t, kafkatest.Options{Topics: map[string]int{"bank.account": 6}})
 //	relay := kafka.Relay{Config: kafka.ConfigMap{"bootstrap.servers": broker.Bootstrap()}, ...}
@@ -23,42 +25,42 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// TB is what Start needs of a test: a [*testing.T] or [*testing.B]. So programs that are no tests do not link package testing.
+// TB is the part of [testing.TB] that Start uses. With it, programs that are not tests need not link package testing.
 type TB interface {
 	Helper()                           // as in package testing
-	Fatalf(format string, args ...any) // likewise
-	Cleanup(f func())                  // likewise
+	Fatalf(format string, args ...any) // as in package testing
+	Cleanup(f func())                  // as in package testing
 }
 
-// Options describe a broker. Their zero value is one broker without topics, in memory.
+// Options are the settings of a broker. The zero value starts one broker without topics, in memory.
 type Options struct {
-	// Topics are made at the start, with so many partitions, unless Folder has topics already.
+	// Topics are created at the start unless Folder contains topics already: name to number of partitions.
 	Topics map[string]int
 
-	// Brokers is how many there are, each with a port of its own. 0 means 1.
+	// Brokers is the number of brokers, each on its own port. 0 means 1.
 	Brokers int
 
-	// Folder keeps the data from one start to the next, also if the process is killed. "" means in memory alone.
+	// Folder keeps the data across restarts, even if the process is killed. "" means in memory.
 	Folder string
 
-	// Port is where the first broker listens; the others take the next ones. 0 means free ports.
+	// Port is the port of the first broker; the others use the ports that follow. 0 means free ports.
 	Port int
 
-	// Settings are those of a broker, such as "message.max.bytes" or "transaction.max.timeout.ms".
+	// Settings are broker settings, such as "message.max.bytes" or "transaction.max.timeout.ms".
 	Settings map[string]string
 }
 
-// A Broker is a cluster within this process. Its methods may be called from any goroutine.
+// Broker is a cluster within this process. Its methods may be called from any goroutine.
 type Broker struct {
 	options Options
 	ports   []int
 	faults  faults
 
 	mu      sync.Mutex
-	cluster *kfake.Cluster // nil while it is stopped
+	cluster *kfake.Cluster // nil while stopped
 }
 
-// Start starts a broker for as long as the test runs.
+// Start starts a broker and closes it when the test ends.
 func Start(t TB, o Options) *Broker {
 	t.Helper()
 	b, err := New(o)
@@ -116,7 +118,7 @@ func (b *Broker) start() error {
 	return nil
 }
 
-// Bootstrap is what clients call bootstrap.servers. It stays the same after a restart.
+// Bootstrap returns the value for a client's bootstrap.servers. It does not change when the broker restarts.
 func (b *Broker) Bootstrap() string {
 	var list []string
 	for _, port := range b.ports {
@@ -125,15 +127,15 @@ func (b *Broker) Bootstrap() string {
 	return strings.Join(list, ",")
 }
 
-// Cluster is the broker as kfake has it, for what is not offered here: moving leaders, adding and removing nodes, looking at groups.
-// It is another one after a Restart, and nil after a Stop.
+// Cluster returns kfake's cluster, for operations that Broker lacks, such as moving leaders, adding and removing
+// nodes, and inspecting groups. Restart replaces it, and it is nil while the broker is stopped.
 func (b *Broker) Cluster() *kfake.Cluster {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.cluster
 }
 
-// CreateTopic makes a topic, with settings such as "cleanup.policy", of which there may be none.
+// CreateTopic creates a topic. The settings, such as "cleanup.policy", may be nil.
 func (b *Broker) CreateTopic(topic string, partitions int, settings map[string]string) error {
 	c := b.Cluster()
 	if c == nil {
@@ -145,7 +147,7 @@ func (b *Broker) CreateTopic(topic string, partitions int, settings map[string]s
 	return nil
 }
 
-// DeleteTopic deletes a topic with all that is in it.
+// DeleteTopic deletes a topic and its messages.
 func (b *Broker) DeleteTopic(topic string) error {
 	c := b.Cluster()
 	if c == nil {
@@ -159,7 +161,7 @@ func (b *Broker) DeleteTopic(topic string) error {
 
 var errStopped = errors.New("kafkatest: the broker is stopped: start it with Restart")
 
-// Stop ends the broker and its connections. Without a Folder all that it had is gone.
+// Stop stops the broker and closes its connections. Without a Folder its data is lost.
 func (b *Broker) Stop() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -171,7 +173,7 @@ func (b *Broker) Stop() {
 	b.faults.stop()
 }
 
-// Restart ends the broker, if it runs, and starts it again where it listened before.
+// Restart stops the broker, if it is running, and starts it again on the same ports.
 func (b *Broker) Restart() error {
 	b.Stop()
 	b.mu.Lock()
@@ -179,11 +181,11 @@ func (b *Broker) Restart() error {
 	return b.start()
 }
 
-// Close ends the broker for good.
+// Close stops the broker.
 func (b *Broker) Close() { b.Stop() }
 
-// Fail lets the next requests of a kind fail with an error of the protocol, so many times, or until the handle's Remove if that is negative.
-// As a rule the broker does nothing of what it was asked. Do not combine it with a Restart, which forgets it.
+// Fail makes requests of a kind fail with a protocol error: the next times requests, or all until the handle's Remove
+// if times is negative. The broker usually does not execute them. A Restart ends it.
 func (b *Broker) Fail(request kmsg.Key, with *kerr.Error, times int) *kfake.FaultHandle {
 	return b.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{request}, Err: with, Count: times})
 }

@@ -16,7 +16,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 30 * time.Second
+// patience is how long a test waits for what must happen.
+const patience = 2 * time.Minute
 
 func producer(t *testing.T, b *kafkatest.Broker, more confluent.ConfigMap) *confluent.Producer {
 	t.Helper()
@@ -30,26 +31,25 @@ func producer(t *testing.T, b *kafkatest.Broker, more confluent.ConfigMap) *conf
 	return p
 }
 
-// send produces one message to topic a and returns what becomes of it.
-func send(t *testing.T, p *confluent.Producer, value string) error {
-	t.Helper()
+// send produces one message to topic a and returns the error of its delivery report.
+func send(p *confluent.Producer, value string) error {
 	topic := "a"
 	report := make(chan confluent.Event, 1)
 	if err := p.Produce(&confluent.Message{TopicPartition: confluent.TopicPartition{Topic: &topic, Partition: 0}, Value: []byte(value)}, report); err != nil {
-		t.Fatal(err)
+		return err
 	}
 	for {
 		select {
 		case e := <-report:
 			return e.(*confluent.Message).TopicPartition.Error
-		case <-p.Events(): // a fatal error would hold up the report
+		case <-p.Events(): // otherwise a fatal error would block the report
 		case <-time.After(patience):
-			t.Fatal("no delivery report")
+			return errors.New("no delivery report")
 		}
 	}
 }
 
-// read returns the first values of partition 0.
+// read returns the first n values of partition 0.
 func read(t *testing.T, b *kafkatest.Broker, topic string, n int) []string {
 	t.Helper()
 	c, err := confluent.NewConsumer(&confluent.ConfigMap{"bootstrap.servers": b.Bootstrap(), "group.id": "test", "enable.auto.commit": false, "log_level": 0, "enable.metrics.push": false})
@@ -71,10 +71,10 @@ func read(t *testing.T, b *kafkatest.Broker, topic string, n int) []string {
 	return values
 }
 
-func TestABrokerKeepsItsFolderThroughARestart(t *testing.T) {
+func TestRestartKeepsTheFolder(t *testing.T) {
 	b := kafkatest.Start(t, kafkatest.Options{Topics: map[string]int{"a": 1}, Folder: t.TempDir()})
 	p := producer(t, b, nil)
-	if err := send(t, p, "1"); err != nil {
+	if err := send(p, "1"); err != nil {
 		t.Fatal(err)
 	}
 	at := b.Bootstrap()
@@ -82,9 +82,9 @@ func TestABrokerKeepsItsFolderThroughARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	if b.Bootstrap() != at {
-		t.Errorf("listens at %s after the restart, before it at %s", b.Bootstrap(), at)
+		t.Errorf("after the restart the broker listens on %s, want %s", b.Bootstrap(), at)
 	}
-	if err := send(t, p, "2"); err != nil {
+	if err := send(p, "2"); err != nil {
 		t.Fatal(err)
 	}
 	if got := read(t, b, "a", 2); got[0] != "1" || got[1] != "2" {
@@ -92,13 +92,13 @@ func TestABrokerKeepsItsFolderThroughARestart(t *testing.T) {
 	}
 }
 
-func TestTopicsAreMadeAndDeleted(t *testing.T) {
+func TestCreateAndDeleteTopics(t *testing.T) {
 	b := kafkatest.Start(t, kafkatest.Options{Brokers: 3})
 	if err := b.CreateTopic("a", 2, map[string]string{"cleanup.policy": "compact"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.CreateTopic("a", 2, nil); !errors.Is(err, kerr.TopicAlreadyExists) {
-		t.Errorf("made twice: %v", err)
+		t.Errorf("created twice: %v", err)
 	}
 	if got := b.Cluster().TopicInfo("a"); got == nil || *got.Configs["cleanup.policy"] != "compact" {
 		t.Errorf("topic %+v", got)
@@ -108,7 +108,7 @@ func TestTopicsAreMadeAndDeleted(t *testing.T) {
 	}
 	b.Stop()
 	if err := b.DeleteTopic("a"); err == nil {
-		t.Error("a broker that is stopped deletes topics")
+		t.Error("a stopped broker deleted a topic")
 	}
 }
 
@@ -123,43 +123,43 @@ func TestFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	must(send(t, plain, "1"))
-	must(send(t, careful, "2"))
+	must(send(plain, "1"))
+	must(send(careful, "2"))
 
 	fault := b.Fail(kmsg.Produce, kerr.InvalidRecord, 1)
-	if err := send(t, plain, "refused"); err == nil || fault.Hits() != 1 {
+	if err := send(plain, "refused"); err == nil || fault.Hits() != 1 {
 		t.Errorf("error %v, %d hits", err, fault.Hits())
 	}
 	lost := b.LoseRequest(kmsg.Produce)
-	if err := send(t, plain, "lost"); err == nil {
-		t.Error("a lost request was answered")
+	if err := send(plain, "lost"); err == nil {
+		t.Error("a lost request succeeded")
 	}
 	<-lost
 	lost = b.LoseAnswer(kmsg.Produce)
-	if err := send(t, plain, "3"); err == nil {
-		t.Error("a lost answer arrived")
+	if err := send(plain, "3"); err == nil {
+		t.Error("a lost response arrived")
 	}
 	<-lost
 	lost = b.LoseAnswer(kmsg.Produce)
-	must(send(t, careful, "4")) // sent twice, and the broker notices
+	must(send(careful, "4")) // sent twice, and deduplicated by the broker
 	<-lost
 
 	begin := time.Now()
 	b.Delay(kmsg.Produce, 300*time.Millisecond)
-	must(send(t, careful, "5"))
+	must(send(careful, "5"))
 	if took := time.Since(begin); took < 300*time.Millisecond {
-		t.Errorf("an answer that is delayed by 300 ms came after %v", took)
+		t.Errorf("a response with a delay of 300 ms came after %v", took)
 	}
 	b.Heal()
 
 	b.Disconnect()
-	must(send(t, careful, "6"))
+	must(send(careful, "6"))
 	b.Cut()
 	sent := make(chan error, 1)
-	go func() { sent <- send(t, careful, "7") }()
+	go func() { sent <- send(careful, "7") }()
 	select {
 	case err := <-sent:
-		t.Errorf("sent through a cut: %v", err)
+		t.Errorf("sent while the network was cut: %v", err)
 	case <-time.After(300 * time.Millisecond):
 	}
 	b.Heal()
