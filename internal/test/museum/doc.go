@@ -4,5 +4,5 @@
 // it is run against the stores of this module and finds nothing, and then as a control against something small that has the bug,
 // where it must find it. The small things are not caricatures: each is what one would write on a good day.
 //
-// The tests are all there is; docs/museum.md tells the stories.
+// The tests are all there is; docs/failure-modes.md describes the failures.
 package museum
