@@ -23,7 +23,7 @@ import (
 // Append implements [es.Store]. It waits for the transaction that it shares with whoever else appends at the time.
 //
 // If the connection breaks before the answer, the store finds out whether the records were written, and writes them if they were not,
-// until the context ends. If the server cannot be reached at all for [Config.Patience], nothing was written and the error says so.
+// until the context ends. If the server cannot be reached at all for [Config.ConnectTimeout], nothing was written and the error says so.
 func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, error) {
 	if err := es.CheckAppends(appends...); err != nil {
 		return 0, err
@@ -86,9 +86,9 @@ type tx struct {
 	tries int           // that came to nothing through the database's fault
 }
 
-// begin takes a connection to write on, and waits for the server as long as Config.Patience.
+// begin takes a connection to write on, and waits for the server as long as Config.ConnectTimeout.
 func (t *tx) begin(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, t.store.config.Patience)
+	ctx, cancel := context.WithTimeout(ctx, t.store.config.ConnectTimeout)
 	defer cancel()
 	conn, err := t.store.connect(ctx)
 	if err != nil {

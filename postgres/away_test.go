@@ -58,7 +58,7 @@ func TestAReactionOutlastsAServerThatIsAway(t *testing.T) {
 func TestAReactionOutlastsAnotherStoreThatIsAway(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{})
-	away := openWith(t, postgres.Config{Patience: 10 * time.Millisecond}, server.Database(t))
+	away := openWith(t, postgres.Config{ConnectTimeout: 10 * time.Millisecond}, server.Database(t))
 	here, err := sqlite.Open(filepath.Join(t.TempDir(), "es.db"))
 	if err != nil {
 		t.Fatal(err)

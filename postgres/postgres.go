@@ -1,14 +1,15 @@
 // Package postgres keeps events in PostgreSQL, 14 or newer.
 //
-// Appends share transactions: what many goroutines append at the same time is written by one call of one function in the server,
-// under an advisory lock that is held for that statement and its commit. Positions are assigned under the lock, so they are dense and
-// in commit order, and readers neither skip events nor wait for anybody's open transaction.
+// Appends share transactions. What several goroutines append at the same time is written by one call of one function in the server.
+// The function holds an advisory lock until its transaction has committed. Positions are assigned under that lock, so they are dense
+// and in commit order. Readers neither skip events nor wait for open transactions.
 //
-// Everything is in one schema, "es" by default: tables events, commands, snapshots, leases and checkpoints, those of projections
-// (projections, shards, workers, parked), functions, and the view history for people.
+// Everything is in one schema, "es" by default: the tables events, commands, snapshots, leases and checkpoints, the tables of
+// projections (projections, shards, workers, parked), functions, and the view history for reading with psql.
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ import (
 	"github.com/thalo-go/es/internal/engine"
 )
 
-// Store is an [es.Log] in a PostgreSQL database, and keeps snapshots, leases and checkpoints there. [Open] and [New] make it.
+// Store is an [es.Log] in a PostgreSQL database, which also keeps snapshots, leases and checkpoints. [Open] and [New] return one.
 type Store struct {
 	pool    *pgxpool.Pool
 	ownPool bool
@@ -59,40 +60,42 @@ var (
 	_ es.Checkpoints = (*Store)(nil)
 )
 
-// Config is what can be set about a store. Its zero value is what [Open] and [New] use.
+// Config holds the settings of a store. Its zero value is what [Open], [New] and [Migrate] use.
+// A negative duration is refused with an error that wraps [es.ErrInvalid].
 type Config struct {
-	// Schema is the schema in which everything is, so that several stores may share a database. "" means "es".
+	// Schema is the schema that holds all tables, so that several stores can share a database. "" means "es".
 	Schema string
 
-	// Inline are the projections that run within the transactions of appends, so that read model and events are never apart.
-	// See [Projection] for when that is the better way. Handle gets what an append, or several that share a transaction, are about to write.
-	// What it returns an error for is not written, and the caller of Append, he alone, gets an error that wraps it: so a handler can
-	// enforce what concerns several streams, such as a name that is given only once. It must be quick, as all who append wait for it;
-	// it must use its transaction only, and return the errors that it gets from it.
+	// Inline are the projections that run in the transactions of appends, so that a read model never lags behind the events.
+	// See [Projection] for when to prefer this. Handle gets the records that one append, or several sharing a transaction, will write.
+	// If Handle returns an error, that append is not written and only its caller receives the error. A handler can therefore
+	// enforce an invariant across streams, such as a unique name. Handle must be quick, because all appends wait for it. It must
+	// use only its transaction, and return the errors it gets from it.
 	//
-	// Opening brings each to the end of the log, and takes as long as that takes. What others append that run without it is applied by the next
-	// append of one who runs with it. A projection that Project has run with one partition may go on inline, and the other way round, but not
-	// both at a time. Source, Partitions and Park are refused; Retries, Lease and Logger play no part; OnProgress and OnCaughtUp hear of opening.
+	// Opening the store brings each projection to the end of the log, which may take long. Events from processes without the projection
+	// are applied by the next append from a process with it. A projection that Project ran with one partition can continue inline, and
+	// the reverse, but not both at once. Source, Partitions and Park are refused. Retries, Lease and Logger have no effect. OnProgress and
+	// OnCaughtUp are called while the store opens.
 	Inline []Projection
 
-	// Patience is how long an append waits for a server that cannot be reached, before it is refused with nothing written. 0 means 10 seconds.
-	// It does not limit how long the store tries to find out about an append that was already sent: that lasts until the caller's context ends.
-	Patience time.Duration
+	// ConnectTimeout is how long an append waits for a server that it cannot reach, before it fails with nothing written. 0 means 10s.
+	// It does not limit how long the store tries to resolve an append that was already sent: that ends with the caller's context.
+	ConnectTimeout time.Duration
 
-	// Poll is how often Changed looks for what others have written, while anybody waits in it and the server's announcements
-	// do not arrive: behind a pooler in transaction mode, say. 0 means 25 milliseconds. Where they do arrive it looks once a second all the same.
-	Poll time.Duration
+	// PollInterval is the interval at which Changed polls when LISTEN/NOTIFY does not work, for example behind a transaction-mode
+	// pooler. 0 means 25ms. Where notifications arrive, Changed still polls once a second. The store polls only during a call of Changed.
+	PollInterval time.Duration
 
-	// ReadOnly opens a schema that is there and leaves it as it is: nothing is made or migrated, and what would write makes an error
-	// that wraps [es.ErrInvalid].
+	// ReadOnly opens an existing schema and changes nothing: the schema is neither created nor migrated, and methods that would write
+	// return an error that wraps [es.ErrInvalid].
 	ReadOnly bool
 }
 
-// Open connects to the database that a URL or a string of keywords names, and makes or migrates the schema as needed.
-// While the server is not there it tries again until the context ends. A schema of a newer release is refused.
+// Open connects to the database that a URL or a keyword string names, and creates or migrates the schema as needed.
+// It retries until the context ends while the server cannot be reached. A schema of a newer release is refused.
 func Open(ctx context.Context, url string) (*Store, error) { return Config{}.Open(ctx, url) }
 
-// New is like [Open] on a pool of the application's, which Close leaves open.
+// New is like [Open] but uses a pool that the caller has opened and must close. [Store.Close] leaves it open.
 func New(ctx context.Context, pool *pgxpool.Pool) (*Store, error) { return Config{}.New(ctx, pool) }
 
 // Open is like the function [Open], with settings.
@@ -131,6 +134,13 @@ func (c Config) New(ctx context.Context, pool *pgxpool.Pool) (*Store, error) {
 	return s, nil
 }
 
+// Defaults of Config.
+const (
+	connectTimeout = 10 * time.Second
+	pollInterval   = 25 * time.Millisecond
+)
+
+// store checks the settings and returns a store that has not yet talked to the server.
 func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 	if c.Schema == "" {
 		c.Schema = "es"
@@ -138,12 +148,14 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 	if len(c.Schema) > 50 || strings.ContainsRune(c.Schema, 0) || !utf8.ValidString(c.Schema) {
 		return nil, fmt.Errorf("postgres: %w: schema %.60q: a name is UTF-8 of at most 50 bytes without NUL", es.ErrInvalid, c.Schema)
 	}
-	if c.Patience <= 0 {
-		c.Patience = 10 * time.Second
+	switch {
+	case c.ConnectTimeout < 0:
+		return nil, fmt.Errorf("postgres: %w: ConnectTimeout is negative; 0 means %v", es.ErrInvalid, connectTimeout)
+	case c.PollInterval < 0:
+		return nil, fmt.Errorf("postgres: %w: PollInterval is negative; 0 means %v", es.ErrInvalid, pollInterval)
 	}
-	if c.Poll <= 0 {
-		c.Poll = 25 * time.Millisecond
-	}
+	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, connectTimeout)
+	c.PollInterval = cmp.Or(c.PollInterval, pollInterval)
 	s := &Store{pool: pool, config: c, schema: pgx.Identifier{c.Schema}.Sanitize(), channel: "es:" + c.Schema, closing: make(chan struct{})}
 	s.unprepared.Store(pool.Config().ConnConfig.DefaultQueryExecMode != pgx.QueryExecModeCacheStatement)
 	s.prepare()
@@ -161,7 +173,7 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 	return s, nil
 }
 
-// open waits for the server, and makes the store ready for work.
+// open waits for the server, checks or migrates the schema, and reads what the first append needs.
 func (s *Store) open(ctx context.Context) error {
 	wait := 50 * time.Millisecond
 	for {
@@ -191,7 +203,7 @@ func (s *Store) open(ctx context.Context) error {
 	}
 }
 
-// learn reads what the store must know of the database before its first append.
+// learn reads the store's id, the default isolation level and the end of the log.
 func (s *Store) learn(ctx context.Context) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
@@ -201,7 +213,7 @@ func (s *Store) learn(ctx context.Context) error {
 	var isolation string
 	row := conn.QueryRow(ctx, strings.ReplaceAll("select value, current_setting('default_transaction_isolation') from {schema}.meta where key = 'store'", "{schema}", s.schema), pgx.QueryExecModeExec)
 	if err := row.Scan(&s.id, &isolation); errors.Is(err, pgx.ErrNoRows) {
-		return fmt.Errorf("%w: the store's id is missing in %s.meta: it is damaged; restore a backup", es.ErrInvalid, s.schema)
+		return fmt.Errorf("%w: the store's id is missing in %s.meta, which is corrupt: restore a backup", es.ErrInvalid, s.schema)
 	} else if err != nil {
 		return err
 	}
@@ -213,12 +225,16 @@ func (s *Store) learn(ctx context.Context) error {
 	return err
 }
 
-// ID identifies the store for ever: it is made with the schema and goes along with copies of the database.
+// ID returns the permanent identity of the store. It is created with the schema, and copies of the database have the same.
 func (s *Store) ID() string { return s.id }
 
-// Close waits for appends under way, ends waiting readers and, if the store opened the pool, closes it.
-// What is called afterwards returns an error that wraps [es.ErrClosed].
-// An append whose connection broke, and whose outcome is still being looked into, is answered with [es.ErrUnknownOutcome].
+// Pool returns the store's pool. If [Open] made the store, Close closes the pool and the caller must not. If [New] made it, the pool is
+// the one that the caller passed and still has to close.
+func (s *Store) Pool() *pgxpool.Pool { return s.pool }
+
+// Close waits for appends in flight, ends waiting readers and, if the store opened the pool, closes it.
+// Methods called afterwards return an error that wraps [es.ErrClosed].
+// An append whose connection broke, and whose outcome is not yet known, returns [es.ErrUnknownOutcome].
 func (s *Store) Close() error {
 	s.close.Do(func() {
 		close(s.closing)

@@ -463,7 +463,7 @@ func TestResolveGoesOnForTheOthers(t *testing.T) {
 	l.check(t, url)
 }
 
-func TestPatience(t *testing.T) {
+func TestConnectTimeout(t *testing.T) {
 	server := testserver.Postgres(t, testserver.Postgres18)
 	for name, before := range map[string]func(*testserver.Proxy){
 		"no connection can be made":            func(p *testserver.Proxy) { p.Refuse(); p.Cut() },
@@ -471,7 +471,7 @@ func TestPatience(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			url := server.Database(t)
-			s, proxy := through(t, postgres.Config{Patience: 200 * time.Millisecond}, url, "")
+			s, proxy := through(t, postgres.Config{ConnectTimeout: 200 * time.Millisecond}, url, "")
 			l := newLedger()
 			if err := l.append(t.Context(), s, named("before", account("a"), 0)); err != nil {
 				t.Fatal(err)

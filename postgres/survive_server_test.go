@@ -187,7 +187,7 @@ func TestServerThatStaysAway(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{})
 	url := server.Database(t)
-	s, pool := pooled(t, postgres.Config{Patience: 300 * time.Millisecond}, url)
+	s, pool := pooled(t, postgres.Config{ConnectTimeout: 300 * time.Millisecond}, url)
 	l := newLedger()
 	said := func(err error) bool {
 		return errors.Is(err, es.ErrUnknownOutcome) || strings.Contains(err.Error(), "nothing was written")

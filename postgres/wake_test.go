@@ -20,7 +20,7 @@ import (
 
 // followInChild follows a log and says of each record its position and when it came.
 func followInChild(ctx context.Context, arguments []string, say func(string, ...any)) error {
-	s, err := postgres.Config{Poll: time.Hour}.Open(ctx, arguments[0])
+	s, err := postgres.Config{PollInterval: time.Hour}.Open(ctx, arguments[0])
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func TestWakeThroughPgBouncer(t *testing.T) {
 	})
 	t.Run("at once by what the store itself writes", func(t *testing.T) {
 		url := server.Database(t)
-		pooled := openWith(t, postgres.Config{Poll: time.Hour}, pooler.Through(url))
+		pooled := openWith(t, postgres.Config{PollInterval: time.Hour}, pooler.Through(url))
 		f := follow(t, pooled, 0)
 		for i := range es.Position(30) {
 			mustAppend(t, pooled, add(account("a"), 1))

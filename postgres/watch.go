@@ -120,8 +120,8 @@ func (w *watcher) note(head es.Position, err error) {
 }
 
 // Changed implements [es.Log]. It hears of this store's appends at once and of other processes' within milliseconds: by LISTEN where that
-// works, and by looking every [Config.Poll] where it does not. While anybody waits this costs one connection and one look a second,
-// or no connection and a look every Poll; each is an access to the end of an index, about 0.1 ms of one CPU of the server.
+// works, and by looking every [Config.PollInterval] where it does not. While anybody waits this costs one connection and one look a second,
+// or no connection and a look every PollInterval; each is an access to the end of an index, about 0.1 ms of one CPU of the server.
 func (s *Store) Changed(ctx context.Context, after es.Position) (es.Position, error) {
 	for {
 		seen := s.watcher.seen()
@@ -236,7 +236,7 @@ func (w *watcher) run() {
 	defer listener.Wait()
 	defer cancel()
 
-	every := w.store.config.Poll
+	every := w.store.config.PollInterval
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for idle := time.Now(); ; {
@@ -244,7 +244,7 @@ func (w *watcher) run() {
 		case <-timer.C:
 		case <-heard:
 		case arrives := <-listening:
-			every = w.store.config.Poll
+			every = w.store.config.PollInterval
 			if arrives {
 				every = lookEvery
 			}
