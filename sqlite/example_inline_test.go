@@ -11,7 +11,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// A name is given once, over all streams: the read model of names is written with the events, and refuses the second.
+// Names are unique across all streams: the read model of names is written with the events and refuses a second use.
 func ExampleConfig_inline() {
 	names := sqlite.Projection{
 		Name:   "names",
@@ -22,8 +22,14 @@ func ExampleConfig_inline() {
 		},
 		Handle: func(ctx context.Context, tx *sql.Tx, records []es.Record) error {
 			for _, r := range records {
-				if _, err := tx.ExecContext(ctx, "insert into names values (?, ?)", string(r.Data), r.Stream.ID); err != nil {
-					return es.Invariant("NAME_TAKEN", "%s is somebody else's", r.Data)
+				inserted, err := tx.ExecContext(ctx, "insert into names values (?, ?) on conflict do nothing", string(r.Data), r.Stream.ID)
+				if err != nil {
+					return err
+				}
+				if n, err := inserted.RowsAffected(); err != nil {
+					return err
+				} else if n == 0 {
+					return es.Invariant("NAME_TAKEN", "the name %s is taken", r.Data)
 				}
 			}
 			return nil
