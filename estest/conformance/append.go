@@ -10,50 +10,50 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// appendClauses are about what one call of Append does.
+// appendClauses test single calls of Append.
 func appendClauses() []clause {
 	return []clause{
 		{"versions count from 1 without a gap",
-			"A version is the number of an event in its stream: 1, 2, 3 and so on. A reader takes a missing number for a lost event, and a Repo refuses to load the stream. So a refused call must not use up versions.",
+			"A version is the number of an event in its stream: 1, 2, 3 and so on. If a refused call uses up versions, readers take the missing numbers for lost events and a Repo refuses to load the stream.",
 			versionsAreDense},
 		{"positions count from 1 without a gap",
-			"A position is the number of an event in its store: 1, 2, 3 and so on. Readers need no gap detection because there are no gaps: one that a refused call leaves behind looks like a record that is still to come, or was lost.",
+			"A position is the number of an event in its store: 1, 2, 3 and so on. If a refused call leaves a gap, a reader cannot tell it from a record that is still being committed.",
 			positionsAreDense},
 		{"Append returns the position of its last record",
-			"A caller counts back from it to find the position of each of its records, and waits for it to read its own writes. With a smaller one it reads too early.",
+			"Callers count back from it to find the position of each record, and wait for it to read their own writes. With a smaller position they read too early.",
 			appendReturnsLastPosition},
 		{"empty append returns position 0",
-			"0 says that there was nothing to write. A caller who gets another position waits for a record that is not his.",
+			"0 means that nothing was written. With another position the caller waits for a record that belongs to another call.",
 			appendOfNothing},
 		{"append without events only checks the version",
-			"An Append without events only asks whether Expected holds: a Repo confirms a refusal with it, which must leave no trace. If it does not answer, stale refusals are believed.",
+			"A Repo confirms a refusal with an Append without events. If the store does not check Expected, refusals based on stale states are returned; if it writes anything, a check changes the stream.",
 			appendWithoutEventsAsks},
 		{"wrong expected version is a conflict",
-			"Events decided on one version of a stream must not be written onto another. The caller finds a *es.ConflictError by errors.As, with the stream and the version he gave: for any other error a Repo does not decide again.",
+			"Events decided on one version must not be appended at another. Append returns a *es.ConflictError with the stream and the version that was given; a Repo does not retry after any other error.",
 			staleVersionIsConflict},
 		{"AnyVersion appends at any version",
-			"es.AnyVersion asks for no version, so no version can conflict with it: not an empty stream, not a full one, not another writer at the same time.",
+			"es.AnyVersion disables the version check. It must never conflict, not even with a concurrent writer.",
 			anyVersionAppends},
 		{"Expected counts earlier appends of the same call",
-			"Several values of one call may go to the same stream, each decided on the state that the one before produced. That is how commands share a lane: a store that compares all of them with what it had before refuses good ones, or takes bad ones.",
+			"Several appends of one call may go to the same stream, each decided on the result of the one before. A store that compares all of them with the version before the call refuses valid calls or accepts invalid ones.",
 			expectedCountsWithinCall},
 		{"error names the first refused append of a call",
-			"The error of a refused call is that of the first value that does not hold, also where a later one would not hold either. A caller who is told of a later one loads the wrong stream again, or takes a command for done that was never judged.",
+			"If several appends of a call are refused, the error is that of the first. With another error a Repo reloads the wrong stream, or takes a command for done that was never checked.",
 			firstRefusalIsNamed},
 		{"Append is atomic",
-			"Append writes all that it is given or nothing, over any number of streams. Half a transfer is money made or lost.",
+			"Append writes everything it is given or nothing, across all streams. Half a transfer creates or destroys money.",
 			allOrNothing},
 		{"Append sets stream, version, position and time",
-			"Stream, Version, Position and Time are the store's to set. A record that was read elsewhere and is appended here must get new ones, or it claims a place in the log that is another's.",
+			"The store sets these fields whatever the given record contains. Otherwise a record copied from elsewhere claims a place in the log that belongs to another record.",
 			appendIgnoresPlace},
 		{"times are UTC microseconds and never decrease",
-			"Record.Time is the same to the bit whichever backend it comes from, and never decreases along positions: a reader that looks for the end of a day stops at the first record of the next one.",
+			"Record.Time is equal on every backend and never decreases along positions. Otherwise a reader that looks for the end of a day stops too early and misses records.",
 			timesNeverRunBackwards},
 		{"append with an ended context writes nothing",
-			"A caller who has given up must not find his events in the store later. The error wraps the context's.",
+			"A caller that has given up must not find its events in the store later. The error wraps the context's error.",
 			endedContextWritesNothing},
 		{"append whose context ends in flight reports its outcome",
-			"Without an error everything was written; with one that wraps es.ErrUnknownOutcome it is everything or nothing; with any other error nothing was, and nothing comes later. Somebody who is told of a failure sends the money again.",
+			"Without an error everything was written. With es.ErrUnknownOutcome everything or nothing was written. With any other error nothing was or will be written; otherwise a caller that sees a failure sends the payment again.",
 			contextEndsDuringAppend},
 	}
 }
@@ -140,7 +140,7 @@ func appendWithoutEventsAsks(t *trial) {
 	t.append(s, add(a, 2))
 	for _, call := range []es.Append{{Stream: a, Expected: 2}, {Stream: a, Expected: es.AnyVersion}, {Stream: none}, {Stream: none, Expected: es.AnyVersion}} {
 		if _, err := s.Append(t.ctx, call); err != nil {
-			t.Errorf("Append(%s) returned %v: want no error, it holds", describe([]es.Append{call}), err)
+			t.Errorf("Append(%s) returned %v: want no error, the version is right", describe([]es.Append{call}), err)
 		}
 	}
 	for _, call := range []es.Append{{Stream: a, Expected: 0}, {Stream: a, Expected: 1}, {Stream: a, Expected: 3}, {Stream: none, Expected: 1}} {
@@ -170,7 +170,7 @@ func staleVersionIsConflict(t *trial) {
 		}
 		t.equal("the conflict", *conflict, es.ConflictError{Stream: stream, Expected: test.expected})
 		if n := len(t.read(s, stream)); n != test.has {
-			t.Errorf("a conflict left %d records in a stream that had %d", n, test.has)
+			t.Errorf("after a conflict the stream has %d records, before it had %d", n, test.has)
 		}
 	}
 }
@@ -205,7 +205,7 @@ func expectedCountsWithinCall(t *trial) {
 		{at(a, 7, 1), at(a, 8, 1), at(a, 9, 1), at(a, 10, 10)}, // a at 20
 	} {
 		if _, err := s.Append(t.ctx, call...); err != nil {
-			t.Fatalf("Append(%s) returned %v: want no error, each value expects what the ones before it lead to", describe(call), err)
+			t.Fatalf("Append(%s) returned %v: want no error, each append expects the version after the ones before it", describe(call), err)
 		}
 	}
 	for _, call := range [][]es.Append{
@@ -216,13 +216,13 @@ func expectedCountsWithinCall(t *trial) {
 	} {
 		_, err := s.Append(t.ctx, call...)
 		if conflict := (*es.ConflictError)(nil); !errors.As(err, &conflict) {
-			t.Errorf("Append(%s) returned %v: want a *es.ConflictError, the last value does not count the ones before it", describe(call), err)
+			t.Errorf("Append(%s) returned %v: want a *es.ConflictError, the last append does not count the ones before it", describe(call), err)
 		}
 	}
 }
 
 func firstRefusalIsNamed(t *trial) {
-	s, other := t.store(), t.store() // so that the one store has not seen what is there
+	s, other := t.store(), t.store() // so that s has not seen the streams before
 	there, done, none := stream("there"), stream("done"), stream("none")
 	t.append(other, add(there, 1), es.Append{Stream: done, Expected: es.AnyVersion, Events: events(1), Command: "once"})
 	isNew := es.Append{Stream: there, Events: events(1)}
@@ -234,9 +234,9 @@ func firstRefusalIsNamed(t *trial) {
 		var duplicate *es.DuplicateError
 		switch first := call[0]; {
 		case first.Command != "" && (!errors.As(err, &duplicate) || duplicate.Stream != first.Stream):
-			t.Errorf("Append(%s) returned %v: want the duplicate, which comes first", describe(call), err)
+			t.Errorf("Append(%s) returned %v: want the duplicate, which is first", describe(call), err)
 		case first.Command == "" && (!errors.As(err, &conflict) || conflict.Stream != first.Stream):
-			t.Errorf("Append(%s) returned %v: want the conflict on %s, which comes first", describe(call), err, first.Stream)
+			t.Errorf("Append(%s) returned %v: want the conflict on %s, which is first", describe(call), err, first.Stream)
 		}
 	}
 	if n := len(t.read(s, there)) + len(t.read(s, done)); n != 2 {
@@ -251,7 +251,7 @@ func allOrNothing(t *trial) {
 	for name, bad := range map[string]es.Append{
 		"a conflict":       {Stream: full, Expected: 1, Events: events(1)},
 		"a conflict ahead": {Stream: stream("other"), Expected: 5, Events: events(1)},
-		"a question":       {Stream: full, Expected: 1},
+		"a check":          {Stream: full, Expected: 1},
 		"a duplicate":      {Stream: full, Expected: es.AnyVersion, Events: events(1), Command: "done"},
 		"a limit":          {Stream: full, Expected: es.AnyVersion, Events: []es.Record{event("fine"), {}}},
 	} {
@@ -259,7 +259,7 @@ func allOrNothing(t *trial) {
 		for place := range 4 {
 			call := slices.Insert([]es.Append{add(a, 2), {Stream: b, Expected: 0, Events: events(1)}, add(c, 1)}, place, bad)
 			_ = t.refuse(s, call...)
-			t.empty(s, fmt.Sprintf("after a call of which value %d was refused for %s", place+1, name), a, b, c)
+			t.empty(s, fmt.Sprintf("after a call whose append %d was refused for %s", place+1, name), a, b, c)
 		}
 		t.append(s, add(a, 2), es.Append{Stream: b, Expected: 0, Events: events(1)}, add(c, 1))
 		t.equal("records of a call over three streams", []int{len(t.read(s, a)), len(t.read(s, b)), len(t.read(s, c))}, []int{2, 1, 1})
@@ -282,7 +282,7 @@ func appendIgnoresPlace(t *trial) {
 	}
 	for i, r := range records {
 		if r.Stream != a || r.Version == e.Version || r.Position == e.Position || r.Time.Equal(e.Time) {
-			t.Errorf("record %d is %s at position %d of %v: it was given as %s at position %d of %v", i+1, r.ID(), r.Position, r.Time, e.ID(), e.Position, e.Time)
+			t.Errorf("record %d is %s at position %d of %v, as in the argument: %s at position %d of %v", i+1, r.ID(), r.Position, r.Time, e.ID(), e.Position, e.Time)
 		}
 	}
 }
@@ -304,9 +304,9 @@ func timesNeverRunBackwards(t *trial) {
 		case r.Time != time.UnixMicro(r.Time.UnixMicro()).UTC():
 			t.Fatalf("position %d has the time %v: want UTC and whole microseconds", r.Position, r.Time)
 		case time.Since(r.Time).Abs() > 24*time.Hour:
-			t.Fatalf("position %d has the time %v: it was written a moment ago", r.Position, r.Time)
+			t.Fatalf("position %d has the time %v: want about now", r.Position, r.Time)
 		case i > 0 && r.Time.Before(records[i-1].Time):
-			t.Fatalf("time runs backwards: position %d has %v, position %d has %v", records[i-1].Position, records[i-1].Time, r.Position, r.Time)
+			t.Fatalf("times decrease: position %d has %v, position %d has %v", records[i-1].Position, records[i-1].Time, r.Position, r.Time)
 		}
 	}
 }
@@ -322,7 +322,7 @@ func endedContextWritesNothing(t *trial) {
 			break
 		}
 	}
-	t.append(s, add(stream("c"), 1)) // whatever was left in a queue goes before this
+	t.append(s, add(stream("c"), 1)) // anything still queued is written before this
 	t.empty(s, "after appends with a cancelled context", a, stream("b"))
 }
 
@@ -341,13 +341,13 @@ func contextEndsDuringAppend(t *trial) {
 			cancel()
 		}
 	})
-	t.append(s, add(stream("last"), 1)) // whatever was left in a queue goes before this
+	t.append(s, add(stream("last"), 1)) // anything still queued is written before this
 	for writer := range writers {
 		for call := range calls {
 			from, to := name(writer, call)
 			second, first := len(t.read(s, to)), len(t.read(s, from))
 			if first > 0 && second == 0 {
-				second = len(t.read(s, to)) // one of unknown outcome may have come in between, whole
+				second = len(t.read(s, to)) // an append with an unknown outcome may have been written between the reads
 			}
 			switch err := written[writer][call]; {
 			case err == nil && (first != 2 || second != 1):
@@ -355,7 +355,7 @@ func contextEndsDuringAppend(t *trial) {
 			case errors.Is(err, es.ErrUnknownOutcome) && (first != 2*second || second > 1):
 				t.Errorf("Append of 2 and 1 events wrote %d and %d: want all or nothing; it returned %v", first, second, err)
 			case err != nil && !errors.Is(err, es.ErrUnknownOutcome) && first+second > 0:
-				t.Errorf("Append of 2 and 1 events wrote %d and %d, and returned %v: that says nothing was written, or it wraps es.ErrUnknownOutcome", first, second, err)
+				t.Errorf("Append of 2 and 1 events wrote %d and %d, and returned %v: want nothing written, or an error that wraps es.ErrUnknownOutcome", first, second, err)
 			}
 		}
 	}

@@ -12,52 +12,52 @@ import (
 	"github.com/thalo-go/es/projection"
 )
 
-// applyClauses are about one worker that applies what comes.
+// applyClauses test one worker that applies records.
 func applyClauses() []clause {
 	return []clause{
 		{"projection applies every record once and in order",
-			"Those that are there when it begins and those that come while it runs. A record that is skipped or comes twice makes a balance that is wrong, and nobody notices.",
+			"This covers the records present at the start and those appended while it runs. A record that is skipped or applied twice makes the read model silently wrong.",
 			appliesAll},
 		{"projection resumes at its checkpoint",
-			"The checkpoint is kept in the database. One that begins anew with each start applies everything twice.",
+			"The checkpoint is stored in the database. A projection that starts from the beginning applies everything twice.",
 			appliesOn},
 		{"failed handler leaves no writes",
-			"The transaction is rolled back, with the checkpoint. What stays of an attempt that failed is there twice after the next one.",
+			"The transaction is rolled back together with the checkpoint. What remains of a failed attempt is applied twice after the retry.",
 			appliesAtomically},
 		{"batch has 1 to Batch records",
-			"A handler may index the first record, and size its statements by Batch.",
+			"Handlers may index the first record and size their statements by Batch. An empty or larger batch makes them panic or fail.",
 			appliesInBatches},
 		{"filter selects records and the checkpoint passes the rest",
-			"Who waits for a position must not wait for ever because the filter held its record back.",
+			"The handler gets the matching records only, and the checkpoint also moves past the others. Otherwise WaitFor never returns for a position that the filter excludes.",
 			appliesFiltered},
 		{"Prepare runs once before the first record",
-			"It makes the tables. One that comes with every start would empty a read model whose checkpoint says that it is full.",
+			"Prepare creates or empties the tables. If it runs at every start, it empties a read model whose checkpoint says that it is complete.",
 			preparesOnce},
 		{"failed Prepare leaves nothing behind",
-			"It is in the transaction that sets the checkpoints, so the next start prepares again.",
+			"Prepare runs in the transaction that creates the checkpoints. If that transaction is committed after an error, the next start does not prepare again.",
 			prepareFails},
 		{"projection catches up with an empty log",
-			"A program that waits for its read model would otherwise not start until the first event of its life.",
+			"A program that waits for its read model would otherwise not start before the first event is appended.",
 			catchesUpWithNothing},
 		{"OnCaughtUp runs once after the existing records",
-			"It is where a program begins to use the read model. Too early, and it shows half of the accounts.",
+			"A program starts to use the read model in OnCaughtUp. If it runs too early, the program serves an incomplete read model.",
 			catchesUpOnce},
 		{"error of OnCaughtUp ends the run",
-			"It was to switch the program over. Going on as if it had is worse than stopping.",
+			"OnCaughtUp was to switch the program to the new read model. If its error is ignored, the program continues as if it had switched.",
 			catchUpFails},
 		{"OnProgress reports transactions one at a time",
-			"The records it counts are those applied, and its cursor the checkpoint: a bar that is drawn from it ends where the log does.",
+			"Its counts are the records applied and its cursor is the checkpoint. Otherwise a progress bar does not end where the log ends.",
 			progresses},
 		{"cancelled run returns after its handlers",
-			"A handler that is still at work after Project has returned writes to a database that is being closed.",
+			"Project returns the context's error once its handlers have returned. A handler that is still running writes to a database that is being closed.",
 			endsWithContext},
 		{"invalid projection is refused",
-			"The error wraps es.ErrInvalid, and nothing was made for it in the database.",
+			"The error wraps es.ErrInvalid, and nothing is created in the database for it.",
 			refusesInvalid},
 	}
 }
 
-// streams appends to a few streams in turn, one record at a time.
+// appendSome appends n records to five streams in turn, one record per call.
 func (t *trial) appendSome(l es.Log, n int) (last es.Position) {
 	for i := range n {
 		last = t.append(l, add(stream(fmt.Sprint("s", i%5)), 1))
@@ -82,7 +82,7 @@ func appliesOn(t *trial) {
 		t.appendSome(s, 3)
 		r := t.project(s, t.listing("on"))
 		t.reach(s, "on", t.appendSome(s, 4))
-		t.ends(r)
+		t.cancel(r)
 	}
 	t.enlisted("on", s, es.Filter{})
 }
@@ -96,14 +96,14 @@ func appliesAtomically(t *trial) {
 		err := t.enlist(ctx, tx, p.Name, records)
 		if err == nil && records[0].Position == 7 && failed < 1 {
 			failed++
-			return errMend
+			return errHandler
 		}
 		return err
 	}
 	t.project(s, p)
 	t.reach(s, p.Name, last)
 	if failed != 1 {
-		t.Errorf("a batch of 6 did not begin at position 7")
+		t.Errorf("no batch of 6 started at position 7")
 	}
 	t.enlisted(p.Name, s, es.Filter{})
 }
@@ -120,10 +120,10 @@ func appliesInBatches(t *trial) {
 	}
 	r := t.project(s, p)
 	t.reach(s, p.Name, last)
-	t.ends(r)
+	t.cancel(r)
 	for _, n := range sizes {
 		if n < 1 || n > 7 {
-			t.Errorf("a handler with a Batch of 7 was given %d records at once, of %d", n, sizes)
+			t.Errorf("with a Batch of 7 the handler got %d records; the batches were %d", n, sizes)
 			break
 		}
 	}
@@ -154,7 +154,7 @@ func preparesOnce(t *trial) {
 	for range 3 {
 		r := t.project(s, p)
 		t.reach(s, p.Name, t.appendSome(s, 2))
-		t.ends(r)
+		t.cancel(r)
 	}
 	if prepared != 1 {
 		t.Errorf("Prepare was called %d times in three runs: want once", prepared)
@@ -167,13 +167,13 @@ func prepareFails(t *trial) {
 	last := t.appendSome(s, 3)
 	p := t.listing("unprepared")
 	empty := p.Prepare
-	p.Prepare = func(ctx context.Context, tx any) error { return errors.Join(empty(ctx, tx), errMend) }
-	if err := t.stops(t.project(s, p)); !errors.Is(err, errMend) {
+	p.Prepare = func(ctx context.Context, tx any) error { return errors.Join(empty(ctx, tx), errHandler) }
+	if err := t.wait(t.project(s, p)); !errors.Is(err, errHandler) {
 		t.Errorf("Project returned %v: want the error of Prepare", err)
 	}
-	p.Prepare = func(context.Context, any) error { panic(errMend) }
-	err := t.stops(t.project(s, p))
-	if panicked := (*es.PanicError)(nil); !errors.As(err, &panicked) || !errors.Is(err, errMend) {
+	p.Prepare = func(context.Context, any) error { panic(errHandler) }
+	err := t.wait(t.project(s, p))
+	if panicked := (*es.PanicError)(nil); !errors.As(err, &panicked) || !errors.Is(err, errHandler) {
 		t.Errorf("Project returned %v: want the panic of Prepare as a *es.PanicError", err)
 	}
 	p.Prepare = empty
@@ -216,7 +216,7 @@ func catchesUpOnce(t *trial) {
 	r := t.project(s, p)
 	t.await(up, "OnCaughtUp is called")
 	t.reach(s, p.Name, t.appendSome(s, 5))
-	t.ends(r)
+	t.cancel(r)
 	if calls != 1 {
 		t.Errorf("OnCaughtUp was called %d times in one run", calls)
 	}
@@ -228,8 +228,8 @@ func catchesUpOnce(t *trial) {
 func catchUpFails(t *trial) {
 	s := t.side()
 	p := t.listing("unswitched")
-	p.OnCaughtUp = func(context.Context) error { return errMend }
-	if err := t.stops(t.project(s, p)); !errors.Is(err, errMend) {
+	p.OnCaughtUp = func(context.Context) error { return errHandler }
+	if err := t.wait(t.project(s, p)); !errors.Is(err, errHandler) {
 		t.Errorf("Project returned %v: want the error of OnCaughtUp", err)
 	}
 }
@@ -243,21 +243,21 @@ func progresses(t *trial) {
 	records, cursor := 0, projection.Cursor(0)
 	p.OnProgress = func(g projection.Progress) {
 		if !mu.TryLock() {
-			t.Errorf("OnProgress was called while it was under way")
+			t.Errorf("OnProgress was called concurrently")
 			return
 		}
 		defer mu.Unlock()
 		records += g.Records
 		if g.Shard != "0/1" || g.Cursor < cursor || g.End < g.Cursor || g.Records > 90 || g.Records > 0 && g.At != es.Position(g.Cursor) {
-			t.Errorf("OnProgress was told %+v after the cursor %d", g, cursor)
+			t.Errorf("OnProgress got %+v after the cursor %d", g, cursor)
 		}
 		cursor = g.Cursor
 	}
 	r := t.project(s, p)
 	t.reach(s, p.Name, last)
-	t.ends(r)
+	t.cancel(r)
 	if records != 1000 || cursor != projection.Cursor(last) {
-		t.Errorf("OnProgress was told of %d records up to the cursor %d: want 1000 up to %d", records, cursor, last)
+		t.Errorf("OnProgress reported %d records up to the cursor %d: want 1000 up to %d", records, cursor, last)
 	}
 }
 
@@ -269,24 +269,24 @@ func endsWithContext(t *trial) {
 	p.Handle = func(ctx context.Context, _ any, _ []es.Record) error {
 		in.raise()
 		<-ctx.Done()
-		rest(t.ctx, 20*time.Millisecond)
+		pause(t.ctx, 20*time.Millisecond)
 		out.Store(true)
 		return ctx.Err()
 	}
 	r := t.project(s, p)
 	t.await(in, "the handler is called")
-	t.ends(r)
+	t.cancel(r)
 	if !out.Load() {
-		t.Errorf("Project returned while the handler was still at work")
+		t.Errorf("Project returned while the handler was still running")
 	}
 	ctx, cancel := context.WithTimeout(t.ctx, 50*time.Millisecond)
 	defer cancel()
 	p = t.listing("idle")
 	if err := s.Project(ctx, p); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Project returned %v when its time was over: want the context's error", err)
+		t.Errorf("Project returned %v when its context ended: want the context's error", err)
 	}
 	if n := len(t.lines("ends")); n > 0 {
-		t.Errorf("%d records are applied of a handler that never came to its end", n)
+		t.Errorf("%d records are applied by a handler that never returned nil", n)
 	}
 }
 
@@ -295,26 +295,26 @@ func refusesInvalid(t *trial) {
 	for what, p := range map[string]anyProjection{
 		"no name":                 {},
 		"a name with a NUL byte":  {Name: "a\x00b"},
-		"a name that is no UTF-8": {Name: "a\xffb"},
+		"a name of invalid UTF-8": {Name: "a\xffb"},
 		"a name that is too long": {Name: string(make([]byte, es.MaxKind+1))},
 		"a version below 0":       {Name: "a", Version: -1},
 		"partitions below 0":      {Name: "a", Partitions: -1},
 		"a batch below 0":         {Name: "a", Batch: -1},
 		"a lease below 0":         {Name: "a", Lease: -1},
-		"an OnError that is none": {Name: "a", OnError: 7},
+		"an invalid OnError":      {Name: "a", OnError: 7},
 		"no handler":              {Name: "a"},
 	} {
 		if what != "no handler" {
 			p.Handle = func(context.Context, any, []es.Record) error { return nil }
 		}
 		if err := s.Project(t.ctx, p); !errors.Is(err, es.ErrInvalid) {
-			t.Errorf("Project of one with %s returned %v: want an error that wraps es.ErrInvalid", what, err)
+			t.Errorf("Project with %s returned %v: want an error that wraps es.ErrInvalid", what, err)
 		}
 	}
 	if err := s.React(t.ctx, projection.Reaction{Name: "a"}); !errors.Is(err, es.ErrInvalid) {
-		t.Errorf("React of one without a handler returned %v: want an error that wraps es.ErrInvalid", err)
+		t.Errorf("React without a handler returned %v: want an error that wraps es.ErrInvalid", err)
 	}
 	if all, err := s.Status(t.ctx); len(all) > 0 || err != nil {
-		t.Errorf("Status returned %+v and %v after projections that were refused: want none", all, err)
+		t.Errorf("Status returned %+v and %v after refused projections: want none", all, err)
 	}
 }

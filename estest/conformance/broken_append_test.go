@@ -30,9 +30,9 @@ const (
 
 func brokenAppends() []defect[es.Log] {
 	return []defect[es.Log]{
-		broken("a refused call uses up a version where it was not refused", versionsDense, leavesGaps(func(appends []es.Append) es.Stream {
+		broken("a refused call uses up a version of another stream", versionsDense, leavesGaps(func(appends []es.Append) es.Stream {
 			if len(appends) < 2 {
-				return es.Stream{} // where no gap can be
+				return es.Stream{} // invalid, so that no gap is left
 			}
 			return appends[0].Stream
 		})).noticedBy(positionsDense, allOrNothing),
@@ -53,7 +53,7 @@ func brokenAppends() []defect[es.Log] {
 			}
 			return position, err
 		})),
-		broken("an append without events is not looked at", emptyAsks, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+		broken("an append without events is not checked", emptyAsks, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			if len(appends) == 1 && len(appends[0].Events) == 0 {
 				return 0, nil
 			}
@@ -71,7 +71,7 @@ func brokenExpectations() []defect[es.Log] {
 			}
 			return position, err
 		})).noticedBy(firstNamed, expectedCounts, oneWins, oneWinsOverStores),
-		broken("a conflict names the version that is there", staleIsConflict, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+		broken("a conflict names the current version", staleIsConflict, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			position, err := m.Append(ctx, appends...)
 			var conflict *es.ConflictError
 			if errors.As(err, &conflict) {
@@ -80,7 +80,7 @@ func brokenExpectations() []defect[es.Log] {
 			return position, err
 		})).noticedBy(oneWins, oneWinsOverStores),
 		broken("AnyVersion loses a race", anyAppends, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
-			if len(appends) == 1 && appends[0].Expected == es.AnyVersion && appends[0].Command == "" && looksFine(m, appends) {
+			if len(appends) == 1 && appends[0].Expected == es.AnyVersion && appends[0].Command == "" && wouldSucceed(m, appends) {
 				a := appends[0]
 				a.Expected = head(m, a.Stream)
 				window()
@@ -88,7 +88,7 @@ func brokenExpectations() []defect[es.Log] {
 			}
 			return m.Append(ctx, appends...)
 		})),
-		broken("Expected of the later values in a call is ignored", expectedCounts, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+		broken("Expected of later appends of a call is ignored", expectedCounts, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			appends = slices.Clone(appends)
 			seen := make(map[es.Stream]bool)
 			for i, a := range appends {
@@ -99,7 +99,7 @@ func brokenExpectations() []defect[es.Log] {
 			}
 			return m.Append(ctx, appends...)
 		})),
-		broken("Expected is compared with what was there before the call", expectedCounts, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+		broken("Expected is compared with the version before the call", expectedCounts, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			for _, a := range appends {
 				if a.Expected > es.AnyVersion && a.Stream.Check() == nil && duplicate(m, a) == nil && a.Expected != head(m, a.Stream) {
 					return 0, &es.ConflictError{Stream: a.Stream, Expected: a.Expected}
@@ -107,7 +107,7 @@ func brokenExpectations() []defect[es.Log] {
 			}
 			return m.Append(ctx, appends...)
 		})).noticedBy(firstNamed),
-		broken("of two conflicts in a call the later one is named", firstNamed, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+		broken("the error names the later of two conflicts in a call", firstNamed, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			position, err := m.Append(ctx, appends...)
 			for _, a := range appends {
 				if isConflict(err) && a.Expected > es.AnyVersion && a.Expected != head(m, a.Stream) {
@@ -116,7 +116,7 @@ func brokenExpectations() []defect[es.Log] {
 			}
 			return position, err
 		})),
-		broken("a command that was done is looked for before what stands ahead of it is judged", firstNamed, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+		broken("a duplicate is reported before an earlier conflict", firstNamed, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			for _, a := range appends {
 				if d := duplicate(m, a); d != nil && a.Stream.Check() == nil {
 					return 0, d
@@ -124,7 +124,7 @@ func brokenExpectations() []defect[es.Log] {
 			}
 			return m.Append(ctx, appends...)
 		})),
-		broken("a refused call is written up to where it was refused", allOrNothing, func(m *es.Mem) *faulty {
+		broken("the appends before the refused one are written", allOrNothing, func(m *es.Mem) *faulty {
 			var mu sync.Mutex
 			return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
 				mu.Lock()
@@ -137,7 +137,7 @@ func brokenExpectations() []defect[es.Log] {
 
 func brokenTimes() []defect[es.Log] {
 	return []defect[es.Log]{
-		broken("a record keeps the time it was given", placeIgnored, func(m *es.Mem) *faulty {
+		broken("a record keeps the time of the argument", placeIgnored, func(m *es.Mem) *faulty {
 			var given table[time.Time]
 			return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
 				position, err := m.Append(ctx, appends...)
@@ -157,19 +157,19 @@ func brokenTimes() []defect[es.Log] {
 				return r
 			}}
 		}),
-		broken("time runs backwards", times, recording(func(r es.Record) es.Record {
+		broken("times decrease", times, recording(func(r es.Record) es.Record {
 			r.Time = r.Time.Add(-time.Duration(r.Position%2) * time.Minute)
 			return r
 		})),
-		broken("time is in another zone", times, recording(func(r es.Record) es.Record {
+		broken("times are in another zone", times, recording(func(r es.Record) es.Record {
 			r.Time = r.Time.In(time.FixedZone("here", 3600))
 			return r
 		})),
-		broken("time has nanoseconds", times, recording(func(r es.Record) es.Record {
+		broken("times have nanoseconds", times, recording(func(r es.Record) es.Record {
 			r.Time = r.Time.Add(time.Nanosecond)
 			return r
 		})),
-		broken("an ended context is not looked at", contextEnded, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+		broken("an ended context is ignored", contextEnded, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			return m.Append(context.WithoutCancel(ctx), appends...)
 		})),
 		broken("an append that was written returns the context's error", contextEnds, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
@@ -194,7 +194,7 @@ func brokenTimes() []defect[es.Log] {
 	}
 }
 
-// leavesGaps is a log in which every refused call leaves a record that nobody sees, in some stream.
+// leavesGaps returns a log in which every refused call leaves a hidden record in a stream.
 func leavesGaps(where func(appends []es.Append) es.Stream) func(m *es.Mem) *faulty {
 	seen := func(r es.Record) bool { return r.Type != "gap" }
 	return func(m *es.Mem) *faulty {

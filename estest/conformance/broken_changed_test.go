@@ -13,7 +13,7 @@ const (
 	waits         = "Changed waits until its context ends"
 	ahead         = "Changed refuses a position beyond the end"
 	wakesAll      = "append wakes every waiting Changed"
-	missesNought  = "Changed misses no append while it starts to wait"
+	missesNone    = "Changed misses no append while it starts to wait"
 	hearsOthers   = "append through another store wakes Changed"
 	readable      = "All returns the records that Changed reports"
 	followsAll    = "Follow returns every position once and in order"
@@ -36,17 +36,17 @@ func brokenChanged() []defect[es.Log] {
 			}
 			return head, err
 		})),
-		broken("an append without events wakes", waits, func(m *es.Mem) *faulty {
-			var b bell
+		broken("an append without events wakes readers", waits, func(m *es.Mem) *faulty {
+			var b broadcast
 			return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
-				defer b.ring()
+				defer b.notify()
 				return m.Append(ctx, appends...)
 			}, onChanged: func(ctx context.Context, after es.Position) (es.Position, error) {
-				rung := b.next()
+				next := b.next()
 				if head, err := m.Changed(ctx, -1); err != nil || head != after {
 					return m.Changed(ctx, after)
 				}
-				if err := hear(ctx, rung); err != nil {
+				if err := wait(ctx, next); err != nil {
 					return 0, err
 				}
 				return m.Changed(ctx, -1)
@@ -57,7 +57,7 @@ func brokenChanged() []defect[es.Log] {
 
 func brokenWaits() []defect[es.Log] {
 	return []defect[es.Log]{
-		broken("a position beyond the end is waited for", ahead, waiting(func(ctx context.Context, m *es.Mem, after es.Position) (es.Position, error) {
+		broken("Changed waits for a position beyond the end", ahead, waiting(func(ctx context.Context, m *es.Mem, after es.Position) (es.Position, error) {
 			for {
 				head, err := m.Changed(ctx, -1)
 				if err != nil {
@@ -79,16 +79,16 @@ func brokenWaits() []defect[es.Log] {
 			}
 			return head, err
 		})),
-		broken("an append wakes one of those who wait", wakesAll, wakesOne).blocking(),
-		broken("the log is looked at before the wait begins", missesNought, looksTooEarly).blocking().noticedBy(hearsOthers, wakesAll, readable, followsAll, followsFilter),
-		brokenApart("a store hears of its own appends only", hearsOthers, hearsItself).blocking().noticedBy(readable, followsAll, followsFilter),
-		broken("Changed tells of records before they can be read", readable, tellsTooEarly).blocking().noticedBy(followsAll, followsFilter),
-		broken("positions are taken before the lock", followsAll, takesPositionsEarly).blocking().noticedBy(followsFilter),
-		broken("a filter reads from a copy that lags behind", followsFilter, filtersCopy).blocking(),
+		broken("an append wakes only one reader", wakesAll, wakesOne).blocking(),
+		broken("the head is read before the wait starts", missesNone, readsHeadTooEarly).blocking().noticedBy(hearsOthers, wakesAll, readable, followsAll, followsFilter),
+		brokenApart("a store notices only its own appends", hearsOthers, noticesOwnAppends).blocking().noticedBy(readable, followsAll, followsFilter),
+		broken("Changed reports records before they can be read", readable, reportsTooEarly).blocking().noticedBy(followsAll, followsFilter),
+		broken("positions are assigned before the lock", followsAll, assignsPositionsEarly).blocking().noticedBy(followsFilter),
+		broken("filtered reads use a copy that lags", followsFilter, filtersCopy).blocking(),
 	}
 }
 
-// wakesOne is a log in which whoever waits takes the news away from the others.
+// wakesOne is a log in which an append wakes only one of the waiting readers.
 func wakesOne(m *es.Mem) *faulty {
 	token := make(chan struct{}, 1)
 	return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
@@ -103,18 +103,18 @@ func wakesOne(m *es.Mem) *faulty {
 			if head, err := m.Changed(ctx, -1); err != nil || head != after {
 				return m.Changed(ctx, after)
 			}
-			if err := hear(ctx, token); err != nil {
+			if err := wait(ctx, token); err != nil {
 				return 0, err
 			}
 		}
 	}}
 }
 
-// looksTooEarly is a log that does not notice what is written between its look and its wait.
-func looksTooEarly(m *es.Mem) *faulty {
-	var b bell
+// readsHeadTooEarly is a log that misses appends between reading the head and starting to wait.
+func readsHeadTooEarly(m *es.Mem) *faulty {
+	var b broadcast
 	return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
-		defer b.ring()
+		defer b.notify()
 		return m.Append(ctx, appends...)
 	}, onChanged: func(ctx context.Context, after es.Position) (es.Position, error) {
 		for {
@@ -122,34 +122,34 @@ func looksTooEarly(m *es.Mem) *faulty {
 				return m.Changed(ctx, after)
 			}
 			window()
-			if err := hear(ctx, b.next()); err != nil {
+			if err := wait(ctx, b.next()); err != nil {
 				return 0, err
 			}
 		}
 	}}
 }
 
-// hearsItself is a log that is woken by its own appends.
-func hearsItself(m *es.Mem) *faulty {
-	var b bell
+// noticesOwnAppends is a log whose Changed is woken only by its own appends.
+func noticesOwnAppends(m *es.Mem) *faulty {
+	var b broadcast
 	return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
-		defer b.ring()
+		defer b.notify()
 		return m.Append(ctx, appends...)
 	}, onChanged: func(ctx context.Context, after es.Position) (es.Position, error) {
 		for {
-			rung := b.next()
+			next := b.next()
 			if head, err := m.Changed(ctx, -1); err != nil || head != after {
 				return m.Changed(ctx, after)
 			}
-			if err := hear(ctx, rung); err != nil {
+			if err := wait(ctx, next); err != nil {
 				return 0, err
 			}
 		}
 	}}
 }
 
-// tellsTooEarly is a log that announces records and then makes them visible.
-func tellsTooEarly(m *es.Mem) *faulty {
+// reportsTooEarly is a log that notifies readers before the records are visible.
+func reportsTooEarly(m *es.Mem) *faulty {
 	f, visible := becomesVisible(m)
 	f.onAll = func(ctx context.Context, after es.Position, filter es.Filter) records {
 		return only(m.All(ctx, after, filter), visible)
@@ -157,7 +157,7 @@ func tellsTooEarly(m *es.Mem) *faulty {
 	return f
 }
 
-// filtersCopy is a log that looks up what a filter lets through in a copy that lags behind.
+// filtersCopy is a log that reads matching records from a copy that lags.
 func filtersCopy(m *es.Mem) *faulty {
 	f, visible := becomesVisible(m)
 	f.onAll = func(ctx context.Context, after es.Position, filter es.Filter) records {
@@ -169,40 +169,40 @@ func filtersCopy(m *es.Mem) *faulty {
 	return f
 }
 
-// A bell wakes all who have heard of its next ring.
-type bell struct {
-	mu   sync.Mutex
-	rung chan struct{}
+// broadcast wakes every goroutine that waits on next.
+type broadcast struct {
+	mu       sync.Mutex
+	notified chan struct{}
 }
 
-func (b *bell) next() <-chan struct{} {
+func (b *broadcast) next() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.rung == nil {
-		b.rung = make(chan struct{})
+	if b.notified == nil {
+		b.notified = make(chan struct{})
 	}
-	return b.rung
+	return b.notified
 }
 
-func (b *bell) ring() {
+func (b *broadcast) notify() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.rung != nil {
-		close(b.rung)
-		b.rung = nil
+	if b.notified != nil {
+		close(b.notified)
+		b.notified = nil
 	}
 }
 
-func hear(ctx context.Context, rung <-chan struct{}) error {
+func wait(ctx context.Context, notified <-chan struct{}) error {
 	select {
-	case <-rung:
+	case <-notified:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// becomesVisible is a log whose records can be read a moment after they were written, but before Append returns.
+// becomesVisible is a log whose records become readable a moment after they are written, but before Append returns.
 func becomesVisible(m *es.Mem) (f *faulty, visible func(es.Record) bool) {
 	var mu sync.Mutex
 	up := es.Position(0)
@@ -221,11 +221,11 @@ func becomesVisible(m *es.Mem) (f *faulty, visible func(es.Record) bool) {
 	}
 }
 
-// takesPositionsEarly is a log whose records become visible each by itself, some time after they got their positions.
-func takesPositionsEarly(m *es.Mem) *faulty {
+// assignsPositionsEarly is a log whose calls become visible in another order than that of their positions.
+func assignsPositionsEarly(m *es.Mem) *faulty {
 	var mu sync.Mutex
 	writing := make(map[es.Position]bool)
-	var b bell
+	var b broadcast
 	visible := func(r es.Record) bool {
 		mu.Lock()
 		defer mu.Unlock()
@@ -260,13 +260,13 @@ func takesPositionsEarly(m *es.Mem) *faulty {
 			delete(writing, p)
 		}
 		mu.Unlock()
-		b.ring()
+		b.notify()
 		return position, err
 	}, onAll: func(ctx context.Context, after es.Position, filter es.Filter) records {
 		return only(m.All(ctx, after, filter), visible)
 	}, onChanged: func(ctx context.Context, after es.Position) (es.Position, error) {
 		for {
-			rung := b.next()
+			next := b.next()
 			head, err := last(ctx)
 			if err != nil || head > after {
 				return head, err
@@ -274,7 +274,7 @@ func takesPositionsEarly(m *es.Mem) *faulty {
 			if taken, err := m.Changed(ctx, -1); err != nil || taken < after {
 				return m.Changed(ctx, after)
 			}
-			if err := hear(ctx, rung); err != nil {
+			if err := wait(ctx, next); err != nil {
 				return 0, err
 			}
 		}

@@ -12,7 +12,7 @@ import (
 
 const (
 	beginsAtZero   = "missing checkpoint is at 0"
-	movesFromThere = "checkpoint can be moved forwards and back"
+	movesBothWays  = "checkpoint can be moved forwards and back"
 	notFromElse    = "checkpoint moves only from its current position"
 	oneMoves       = "one caller wins a race to move a checkpoint"
 	noMoveLost     = "no move of a checkpoint is lost"
@@ -22,7 +22,7 @@ const (
 	checkIsNone    = "invalid checkpoint is refused"
 )
 
-// faultyCheckpoints are those of an es.Mem, with a defect.
+// faultyCheckpoints is an es.Mem with a defect in its checkpoints.
 type faultyCheckpoints struct {
 	*es.Mem
 	onLoad func(ctx context.Context, name string) (es.Position, error)
@@ -47,7 +47,7 @@ func TestEveryDefectOfCheckpointsIsCaughtByItsClause(t *testing.T) {
 	catch(t, brokenCheckpoints(), conformance.CheckpointClauses(), conformance.Clause.TryCheckpoints)
 }
 
-// moving makes a defect of how a checkpoint is moved.
+// moving returns a defect of MoveCheckpoint.
 func moving(name, clause string, do func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error)) defect[es.Checkpoints] {
 	return defect[es.Checkpoints]{name: name, clause: clause, database: func() func() es.Checkpoints {
 		m := new(es.Mem)
@@ -59,7 +59,7 @@ func moving(name, clause string, do func(ctx context.Context, m *es.Mem, name st
 	}}
 }
 
-// at is where a checkpoint of a Mem is.
+// at returns the position of a checkpoint.
 func at(m *es.Mem, name string) es.Position {
 	position, err := m.LoadCheckpoint(context.Background(), name)
 	if err != nil {
@@ -71,7 +71,7 @@ func at(m *es.Mem, name string) es.Position {
 func brokenCheckpoints() []defect[es.Checkpoints] {
 	none := errors.New("no rows in result set")
 	return []defect[es.Checkpoints]{
-		{name: "no checkpoint is an error", clause: beginsAtZero, database: func() func() es.Checkpoints {
+		{name: "a missing checkpoint is an error", clause: beginsAtZero, database: func() func() es.Checkpoints {
 			m := new(es.Mem)
 			f := &faultyCheckpoints{Mem: m, onLoad: func(ctx context.Context, name string) (es.Position, error) {
 				position, err := m.LoadCheckpoint(ctx, name)
@@ -81,64 +81,64 @@ func brokenCheckpoints() []defect[es.Checkpoints] {
 				return position, err
 			}}
 			return func() es.Checkpoints { return f }
-		}, also: []string{movesFromThere, notFromElse, noMoveLost, checkObeys, checkIsNone}},
-		moving("a checkpoint only grows", movesFromThere, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+		}, also: []string{movesBothWays, notFromElse, noMoveLost, checkObeys, checkIsNone}},
+		moving("a checkpoint only grows", movesBothWays, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
 			if to < from && to >= 0 {
 				return false, ctx.Err()
 			}
 			return m.MoveCheckpoint(ctx, name, from, to)
 		}),
-		moving("positions have 32 bits", movesFromThere, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+		moving("positions have 32 bits", movesBothWays, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
 			return m.MoveCheckpoint(ctx, name, es.Position(int32(from)), es.Position(int32(to)))
 		}).noticedBy(notFromElse),
-		moving("positions are floating", movesFromThere, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+		moving("positions are floating-point numbers", movesBothWays, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
 			return m.MoveCheckpoint(ctx, name, es.Position(float64(from)), es.Position(float64(to)))
 		}),
-		moving("a move to where it is moves nothing", movesFromThere, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+		moving("a move to the current position returns false", movesBothWays, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
 			moved, err := m.MoveCheckpoint(ctx, name, from, to)
 			return moved && from != to, err
 		}),
-		moving("it is moved from wherever it is", notFromElse, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+		moving("the old position is not compared", notFromElse, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
 			if err := errors.Join(es.CheckCheckpoint(name, from, to), ctx.Err()); err != nil {
 				return false, err
 			}
-			for !must(m.MoveCheckpoint(ctx, name, at(m, name), to)) { // until it is there
+			for !must(m.MoveCheckpoint(ctx, name, at(m, name), to)) { // until it succeeds
 			}
 			return true, nil
 		}).noticedBy(oneMoves, noMoveLost),
-		moving("one that is elsewhere is an error", notFromElse, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+		moving("a move from another position is an error", notFromElse, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
 			moved, err := m.MoveCheckpoint(ctx, name, from, to)
 			if !moved && err == nil {
 				err = none
 			}
 			return moved, err
 		}).noticedBy(oneMoves, noMoveLost),
-		moving("from 0 makes a new one, whatever is there", notFromElse, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+		moving("a move from 0 replaces an existing checkpoint", notFromElse, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
 			if from == 0 && ctx.Err() == nil && es.CheckCheckpoint(name, from, to) == nil {
 				from = at(m, name)
 			}
 			return m.MoveCheckpoint(ctx, name, from, to)
 		}).noticedBy(oneMoves),
-		moving("where it is is looked at before the lock", oneMoves, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+		moving("the old position is compared before the lock", oneMoves, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
 			if ctx.Err() != nil || es.CheckCheckpoint(name, from, to) != nil || at(m, name) != from {
 				return m.MoveCheckpoint(ctx, name, from, to)
 			}
 			window()
 			return m.MoveCheckpoint(ctx, name, at(m, name), to)
 		}).noticedBy(noMoveLost),
-		moving("a move to where another has moved it meanwhile counts as made", noMoveLost, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+		moving("two moves to the same position both succeed", noMoveLost, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
 			late := ctx.Err() == nil && es.CheckCheckpoint(name, from, to) == nil && at(m, name) == from
 			window()
 			moved, err := m.MoveCheckpoint(ctx, name, from, to)
 			return moved || late && err == nil && at(m, name) == to, err
 		}),
-		moving("names are compared without regard to case", checkpointName, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+		moving("names ignore case", checkpointName, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
 			if es.CheckCheckpoint(name, from, to) == nil {
 				name = strings.ToLower(name)
 			}
 			return m.MoveCheckpoint(ctx, name, from, to)
 		}),
-		{name: "a store loads a checkpoint once and remembers it", clause: sharedCheck, database: func() func() es.Checkpoints {
+		{name: "a store caches checkpoints", clause: sharedCheck, database: func() func() es.Checkpoints {
 			m := new(es.Mem)
 			return func() es.Checkpoints {
 				var known table[es.Position]
@@ -161,10 +161,10 @@ func brokenCheckpoints() []defect[es.Checkpoints] {
 				return f
 			}
 		}, also: []string{noMoveLost}},
-		moving("contexts are not looked at", checkObeys, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+		moving("contexts are ignored", checkObeys, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
 			return m.MoveCheckpoint(context.WithoutCancel(ctx), name, from, to)
 		}),
-		moving("any position is taken", checkIsNone, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
+		moving("invalid positions are accepted", checkIsNone, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
 			return m.MoveCheckpoint(ctx, name, max(from, 0), max(to, 0))
 		}),
 	}

@@ -22,7 +22,7 @@ const (
 
 func brokenCommands() []defect[es.Log] {
 	return []defect[es.Log]{
-		broken("commands are not looked at", commandOnce, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+		broken("commands are ignored", commandOnce, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			if es.CheckAppends(appends...) != nil {
 				return m.Append(ctx, appends...)
 			}
@@ -32,23 +32,23 @@ func brokenCommands() []defect[es.Log] {
 			}
 			return m.Append(ctx, plain...)
 		})).noticedBy(firstNamed, duplicateVersions, duplicateBeforeConflict, commandBytes, commandWithoutEvents, commandRaces, allOrNothing, positionsDense, withinLimits, commandRefused),
-		broken("a duplicate is told as a success", commandOnce, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+		broken("a duplicate is reported as a success", commandOnce, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			position, err := m.Append(ctx, appends...)
-			var there *es.DuplicateError
-			if errors.As(err, &there) {
+			var recorded *es.DuplicateError
+			if errors.As(err, &recorded) {
 				return 0, nil
 			}
 			return position, err
 		})).noticedBy(firstNamed, duplicateVersions, duplicateBeforeConflict, commandBytes, commandWithoutEvents, commandRaces, allOrNothing, positionsDense, withinLimits, commandRefused),
 		broken("a duplicate names the last version of the stream", duplicateVersions, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			position, err := m.Append(ctx, appends...)
-			var there *es.DuplicateError
-			if errors.As(err, &there) {
-				there.Last = head(m, there.Stream)
+			var recorded *es.DuplicateError
+			if errors.As(err, &recorded) {
+				recorded.Last = head(m, recorded.Stream)
 			}
 			return position, err
 		})),
-		broken("the version is looked at before the command", duplicateBeforeConflict, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+		broken("the version is checked before the command", duplicateBeforeConflict, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			a := es.Append{}
 			if len(appends) == 1 && es.CheckAppends(appends...) == nil {
 				a = appends[0]
@@ -63,22 +63,22 @@ func brokenCommands() []defect[es.Log] {
 
 func brokenCommandTables() []defect[es.Log] {
 	return []defect[es.Log]{
-		broken("a command is known on all streams", commandOfStream, ownCommands(func(a es.Append) string { return a.Command })).noticedBy(firstNamed),
-		broken("stream and command are glued together", commandOfStream, ownCommands(func(a es.Append) string {
+		broken("commands are shared by all streams", commandOfStream, ownCommands(func(a es.Append) string { return a.Command })).noticedBy(firstNamed),
+		broken("stream and command are joined ambiguously", commandOfStream, ownCommands(func(a es.Append) string {
 			return a.Stream.String() + "/" + a.Command
 		})).noticedBy(firstNamed),
-		broken("commands are compared without regard to case", commandBytes, ownCommands(func(a es.Append) string {
+		broken("commands ignore case", commandBytes, ownCommands(func(a es.Append) string {
 			return a.Stream.String() + "\x00" + strings.ToLower(a.Command)
 		})).noticedBy(firstNamed),
-		broken("commands are compared without the spaces around them", commandBytes, ownCommands(func(a es.Append) string {
+		broken("commands ignore surrounding spaces", commandBytes, ownCommands(func(a es.Append) string {
 			return a.Stream.String() + "\x00" + strings.TrimSpace(a.Command)
 		})).noticedBy(firstNamed),
-		broken("a command is noted before its events are written", commandRefused, func(m *es.Mem) *faulty {
+		broken("a command is recorded before its events are written", commandRefused, func(m *es.Mem) *faulty {
 			var refused table[*es.DuplicateError]
 			return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
 				for _, a := range appends {
-					if there, found := refused.get(a.Stream.String() + "\x00" + a.Command); found && a.Command != "" {
-						return 0, there
+					if recorded, found := refused.get(a.Stream.String() + "\x00" + a.Command); found && a.Command != "" {
+						return 0, recorded
 					}
 				}
 				position, err := m.Append(ctx, appends...)
@@ -90,26 +90,26 @@ func brokenCommandTables() []defect[es.Log] {
 				return position, err
 			}}
 		}),
-		broken("a command without events is remembered", commandWithoutEvents, func(m *es.Mem) *faulty {
-			var asked table[*es.DuplicateError]
+		broken("a command without events is recorded", commandWithoutEvents, func(m *es.Mem) *faulty {
+			var checked table[*es.DuplicateError]
 			return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
 				for _, a := range appends {
-					if there, found := asked.get(a.Stream.String() + "\x00" + a.Command); found && a.Command != "" {
-						return 0, there
+					if recorded, found := checked.get(a.Stream.String() + "\x00" + a.Command); found && a.Command != "" {
+						return 0, recorded
 					}
 				}
 				position, err := m.Append(ctx, appends...)
 				for _, a := range appends {
 					if err == nil && len(a.Events) == 0 {
-						asked.put(a.Stream.String()+"\x00"+a.Command, &es.DuplicateError{Stream: a.Stream, Command: a.Command})
+						checked.put(a.Stream.String()+"\x00"+a.Command, &es.DuplicateError{Stream: a.Stream, Command: a.Command})
 					}
 				}
 				return position, err
 			}}
 		}),
-		broken("a command is looked up before the lock", commandRaces, looksUpFirst),
-		broken("a command that lost the race is told of a conflict", commandRaces, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
-			fine := looksFine(m, appends)
+		broken("a command is checked before the lock", commandRaces, checksFirst),
+		broken("a command that lost the race returns a conflict", commandRaces, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			fine := wouldSucceed(m, appends)
 			window()
 			position, err := m.Append(ctx, appends...)
 			if fine && err != nil && ctx.Err() == nil {
@@ -120,17 +120,17 @@ func brokenCommandTables() []defect[es.Log] {
 	}
 }
 
-// looksUpFirst is a log that finds out whether a command is new before it takes the lock to write it.
-func looksUpFirst(m *es.Mem) *faulty {
+// checksFirst is a log that checks whether a command is new before it takes the lock.
+func checksFirst(m *es.Mem) *faulty {
 	var mu sync.Mutex
 	var written table[*es.DuplicateError]
 	return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
 		for _, a := range appends {
-			if there, found := written.get(a.Stream.String() + "\x00" + a.Command); found {
-				return 0, there
+			if recorded, found := written.get(a.Stream.String() + "\x00" + a.Command); found {
+				return 0, recorded
 			}
 		}
-		if len(appends) != 1 || appends[0].Command == "" || !looksFine(m, appends) {
+		if len(appends) != 1 || appends[0].Command == "" || !wouldSucceed(m, appends) {
 			return m.Append(ctx, appends...)
 		}
 		a := appends[0]
@@ -146,7 +146,7 @@ func looksUpFirst(m *es.Mem) *faulty {
 	}}
 }
 
-// ownCommands is a log that also looks for commands in a table of its own, under a key of its own making.
+// ownCommands is a log that also keeps commands in a table of its own, under the given key.
 func ownCommands(key func(es.Append) string) func(m *es.Mem) *faulty {
 	return func(m *es.Mem) *faulty {
 		var mu sync.Mutex
@@ -155,14 +155,14 @@ func ownCommands(key func(es.Append) string) func(m *es.Mem) *faulty {
 			mu.Lock()
 			defer mu.Unlock()
 			for _, a := range appends {
-				if there, found := written.get(key(a)); found && a.Command != "" {
-					return 0, there
+				if recorded, found := written.get(key(a)); found && a.Command != "" {
+					return 0, recorded
 				}
 			}
 			position, err := m.Append(ctx, appends...)
 			for _, a := range appends {
-				if there := duplicate(m, a); err == nil && a.Command != "" && there != nil {
-					written.put(key(a), there)
+				if recorded := duplicate(m, a); err == nil && a.Command != "" && recorded != nil {
+					written.put(key(a), recorded)
 				}
 			}
 			return position, err

@@ -12,36 +12,36 @@ import (
 )
 
 const (
-	asWritten     = "record is read as it was written"
-	streamBytes   = "stream names are kept byte by byte"
-	typeBytes     = "event types are kept byte by byte"
-	dataBytes     = "data is kept byte by byte"
-	metaText      = "metadata is kept unchanged"
-	emptyMeta     = "empty metadata is read as nil"
-	keepsNothing  = "Append does not retain its arguments"
-	changesNought = "Append does not modify its arguments"
-	callersOwn    = "records that were read may be kept and modified"
-	badRefused    = "input beyond a limit is refused before anything is written"
-	withinLimits  = "input at the limits is accepted"
+	asWritten    = "record is read as it was written"
+	streamBytes  = "stream names are kept byte by byte"
+	typeBytes    = "event types are kept byte by byte"
+	dataBytes    = "data is kept byte by byte"
+	metaText     = "metadata is kept unchanged"
+	emptyMeta    = "empty metadata is read as nil"
+	retainsNone  = "Append does not retain its arguments"
+	modifiesNone = "Append does not modify its arguments"
+	callersOwn   = "records that were read may be kept and modified"
+	badRefused   = "input beyond a limit is refused before anything is written"
+	withinLimits = "input at the limits is accepted"
 )
 
 func brokenContents() []defect[es.Log] {
 	return []defect[es.Log]{
-		broken("metadata is lost where there is no data", asWritten, recording(func(r es.Record) es.Record {
+		broken("metadata of records without data is lost", asWritten, recording(func(r es.Record) es.Record {
 			if len(r.Data) == 0 {
 				r.Meta = nil
 			}
 			return r
 		})),
 		broken("ids are folded to lower case", streamBytes, foldsIDs(strings.ToLower)),
-		broken("spaces at the end of an id do not count", streamBytes, foldsIDs(func(id string) string {
+		broken("spaces at the end of an id are ignored", streamBytes, foldsIDs(func(id string) string {
 			if short := strings.TrimRight(id, " "); short != "" {
 				return short
 			}
 			return id
 		})),
-		broken("ß is ss", streamBytes, foldsIDs(strings.NewReplacer("ß", "ss").Replace)),
-		broken("letters are composed", streamBytes, foldsIDs(strings.NewReplacer("a\u0308", "ä").Replace)),
+		broken("ß equals ss", streamBytes, foldsIDs(strings.NewReplacer("ß", "ss").Replace)),
+		broken("letters are normalized", streamBytes, foldsIDs(strings.NewReplacer("a\u0308", "ä").Replace)),
 		broken("types are trimmed", typeBytes, recording(func(r es.Record) es.Record {
 			r.Type = strings.TrimSpace(r.Type)
 			return r
@@ -54,17 +54,17 @@ func brokenContents() []defect[es.Log] {
 			r.Data, _, _ = bytes.Cut(r.Data, []byte{0})
 			return r
 		})),
-		broken("metadata is escaped and not unescaped", metaText, recording(func(r es.Record) es.Record {
+		broken("metadata is escaped but not unescaped", metaText, recording(func(r es.Record) es.Record {
 			for key, value := range r.Meta {
 				r.Meta[key] = strings.ReplaceAll(value, "<", "\\u003c")
 			}
 			return r
 		})),
-		broken("metadata without a value is lost", metaText, recording(func(r es.Record) es.Record {
+		broken("empty metadata values are lost", metaText, recording(func(r es.Record) es.Record {
 			maps.DeleteFunc(r.Meta, func(_, value string) bool { return value == "" })
 			return r
 		})),
-		broken("no metadata comes back as an empty map", emptyMeta, recording(func(r es.Record) es.Record {
+		broken("missing metadata is read as an empty map", emptyMeta, recording(func(r es.Record) es.Record {
 			if r.Meta == nil {
 				r.Meta = map[string]string{}
 			}
@@ -75,7 +75,7 @@ func brokenContents() []defect[es.Log] {
 
 func brokenMemory() []defect[es.Log] {
 	return []defect[es.Log]{
-		broken("the caller's data is kept", keepsNothing, func(m *es.Mem) *faulty {
+		broken("the caller's data is retained", retainsNone, func(m *es.Mem) *faulty {
 			var kept table[[]byte]
 			return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
 				position, err := m.Append(ctx, appends...)
@@ -90,7 +90,7 @@ func brokenMemory() []defect[es.Log] {
 				return r
 			}}
 		}),
-		broken("the caller's records are numbered", changesNought, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+		broken("the caller's records are numbered", modifiesNone, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			for _, a := range appends {
 				for i := range a.Events {
 					a.Events[i].Version = es.Version(i + 1)
@@ -98,14 +98,14 @@ func brokenMemory() []defect[es.Log] {
 			}
 			return m.Append(ctx, appends...)
 		})),
-		broken("the caller's command is taken away", changesNought, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+		broken("the caller's command is cleared", modifiesNone, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			position, err := m.Append(ctx, slices.Clone(appends)...)
 			for i := range appends {
 				appends[i].Command = ""
 			}
 			return position, err
 		})).noticedBy(firstNamed),
-		broken("readers share the records", callersOwn, func(m *es.Mem) *faulty {
+		broken("readers share records", callersOwn, func(m *es.Mem) *faulty {
 			var read table[es.Record]
 			return &faulty{Mem: m, onRecord: func(r es.Record) es.Record {
 				if shared, found := read.get(r.ID()); found {
@@ -115,7 +115,7 @@ func brokenMemory() []defect[es.Log] {
 				return r
 			}}
 		}),
-		broken("the records of a loop lie in one buffer", callersOwn, reading(func(ctx context.Context, m *es.Mem, stream es.Stream, after es.Version) records {
+		broken("the records of a loop share one buffer", callersOwn, reading(func(ctx context.Context, m *es.Mem, stream es.Stream, after es.Version) records {
 			return func(yield func(es.Record, error) bool) {
 				var buffer []byte
 				for r, err := range m.Read(ctx, stream, after) {
@@ -134,7 +134,7 @@ func brokenMemory() []defect[es.Log] {
 
 func brokenLimits() []defect[es.Log] {
 	return []defect[es.Log]{
-		broken("limits are not looked at: a long type is cut", badRefused, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+		broken("a long type is truncated", badRefused, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			for _, a := range appends {
 				for i, e := range a.Events {
 					a.Events[i].Type = e.Type[:min(len(e.Type), es.MaxType)]
@@ -142,13 +142,13 @@ func brokenLimits() []defect[es.Log] {
 			}
 			return m.Append(ctx, appends...)
 		})),
-		broken("a limit does not say which stream", badRefused, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+		broken("the error of a limit does not name the stream", badRefused, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			if err := es.CheckAppends(appends...); err != nil {
 				return 0, fmt.Errorf("bad input: %w", es.ErrInvalid)
 			}
 			return m.Append(ctx, appends...)
 		})),
-		broken("a stream that cannot be is read as an empty one", badRefused, reading(func(ctx context.Context, m *es.Mem, stream es.Stream, after es.Version) records {
+		broken("an invalid stream is read as an empty one", badRefused, reading(func(ctx context.Context, m *es.Mem, stream es.Stream, after es.Version) records {
 			if stream.Check() != nil {
 				return func(func(es.Record, error) bool) {}
 			}
@@ -162,7 +162,7 @@ func brokenLimits() []defect[es.Log] {
 			}
 			return m.Append(ctx, appends...)
 		})),
-		broken("long metadata is cut", withinLimits, recording(func(r es.Record) es.Record {
+		broken("long metadata is truncated", withinLimits, recording(func(r es.Record) es.Record {
 			for key, value := range r.Meta {
 				r.Meta[key] = value[:min(len(value), 16<<10)]
 			}
@@ -171,7 +171,7 @@ func brokenLimits() []defect[es.Log] {
 	}
 }
 
-// foldsIDs is a log that takes streams for the same whose ids fold to the same.
+// foldsIDs is a log that compares stream ids after folding them.
 func foldsIDs(fold func(string) string) func(m *es.Mem) *faulty {
 	folded := func(s es.Stream) es.Stream { return es.Stream{Kind: s.Kind, ID: fold(s.ID)} }
 	return func(m *es.Mem) *faulty {

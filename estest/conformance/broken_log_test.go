@@ -20,7 +20,7 @@ const (
 
 func brokenLogs() []defect[es.Log] {
 	return []defect[es.Log]{
-		broken("the position to read after is read too", allAfter, listing(func(ctx context.Context, m *es.Mem, after es.Position, filter es.Filter) records {
+		broken("All includes the position to read after", allAfter, listing(func(ctx context.Context, m *es.Mem, after es.Position, filter es.Filter) records {
 			return m.All(ctx, max(0, after-1), filter)
 		})).noticedBy(longLog, filters, followsAll, followsFilter),
 		broken("the log is read stream by stream", allAfter, listing(func(ctx context.Context, m *es.Mem, after es.Position, filter es.Filter) records {
@@ -62,15 +62,15 @@ func brokenFilters() []defect[es.Log] {
 	}
 	in := func(list []string, name string) bool { return len(list) == 0 || slices.Contains(list, name) }
 	return []defect[es.Log]{
-		broken("the filter is not looked at", filters, filtered(func(es.Filter, es.Record) bool { return true })).
+		broken("the filter is ignored", filters, filtered(func(es.Filter, es.Record) bool { return true })).
 			noticedBy(filterBytes, longLog, followsFilter),
-		broken("a filter with a kind and a type lets either through", filters, filtered(func(f es.Filter, r es.Record) bool {
+		broken("a filter with a kind and a type matches either", filters, filtered(func(f es.Filter, r es.Record) bool {
 			return f.Match(r) || len(f.Kinds) > 0 && len(f.Types) > 0 && (in(f.Kinds, r.Stream.Kind) || in(f.Types, r.Type))
 		})),
 		broken("only the first kind of a filter counts", filters, filtered(func(f es.Filter, r es.Record) bool {
 			return in(f.Kinds[:min(1, len(f.Kinds))], r.Stream.Kind) && in(f.Types, r.Type)
 		})).noticedBy(filterBytes),
-		broken("a filter without a match lets all through", filters, listing(func(ctx context.Context, m *es.Mem, after es.Position, filter es.Filter) records {
+		broken("a filter without a match returns all records", filters, listing(func(ctx context.Context, m *es.Mem, after es.Position, filter es.Filter) records {
 			for r, err := range m.All(ctx, 0, filter) {
 				if r.Position > 0 || err != nil {
 					return m.All(ctx, after, filter)
@@ -78,7 +78,7 @@ func brokenFilters() []defect[es.Log] {
 			}
 			return m.All(ctx, after, es.Filter{})
 		})).noticedBy(filterBytes),
-		broken("filters do not regard case", filterBytes, filtered(func(f es.Filter, r es.Record) bool {
+		broken("filters ignore case", filterBytes, filtered(func(f es.Filter, r es.Record) bool {
 			alike := func(list []string, name string) bool {
 				return len(list) == 0 || slices.ContainsFunc(list, func(s string) bool { return strings.EqualFold(s, name) })
 			}
@@ -94,7 +94,7 @@ func brokenFilters() []defect[es.Log] {
 			}
 			return m.All(ctx, after, filter)
 		})),
-		broken("a page that the filter empties is taken for the end", longLog, listing(func(ctx context.Context, m *es.Mem, after es.Position, filter es.Filter) records {
+		broken("a page without matching records is taken for the end", longLog, listing(func(ctx context.Context, m *es.Mem, after es.Position, filter es.Filter) records {
 			return func(yield func(es.Record, error) bool) {
 				const page = 200
 				seen := after // the last position of the last page that was not empty

@@ -19,14 +19,14 @@ const (
 	allObeys     = "All returns an error when its context ends"
 )
 
-// A loop is what Read and All have in common: ranging over them can go wrong in the same ways.
+// loop is Read or All: loops over both can have the same defects.
 type loop struct {
 	name                          string
 	holds, again, releases, obeys string // the clauses
 	put                           func(f *faulty, around around)
 }
 
-// around makes a loop with a defect of one without.
+// around returns a loop with a defect, given one without.
 type around func(ctx context.Context, read func(context.Context) records) records
 
 func brokenLoops() []defect[es.Log] {
@@ -48,7 +48,7 @@ func brokenLoops() []defect[es.Log] {
 	return defects
 }
 
-// with makes a log with that around its loops.
+// with returns a log with the defect in its loops.
 func (l loop) with(around around) func(m *es.Mem) *faulty {
 	return func(m *es.Mem) *faulty {
 		f := &faulty{Mem: m}
@@ -79,7 +79,7 @@ func (l loop) holding() []defect[es.Log] {
 			pool := make(chan struct{}, 10)
 			return l.with(pooled(pool, func() { <-pool }))(m)
 		}).blocking(),
-		broken(l.name+" reads when it is called and not when it is ranged over", l.again, l.with(func(ctx context.Context, read func(context.Context) records) records {
+		broken(l.name+" reads when it is called, not when it is ranged over", l.again, l.with(func(ctx context.Context, read func(context.Context) records) records {
 			type item struct {
 				es.Record
 				error
@@ -110,13 +110,13 @@ func (l loop) leaving() []defect[es.Log] {
 
 func (l loop) ending() []defect[es.Log] {
 	return []defect[es.Log]{
-		broken(l.name+" does not look at its context", l.obeys, l.with(func(ctx context.Context, read func(context.Context) records) records {
+		broken(l.name+" ignores its context", l.obeys, l.with(func(ctx context.Context, read func(context.Context) records) records {
 			return read(context.WithoutCancel(ctx))
 		})),
 		broken(l.name+" ends without an error when its context does", l.obeys, l.with(func(ctx context.Context, read func(context.Context) records) records {
 			return only(read(context.WithoutCancel(ctx)), func(es.Record) bool { return ctx.Err() == nil })
 		})),
-		broken(l.name+" gives the last record beside the error", l.obeys, l.with(func(ctx context.Context, read func(context.Context) records) records {
+		broken(l.name+" returns the last record with the error", l.obeys, l.with(func(ctx context.Context, read func(context.Context) records) records {
 			return func(yield func(es.Record, error) bool) {
 				var last es.Record
 				for r, err := range read(ctx) {
@@ -129,7 +129,7 @@ func (l loop) ending() []defect[es.Log] {
 				}
 			}
 		})),
-		broken(l.name+" gives the error twice", l.obeys, l.with(func(ctx context.Context, read func(context.Context) records) records {
+		broken(l.name+" returns the error twice", l.obeys, l.with(func(ctx context.Context, read func(context.Context) records) records {
 			return func(yield func(es.Record, error) bool) {
 				for r, err := range read(ctx) {
 					if !yield(r, err) || err != nil && !yield(r, err) {
@@ -141,7 +141,7 @@ func (l loop) ending() []defect[es.Log] {
 	}
 }
 
-// pooled takes a connection of a pool for each loop. It gives it back at the end of the loop; when the loop is left it calls left.
+// pooled takes a connection from a pool for each loop. It returns the connection at the end of the loop; if the loop is left early it calls left.
 func pooled(pool chan struct{}, left func()) around {
 	return func(ctx context.Context, read func(context.Context) records) records {
 		return func(yield func(es.Record, error) bool) {
@@ -169,7 +169,7 @@ func pooled(pool chan struct{}, left func()) around {
 	}
 }
 
-// readAhead reads in a goroutine that nobody tells when the loop is left.
+// readAhead reads in a goroutine that does not end when the loop is left.
 func readAhead(ctx context.Context, read func(context.Context) records) records {
 	type item struct {
 		es.Record
@@ -183,7 +183,7 @@ func readAhead(ctx context.Context, read func(context.Context) records) records 
 			for r, err := range read(ctx) {
 				select {
 				case items <- item{r, err}:
-				case <-ctx.Done(): // when the clause is over it must end, not to be in the way of the tests that follow
+				case <-ctx.Done(): // it ends with the clause, so that it does not disturb later tests
 					select {
 					case items <- item{es.Record{}, ctx.Err()}:
 					case <-left:

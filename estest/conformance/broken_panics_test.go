@@ -12,7 +12,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// Each puts something around a function of a projection.
+// wrappings wrap each function of a projection.
 var wrappings = map[string]func(p *sqlite.Projection, around func(call func())){
 	"Handle": func(p *sqlite.Projection, around func(func())) {
 		next := p.Handle
@@ -50,7 +50,7 @@ func (w workshop) brokenPanics() (defects []defect[conformance.Listed]) {
 			clause = panicIsError
 		}
 		defects = append(defects,
-			w.broken("a panic of "+name+" comes out of Project", clause, func(f *faultySide) {
+			w.broken("a panic in "+name+" comes out of Project", clause, func(f *faultySide) {
 				f.onProject = func(ctx context.Context, p sqlite.Projection) error {
 					var panicked atomic.Value
 					wrap(&p, func(call func()) {
@@ -69,7 +69,7 @@ func (w workshop) brokenPanics() (defects []defect[conformance.Listed]) {
 					return err
 				}
 			}),
-			w.broken("a panic of "+name+" is passed over", clause, projecting(func(p *sqlite.Projection) {
+			w.broken("a panic in "+name+" is ignored", clause, projecting(func(p *sqlite.Projection) {
 				wrap(p, func(call func()) {
 					defer func() { _ = recover() }()
 					call()
@@ -77,7 +77,7 @@ func (w workshop) brokenPanics() (defects []defect[conformance.Listed]) {
 			})).blocking(),
 		)
 		if name == "OnCaughtUp" || name == "OnProgress" {
-			defects = append(defects, w.broken("a panic of "+name+" ends its goroutine, and nobody notices", clause, projecting(func(p *sqlite.Projection) {
+			defects = append(defects, w.broken("a panic in "+name+" silently ends its goroutine", clause, projecting(func(p *sqlite.Projection) {
 				wrap(p, func(call func()) {
 					defer func() {
 						if recover() != nil {

@@ -30,10 +30,10 @@ const (
 	unknownRefused = "Rebuild and Forget refuse an unknown projection"
 )
 
-const keepParked = "create trigger spoilt before delete on es_parked begin select raise(ignore); end"
+const keepParked = "create trigger broken before delete on es_parked begin select raise(ignore); end"
 
-// onItsOwn handles each record for itself, and puts those that fail aside without a thought for those behind.
-func onItsOwn(park bool) func(*faultySide) {
+// eachAlone handles each record separately, and parks or skips those that fail without regard to the later ones.
+func eachAlone(park bool) func(*faultySide) {
 	return projecting(func(p *sqlite.Projection) {
 		next := p.Handle
 		p.Handle = func(ctx context.Context, tx *sql.Tx, records []es.Record) error {
@@ -59,7 +59,7 @@ func onItsOwn(park bool) func(*faultySide) {
 	})
 }
 
-// parkedAs spoils what is told of what is parked.
+// parkedAs changes the records that Parked returns.
 func parkedAs(change func(p *projection.Parked)) func(*faultySide) {
 	return func(f *faultySide) {
 		f.onParked = func(p projection.Parked) projection.Parked { change(&p); return p }
@@ -68,13 +68,13 @@ func parkedAs(change func(p *projection.Parked)) func(*faultySide) {
 
 func (w workshop) brokenParking() []defect[conformance.Listed] {
 	return []defect[conformance.Listed]{
-		w.broken("the later records of the stream are applied", parksStream, onItsOwn(true)),
-		w.broken("a record that fails is left out", parksStream, onItsOwn(false)),
+		w.broken("the later records of the stream are applied", parksStream, eachAlone(true)),
+		w.broken("a failing record is skipped", parksStream, eachAlone(false)),
 		w.broken("nothing is parked", parksStream, projecting(func(p *sqlite.Projection) { p.OnError = es.Stop })).blocking(),
-		w.broken("Status does not count what is parked", parksStream, telling(func(s *projection.Status) { s.Parked = 0 })),
-		w.broken("the metadata is not parked", parkedAsIs, parkedAs(func(p *projection.Parked) { p.Record.Meta = nil })),
+		w.broken("Status does not count parked records", parksStream, reporting(func(s *projection.Status) { s.Parked = 0 })),
+		w.broken("metadata is not parked", parkedAsIs, parkedAs(func(p *projection.Parked) { p.Record.Meta = nil })),
 		w.broken("attempts are not counted", parkedAsIs, parkedAs(func(p *projection.Parked) { p.Attempts = min(p.Attempts, 1) })),
-		w.broken("those that wait have the error too", parkedAsIs, func(f *faultySide) {
+		w.broken("waiting records have the error too", parkedAsIs, func(f *faultySide) {
 			var last atomic.Value
 			f.onParked = func(p projection.Parked) projection.Parked {
 				if p.Error == "" {
@@ -84,7 +84,7 @@ func (w workshop) brokenParking() []defect[conformance.Listed] {
 				return p
 			}
 		}),
-		w.broken("what is parked is forgotten when a worker starts", parkedForNext, func(f *faultySide) {
+		w.broken("parked records are deleted when a worker starts", parkedForNext, func(f *faultySide) {
 			f.onProject = func(ctx context.Context, p sqlite.Projection) error {
 				if _, err := f.DB().ExecContext(ctx, "delete from es_parked"); err != nil {
 					return err
@@ -92,15 +92,15 @@ func (w workshop) brokenParking() []defect[conformance.Listed] {
 				return f.Store.Project(ctx, p)
 			}
 		}).blocking(),
-		w.broken("what is parked stays with the number of its shard", parkedDivided,
-			tampering("create trigger spoilt before update of shard on es_parked begin select raise(ignore); end")).blocking(),
+		w.broken("parked records keep the number of their shard", parkedDivided,
+			tampering("create trigger broken before update of shard on es_parked begin select raise(ignore); end")).blocking(),
 	}
 }
 
-// holdingBack applies one of the records that are to be retried behind the one that follows. It is told of each record and of the first that is parked.
+// holdingBack applies one of the retried records after the next one. which gets each record and the first parked one of its stream.
 func holdingBack(which func(r, parked es.Record) bool) func(*faultySide) {
 	return func(f *faultySide) {
-		var first table[es.Record] // that is parked of a stream, when Retry was called
+		var first table[es.Record] // by stream: the first parked record when Retry was called
 		f.onRetry = func(ctx context.Context, name string, version int, stream es.Stream) error {
 			for p, err := range f.Store.Parked(ctx) {
 				if err != nil {
@@ -116,7 +116,7 @@ func holdingBack(which func(r, parked es.Record) bool) func(*faultySide) {
 		var held []es.Record
 		handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
 			for _, r := range records {
-				if parked, asked := first.get(r.Stream.String()); asked && which(r, parked) {
+				if parked, found := first.get(r.Stream.String()); found && which(r, parked) {
 					held = append(held, r)
 					continue
 				}
@@ -130,34 +130,34 @@ func holdingBack(which func(r, parked es.Record) bool) func(*faultySide) {
 	}
 }
 
-func (w workshop) brokenWishes() []defect[conformance.Listed] {
+func (w workshop) brokenRequests() []defect[conformance.Listed] {
 	retryDrops := func(f *faultySide) { f.onRetry = f.Store.Drop }
-	passing := func(err error) error {
+	ignored := func(err error) error {
 		if errors.Is(err, es.ErrInvalid) {
 			return nil
 		}
 		return err
 	}
 	return []defect[conformance.Listed]{
-		w.broken("Retry leaves the first record out", retryFrees, retryDrops),
+		w.broken("Retry skips the first record", retryFrees, retryDrops),
 		w.broken("Retry does nothing", retryFrees, func(f *faultySide) {
 			f.onRetry = func(context.Context, string, int, es.Stream) error { return nil }
 		}).blocking(),
-		w.broken("Retry applies a record before the one that it comes behind", retryFrees, holdingBack(func(r, parked es.Record) bool { return r.Version == parked.Version })),
-		w.broken("what comes later is applied before the last that is parked", retryFrees, holdingBack(func(r, parked es.Record) bool { return r.Version == parked.Version+3 })).blocking(),
-		w.broken("a record that fails again is given up, and those behind it are applied", retryStops, retryDrops).blocking(),
-		w.broken("another try is not counted", retryStops, parkedAs(func(p *projection.Parked) { p.Attempts = min(p.Attempts, 2) })).blocking(),
-		w.broken("Drop gives up on the whole stream", dropsFirst,
-			tampering("create trigger spoilt after delete on es_parked begin delete from es_parked where name = old.name and kind = old.kind and id = old.id; end")),
-		w.broken("Drop is as Retry", dropsFirst, func(f *faultySide) { f.onDrop = f.Store.Retry }).blocking(),
-		w.broken("Retry of what is not parked is taken", nothingParked, func(f *faultySide) {
+		w.broken("Retry applies records out of order", retryFrees, holdingBack(func(r, parked es.Record) bool { return r.Version == parked.Version })),
+		w.broken("a later record is applied before the last parked one", retryFrees, holdingBack(func(r, parked es.Record) bool { return r.Version == parked.Version+3 })).blocking(),
+		w.broken("a record that fails again is dropped and the later ones are applied", retryStops, retryDrops).blocking(),
+		w.broken("attempts of Retry are not counted", retryStops, parkedAs(func(p *projection.Parked) { p.Attempts = min(p.Attempts, 2) })).blocking(),
+		w.broken("Drop discards the whole stream", dropsFirst,
+			tampering("create trigger broken after delete on es_parked begin delete from es_parked where name = old.name and kind = old.kind and id = old.id; end")),
+		w.broken("Drop retries", dropsFirst, func(f *faultySide) { f.onDrop = f.Store.Retry }).blocking(),
+		w.broken("Retry of a stream that is not parked returns nil", nothingParked, func(f *faultySide) {
 			f.onRetry = func(ctx context.Context, name string, version int, stream es.Stream) error {
-				return passing(f.Store.Retry(ctx, name, version, stream))
+				return ignored(f.Store.Retry(ctx, name, version, stream))
 			}
 		}),
-		w.broken("Drop of what is not parked is taken", nothingParked, func(f *faultySide) {
+		w.broken("Drop of a stream that is not parked returns nil", nothingParked, func(f *faultySide) {
 			f.onDrop = func(ctx context.Context, name string, version int, stream es.Stream) error {
-				return passing(f.Store.Drop(ctx, name, version, stream))
+				return ignored(f.Store.Drop(ctx, name, version, stream))
 			}
 		}),
 	}
@@ -167,7 +167,7 @@ func (w workshop) brokenRebuilds() []defect[conformance.Listed] {
 	noRebuild := func(f *faultySide) { f.onRebuild = func(context.Context, string, int) error { return nil } }
 	return []defect[conformance.Listed]{
 		w.broken("Rebuild does nothing", rebuildRunning, noRebuild).blocking(),
-		w.broken("a rebuild goes on with the read model as it is", rebuildRunning, func(f *faultySide) {
+		w.broken("a rebuild keeps the old rows", rebuildRunning, func(f *faultySide) {
 			var prepared atomic.Int32
 			projecting(func(p *sqlite.Projection) {
 				next := p.Prepare
@@ -179,17 +179,17 @@ func (w workshop) brokenRebuilds() []defect[conformance.Listed] {
 				}
 			})(f)
 		}),
-		w.broken("each worker prepares", rebuildRunning, func(f *faultySide) {
+		w.broken("each worker calls Prepare", rebuildRunning, func(f *faultySide) {
 			f.onProject = func(ctx context.Context, p sqlite.Projection) error {
 				next := p.Prepare
 				p.Prepare = func(ctx context.Context, tx *sql.Tx) error { return errors.Join(next(ctx, tx), next(ctx, tx)) }
 				return f.Store.Project(ctx, p)
 			}
 		}).blocking(),
-		w.broken("a wish that nobody hears is lost", rebuildIdle, noRebuild),
-		w.broken("what is parked outlives a rebuild", rebuildParked, tampering(keepParked)).blocking(),
-		w.broken("a version raised goes on with the old checkpoint", versionBeside, projecting(func(p *sqlite.Projection) { p.Version = 0 })).blocking(),
-		w.broken("a version raised ends the old one", versionBeside, func(f *faultySide) {
+		w.broken("a request without a worker is lost", rebuildIdle, noRebuild),
+		w.broken("parked records survive a rebuild", rebuildParked, tampering(keepParked)).blocking(),
+		w.broken("a new version uses the old checkpoint", versionBeside, projecting(func(p *sqlite.Projection) { p.Version = 0 })).blocking(),
+		w.broken("a new version stops the old one", versionBeside, func(f *faultySide) {
 			old, end := context.WithCancel(w.Context())
 			f.onProject = func(ctx context.Context, p sqlite.Projection) error {
 				ctx, cancel := context.WithCancel(ctx)
@@ -202,7 +202,7 @@ func (w workshop) brokenRebuilds() []defect[conformance.Listed] {
 				return f.Store.Project(ctx, p)
 			}
 		}).blocking(),
-		w.broken("Forget of what is running is taken", forgetRunning, func(f *faultySide) {
+		w.broken("Forget of a running projection returns nil", forgetRunning, func(f *faultySide) {
 			f.onForget = func(ctx context.Context, name string, version int) error {
 				err := f.Store.Forget(ctx, name, version)
 				if err != nil && strings.Contains(err.Error(), "workers run it") {
@@ -211,11 +211,11 @@ func (w workshop) brokenRebuilds() []defect[conformance.Listed] {
 				return err
 			}
 		}),
-		w.broken("Forget leaves what is parked", forgetRunning, tampering(keepParked)).blocking(),
-		w.broken("Forget leaves the checkpoints", forgetRunning,
-			tampering("create trigger spoilt before delete on es_shards begin select raise(ignore); end")).blocking(),
-		w.broken("Rebuild of what is not there is taken", unknownRefused, noRebuild),
-		w.broken("Forget of what is not there is taken", unknownRefused, func(f *faultySide) {
+		w.broken("Forget keeps parked records", forgetRunning, tampering(keepParked)).blocking(),
+		w.broken("Forget keeps the checkpoints", forgetRunning,
+			tampering("create trigger broken before delete on es_shards begin select raise(ignore); end")).blocking(),
+		w.broken("Rebuild of an unknown projection returns nil", unknownRefused, noRebuild),
+		w.broken("Forget of an unknown projection returns nil", unknownRefused, func(f *faultySide) {
 			f.onForget = func(ctx context.Context, name string, version int) error {
 				if err := f.Store.Forget(ctx, name, version); !errors.Is(err, es.ErrInvalid) {
 					return err

@@ -17,56 +17,56 @@ import (
 )
 
 const (
-	appliesOnce     = "projection applies every record once and in order"
-	goesOn          = "projection resumes at its checkpoint"
-	atomically      = "failed handler leaves no writes"
-	inBatches       = "batch has 1 to Batch records"
-	filtered        = "filter selects records and the checkpoint passes the rest"
-	preparesFirst   = "Prepare runs once before the first record"
-	preparesInVain  = "failed Prepare leaves nothing behind"
-	nothingThere    = "projection catches up with an empty log"
-	caughtUpOnce    = "OnCaughtUp runs once after the existing records"
-	caughtUpFails   = "error of OnCaughtUp ends the run"
-	tellsProgress   = "OnProgress reports transactions one at a time"
-	endsByContext   = "cancelled run returns after its handlers"
-	cannotRun       = "invalid projection is refused"
-	manyWorkers     = "several workers apply every record once"
-	fairShares      = "shards are divided evenly"
-	handsOver       = "stopped worker hands over at once"
-	leaseRunsOut    = "dead worker is replaced when its lease expires"
-	divisionChanges = "partitions can be changed while it runs"
-	emptyShards     = "there may be more partitions than streams"
-	triedAgain      = "failed handler is retried"
-	waitedFor       = "ErrUnavailable is retried indefinitely"
-	stopsBefore     = "failing record stops the projection before it"
-	goesOnMended    = "stopped projection resumes once the handler is fixed"
-	othersGoOn      = "stopped projection does not stop the others"
-	panicIsError    = "panic in Handle is an error with its stack"
-	panicBeside     = "panic in Prepare, OnCaughtUp or OnProgress is an error"
-	tellsOfError    = "Status has the error until it is fixed"
+	appliesOnce    = "projection applies every record once and in order"
+	resumes        = "projection resumes at its checkpoint"
+	atomically     = "failed handler leaves no writes"
+	inBatches      = "batch has 1 to Batch records"
+	filtered       = "filter selects records and the checkpoint passes the rest"
+	preparesFirst  = "Prepare runs once before the first record"
+	prepareFails   = "failed Prepare leaves nothing behind"
+	emptyLog       = "projection catches up with an empty log"
+	caughtUpOnce   = "OnCaughtUp runs once after the existing records"
+	caughtUpFails  = "error of OnCaughtUp ends the run"
+	progress       = "OnProgress reports transactions one at a time"
+	endsByContext  = "cancelled run returns after its handlers"
+	invalidRefused = "invalid projection is refused"
+	manyWorkers    = "several workers apply every record once"
+	fairShares     = "shards are divided evenly"
+	handsOver      = "stopped worker hands over at once"
+	leaseExpires   = "dead worker is replaced when its lease expires"
+	repartitioned  = "partitions can be changed while it runs"
+	emptyShards    = "there may be more partitions than streams"
+	retried        = "failed handler is retried"
+	unavailable    = "ErrUnavailable is retried indefinitely"
+	stopsBefore    = "failing record stops the projection before it"
+	resumesFixed   = "stopped projection resumes once the handler is fixed"
+	othersContinue = "stopped projection does not stop the others"
+	panicIsError   = "panic in Handle is an error with its stack"
+	panicBeside    = "panic in Prepare, OnCaughtUp or OnProgress is an error"
+	statusError    = "Status has the error until it is fixed"
 )
 
 func TestEveryDefectOfAProjectionIsCaughtByItsClause(t *testing.T) {
 	w := workshop{t}
 	defects := slices.Concat(w.brokenApplying(), w.brokenPrepares(), w.brokenRuns(), w.brokenWorkers(), w.brokenErrors(), w.brokenPanics(),
-		w.brokenParking(), w.brokenWishes(), w.brokenRebuilds(), w.brokenSources(), w.brokenAnswers(), w.brokenReactions())
+		w.brokenParking(), w.brokenRequests(), w.brokenRebuilds(), w.brokenSources(), w.brokenAnswers(), w.brokenReactions())
 	catch(t, defects, conformance.ProjectionClauses(), conformance.Clause.TryProjections)
 }
 
 func (w workshop) brokenApplying() []defect[conformance.Listed] {
 	return []defect[conformance.Listed]{
-		w.broken("the last record of a full batch is left out", appliesOnce, handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
+		w.broken("the last record of a full batch is skipped", appliesOnce, handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
 			return next(ctx, tx, records[:min(len(records), projection.DefaultBatch-1)])
 		})),
-		w.broken("the records of a batch come backwards", appliesOnce, handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
+		w.broken("the records of a batch are reversed", appliesOnce, handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
 			records = slices.Clone(records)
 			slices.Reverse(records)
 			return next(ctx, tx, records)
 		})),
-		w.broken("the first record of a batch comes twice", appliesOnce, handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
+		w.broken("the first record of a batch is applied twice", appliesOnce, handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
 			return errors.Join(next(ctx, tx, records[:1]), next(ctx, tx, records))
 		})),
-		w.broken("it begins anew with each start", goesOn, func(f *faultySide) {
+		w.broken("a projection restarts at the beginning", resumes, func(f *faultySide) {
 			f.onProject = func(ctx context.Context, p sqlite.Projection) error {
 				if f.Store.Forget(ctx, p.Name, p.Version) == nil {
 					p.Prepare = nil
@@ -74,7 +74,7 @@ func (w workshop) brokenApplying() []defect[conformance.Listed] {
 				return f.Store.Project(ctx, p)
 			}
 		}),
-		w.broken("the first batch after a start is left out", goesOn, projecting(func(p *sqlite.Projection) {
+		w.broken("the first batch after a start is skipped", resumes, projecting(func(p *sqlite.Projection) {
 			first, next := true, p.Handle
 			p.Handle = func(ctx context.Context, tx *sql.Tx, records []es.Record) error {
 				if first {
@@ -84,7 +84,7 @@ func (w workshop) brokenApplying() []defect[conformance.Listed] {
 				return next(ctx, tx, records)
 			}
 		})),
-		w.broken("what a handler writes is committed before it has come to its end", atomically, func(f *faultySide) {
+		w.broken("the writes of a failed handler are committed", atomically, func(f *faultySide) {
 			f.onProject = func(ctx context.Context, p sqlite.Projection) error {
 				next := p.Handle
 				p.Handle = func(ctx context.Context, tx *sql.Tx, records []es.Record) error {
@@ -103,18 +103,18 @@ func (w workshop) brokenApplying() []defect[conformance.Listed] {
 			return errors.Join(next(ctx, tx, nil), next(ctx, tx, records))
 		})),
 		w.broken("Filter is ignored", filtered, projecting(func(p *sqlite.Projection) { p.Filter = es.Filter{} })),
-		w.broken("types are not looked at", filtered, projecting(func(p *sqlite.Projection) { p.Filter.Types = nil })),
-		w.broken("what the filter holds back does not move the checkpoint", filtered, sourcing(silent)).blocking(),
+		w.broken("the types of Filter are ignored", filtered, projecting(func(p *sqlite.Projection) { p.Filter.Types = nil })),
+		w.broken("excluded records do not move the checkpoint", filtered, sourcing(silent)).blocking(),
 	}
 }
 
 func (w workshop) brokenPrepares() []defect[conformance.Listed] {
 	return []defect[conformance.Listed]{
-		w.broken("Prepare comes with every start", preparesFirst, projecting(func(p *sqlite.Projection) {
-			begun, next := false, p.Handle
+		w.broken("Prepare runs at every start", preparesFirst, projecting(func(p *sqlite.Projection) {
+			started, next := false, p.Handle
 			p.Handle = func(ctx context.Context, tx *sql.Tx, records []es.Record) error {
-				if !begun {
-					begun = true
+				if !started {
+					started = true
 					if err := p.Prepare(ctx, tx); err != nil {
 						return err
 					}
@@ -122,8 +122,8 @@ func (w workshop) brokenPrepares() []defect[conformance.Listed] {
 				return next(ctx, tx, records)
 			}
 		})),
-		w.broken("Prepare is left out", preparesFirst, projecting(func(p *sqlite.Projection) { p.Prepare = nil })).blocking(),
-		w.broken("Prepare that failed is committed", preparesInVain, projecting(func(p *sqlite.Projection) {
+		w.broken("Prepare is not called", preparesFirst, projecting(func(p *sqlite.Projection) { p.Prepare = nil })).blocking(),
+		w.broken("a failed Prepare is committed", prepareFails, projecting(func(p *sqlite.Projection) {
 			next := p.Prepare
 			p.Prepare = func(ctx context.Context, tx *sql.Tx) error {
 				err := next(ctx, tx)
@@ -133,7 +133,7 @@ func (w workshop) brokenPrepares() []defect[conformance.Listed] {
 				return err
 			}
 		})).blocking(),
-		w.broken("an error of Prepare is passed over", preparesInVain, projecting(func(p *sqlite.Projection) {
+		w.broken("an error of Prepare is ignored", prepareFails, projecting(func(p *sqlite.Projection) {
 			next := p.Prepare
 			p.Prepare = func(ctx context.Context, tx *sql.Tx) error {
 				_ = next(ctx, tx)
@@ -145,8 +145,8 @@ func (w workshop) brokenPrepares() []defect[conformance.Listed] {
 
 func (w workshop) brokenRuns() []defect[conformance.Listed] {
 	return []defect[conformance.Listed]{
-		w.broken("nothing is caught up with before the first record", nothingThere, sourcing(silent)).blocking(),
-		w.broken("OnCaughtUp comes after the first transaction", caughtUpOnce, func(f *faultySide) {
+		w.broken("an empty log is not reported as caught up", emptyLog, sourcing(silent)).blocking(),
+		w.broken("OnCaughtUp runs after the first transaction", caughtUpOnce, func(f *faultySide) {
 			f.onProject = func(ctx context.Context, p sqlite.Projection) error {
 				called, up := false, p.OnCaughtUp
 				p.OnCaughtUp = nil
@@ -161,27 +161,27 @@ func (w workshop) brokenRuns() []defect[conformance.Listed] {
 				return f.Store.Project(ctx, p)
 			}
 		}),
-		w.broken("OnCaughtUp comes twice", caughtUpOnce, projecting(func(p *sqlite.Projection) {
+		w.broken("OnCaughtUp runs twice", caughtUpOnce, projecting(func(p *sqlite.Projection) {
 			up := p.OnCaughtUp
 			p.OnCaughtUp = func(ctx context.Context) error { return errors.Join(up(ctx), up(ctx)) }
 		})),
-		w.broken("it is not kept that it has caught up", caughtUpOnce, telling(func(s *projection.Status) { s.CaughtUp = false })),
-		w.broken("an error of OnCaughtUp is passed over", caughtUpFails, projecting(func(p *sqlite.Projection) {
+		w.broken("CaughtUp is not stored", caughtUpOnce, reporting(func(s *projection.Status) { s.CaughtUp = false })),
+		w.broken("an error of OnCaughtUp is ignored", caughtUpFails, projecting(func(p *sqlite.Projection) {
 			up := p.OnCaughtUp
 			p.OnCaughtUp = func(ctx context.Context) error {
 				_ = up(ctx)
 				return nil
 			}
 		})).blocking(),
-		w.broken("OnProgress is told of the cursor before", tellsProgress, projecting(func(p *sqlite.Projection) {
+		w.broken("OnProgress reports the previous cursor", progress, projecting(func(p *sqlite.Projection) {
 			next := p.OnProgress
 			p.OnProgress = func(g projection.Progress) { g.Cursor -= projection.Cursor(g.Records); next(g) }
 		})),
-		w.broken("OnProgress is told of as many records as fit in", tellsProgress, projecting(func(p *sqlite.Projection) {
+		w.broken("OnProgress reports the size of a full batch", progress, projecting(func(p *sqlite.Projection) {
 			next := p.OnProgress
 			p.OnProgress = func(g projection.Progress) { g.Records = p.Batch; next(g) }
 		})),
-		w.broken("a run that is ended has no error", endsByContext, failing(func(error) error { return nil })),
+		w.broken("a cancelled run returns nil", endsByContext, failing(func(error) error { return nil })),
 		w.broken("a run does not wait for its handler", endsByContext, func(f *faultySide) {
 			f.onProject = func(ctx context.Context, p sqlite.Projection) error {
 				done := make(chan error, 1)
@@ -194,9 +194,9 @@ func (w workshop) brokenRuns() []defect[conformance.Listed] {
 				}
 			}
 		}),
-		w.broken("what cannot be run is an error of no type", cannotRun, failing(untyped)),
-		w.broken("a batch below 0 is taken for the default", cannotRun, projecting(func(p *sqlite.Projection) { p.Batch = max(p.Batch, 0) })).blocking(),
-		w.broken("a name is cut where it is too long", cannotRun, projecting(func(p *sqlite.Projection) {
+		w.broken("an invalid projection is an untyped error", invalidRefused, failing(untyped)),
+		w.broken("a negative batch is taken for the default", invalidRefused, projecting(func(p *sqlite.Projection) { p.Batch = max(p.Batch, 0) })).blocking(),
+		w.broken("a long name is truncated", invalidRefused, projecting(func(p *sqlite.Projection) {
 			p.Name = strings.ReplaceAll(p.Name[:min(len(p.Name), es.MaxKind)], "\x00", "0")
 		})).blocking(),
 	}
@@ -212,7 +212,7 @@ func untyped(err error) error {
 func (w workshop) brokenWorkers() []defect[conformance.Listed] {
 	const never = "update es_workers set expires = 9000000000000000 where worker = new.worker; end"
 	return []defect[conformance.Listed]{
-		w.broken("each worker has a checkpoint of its own", manyWorkers, func(f *faultySide) {
+		w.broken("each worker has its own checkpoint", manyWorkers, func(f *faultySide) {
 			var workers atomic.Int32
 			f.onProject = func(ctx context.Context, p sqlite.Projection) error {
 				if n := workers.Add(1); n > 1 {
@@ -221,7 +221,7 @@ func (w workshop) brokenWorkers() []defect[conformance.Listed] {
 				return f.Store.Project(ctx, p)
 			}
 		}),
-		w.broken("each worker goes through a batch backwards", manyWorkers, handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
+		w.broken("each worker applies a batch in reverse", manyWorkers, handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
 			records = slices.Clone(records)
 			slices.Reverse(records)
 			return next(ctx, tx, records)
@@ -238,22 +238,22 @@ func (w workshop) brokenWorkers() []defect[conformance.Listed] {
 				return f.Store.Project(ctx, p)
 			}
 		}).blocking(),
-		w.broken("a worker that ends keeps its lease", handsOver,
-			tampering("create trigger spoilt before delete on es_workers begin select raise(ignore); end")).blocking(),
-		w.brokenApart("a lease does not run out", leaseRunsOut,
-			tampering("create trigger spoilt_insert after insert on es_workers begin "+never, "create trigger spoilt_update after update on es_workers begin "+never,
-				"update es_workers set worker = worker")).blocking(), // who prepares has his row already, and may die before he renews it
-		w.broken("Partitions is ignored", divisionChanges, projecting(func(p *sqlite.Projection) { p.Partitions = 1 })).blocking(),
-		w.broken("new shards begin a little before the place where the others stood", divisionChanges,
-			tampering("create trigger spoilt after insert on es_shards when new.cursor > 3 begin update es_shards set cursor = cursor - 3 where name = new.name and shard = new.shard; end")),
-		w.broken("new shards begin a little behind the place where the others stood", divisionChanges,
-			tampering("create trigger spoilt after insert on es_shards when new.cursor > 3 begin update es_shards set cursor = cursor + 1 where name = new.name and shard = new.shard; end")).blocking(),
-		w.broken("a shard without records does not move", emptyShards, sourcing(silent)).blocking(),
+		w.broken("a stopped worker keeps its lease", handsOver,
+			tampering("create trigger broken before delete on es_workers begin select raise(ignore); end")).blocking(),
+		w.brokenApart("a lease does not expire", leaseExpires,
+			tampering("create trigger broken_insert after insert on es_workers begin "+never, "create trigger broken_update after update on es_workers begin "+never,
+				"update es_workers set worker = worker")).blocking(), // the worker's row exists already, and it may die before it renews it
+		w.broken("Partitions is ignored", repartitioned, projecting(func(p *sqlite.Projection) { p.Partitions = 1 })).blocking(),
+		w.broken("new shards start before the previous checkpoint", repartitioned,
+			tampering("create trigger broken after insert on es_shards when new.cursor > 3 begin update es_shards set cursor = cursor - 3 where name = new.name and shard = new.shard; end")),
+		w.broken("new shards start after the previous checkpoint", repartitioned,
+			tampering("create trigger broken after insert on es_shards when new.cursor > 3 begin update es_shards set cursor = cursor + 1 where name = new.name and shard = new.shard; end")).blocking(),
+		w.broken("a shard without records does not move its checkpoint", emptyShards, sourcing(silent)).blocking(),
 	}
 }
 
-// blamed is an error that does not say any more that something is away.
-func blamed(err error) error {
+// available returns an error that no longer wraps es.ErrUnavailable.
+func available(err error) error {
 	if errors.Is(err, es.ErrUnavailable) {
 		return errors.New(err.Error())
 	}
@@ -261,27 +261,27 @@ func blamed(err error) error {
 }
 
 func (w workshop) brokenErrors() []defect[conformance.Listed] {
-	passing := handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
+	ignored := handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
 		_ = next(ctx, tx, records)
 		return nil
 	})
 	return []defect[conformance.Listed]{
-		w.broken("an error is passed over", triedAgain, passing),
-		w.broken("nothing is tried again", triedAgain, projecting(func(p *sqlite.Projection) { p.Retries = -1 })).blocking(),
-		w.broken("a projection blames the record for what is away", waitedFor, handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
-			return blamed(next(ctx, tx, records))
+		w.broken("an error is ignored", retried, ignored),
+		w.broken("nothing is retried", retried, projecting(func(p *sqlite.Projection) { p.Retries = -1 })).blocking(),
+		w.broken("a projection treats ErrUnavailable as an error of the record", unavailable, handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
+			return available(next(ctx, tx, records))
 		})),
-		w.broken("a reaction blames the record for what is away", waitedFor, reacting(func(ctx context.Context, r es.Record, next func(context.Context, es.Record) error) error {
-			return blamed(next(ctx, r))
+		w.broken("a reaction treats ErrUnavailable as an error of the record", unavailable, reacting(func(ctx context.Context, r es.Record, next func(context.Context, es.Record) error) error {
+			return available(next(ctx, r))
 		})),
-		w.broken("a record that cannot be handled is passed over", stopsBefore, passing).blocking(),
-		w.broken("the error names the record behind", stopsBefore, failing(func(err error) error {
+		w.broken("a failing record is skipped", stopsBefore, ignored).blocking(),
+		w.broken("the error names the next record", stopsBefore, failing(func(err error) error {
 			if stopped := (*projection.Error)(nil); errors.As(err, &stopped) {
 				stopped.Record.Version++
 			}
 			return err
 		})),
-		w.broken("what stands before the record in its batch is not applied", stopsBefore, projecting(func(p *sqlite.Projection) {
+		w.broken("the records before it in its batch are not applied", stopsBefore, projecting(func(p *sqlite.Projection) {
 			var failed error
 			next := p.Handle
 			p.Handle = func(ctx context.Context, tx *sql.Tx, records []es.Record) error {
@@ -291,21 +291,21 @@ func (w workshop) brokenErrors() []defect[conformance.Listed] {
 				return failed
 			}
 		})),
-		w.broken("it goes on behind the record", goesOnMended, func(f *faultySide) {
-			behind := es.Position(0)
+		w.broken("a projection resumes after the failing record", resumesFixed, func(f *faultySide) {
+			skipped := es.Position(0)
 			f.onProject = func(ctx context.Context, p sqlite.Projection) error {
 				next := p.Handle
 				p.Handle = func(ctx context.Context, tx *sql.Tx, records []es.Record) error {
-					return next(ctx, tx, slices.DeleteFunc(slices.Clone(records), func(r es.Record) bool { return r.Position <= behind }))
+					return next(ctx, tx, slices.DeleteFunc(slices.Clone(records), func(r es.Record) bool { return r.Position <= skipped }))
 				}
 				err := f.Store.Project(ctx, p)
 				if stopped := (*projection.Error)(nil); errors.As(err, &stopped) {
-					behind = stopped.Record.Position
+					skipped = stopped.Record.Position
 				}
 				return err
 			}
 		}).blocking(),
-		w.broken("all stop with the first", othersGoOn, func(f *faultySide) {
+		w.broken("all projections stop with the first", othersContinue, func(f *faultySide) {
 			all, stop := context.WithCancel(w.Context())
 			f.onProject = func(ctx context.Context, p sqlite.Projection) error {
 				ctx, cancel := context.WithCancel(ctx)
@@ -315,7 +315,7 @@ func (w workshop) brokenErrors() []defect[conformance.Listed] {
 				return f.Store.Project(ctx, p)
 			}
 		}).blocking(),
-		w.broken("a panic is told as text", panicIsError, handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) (err error) {
+		w.broken("a panic is an untyped error", panicIsError, handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) (err error) {
 			defer func() {
 				if v := recover(); v != nil {
 					err = fmt.Errorf("panic: %v", v)
@@ -329,14 +329,14 @@ func (w workshop) brokenErrors() []defect[conformance.Listed] {
 			}
 			return err
 		})),
-		w.broken("Status does not tell of errors", tellsOfError, telling(func(s *projection.Status) { s.Error = "" })),
-		w.broken("Status tells of errors that are mended", tellsOfError, func(f *faultySide) {
-			var told table[string]
-			telling(func(s *projection.Status) {
+		w.broken("Status has no errors", statusError, reporting(func(s *projection.Status) { s.Error = "" })),
+		w.broken("Status keeps errors that are fixed", statusError, func(f *faultySide) {
+			var errs table[string]
+			reporting(func(s *projection.Status) {
 				if s.Error != "" {
-					told.put(s.Name, s.Error)
+					errs.put(s.Name, s.Error)
 				}
-				s.Error, _ = told.get(s.Name)
+				s.Error, _ = errs.get(s.Name)
 			})(f)
 		}),
 	}

@@ -20,15 +20,15 @@ const (
 
 func brokenRaces() []defect[es.Log] {
 	return []defect[es.Log]{
-		broken("a lost race is told as a success", oneWins, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
-			if looksFine(m, appends) {
+		broken("a lost race is reported as a success", oneWins, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			if wouldSucceed(m, appends) {
 				window()
 				appends = atAnyVersion(appends)
 			}
 			return m.Append(ctx, appends...)
 		})).noticedBy(oneWinsOverStores, updates),
-		broken("a lost race is told as the database's error", oneWins, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
-			fine := looksFine(m, appends)
+		broken("a lost race is reported as the database's error", oneWins, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			fine := wouldSucceed(m, appends)
 			window()
 			position, err := m.Append(ctx, appends...)
 			if fine && isConflict(err) {
@@ -36,22 +36,22 @@ func brokenRaces() []defect[es.Log] {
 			}
 			return position, err
 		})).noticedBy(oneWinsOverStores),
-		brokenApart("the lock that guards the version is in the store and not in the database", oneWinsOverStores, func(m *es.Mem) *faulty {
+		brokenApart("the version is guarded by a lock in the store and not in the database", oneWinsOverStores, func(m *es.Mem) *faulty {
 			var mu sync.Mutex
 			return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
 				mu.Lock()
 				defer mu.Unlock()
-				if looksFine(m, appends) {
+				if wouldSucceed(m, appends) {
 					window()
 					appends = atAnyVersion(appends)
 				}
 				return m.Append(ctx, appends...)
 			}}
 		}).noticedBy(updates),
-		broken("a lost race is written up to where it was lost", losersWriteNothing, func(m *es.Mem) *faulty {
+		broken("the appends before the lost race are written", losersWriteNothing, func(m *es.Mem) *faulty {
 			var mu sync.Mutex
 			return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) {
-				if !looksFine(m, appends) {
+				if !wouldSucceed(m, appends) {
 					return m.Append(ctx, appends...)
 				}
 				window()
@@ -60,10 +60,10 @@ func brokenRaces() []defect[es.Log] {
 				return oneByOne(ctx, m, appends)
 			}}
 		}),
-		brokenApart("a store believes the version that it remembers", updates, remembersHeads).noticedBy(oneWinsOverStores, seeEachOther),
-		brokenApart("a store asks the database only for streams that it does not know", seeEachOther, remembersHeads).noticedBy(oneWinsOverStores, updates),
-		broken("another call comes between the records of one", standTogether, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
-			if !looksFine(m, appends) || slices.ContainsFunc(appends, func(a es.Append) bool { return a.Expected != es.AnyVersion }) {
+		brokenApart("a store trusts the version in its cache", updates, remembersHeads).noticedBy(oneWinsOverStores, seeEachOther),
+		brokenApart("a store queries the database only for streams that are not in its cache", seeEachOther, remembersHeads).noticedBy(oneWinsOverStores, updates),
+		broken("another call is written between the records of one", standTogether, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			if !wouldSucceed(m, appends) || slices.ContainsFunc(appends, func(a es.Append) bool { return a.Expected != es.AnyVersion }) {
 				return m.Append(ctx, appends...)
 			}
 			return oneByOne(ctx, m, appends)
@@ -84,7 +84,7 @@ func brokenRaces() []defect[es.Log] {
 	}
 }
 
-// remembersHeads is a store that asks for the version of a stream once, and counts by itself from then on.
+// remembersHeads is a store that reads the version of a stream once and counts on its own from then on.
 func remembersHeads(m *es.Mem) *faulty {
 	var mu sync.Mutex
 	var heads table[es.Version]

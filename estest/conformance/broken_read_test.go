@@ -15,7 +15,7 @@ const (
 
 func brokenReads() []defect[es.Log] {
 	return []defect[es.Log]{
-		broken("the version to read after is read too", readAfter, reading(func(ctx context.Context, m *es.Mem, stream es.Stream, after es.Version) records {
+		broken("Read includes the version to read after", readAfter, reading(func(ctx context.Context, m *es.Mem, stream es.Stream, after es.Version) records {
 			return m.Read(ctx, stream, max(0, after-1))
 		})).noticedBy(longStream, readNothing),
 		broken("a stream is read backwards", readAfter, reading(func(ctx context.Context, m *es.Mem, stream es.Stream, after es.Version) records {
@@ -29,7 +29,7 @@ func brokenReads() []defect[es.Log] {
 					}
 				}
 			}
-		})).noticedBy(versionsDense, longStream, oneWins, oneWinsOverStores, updates, asWritten, typeBytes, dataBytes, keepsNothing, callersOwn, withinLimits, badRefused, readObeys, likeRead).blocking(),
+		})).noticedBy(versionsDense, longStream, oneWins, oneWinsOverStores, updates, asWritten, typeBytes, dataBytes, retainsNone, callersOwn, withinLimits, badRefused, readObeys, likeRead).blocking(),
 		broken("a stream that does not exist is an error", readNothing, reading(func(ctx context.Context, m *es.Mem, stream es.Stream, after es.Version) records {
 			return func(yield func(es.Record, error) bool) {
 				none := after > 0 && stream.Check() == nil && head(m, stream) == 0

@@ -9,7 +9,7 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// faultySnapshots are those of an es.Mem, with a defect.
+// faultySnapshots is an es.Mem with a defect in its snapshots.
 type faultySnapshots struct {
 	*es.Mem
 	onSave func(ctx context.Context, s es.Snapshot) error
@@ -43,13 +43,13 @@ const (
 	noneIsZero   = "missing snapshot is the zero Snapshot"
 )
 
-// saving and loading are the methods of a store.
+// saving and fetching are the methods of a store.
 type (
 	saving   func(context.Context, es.Snapshot) error
 	fetching func(context.Context, es.Stream) (es.Snapshot, error)
 )
 
-// brokenStore makes a defect of stores that have a Mem as their database.
+// brokenStore returns a defect of stores whose database is a Mem.
 func brokenStore(name, clause string, store func(m *es.Mem) (saving, fetching)) defect[es.Snapshots] {
 	return defect[es.Snapshots]{name: name, clause: clause, database: func() func() es.Snapshots {
 		m := new(es.Mem)
@@ -60,7 +60,7 @@ func brokenStore(name, clause string, store func(m *es.Mem) (saving, fetching)) 
 	}}
 }
 
-// loaded changes snapshots on their way out.
+// loaded changes snapshots when they are loaded.
 func loaded(change func(es.Snapshot, error) (es.Snapshot, error)) func(m *es.Mem) (saving, fetching) {
 	return func(m *es.Mem) (saving, fetching) {
 		return nil, func(ctx context.Context, stream es.Stream) (es.Snapshot, error) {
@@ -71,13 +71,13 @@ func loaded(change func(es.Snapshot, error) (es.Snapshot, error)) func(m *es.Mem
 
 func brokenSnapshots() []defect[es.Snapshots] {
 	return []defect[es.Snapshots]{
-		brokenStore("no snapshot is an error", noneIsZero, loaded(func(s es.Snapshot, err error) (es.Snapshot, error) {
+		brokenStore("a missing snapshot is an error", noneIsZero, loaded(func(s es.Snapshot, err error) (es.Snapshot, error) {
 			if s.Version == 0 && err == nil {
 				err = errors.New("no rows in result set")
 			}
 			return s, err
 		})),
-		brokenStore("no snapshot has a stream", noneIsZero, func(m *es.Mem) (saving, fetching) {
+		brokenStore("a missing snapshot has a stream", noneIsZero, func(m *es.Mem) (saving, fetching) {
 			return nil, func(ctx context.Context, stream es.Stream) (es.Snapshot, error) {
 				s, err := m.LoadSnapshot(ctx, stream)
 				s.Stream = stream
@@ -107,7 +107,7 @@ func brokenSaves() []defect[es.Snapshots] {
 				if err != nil || !old.Newer(s) {
 					return m.SaveSnapshot(ctx, s)
 				}
-				s.Schema += 1 << 20 // above the one that is there
+				s.Schema += 1 << 20 // higher than the saved one
 				return m.SaveSnapshot(ctx, s)
 			}, nil
 		}).noticedBy(newestWins),
@@ -123,12 +123,12 @@ func brokenSaves() []defect[es.Snapshots] {
 			return func(ctx context.Context, s es.Snapshot) error {
 				old, err := m.LoadSnapshot(ctx, s.Stream)
 				if err == nil && old.Schema > s.Schema {
-					return errors.New("there is a newer one")
+					return errors.New("there is a newer snapshot")
 				}
 				return m.SaveSnapshot(ctx, s)
 			}, nil
 		}),
-		{name: "the newer snapshot is looked for before the lock", clause: newestWins, database: func() func() es.Snapshots {
+		{name: "snapshots are compared before the lock", clause: newestWins, database: func() func() es.Snapshots {
 			var kept table[es.Snapshot]
 			f := &faultySnapshots{Mem: new(es.Mem)}
 			f.onSave = func(ctx context.Context, s es.Snapshot) error {
@@ -155,7 +155,7 @@ func brokenSaves() []defect[es.Snapshots] {
 
 func brokenStreams() []defect[es.Snapshots] {
 	return []defect[es.Snapshots]{
-		brokenStore("streams are compared without regard to case", streamsOwn, func(m *es.Mem) (saving, fetching) {
+		brokenStore("stream names ignore case", streamsOwn, func(m *es.Mem) (saving, fetching) {
 			fold := func(s es.Stream) es.Stream {
 				if s.Check() == nil {
 					s.ID = strings.ToLower(s.ID)
@@ -169,7 +169,7 @@ func brokenStreams() []defect[es.Snapshots] {
 					return m.LoadSnapshot(ctx, fold(stream))
 				}
 		}),
-		brokenStore("a store loads a snapshot once and remembers it", sharedSnaps, func(m *es.Mem) (saving, fetching) {
+		brokenStore("a store caches snapshots", sharedSnaps, func(m *es.Mem) (saving, fetching) {
 			var known table[es.Snapshot]
 			return func(ctx context.Context, s es.Snapshot) error {
 					err := m.SaveSnapshot(ctx, s)
@@ -185,7 +185,7 @@ func brokenStreams() []defect[es.Snapshots] {
 					return m.LoadSnapshot(ctx, stream)
 				}
 		}).noticedBy(newestWins),
-		brokenStore("the caller's data is kept", snapMemory, func(m *es.Mem) (saving, fetching) {
+		brokenStore("the caller's data is retained", snapMemory, func(m *es.Mem) (saving, fetching) {
 			var given table[[]byte]
 			return func(ctx context.Context, s es.Snapshot) error {
 					given.put(s.Stream.String(), s.Data)
@@ -209,13 +209,13 @@ func brokenStreams() []defect[es.Snapshots] {
 				return s, err
 			}
 		}).noticedBy(newerKept),
-		brokenStore("contexts are not looked at", snapContext, func(m *es.Mem) (saving, fetching) {
+		brokenStore("contexts are ignored", snapContext, func(m *es.Mem) (saving, fetching) {
 			return func(ctx context.Context, s es.Snapshot) error { return m.SaveSnapshot(context.WithoutCancel(ctx), s) },
 				func(ctx context.Context, stream es.Stream) (es.Snapshot, error) {
 					return m.LoadSnapshot(context.WithoutCancel(ctx), stream)
 				}
 		}),
-		brokenStore("any stream is taken", badStream, func(m *es.Mem) (saving, fetching) {
+		brokenStore("invalid streams are accepted", badStream, func(m *es.Mem) (saving, fetching) {
 			return func(ctx context.Context, s es.Snapshot) error {
 				if s.Stream.Check() != nil {
 					return nil //nolint:nilerr // that is the defect

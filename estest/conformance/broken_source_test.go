@@ -16,7 +16,7 @@ import (
 
 type fed = conformance.SourceUnderTest[*sql.Tx]
 
-// fed returns the source of a log in memory, and a database in memory for read models.
+// fed returns the source of a log in memory and a database in memory for read models.
 func (w workshop) fed(source func(projection.Source) projection.Source) fed {
 	log, side := new(es.Mem), w.open(":memory:")
 	return fed{
@@ -27,7 +27,7 @@ func (w workshop) fed(source func(projection.Source) projection.Source) fed {
 	}
 }
 
-func TestTheSourceOfALogKeepsItsPromises(t *testing.T) {
+func TestSourceOfALog(t *testing.T) {
 	conformance.TestSource(t, func(t *testing.T) fed {
 		return workshop{t}.fed(func(s projection.Source) projection.Source { return s })
 	})
@@ -58,11 +58,11 @@ func TestEveryDefectOfASourceIsCaughtByItsClause(t *testing.T) {
 		}}
 	}
 	defects := slices.Concat(brokenFeeds(broken), brokenReopenings(broken), []defect[fed]{
-		broken("it has another id each time", sourceIsSame, func(s projection.Source) projection.Source {
+		broken("the ID changes", sourceIsSame, func(s projection.Source) projection.Source {
 			id := rand.Text()
 			return &faultySource{Source: s, onID: func() string { return id }}
 		}),
-		broken("it has another shard each time", sourceIsSame, func(s projection.Source) projection.Source {
+		broken("the shards change", sourceIsSame, func(s projection.Source) projection.Source {
 			name := rand.Text()
 			return &faultySource{Source: s, onShards: func(names []string) []string { return append(names, name) }}
 		}),
@@ -85,7 +85,7 @@ func brokenFeeds(broken breaking) []defect[fed] {
 		}
 	}
 	return []defect[fed]{
-		broken("a batch is upside down", feedsAll, batches(func(b *projection.Batch) {
+		broken("a batch is reversed", feedsAll, batches(func(b *projection.Batch) {
 			cursors := make([]projection.Cursor, len(b.Records))
 			for i, r := range b.Records {
 				cursors[i] = projection.Cursor(r.Position)
@@ -93,30 +93,30 @@ func brokenFeeds(broken breaking) []defect[fed] {
 			b.Cursors = cursors
 			slices.Reverse(b.Records)
 		})),
-		broken("a batch has a record twice, in place of its last", feedsAll, batches(func(b *projection.Batch) {
+		broken("a batch repeats a record instead of its last", feedsAll, batches(func(b *projection.Batch) {
 			if n := len(b.Records); n > 1 {
 				b.Records[n-1] = b.Records[n-2]
 			}
 		})),
-		broken("the time is lost", feedsAll, batches(func(b *projection.Batch) {
+		broken("times are lost", feedsAll, batches(func(b *projection.Batch) {
 			for i := range b.Records {
 				b.Records[i].Time = time.Time{}
 			}
 		})),
-		broken("it leaves out the filter", feedsFiltered, func(s projection.Source) projection.Source {
+		broken("the filter is ignored", feedsFiltered, func(s projection.Source) projection.Source {
 			return &faultySource{Source: s, onFeed: func(ctx context.Context, s projection.Source, shard string, after projection.Cursor, _ es.Filter) (projection.Feed, error) {
 				return s.Feed(ctx, shard, after, es.Filter{})
 			}}
 		}),
-		broken("it does not pass what the filter held back", feedsFiltered, batches(func(b *projection.Batch) {
+		broken("the cursor does not pass excluded records", feedsFiltered, batches(func(b *projection.Batch) {
 			if n := len(b.Records); n > 0 {
 				b.Next = projection.Cursor(b.Records[n-1].Position)
 			} else {
 				b.Next--
 			}
 		})).blocking(),
-		broken("it does not say that it is at the end", feedsEnd, silent).blocking(),
-		broken("it does not wait at the end", feedsEnd, func(s projection.Source) projection.Source {
+		broken("the end is not reported", feedsEnd, silent).blocking(),
+		broken("Next does not wait at the end", feedsEnd, func(s projection.Source) projection.Source {
 			return &faultySource{Source: s, onNext: func(ctx context.Context, f projection.Feed, most int) (projection.Batch, error) {
 				brief, cancel := context.WithTimeout(ctx, 5*time.Millisecond)
 				defer cancel()
@@ -127,8 +127,8 @@ func brokenFeeds(broken breaking) []defect[fed] {
 				return b, err
 			}}
 		}),
-		broken("nothing is caught up with before the first record", feedsNothing, silent).blocking(),
-		broken("it says of all records of a batch that they stand at its end", feedsParked, batches(func(b *projection.Batch) {
+		broken("an empty source is not reported", feedsNothing, silent).blocking(),
+		broken("all records of a batch have its last cursor", feedsParked, batches(func(b *projection.Batch) {
 			b.Cursors = slices.Repeat([]projection.Cursor{b.Next}, len(b.Records))
 		})).blocking(),
 	}
@@ -142,36 +142,36 @@ func brokenReopenings(broken breaking) []defect[fed] {
 			}}
 		}
 	}
-	behind := func(by projection.Cursor) func(projection.Source) projection.Source {
+	shifted := func(by projection.Cursor) func(projection.Source) projection.Source {
 		return feeding(func(after projection.Cursor) projection.Cursor {
-			if after == 0 || after%5 == 0 && by > 0 { // which may be the end
+			if after == 0 || after%5 == 0 && by > 0 { // this may be the end
 				return after
 			}
 			return after + by
 		})
 	}
-	anew := feeding(func(projection.Cursor) projection.Cursor { return 0 })
-	var begun atomic.Int32
+	restarted := feeding(func(projection.Cursor) projection.Cursor { return 0 })
+	var feeds atomic.Int32
 	return []defect[fed]{
-		broken("it skips a record when it is opened again", feedsFrom, behind(1)),
-		broken("it has a record twice when it is opened again", feedsFrom, behind(-1)),
-		broken("it loses its position", feedsFrom, anew),
-		broken("a cursor beyond the end is taken for the beginning", feedsAhead, feeding(func(after projection.Cursor) projection.Cursor {
+		broken("a reopened feed skips a record", feedsFrom, shifted(1)),
+		broken("a reopened feed repeats a record", feedsFrom, shifted(-1)),
+		broken("a reopened feed restarts", feedsFrom, restarted),
+		broken("a cursor beyond the end restarts the feed", feedsAhead, feeding(func(after projection.Cursor) projection.Cursor {
 			if after > 1000 {
 				return 0
 			}
 			return after
 		})),
-		broken("a read model lacks a record after a start", feedsModel, behind(1)).blocking(),
-		broken("a read model has a record twice after a start", feedsModel, behind(-1)),
-		broken("a read model has all records twice after a start", feedsModel, anew),
-		broken("whoever takes over begins anew", feedsWorkers, anew),
-		broken("it does not begin at the beginning a second time", feedsAnew, feeding(func(after projection.Cursor) projection.Cursor {
-			if after == 0 && begun.Add(1) > 1 {
+		broken("a read model skips a record after a restart", feedsModel, shifted(1)).blocking(),
+		broken("a read model repeats a record after a restart", feedsModel, shifted(-1)),
+		broken("a read model repeats all records after a restart", feedsModel, restarted),
+		broken("a worker that takes over restarts at the beginning", feedsWorkers, restarted),
+		broken("a second reading does not start at the beginning", feedsAnew, feeding(func(after projection.Cursor) projection.Cursor {
+			if after == 0 && feeds.Add(1) > 1 {
 				return 1
 			}
 			return after
 		})).blocking(),
-		broken("a reaction begins anew with each start", feedsReaction, anew),
+		broken("a reaction restarts at the beginning", feedsReaction, restarted).blocking(),
 	}
 }

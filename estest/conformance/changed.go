@@ -9,35 +9,35 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// changedClauses are about waiting for what is written next, and about following the log while it grows.
+// changedClauses test waiting for new records and following the log while it grows.
 func changedClauses() []clause {
 	return []clause{
 		{"Changed returns at once if there are later records",
-			"It returns the position of the last record, of the whole log and not the next one only: a reader who is told less comes back for every record. With -1 it returns at once also from an empty log; that is how es.Head asks.",
+			"Changed returns the position of the last record of the log, so that a reader does not poll once per record. With -1 it also returns at once for an empty log; es.Head relies on that.",
 			changedAtOnce},
 		{"Changed waits until its context ends",
-			"It returns the context's error then. A reader who is woken for nothing spins.",
+			"Without new records Changed returns only when its context ends, with the context's error. A reader that is woken for nothing polls in a busy loop.",
 			changedWaits},
 		{"Changed refuses a position beyond the end",
-			"Such a position belongs to another log, or this one was restored from an older copy. The *es.AheadError says how far apart they are; one who waits skips all that is written until the log has grown past his position.",
+			"Such a position belongs to another log or to a log that was restored from an older copy. A reader that waits instead of getting a *es.AheadError skips every record up to that position.",
 			changedAhead},
 		{"append wakes every waiting Changed",
-			"Every one who waits hears of it, not just the one who came first: there are many projections, and one relay.",
+			"Several projections and a relay may wait at the same time. If one of them is not woken, it stalls.",
 			changedWakesAll},
 		{"Changed misses no append while it starts to wait",
-			"Between looking at the log and waiting for it there is a moment. A store that is not careful sleeps through what is written then, until something else comes.",
+			"An append may come between reading the head and starting to wait. A store that misses it wakes the reader only at the next append.",
 			changedMissesNothing},
 		{"append through another store wakes Changed",
-			"Projections run in other processes than commands do. A store that hears of its own appends only leaves them waiting.",
+			"Projections often run in other processes than commands. A store that notices only its own appends lets them stall.",
 			changedHearsOthers},
 		{"All returns the records that Changed reports",
-			"When it returns a position, All reads that far. A reader who finds less takes it that a filter hid the rest, goes on behind it, and has skipped them.",
+			"After Changed returns a position, All must read up to it. A reader that finds less assumes that the filter excluded the rest, and skips it.",
 			changedIsReadable},
 		{"Follow returns every position once and in order",
-			"Once a reader has seen position P nothing appears at or below P. A store that takes positions first and commits later lets a reader see 8 before 7, go on from there, and never see 7.",
+			"After a reader has seen a position, nothing may appear at or below it. A store that assigns positions before it commits in that order lets readers skip events.",
 			followerSeesAll},
 		{"Follow with a filter skips no matching record",
-			"What the filter hides counts as read; what it lets through must not be jumped over with it.",
+			"Follow moves past records that the filter excludes. If it also moves past a matching one, that record is never handled.",
 			followerWithFilter},
 	}
 }
@@ -64,12 +64,12 @@ func changedWaits(t *trial) {
 			ctx, cancel := context.WithTimeout(t.ctx, 20*time.Millisecond)
 			defer cancel()
 			if i == 1 {
-				for ; ctx.Err() == nil; rest(ctx, time.Millisecond) {
+				for ; ctx.Err() == nil; pause(ctx, time.Millisecond) {
 					t.append(l, add(stream("a"), 0))
 					_ = t.refuse(l, es.Append{Stream: stream("a"), Expected: 1000, Events: events(1)})
 				}
 			} else if head, err := l.Changed(ctx, n); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("Changed(%d), of a log with %d records, returned %d and %v: want it to wait until the context ends and return its error", n, n, head, err)
+				t.Errorf("Changed(%d), of a log with %d records, returned %d and %v: want it to wait until the context ends and to return its error", n, n, head, err)
 			}
 		})
 		t.append(l, add(stream("a"), 1))
@@ -85,7 +85,7 @@ func changedAhead(t *trial) {
 	l := t.log()
 	for n := range es.Position(3) {
 		for _, after := range []es.Position{n + 1, n + 1000, 1 << 40} {
-			ctx, cancel := context.WithTimeout(t.ctx, t.patience/10)
+			ctx, cancel := context.WithTimeout(t.ctx, t.timeout/10)
 			_, err := l.Changed(ctx, after)
 			_, followed := drain(es.Follow(ctx, l, after, es.Filter{}))
 			cancel()
@@ -108,23 +108,15 @@ func changedWakesAll(t *trial) {
 	for head := range es.Position(5) {
 		t.race(waiters+1, func(i int) {
 			if i == waiters {
-				// Once all of them wait; a store for which this is too early has an easier time, and the clause says less.
-				rest(t.ctx, 5*time.Millisecond)
+				// By now all of them should be waiting. If not, the clause tests less.
+				pause(t.ctx, 5*time.Millisecond)
 				t.append(l, add(stream("a"), 1))
 				return
 			}
 			if got, err := l.Changed(t.ctx, head); got != head+1 || err != nil {
-				t.Errorf("Changed(%d) returned %d and %v: want %d, which was written meanwhile", head, got, err, head+1)
+				t.Errorf("Changed(%d) returned %d and %v: want %d, which was written during the call", head, got, err, head+1)
 			}
 		})
-	}
-}
-
-// rest waits for a time or the end of the context.
-func rest(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
 	}
 }
 
@@ -133,10 +125,10 @@ func changedMissesNothing(t *trial) {
 	for head := range es.Position(200) {
 		t.race(2, func(i int) {
 			if i == 1 {
-				rest(t.ctx, time.Duration(head%25)*20*time.Microsecond) // sooner and later
+				pause(t.ctx, time.Duration(head%25)*20*time.Microsecond) // before, during and after the start of Changed
 				t.append(l, add(stream("a"), 1))
 			} else if _, err := l.Changed(t.ctx, head); err != nil {
-				t.Fatalf("Changed(%d) returned %v: position %d was written while it began", head, err, head+1)
+				t.Fatalf("Changed(%d) returned %v: position %d was written as it started", head, err, head+1)
 			}
 		})
 		if t.ctx.Err() != nil {
@@ -150,7 +142,7 @@ func changedHearsOthers(t *trial) {
 	for head := range es.Position(5) {
 		t.race(2, func(i int) {
 			if i == 1 {
-				rest(t.ctx, 2*time.Millisecond)
+				pause(t.ctx, 2*time.Millisecond)
 				t.append(there, add(stream("a"), 1))
 			} else if _, err := here.Changed(t.ctx, head); err != nil {
 				t.Fatalf("Changed(%d) returned %v: another store wrote position %d", head, err, head+1)
@@ -159,11 +151,11 @@ func changedHearsOthers(t *trial) {
 	}
 }
 
-// A crowd is writers who race through several stores, each on streams of its own and on a common one.
-type crowd struct{ stores, writers, calls int }
+// contention is a number of concurrent writers on several stores. Each writes to a stream of its own and to a common one.
+type contention struct{ stores, writers, calls int }
 
-// records is how many records the crowd writes: each call one, two or three.
-func (c crowd) records() int {
+// records returns the total number of records: each call writes one, two or three.
+func (c contention) records() int {
 	n := 0
 	for range c.writers {
 		for call := range c.calls {
@@ -173,8 +165,8 @@ func (c crowd) records() int {
 	return n
 }
 
-// write lets the crowd write, and read meanwhile.
-func (c crowd) write(t *trial, read func()) {
+// write runs the writers and concurrently a reader.
+func (c contention) write(t *trial, read func()) {
 	stores := t.stores(c.stores)
 	t.race(c.writers+1, func(i int) {
 		if i == c.writers {
@@ -189,7 +181,7 @@ func (c crowd) write(t *trial, read func()) {
 }
 
 func changedIsReadable(t *trial) {
-	c := crowd{stores: 2, writers: 6, calls: 10}
+	c := contention{stores: 2, writers: 6, calls: 10}
 	l := t.log()
 	c.write(t, func() {
 		for after := es.Position(0); after < es.Position(c.records()); {
@@ -210,16 +202,16 @@ func changedIsReadable(t *trial) {
 }
 
 func followerSeesAll(t *trial) {
-	c := crowd{stores: 3, writers: 9, calls: 15}
+	c := contention{stores: 3, writers: 9, calls: 15}
 	l := t.log()
 	c.write(t, func() {
 		next := es.Position(1)
 		for r, err := range es.Follow(t.ctx, l, 0, es.Filter{}) {
 			if err != nil {
-				t.Fatalf("a follower stopped before position %d of %d: %v", next, c.records(), err)
+				t.Fatalf("Follow ended before position %d of %d: %v", next, c.records(), err)
 			}
 			if r.Position != next {
-				t.Fatalf("a follower saw position %d after %d", r.Position, next-1)
+				t.Fatalf("Follow returned position %d after %d", r.Position, next-1)
 			}
 			if next++; next > es.Position(c.records()) {
 				break
@@ -229,17 +221,17 @@ func followerSeesAll(t *trial) {
 }
 
 func followerWithFilter(t *trial) {
-	c := crowd{stores: 2, writers: 6, calls: 15}
+	c := contention{stores: 2, writers: 6, calls: 15}
 	l := t.log()
 	filter := es.Filter{Kinds: []string{stream("").Kind}}
 	c.write(t, func() {
 		next := es.Version(1)
 		for r, err := range es.Follow(t.ctx, l, 0, filter) {
 			if err != nil {
-				t.Fatalf("a follower stopped before version %d of %s, of %d: %v", next, stream("common"), c.writers*c.calls, err)
+				t.Fatalf("Follow ended before version %d of %s, of %d: %v", next, stream("common"), c.writers*c.calls, err)
 			}
 			if r.Stream != stream("common") || r.Version != next {
-				t.Fatalf("a follower with the filter %s saw %s: want version %d of %s", filter, r.ID(), next, stream("common"))
+				t.Fatalf("Follow with the filter %s returned %s: want version %d of %s", filter, r.ID(), next, stream("common"))
 			}
 			if next++; next > es.Version(c.writers*c.calls) {
 				break

@@ -10,35 +10,35 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// checkpointClauses are about checkpoints.
+// checkpointClauses test checkpoints.
 func checkpointClauses() []clause {
 	return []clause{
 		{"missing checkpoint is at 0",
-			"0 is the beginning of the log, which is where a new reader begins.",
+			"0 is the beginning of the log, where a new reader starts.",
 			noCheckpoint},
 		{"checkpoint can be moved forwards and back",
-			"Back as well: who is to read again is set back. Any position that a log may have is kept exactly.",
+			"Moving back makes a reader read again. Every position that a log can have must be kept exactly.",
 			checkpointMoved},
 		{"checkpoint moves only from its current position",
-			"Somebody else moved it, so somebody else does that work. It is no error, and nothing changes: a reader that was paused must not set it back to where it was.",
+			"MoveCheckpoint is a compare-and-set. If the checkpoint is elsewhere, another reader has moved it: the call returns false without an error and changes nothing. Otherwise a paused reader sets it back.",
 			checkpointElsewhere},
 		{"one caller wins a race to move a checkpoint",
-			"Two readers have handled the same records and move the checkpoint from the same place. If both are told that they did, both go on.",
+			"Two readers that handled the same records move the checkpoint from the same position. If both succeed, both continue and handle every record twice.",
 			checkpointRace},
 		{"no move of a checkpoint is lost",
-			"Each move starts from where the one before has ended. A store that looks first and writes later lets two moves end as one.",
+			"Every move starts where the previous one ended. A store that checks before it locks lets two moves end as one.",
 			checkpointChain},
 		{"checkpoint names are kept byte by byte",
-			"Names are told apart byte by byte. A reader that moves another's checkpoint has it skip records.",
+			"If two names share a checkpoint, one reader moves it and the other skips records.",
 			checkpointNames},
 		{"checkpoints are visible through every store",
-			"The reader that takes over is in another process than the one that died.",
+			"The reader that takes over runs in another process than the one that died.",
 			checkpointsShared},
 		{"checkpoints obey the context",
-			"A caller who has given up gets the context's error instead of waiting for a database that does not answer.",
+			"A caller that has given up gets the context's error and does not wait for a database that does not answer.",
 			checkpointContext},
 		{"invalid checkpoint is refused",
-			"es.CheckCheckpoint says what can be one; the error wraps es.ErrInvalid. One below 0 is where no reader can begin.",
+			"es.CheckCheckpoint defines what is valid, and the error wraps es.ErrInvalid. No reader can start at a position below 0.",
 			checkpointRefused},
 	}
 }
@@ -59,10 +59,10 @@ func (t *trial) move(s es.Checkpoints, name string, from, to es.Position) bool {
 	return moved
 }
 
-// moves moves a checkpoint from where it is.
+// moves moves a checkpoint from its current position.
 func (t *trial) moves(s es.Checkpoints, name string, from, to es.Position) {
 	if !t.move(s, name, from, to) {
-		t.Fatalf("MoveCheckpoint(%q, %d, %d) says that it is not at %d: it is at %d", name, from, to, from, t.checkpoint(s, name))
+		t.Fatalf("MoveCheckpoint(%q, %d, %d) returned false, as if the checkpoint were not at %d: it is at %d", name, from, to, from, t.checkpoint(s, name))
 	}
 	t.equal(fmt.Sprintf("the checkpoint %q after it was moved from %d to %d", name, from, to), t.checkpoint(s, name), to)
 }
@@ -71,7 +71,7 @@ func noCheckpoint(t *trial) {
 	s := t.checkpoints()
 	t.equal("a checkpoint in an empty database", t.checkpoint(s, "a"), es.Position(0))
 	t.moves(s, "b", 0, 7)
-	t.equal("a checkpoint beside another", t.checkpoint(s, "a"), es.Position(0))
+	t.equal("a missing checkpoint when there is another", t.checkpoint(s, "a"), es.Position(0))
 }
 
 func checkpointMoved(t *trial) {
@@ -95,7 +95,7 @@ func checkpointElsewhere(t *trial) {
 					continue
 				}
 				if t.move(s, "a", from, to) {
-					t.Errorf("MoveCheckpoint from %d to %d says that it was moved: it was at %d", from, to, at)
+					t.Errorf("MoveCheckpoint from %d to %d returned true: the checkpoint was at %d", from, to, at)
 				}
 				if now := t.checkpoint(s, "a"); now != at {
 					t.Fatalf("MoveCheckpoint from %d to %d has moved the checkpoint from %d to %d", from, to, at, now)
@@ -120,7 +120,7 @@ func checkpointRace(t *trial) {
 			}
 		})
 		if moved.Load() != 1 {
-			t.Fatalf("in round %d %d of %d readers have moved the checkpoint from %d", round, moved.Load(), readers, at)
+			t.Fatalf("in round %d, %d of %d readers moved the checkpoint from %d: want one", round, moved.Load(), readers, at)
 		}
 		at = t.checkpoint(stores[0], "a")
 		t.equal("the checkpoint", at, es.Position(to.Load()))
@@ -139,7 +139,7 @@ func checkpointChain(t *trial) {
 			}
 		}
 	})
-	t.equal(fmt.Sprintf("the checkpoint, after %d readers have moved it by 1 %d times each", readers, each), t.checkpoint(stores[0], "a"), es.Position(readers*each))
+	t.equal(fmt.Sprintf("the checkpoint, after %d readers moved it by 1 %d times each", readers, each), t.checkpoint(stores[0], "a"), es.Position(readers*each))
 }
 
 func checkpointNames(t *trial) {

@@ -7,37 +7,37 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// commandClauses are about Append.Command, the identity of a command.
+// commandClauses test Append.Command, the ID of a command.
 func commandClauses() []clause {
 	return []clause{
 		{"command is taken once on a stream",
-			"A command that is there already makes a *es.DuplicateError, and nothing is written: the client who sends his payment again, for want of an answer, pays once.",
+			"A repeated command returns a *es.DuplicateError and writes nothing. Otherwise a client that retries a payment after a timeout pays twice.",
 			commandOnce},
 		{"duplicate error has the versions of the command",
-			"First and Last are the versions of the events that the command caused the first time, whatever was written since: they are its result, which the second sender reads.",
+			"First and Last are the versions that the command wrote the first time. The caller reads its result from them, and with other versions gets the result of another command.",
 			duplicateTellsVersions},
 		{"duplicate takes precedence over a conflict",
-			"The second sending of a command was decided on an older version, nearly always. Told of a conflict the caller decides again, and the rules refuse what has happened already.",
+			"A retried command was usually decided on an older version. If the store returns a conflict, the caller decides again and the rules refuse what has already happened.",
 			duplicateBeforeConflict},
 		{"command ids are scoped to their stream",
-			"The same id on another stream is another command. And the ids are compared whole: stream and id glued together must not make one command of two.",
+			"The same id on another stream is another command. Stream and id must not be joined ambiguously, or a new command is dropped as a duplicate.",
 			commandIsOfItsStream},
 		{"command ids are compared byte by byte",
-			"Ids that differ in case, in spaces, or in the Unicode form of a letter are different commands: one that is taken for another is dropped as a duplicate.",
+			"Ids that differ in case, spaces or Unicode normalization are different commands. If they compare as equal, a new command is dropped as a duplicate.",
 			commandIDsAreBytes},
 		{"refused append does not record its command",
-			"The command took no effect, so it may be sent again. A store that notes the id before it knows that the events are written refuses it for ever.",
+			"A refused command took no effect and may be sent again. A store that records the id before the events are written refuses it from then on.",
 			refusalKeepsCommand},
 		{"append without events only checks the command",
-			"Asked with a command and no events, a store says whether the command is there, and remembers nothing: there is no result to remember.",
+			"Without events, Append reports whether the command is recorded and records nothing. If it records the command, the command itself is refused afterwards.",
 			commandWithoutEvents},
 		{"command is taken once in a race",
-			"The same command sent from many places at once takes effect once, and all the others are told so by a *es.DuplicateError, not by a conflict or the database's own error. A store that looks first and writes later takes it twice.",
+			"The same command sent concurrently takes effect once, and the other calls return a *es.DuplicateError. A store that checks before it locks applies it twice.",
 			commandRace},
 	}
 }
 
-// command appends n events by a command at any version.
+// command returns an Append of n events by a command, at any version.
 func command(stream es.Stream, id string, n int) es.Append {
 	return es.Append{Stream: stream, Expected: es.AnyVersion, Events: events(n), Command: id}
 }
@@ -55,10 +55,10 @@ func commandOnce(t *trial) {
 	for _, s := range []es.Store{s, t.store(), s} {
 		_, err := s.Append(t.ctx, command(a, "pay", 2))
 		if err == nil {
-			t.Fatalf("the same command was taken a second time")
+			t.Fatalf("the same command succeeded a second time")
 		}
 		if !isDuplicate(err) {
-			t.Fatalf("the same command again returned %v: want a *es.DuplicateError", err)
+			t.Fatalf("the repeated command returned %v: want a *es.DuplicateError", err)
 		}
 	}
 	if n := len(t.read(s, a)); n != 3 {
@@ -83,7 +83,7 @@ func duplicateTellsVersions(t *trial) {
 		if errors.As(err, &duplicate) {
 			t.equal("the duplicate", *duplicate, want)
 		} else {
-			t.Errorf("command %q again returned %v: want a *es.DuplicateError", want.Command, err)
+			t.Errorf("the repeated command %q returned %v: want a *es.DuplicateError", want.Command, err)
 		}
 	}
 }
@@ -118,7 +118,7 @@ func commandIsOfItsStream(t *trial) {
 		command(stream("a"), "1:1", 1),
 	} {
 		if _, err := s.Append(t.ctx, a); err != nil {
-			t.Errorf("Append(%s) returned %v: want no error, that command is new to that stream", describe([]es.Append{a}), err)
+			t.Errorf("Append(%s) returned %v: want no error, the command is new to the stream", describe([]es.Append{a}), err)
 		}
 	}
 	if _, err := s.Append(t.ctx, command(stream("c"), "both", 1), command(stream("d"), "both", 1)); err != nil {
@@ -130,13 +130,13 @@ func commandIDsAreBytes(t *trial) {
 	s := t.store()
 	for _, id := range oddNames() {
 		if _, err := s.Append(t.ctx, command(stream("a"), id, 1)); err != nil {
-			t.Errorf("command %+q, which is new, returned %v", id, err)
+			t.Errorf("the new command %+q returned %v", id, err)
 		}
 	}
 	for _, id := range oddNames() {
 		var duplicate *es.DuplicateError
 		if _, err := s.Append(t.ctx, command(stream("a"), id, 1)); err == nil {
-			t.Errorf("command %+q was taken twice", id)
+			t.Errorf("command %+q succeeded twice", id)
 		} else if errors.As(err, &duplicate) && duplicate.Command != id {
 			t.Errorf("the duplicate names command %+q, want %+q", duplicate.Command, id)
 		}
@@ -148,15 +148,15 @@ func refusalKeepsCommand(t *trial) {
 	a, full := stream("a"), stream("full")
 	t.append(s, command(full, "done", 1))
 	for name, call := range map[string][]es.Append{
-		"conflict":                   {{Stream: a, Expected: 99, Events: events(1), Command: "conflict"}},
-		"conflict of another value":  {command(a, "conflict of another value", 1), {Stream: full, Expected: 99, Events: events(1)}},
-		"conflict of an earlier one": {{Stream: full, Expected: 99, Events: events(1)}, command(a, "conflict of an earlier one", 1)},
-		"duplicate of another value": {command(a, "duplicate of another value", 1), command(full, "done", 1)},
-		"limit":                      {command(a, "limit", 1), add(es.Stream{}, 1)},
+		"conflict":                      {{Stream: a, Expected: 99, Events: events(1), Command: "conflict"}},
+		"conflict of a later append":    {command(a, "conflict of a later append", 1), {Stream: full, Expected: 99, Events: events(1)}},
+		"conflict of an earlier append": {{Stream: full, Expected: 99, Events: events(1)}, command(a, "conflict of an earlier append", 1)},
+		"duplicate of a later append":   {command(a, "duplicate of a later append", 1), command(full, "done", 1)},
+		"limit":                         {command(a, "limit", 1), add(es.Stream{}, 1)},
 	} {
 		_ = t.refuse(s, call...)
 		if _, err := s.Append(t.ctx, command(a, name, 1)); err != nil {
-			t.Errorf("after a refusal (%s) the same command returned %v: want it taken", name, err)
+			t.Errorf("after a refused call (%s) the same command returned %v: want no error", name, err)
 		}
 	}
 }
@@ -164,17 +164,17 @@ func refusalKeepsCommand(t *trial) {
 func commandWithoutEvents(t *trial) {
 	s := t.store()
 	a := stream("a")
-	ask := es.Append{Stream: a, Expected: es.AnyVersion, Command: "pay"}
+	check := es.Append{Stream: a, Expected: es.AnyVersion, Command: "pay"}
 	for range 2 {
-		if _, err := s.Append(t.ctx, ask); err != nil {
-			t.Fatalf("asked for a command that is not there, Append returned %v: want no error", err)
+		if _, err := s.Append(t.ctx, check); err != nil {
+			t.Fatalf("the check for a command that is not recorded returned %v: want no error", err)
 		}
 	}
 	if _, err := s.Append(t.ctx, command(a, "pay", 1)); err != nil {
-		t.Fatalf("a command that had only been asked for returned %v: want it taken", err)
+		t.Fatalf("a command that had only been checked returned %v: want no error", err)
 	}
-	if _, err := s.Append(t.ctx, ask); err == nil || !isDuplicate(err) {
-		t.Errorf("asked for a command that is there, Append returned %v: want a *es.DuplicateError", err)
+	if _, err := s.Append(t.ctx, check); err == nil || !isDuplicate(err) {
+		t.Errorf("the check for a recorded command returned %v: want a *es.DuplicateError", err)
 	}
 	if n := len(t.read(s, a)); n != 1 {
 		t.Errorf("%s has %d records, want 1", a, n)
@@ -202,13 +202,13 @@ func commandRace(t *trial) {
 			case err == nil:
 				taken++
 			case !errors.As(err, &duplicate):
-				t.Errorf("a command that another writer was faster with returned %v: want a *es.DuplicateError", err)
+				t.Errorf("a command that lost the race returned %v: want a *es.DuplicateError", err)
 			case duplicate.First != version+1 || duplicate.Last != version+2:
 				t.Errorf("the duplicate names versions %d to %d, want %d to %d", duplicate.First, duplicate.Last, version+1, version+2)
 			}
 		}
 		if taken != 1 {
-			t.Fatalf("the same command, sent by %d writers at once, was taken %d times: want once", writers, taken)
+			t.Fatalf("the same command, sent by %d writers at once, succeeded %d times: want once", writers, taken)
 		}
 		version += 2
 		if n := len(t.read(stores[0], a)); n != int(version) {

@@ -8,32 +8,32 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// contentClauses are about what is written being what is read.
+// contentClauses test that records are read as they were written.
 func contentClauses() []clause {
 	return []clause{
 		{"record is read as it was written",
-			"Stream, type, data and metadata come back as they were given, beside the version and position they got.",
+			"Stream, type, data and metadata are read as they were written, with the assigned version and position. Otherwise the state is built from other events than were decided.",
 			recordAsWritten},
 		{"stream names are kept byte by byte",
-			"Two names are the same if their bytes are, and not if a collation says so. Where \"a\" is \"A\", or \"ss\" is \"ß\", or a space at the end does not count, two customers share an account.",
+			"Names are equal only if their bytes are. A store that folds case, normalizes letters or trims spaces lets two customers share an account.",
 			streamNamesAreBytes},
 		{"event types are kept byte by byte",
-			"The type is how the codec finds the event again. One that comes back in another form is an unknown event, and its stream cannot be loaded.",
+			"The codec finds an event by its type. If the type changes, the event is unknown and its stream cannot be loaded.",
 			typesAreBytes},
 		{"data is kept byte by byte",
-			"Data is the codec's business: any bytes, of any length to the limit. A store that takes it for text or JSON changes what it does not understand, and what was signed or encrypted is lost.",
+			"Data may be any bytes. A store that treats it as text or JSON corrupts what is signed, encrypted or binary.",
 			dataIsBytes},
 		{"metadata is kept unchanged",
-			"Keys and values are text, with anything in it but NUL: quotes, line breaks, control characters, nothing at all. Correlation ids that come back changed correlate nothing.",
+			"Keys and values are any text without NUL bytes, including quotes, line breaks and empty strings. Correlation ids that change no longer correlate.",
 			metaIsText},
 		{"empty metadata is read as nil",
-			"nil is how a record says that it has no metadata, so that two records without any are equal, whichever backend they come from.",
+			"Records without metadata must be equal on every backend. Otherwise comparisons and snapshots of records differ between backends.",
 			emptyMetaIsNil},
 	}
 }
 
-// oddNames are names that differ from each other in what databases like to look past, or that are mistaken for something else.
-// None has a slash, so that all of them can be kinds.
+// oddNames are names that differ only in ways that databases tend to ignore, or that are easily misread as something else.
+// None contains a slash, so that all of them are valid kinds.
 func oddNames() []string {
 	return []string{
 		"a", "A", "ä", "Ä", "a\u0308", "å", "Å", "A\u030a", "\u212b", "á", "à", // case, accents, composed and decomposed
@@ -91,7 +91,7 @@ func streamNamesAreBytes(t *trial) {
 			continue
 		}
 		if r := records[0]; r.Stream != stream || string(r.Data) != fmt.Sprint(i) {
-			t.Errorf("%+q came back as %+q with the data of stream %s, want %d", stream, r.Stream, r.Data, i)
+			t.Errorf("%+q was read as %+q with the data of stream %s, want %d", stream, r.Stream, r.Data, i)
 		}
 	}
 }
@@ -118,11 +118,11 @@ func typesAreBytes(t *trial) {
 	t.append(s, es.Append{Stream: stream("a"), Expected: 0, Events: records})
 	got := t.read(s, stream("a"))
 	if len(got) != len(want) {
-		t.Fatalf("%d records came back of %d", len(got), len(want))
+		t.Fatalf("%d of %d records were read", len(got), len(want))
 	}
 	for i := range want {
 		if got[i].Type != want[i] {
-			t.Errorf("type %+q came back as %+q", want[i], got[i].Type)
+			t.Errorf("type %+q was read as %+q", want[i], got[i].Type)
 		}
 	}
 }
@@ -142,11 +142,11 @@ func dataIsBytes(t *trial) {
 	t.append(s, es.Append{Stream: stream("a"), Expected: 0, Events: records})
 	got := t.read(s, stream("a"))
 	if len(got) != len(want) {
-		t.Fatalf("%d records came back of %d", len(got), len(want))
+		t.Fatalf("%d of %d records were read", len(got), len(want))
 	}
 	for i := range want {
 		if !bytes.Equal(got[i].Data, want[i]) {
-			t.Errorf("%d bytes of data, %.60q, came back as %d, %.60q", len(want[i]), want[i], len(got[i].Data), got[i].Data)
+			t.Errorf("%d bytes of data, %.60q, were read as %d, %.60q", len(want[i]), want[i], len(got[i].Data), got[i].Data)
 		}
 	}
 }
@@ -179,7 +179,7 @@ func metaIsText(t *trial) {
 		t.append(s, es.Append{Stream: stream, Expected: 0, Events: []es.Record{e}})
 		records := t.read(s, stream)
 		if len(records) != 1 {
-			t.Fatalf("%d records came back of 1", len(records))
+			t.Fatalf("%d records were read, want 1", len(records))
 		}
 		t.equal("the metadata", records[0].Meta, meta)
 	}
@@ -192,12 +192,12 @@ func emptyMetaIsNil(t *trial) {
 	t.append(s, es.Append{Stream: stream("a"), Expected: 0, Events: []es.Record{none, empty}})
 	for _, r := range t.read(s, stream("a")) {
 		if r.Meta != nil {
-			t.Errorf("metadata that was %s came back as %#v, want nil", r.Data, r.Meta)
+			t.Errorf("metadata that was %s was read as %#v, want nil", r.Data, r.Meta)
 		}
 	}
 }
 
-// pattern returns n bytes, of all values in turn.
+// pattern returns n bytes that cycle through all values.
 func pattern(n int) []byte {
 	bytes := make([]byte, n)
 	for i := range bytes {

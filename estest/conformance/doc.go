@@ -1,12 +1,11 @@
-// Package conformance tests implementations of stores, sources and projections.
+// Package conformance tests implementations of stores, sources and projections. It is for those who implement them;
+// package estest beside it is for tests of an application.
 //
-// [TestStore], [TestLog], [TestSnapshots], [TestLeases] and [TestCheckpoints] test a backend against each promise of the interface that it
-// implements, one subtest a promise. A failure names the broken rule and its consequence. This is the whole test of a backend on files:
+// Each suite tests one interface, with one subtest for each rule of it: [TestStore] for [es.Store], [TestLog] for [es.Log],
+// [TestSnapshots] for [es.Snapshots], [TestLeases] for [es.Leases], [TestCheckpoints] for [es.Checkpoints], [TestProjections] for
+// [projection.Projections], and [TestSource] for [projection.Source]. A failure names the broken rule and the consequence of breaking it.
 //
-//	func TestLog(t *testing.T) {
-//		conformance.TestLog(t, func(t *testing.T) func() es.Log {
-//			path := filepath.Join(t.TempDir(), "test.db")
-//			return func() es.Log { return open(t, path) } // registers Close with t.Cleanup
-//		})
-//	}
+// A suite needs a function that creates an empty database and returns a function that opens a store on it.
+// See the example of [TestLog].
 package conformance
+

@@ -10,7 +10,7 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// A Clause is a clause that can be tried on a backend without a *testing.T, to see what it finds.
+// Clause is a clause that tests run on a backend without a *testing.T, to see its findings.
 type Clause struct {
 	Name string
 	test clause
@@ -24,65 +24,69 @@ func exported(clauses []clause) []Clause {
 	return all
 }
 
-// LogClauses returns the clauses of TestLog, SnapshotClauses those of TestSnapshots.
-func LogClauses() []Clause      { return exported(slices.Concat(storeClauses(), logClauses())) }
+// LogClauses returns the clauses of TestLog.
+func LogClauses() []Clause { return exported(slices.Concat(storeClauses(), logClauses())) }
+
+// SnapshotClauses returns the clauses of TestSnapshots.
 func SnapshotClauses() []Clause { return exported(snapshotClauses()) }
 
-// LeaseClauses returns the clauses of TestLeases, CheckpointClauses those of TestCheckpoints.
-func LeaseClauses() []Clause      { return exported(leaseClauses()) }
+// LeaseClauses returns the clauses of TestLeases.
+func LeaseClauses() []Clause { return exported(leaseClauses()) }
+
+// CheckpointClauses returns the clauses of TestCheckpoints.
 func CheckpointClauses() []Clause { return exported(checkpointClauses()) }
 
 // ProjectionClauses returns the clauses of TestProjections.
 func ProjectionClauses() []Clause { return exported(projectionClauses()) }
 
 // SourceClauses returns the clauses of TestSource.
-func SourceClauses() []Clause { return exported(fedClauses()) }
+func SourceClauses() []Clause { return exported(sourceClauses()) }
 
-// TrySource returns what a clause of SourceClauses finds.
-func (c Clause) TrySource(ctx context.Context, fresh func() SourceUnderTest[*sql.Tx], patience time.Duration) []string {
-	t := fedTrial(fresh())
-	t.patience = patience
+// TrySource returns the findings of a clause of SourceClauses.
+func (c Clause) TrySource(ctx context.Context, fresh func() SourceUnderTest[*sql.Tx], timeout time.Duration) []string {
+	t := sourceTrial(fresh())
+	t.timeout = timeout
 	return c.test.try(ctx, t)
 }
 
-// A Listed is a store with projections that has the lists of the clauses too.
+// Listed is a store with projections that also has the lists of the clauses.
 type Listed interface {
 	ReadSide[*sql.Tx]
 	Lists() Lists[*sql.Tx]
 }
 
-// TryProjections returns what a clause of ProjectionClauses finds.
-func (c Clause) TryProjections(ctx context.Context, open func() Listed, patience time.Duration) []string {
+// TryProjections returns the findings of a clause of ProjectionClauses.
+func (c Clause) TryProjections(ctx context.Context, open func() Listed, timeout time.Duration) []string {
 	t := projectionTrial(func() ReadSide[*sql.Tx] { return open() }, open().Lists())
-	t.patience = patience
+	t.timeout = timeout
 	return c.test.try(ctx, t)
 }
 
-// TryLog returns what a clause of LogClauses finds.
-func (c Clause) TryLog(ctx context.Context, open func() es.Log, patience time.Duration) []string {
+// TryLog returns the findings of a clause of LogClauses.
+func (c Clause) TryLog(ctx context.Context, open func() es.Log, timeout time.Duration) []string {
 	t := logTrial(open)
-	t.patience, t.many = patience, 1500
+	t.timeout, t.many = timeout, 1500
 	return c.test.try(ctx, t)
 }
 
-// ReportLog tells t what a clause of LogClauses finds.
-func (c Clause) ReportLog(t testing.TB, open func() es.Log) {
+// ReportLog reports the findings of a clause of LogClauses to t.
+func (c Clause) ReportLog(t testing.TB, open func() es.Log, timeout time.Duration) {
 	trial := logTrial(open)
-	trial.patience, trial.many = time.Second, 1500
+	trial.timeout, trial.many = timeout, 1500
 	c.test.report(t, trial)
 }
 
-// TrySnapshots returns what a clause of SnapshotClauses finds.
-func (c Clause) TrySnapshots(ctx context.Context, open func() es.Snapshots, patience time.Duration) []string {
-	return c.test.try(ctx, &trial{snapshots: open, patience: patience})
+// TrySnapshots returns the findings of a clause of SnapshotClauses.
+func (c Clause) TrySnapshots(ctx context.Context, open func() es.Snapshots, timeout time.Duration) []string {
+	return c.test.try(ctx, &trial{snapshots: open, timeout: timeout})
 }
 
-// TryLeases returns what a clause of LeaseClauses finds.
-func (c Clause) TryLeases(ctx context.Context, open func() es.Leases, patience time.Duration) []string {
-	return c.test.try(ctx, &trial{leases: open, patience: patience})
+// TryLeases returns the findings of a clause of LeaseClauses.
+func (c Clause) TryLeases(ctx context.Context, open func() es.Leases, timeout time.Duration) []string {
+	return c.test.try(ctx, &trial{leases: open, timeout: timeout})
 }
 
-// TryCheckpoints returns what a clause of CheckpointClauses finds.
-func (c Clause) TryCheckpoints(ctx context.Context, open func() es.Checkpoints, patience time.Duration) []string {
-	return c.test.try(ctx, &trial{checkpoints: open, patience: patience})
+// TryCheckpoints returns the findings of a clause of CheckpointClauses.
+func (c Clause) TryCheckpoints(ctx context.Context, open func() es.Checkpoints, timeout time.Duration) []string {
+	return c.test.try(ctx, &trial{checkpoints: open, timeout: timeout})
 }

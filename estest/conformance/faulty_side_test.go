@@ -13,7 +13,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// A faultySide is a SQLite store of whose projections one thing has a defect.
+// faultySide is a SQLite store with a defect in its projections.
 type faultySide struct {
 	*sqlite.Store
 	onProject func(ctx context.Context, p sqlite.Projection) error
@@ -109,8 +109,8 @@ func (f *faultySide) Lists() conformance.Lists[*sql.Tx] {
 			return err
 		},
 		Lines: func(ctx context.Context, list string) (lines []string, err error) {
-			there := 0
-			if err := f.DB().QueryRowContext(ctx, "select count(*) from sqlite_schema where name = 'lists'").Scan(&there); err != nil || there == 0 {
+			tables := 0
+			if err := f.DB().QueryRowContext(ctx, "select count(*) from sqlite_schema where name = 'lists'").Scan(&tables); err != nil || tables == 0 {
 				return nil, err
 			}
 			rows, err := f.DB().QueryContext(ctx, "select line from lists where list = ? order by line_no", list)
@@ -139,7 +139,7 @@ func execute(ctx context.Context, tx *sql.Tx, statements ...string) error {
 	return nil
 }
 
-// A workshop makes stores for as long as a test runs.
+// workshop opens stores that are closed at the end of a test.
 type workshop struct{ testing.TB }
 
 func (w workshop) open(path string) *faultySide {
@@ -151,41 +151,41 @@ func (w workshop) open(path string) *faultySide {
 	return &faultySide{Store: s}
 }
 
-// broken makes a defect of a store in memory. spoil is called once for each database.
-func (w workshop) broken(name, clause string, spoil func(f *faultySide)) defect[conformance.Listed] {
+// broken returns a defect of a store in memory. breakIt is called once for each database.
+func (w workshop) broken(name, clause string, breakIt func(f *faultySide)) defect[conformance.Listed] {
 	return defect[conformance.Listed]{name: name, clause: clause, narrow: true, database: func() func() conformance.Listed {
 		f := w.open(":memory:")
-		spoil(f)
+		breakIt(f)
 		return func() conformance.Listed { return f }
 	}}
 }
 
-// brokenApart makes a defect of stores on the same file. spoil is called once for each of them.
-func (w workshop) brokenApart(name, clause string, spoil func(f *faultySide)) defect[conformance.Listed] {
+// brokenApart returns a defect of stores on the same file. breakIt is called once for each of them.
+func (w workshop) brokenApart(name, clause string, breakIt func(f *faultySide)) defect[conformance.Listed] {
 	return defect[conformance.Listed]{name: name, clause: clause, narrow: true, database: func() func() conformance.Listed {
 		path := filepath.Join(w.TempDir(), "es.db")
 		return func() conformance.Listed {
 			f := w.open(path)
-			spoil(f)
+			breakIt(f)
 			return f
 		}
 	}}
 }
 
-// A handler is what a projection does with records.
+// handler is the type of Projection.Handle.
 type handler = func(ctx context.Context, tx *sql.Tx, records []es.Record) error
 
-// projecting spoils a projection before each run.
-func projecting(spoil func(p *sqlite.Projection)) func(*faultySide) {
+// projecting changes a projection before each run.
+func projecting(breakIt func(p *sqlite.Projection)) func(*faultySide) {
 	return func(f *faultySide) {
 		f.onProject = func(ctx context.Context, p sqlite.Projection) error {
-			spoil(&p)
+			breakIt(&p)
 			return f.Store.Project(ctx, p)
 		}
 	}
 }
 
-// handling spoils how the handler is called.
+// handling changes how the handler is called.
 func handling(do func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error) func(*faultySide) {
 	return projecting(func(p *sqlite.Projection) {
 		next := p.Handle
@@ -193,7 +193,7 @@ func handling(do func(ctx context.Context, tx *sql.Tx, records []es.Record, next
 	})
 }
 
-// failing spoils the error of a run.
+// failing changes the error of a run.
 func failing(change func(err error) error) func(*faultySide) {
 	return func(f *faultySide) {
 		f.onProject = func(ctx context.Context, p sqlite.Projection) error { return change(f.Store.Project(ctx, p)) }
@@ -213,7 +213,7 @@ func tampering(triggers ...string) func(*faultySide) {
 	})
 }
 
-// sourcing spoils the source.
+// sourcing changes the source.
 func sourcing(change func(s projection.Source) projection.Source) func(*faultySide) {
 	return func(f *faultySide) {
 		f.onProject = func(ctx context.Context, p sqlite.Projection) error {
@@ -226,8 +226,8 @@ func sourcing(change func(s projection.Source) projection.Source) func(*faultySi
 	}
 }
 
-// telling spoils each line of the status.
-func telling(change func(s *projection.Status)) func(*faultySide) {
+// reporting changes each entry of the status.
+func reporting(change func(s *projection.Status)) func(*faultySide) {
 	return func(f *faultySide) {
 		f.onStatus = func(all []projection.Status) []projection.Status {
 			for i := range all {
@@ -238,7 +238,7 @@ func telling(change func(s *projection.Status)) func(*faultySide) {
 	}
 }
 
-// A faultySource is one of which a method has a defect.
+// faultySource is a source with a defect in one method.
 type faultySource struct {
 	projection.Source
 	onID     func() string
@@ -283,7 +283,7 @@ func (f *faultyFeed) Next(ctx context.Context, most int) (projection.Batch, erro
 	return f.onNext(ctx, f.Feed, most)
 }
 
-// silent is a source that never says that it has nothing.
+// silent is a source whose feeds never return a batch without records.
 func silent(s projection.Source) projection.Source {
 	return &faultySource{Source: s, onNext: func(ctx context.Context, f projection.Feed, most int) (projection.Batch, error) {
 		for {

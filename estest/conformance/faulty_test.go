@@ -13,7 +13,7 @@ import (
 
 type records = iter.Seq2[es.Record, error]
 
-// A faulty log is an es.Mem of which a method, or every record on its way out, has a defect.
+// faulty is an es.Mem with a defect in one method, or in every record that it returns.
 type faulty struct {
 	*es.Mem
 	onAppend  func(ctx context.Context, appends []es.Append) (es.Position, error)
@@ -51,7 +51,7 @@ func (f *faulty) Changed(ctx context.Context, after es.Position) (es.Position, e
 	return f.Mem.Changed(ctx, after)
 }
 
-// appending, reading, listing, waiting and recording make a log whose Append, Read, All, Changed or records have a defect that needs no memory.
+// appending, reading, listing, waiting and recording return a log with a stateless defect in Append, Read, All, Changed or its records.
 func appending(do func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error)) func(*es.Mem) *faulty {
 	return func(m *es.Mem) *faulty {
 		return &faulty{Mem: m, onAppend: func(ctx context.Context, appends []es.Append) (es.Position, error) { return do(ctx, m, appends) }}
@@ -84,7 +84,7 @@ func recording(change func(es.Record) es.Record) func(*es.Mem) *faulty {
 	return func(m *es.Mem) *faulty { return &faulty{Mem: m, onRecord: change} }
 }
 
-// changed passes records through a function.
+// changed applies a function to the records of a sequence.
 func changed(seq records, change func(es.Record) es.Record) records {
 	if change == nil {
 		return seq
@@ -101,7 +101,7 @@ func changed(seq records, change func(es.Record) es.Record) records {
 	}
 }
 
-// only leaves out the records that a function does not keep.
+// only removes the records for which keep returns false.
 func only(seq records, keep func(es.Record) bool) records {
 	return func(yield func(es.Record, error) bool) {
 		for r, err := range seq {
@@ -112,10 +112,10 @@ func only(seq records, keep func(es.Record) bool) records {
 	}
 }
 
-// window holds a race open for long enough that somebody falls into it.
+// window keeps a race open long enough for another goroutine to win it.
 func window() { time.Sleep(200 * time.Microsecond) }
 
-// head is the version of a stream.
+// head returns the version of a stream.
 func head(m *es.Mem, stream es.Stream) es.Version {
 	last := es.Version(0)
 	for r, err := range m.Read(context.Background(), stream, 0) {
@@ -127,8 +127,8 @@ func head(m *es.Mem, stream es.Stream) es.Version {
 	return last
 }
 
-// looksFine tells whether a call would be taken now, as a store finds out that looks before it locks.
-func looksFine(m *es.Mem, appends []es.Append) bool {
+// wouldSucceed reports whether a call would succeed now, like a store that checks before it locks.
+func wouldSucceed(m *es.Mem, appends []es.Append) bool {
 	if es.CheckAppends(appends...) != nil {
 		return false
 	}
@@ -146,15 +146,15 @@ func looksFine(m *es.Mem, appends []es.Append) bool {
 	return true
 }
 
-// duplicate returns what a log says of the command of an append, if it is there.
+// duplicate returns the error for the command of an append, or nil if the command is not recorded.
 func duplicate(m *es.Mem, a es.Append) *es.DuplicateError {
 	_, err := m.Append(context.Background(), es.Append{Stream: a.Stream, Expected: es.AnyVersion, Command: a.Command})
-	var there *es.DuplicateError
-	errors.As(err, &there)
-	return there
+	var recorded *es.DuplicateError
+	errors.As(err, &recorded)
+	return recorded
 }
 
-// atAnyVersion is a call without its expectations.
+// atAnyVersion returns the appends at any version.
 func atAnyVersion(appends []es.Append) []es.Append {
 	appends = slices.Clone(appends)
 	for i := range appends {
@@ -163,7 +163,7 @@ func atAnyVersion(appends []es.Append) []es.Append {
 	return appends
 }
 
-// oneByOne writes the values of a call each for itself, until one is refused.
+// oneByOne writes the appends of a call separately until one is refused.
 func oneByOne(ctx context.Context, m *es.Mem, appends []es.Append) (last es.Position, err error) {
 	if err := errors.Join(es.CheckAppends(appends...), ctx.Err()); err != nil {
 		return 0, err
@@ -186,7 +186,7 @@ func isConflict(err error) bool {
 	return errors.As(err, &conflict)
 }
 
-// A table is what a store keeps on the side, under keys of its own making.
+// table is a concurrent map for the state of faulty stores.
 type table[V any] struct {
 	mu   sync.Mutex
 	rows map[string]V

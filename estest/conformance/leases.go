@@ -11,52 +11,52 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// leaseClauses are about leases.
+// leaseClauses test leases.
 func leaseClauses() []clause {
 	return []clause{
 		{"first caller holds the lease until it expires",
-			"AcquireLease returns the lease as it stands: to the second who asks, the one of the first. If it returned what was asked for, both would work.",
+			"AcquireLease returns the lease as it is stored: the second caller gets the first caller's lease. If it returned what was requested, both callers would work.",
 			leaseOfTheFirst},
 		{"lease lasts as long as requested",
-			"Until is the time of the database when it was asked, and so much more. In another unit, a dead holder keeps others waiting for days, or a living one loses it between two renewals.",
+			"Until is the database's time at the call plus the requested duration. If the unit is wrong, a dead holder blocks the others for days, or a live one loses the lease between two renewals.",
 			leaseTime},
 		{"holder can renew a lease and change its note",
-			"Each renewal sets the time anew, also to an earlier one, and the note. It works as well when the lease has run out and nobody else has taken it.",
+			"A renewal sets the expiry, to an earlier time as well, and the note. It also works after the lease has expired, as long as no other caller has taken it.",
 			leaseRenewed},
 		{"lease can be taken over only after it expires",
-			"The clock is looked at when the lease is taken, not when the call begins to wait for its turn.",
-			leaseRunsOut},
+			"The store reads the clock when it grants the lease, not when the call starts to wait. Otherwise two holders work at the same time, or an expired lease is never taken over.",
+			leaseExpires},
 		{"released lease is free at once",
-			"A program that ends in order gives its lease back, so that the next one need not wait for it to run out. It is not listed any more.",
-			leaseGivenBack},
+			"A program that shuts down releases its lease so that the next one starts without waiting. A released lease is not listed.",
+			leaseReleased},
 		{"only the holder can release a lease",
-			"A holder that was paused, and lost its lease meanwhile, gives it back when it ends: that must not take it from the one who has it now. It is no error.",
-			leaseNotGivenBack},
+			"A holder that was paused and has lost its lease still releases it when it ends. That is not an error, and it must not release the lease of the new holder.",
+			leaseNotReleased},
 		{"one caller wins a race for a free lease",
-			"Several processes start at the same time. A store that looks first and writes later tells each of them that it is the one.",
+			"Several processes may start at the same time. A store that checks before it locks gives the lease to each of them.",
 			leaseRace},
 		{"one caller wins a race for an expired lease",
-			"Its holder has died, and all who waited ask at the same moment.",
+			"When a holder dies, all waiting processes try at once. A store that checks before it locks gives the lease to each of them.",
 			leaseTakeover},
 		{"leases follow one clock",
-			"The clocks of two machines differ by seconds. Leases that are made by one clock and judged by another run out while their holder renews them in time.",
+			"The clocks of two machines differ by seconds. If one machine's clock sets the expiry and another's judges it, leases expire although their holder renews them in time.",
 			leaseClock},
 		{"ListLeases sorts by name and includes expired leases",
-			"The list is for those who watch. A lease that has run out is what they look for: nobody does that work.",
+			"The list is for operators. An expired lease is what they look for: its work has no worker.",
 			leaseList},
 		{"lease names are kept byte by byte",
-			"Two names that a database takes for one make two kinds of work share a lease, and one of them is never done.",
+			"If the database treats two names as equal, two kinds of work share a lease and one of them is never done.",
 			leaseNames},
 		{"leases obey the context",
-			"A caller who has given up gets the context's error instead of waiting for a database that does not answer.",
+			"A caller that has given up gets the context's error and does not wait for a database that does not answer.",
 			leaseContext},
 		{"invalid lease is refused",
-			"es.CheckLease says what can be one; the error wraps es.ErrInvalid. A lease of no holder, or for no time, is a mistake that shows when two work at once.",
+			"es.CheckLease defines what is valid, and the error wraps es.ErrInvalid. A lease without a holder or a duration does not keep two processes from working at once.",
 			leaseRefused},
 	}
 }
 
-// acquire asks for a lease, which must not fail.
+// acquire calls AcquireLease, which must succeed.
 func (t *trial) acquire(s es.Leases, name, holder string, d time.Duration, note string) es.Lease {
 	l, err := s.AcquireLease(t.ctx, name, holder, d, note)
 	if err != nil {
@@ -82,20 +82,20 @@ func (t *trial) listed(s es.Leases) []es.Lease {
 	return leases
 }
 
-// past waits until a time of the database is over, which shows in the leases that are taken since.
+// past waits until the database's clock is past a time. It reads the clock from leases that it acquires.
 func (t *trial) past(s es.Leases, until time.Time) {
 	for i := 0; ; i++ {
 		name := fmt.Sprint("clock ", i)
 		begun := t.acquire(s, name, "a", time.Hour, "").Until.Add(-time.Hour)
 		t.release(s, name, "a")
-		if begun.After(until) || begun.Before(until.Add(-time.Minute)) { // or leases are not for the time that was asked for
+		if begun.After(until) || begun.Before(until.Add(-time.Minute)) { // in the second case leases do not last as long as requested
 			return
 		}
 	}
 }
 
-// runOut asks for a lease until it has it, and returns it.
-func (t *trial) runOut(s es.Leases, name, holder string, d time.Duration) es.Lease {
+// takeOver calls AcquireLease until the previous lease has expired, and returns the new one.
+func (t *trial) takeOver(s es.Leases, name, holder string, d time.Duration) es.Lease {
 	for {
 		if l := t.acquire(s, name, holder, d, ""); l.Holder == holder {
 			return l
@@ -103,7 +103,7 @@ func (t *trial) runOut(s es.Leases, name, holder string, d time.Duration) es.Lea
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-t.ctx.Done():
-			t.Fatalf("the lease %q has not run out within %v", name, t.patience)
+			t.Fatalf("the lease %q has not expired within %v", name, t.timeout)
 		}
 	}
 }
@@ -112,15 +112,15 @@ func leaseOfTheFirst(t *trial) {
 	s := t.leases()
 	first := t.acquire(s, "relay", "a", time.Hour, "at work")
 	if first.Holder != "a" || first.Note != "at work" {
-		t.Fatalf("the first who asks, a, was given %+v", first)
+		t.Fatalf("a, the first caller, got %+v", first)
 	}
 	if u := first.Until; u.Location() != time.UTC || !u.Equal(u.Truncate(time.Microsecond)) {
 		t.Errorf("the lease is until %v: want UTC and whole microseconds", u)
 	}
-	t.equal("what b is given while a has the lease", t.acquire(s, "relay", "b", 2*time.Hour, "mine"), first)
+	t.equal("what b gets while a has the lease", t.acquire(s, "relay", "b", 2*time.Hour, "mine"), first)
 	t.equal("the list", t.listed(s), []es.Lease{first})
 	if other := t.acquire(s, "another", "b", time.Hour, ""); other.Holder != "b" {
-		t.Errorf("b was given %+v: want another lease to be free", other)
+		t.Errorf("b got %+v: want another lease to be free", other)
 	}
 }
 
@@ -135,7 +135,7 @@ func leaseTime(t *trial) {
 	if d := again.Until.Sub(short.Until); d < 0 || d > time.Hour {
 		t.Errorf("leases of 1 h each, taken one after the other, end %v apart", d)
 	}
-	// Those who watch compare the time with their clock. It may be another than the database's, but not by much.
+	// Operators compare the time with their own clock, which may differ from the database's, but not by much.
 	if d := time.Until(again.Until); d < time.Minute || d > 2*time.Hour {
 		t.Errorf("a lease of 1 h ends in %v by the clock of this process", d)
 	}
@@ -155,47 +155,47 @@ func leaseRenewed(t *trial) {
 	t.equal("the list", t.listed(s), []es.Lease{third})
 	t.past(s, third.Until)
 	if fourth := t.acquire(s, "relay", "a", time.Hour, "four"); fourth.Holder != "a" || fourth.Note != "four" || !fourth.Until.After(third.Until) {
-		t.Errorf("%+v, renewed after it had run out, is %+v", third, fourth)
+		t.Errorf("%+v, renewed after it had expired, is %+v", third, fourth)
 	}
 }
 
-func leaseRunsOut(t *trial) {
+func leaseExpires(t *trial) {
 	a, b := t.leases(), t.leases()
 	for range 5 {
 		held := t.acquire(a, "relay", "a", 40*time.Millisecond, "")
 		if held.Holder != "a" {
-			t.Fatalf("a was given %+v", held)
+			t.Fatalf("a got %+v", held)
 		}
-		taken := t.runOut(b, "relay", "b", time.Hour)
+		taken := t.takeOver(b, "relay", "b", time.Hour)
 		if begun := taken.Until.Add(-time.Hour); begun.Before(held.Until) {
-			t.Errorf("b took the lease at %v, but a had it until %v", begun, held.Until)
+			t.Errorf("b got the lease at %v, but a had it until %v", begun, held.Until)
 		}
 		if lost := t.acquire(a, "relay", "a", time.Hour, ""); lost.Holder != "b" {
-			t.Errorf("a, who lost the lease to b, was given %+v", lost)
+			t.Errorf("a, which lost the lease to b, got %+v", lost)
 		}
 		t.release(b, "relay", "b")
 	}
 }
 
-func leaseGivenBack(t *trial) {
+func leaseReleased(t *trial) {
 	s := t.leases()
 	t.acquire(s, "relay", "a", time.Hour, "")
 	t.release(s, "relay", "a")
 	if leases := t.listed(s); len(leases) > 0 {
-		t.Errorf("the list has %+v, which was given back", leases)
+		t.Errorf("the list has %+v, which was released", leases)
 	}
 	if l := t.acquire(s, "relay", "b", time.Hour, ""); l.Holder != "b" {
-		t.Errorf("b was given %+v, which a had given back", l)
+		t.Errorf("b got %+v, which a had released", l)
 	}
 }
 
-func leaseNotGivenBack(t *trial) {
+func leaseNotReleased(t *trial) {
 	s := t.leases()
 	held := t.acquire(s, "relay", "b", time.Hour, "at work")
 	t.release(s, "relay", "a")
 	t.release(s, "relay", "B")
 	t.release(s, "another", "b")
-	t.equal("the list, after others gave back what they did not have", t.listed(s), []es.Lease{held})
+	t.equal("the list, after ReleaseLease by callers without a lease", t.listed(s), []es.Lease{held})
 }
 
 func leaseRace(t *trial) {
@@ -215,7 +215,7 @@ func leaseTakeover(t *trial) {
 	}
 }
 
-// raceForLease has many ask for a lease at once, of whom one must get it and all must be told who.
+// raceForLease calls AcquireLease concurrently. One caller must get the lease, and all must learn which.
 func (t *trial) raceForLease(stores []es.Leases, name string) {
 	given := make([]es.Lease, 12)
 	t.race(len(given), func(i int) {
@@ -224,15 +224,15 @@ func (t *trial) raceForLease(stores []es.Leases, name string) {
 	leases := t.listed(stores[0])
 	i := slices.IndexFunc(leases, func(l es.Lease) bool { return l.Name == name })
 	if i < 0 {
-		t.Fatalf("%d asked for the lease %q at once, and nobody has it", len(given), name)
+		t.Fatalf("after %d concurrent calls no caller has the lease %q", len(given), name)
 	}
 	for n, l := range given {
 		if l != leases[i] {
-			t.Fatalf("%d asked for a lease at once: %d was told %+v, and it is %+v", len(given), n, l, leases[i])
+			t.Fatalf("of %d concurrent calls, call %d returned %+v, but the lease is %+v", len(given), n, l, leases[i])
 		}
 	}
 	if l := leases[i]; l.Note != "note of "+l.Holder {
-		t.Errorf("the lease is %+v: want holder and note of one", l)
+		t.Errorf("the lease is %+v: want holder and note of the same call", l)
 	}
 }
 
@@ -243,7 +243,7 @@ func leaseClock(t *trial) {
 		n := i % len(stores)
 		l := t.acquire(stores[n], fmt.Sprint("lease ", i), "a", time.Hour, "")
 		if l.Until.Before(last.Until) {
-			t.Fatalf("a lease of 1 h taken through store %d ends at %v, before the one that was taken earlier through another store, at %v", n, l.Until, last.Until)
+			t.Fatalf("a lease of 1 h from store %d ends at %v, before one acquired earlier from another store, at %v", n, l.Until, last.Until)
 		}
 		last = l
 	}
@@ -271,7 +271,7 @@ func leaseNames(t *trial) {
 	for i, name := range append(oddNames(), strings.Repeat("n", es.MaxID)) {
 		l := t.acquire(s, name, name, time.Hour, name)
 		if l.Holder != name || l.Note != name {
-			t.Fatalf("the lease %+q, the %dth, was asked for by the first who wants it and is %+v", name, i, l)
+			t.Fatalf("the first caller for the lease %+q (number %d) got %+v", name, i, l)
 		}
 		want = append(want, l)
 	}
@@ -293,7 +293,7 @@ func leaseContext(t *trial) {
 		}
 	}
 	if leases := t.listed(s); len(leases) > 0 {
-		t.Errorf("it has taken %+v all the same", leases)
+		t.Errorf("a refused call created %+v", leases)
 	}
 }
 
@@ -316,6 +316,6 @@ func leaseRefused(t *trial) {
 		}
 	}
 	if leases := t.listed(s); len(leases) > 0 {
-		t.Errorf("it has taken %+.200v all the same", leases)
+		t.Errorf("a refused call created %+.200v", leases)
 	}
 }

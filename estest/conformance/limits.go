@@ -10,26 +10,26 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// limitClauses are about input that no store takes, and about all that every store does.
+// limitClauses test input beyond the limits and input exactly at them.
 func limitClauses() []clause {
 	return []clause{
 		{"input beyond a limit is refused before anything is written",
-			"The limits of package es hold in every backend, so that a program that works on one works on all. The error wraps es.ErrInvalid and names the stream; a store that cuts, or finds out half-way, loses data.",
+			"The limits of package es hold on every backend. The error wraps es.ErrInvalid and names the stream. A store that truncates, or notices halfway, loses data.",
 			badInputIsRefused},
 		{"input at the limits is accepted",
-			"A limit is a promise too: names and data of that length work on every backend.",
+			"Names and data up to the limits work on every backend. Otherwise a program that works on one backend fails on another.",
 			limitsAreReached},
 	}
 }
 
-// bad is a call that must be refused.
-type bad struct {
+// invalid is a call that must be refused.
+type invalid struct {
 	what     string
 	call     []es.Append
 	nameless bool // there is no stream that the error could name
 }
 
-func badCalls(large bool) []bad {
+func invalidCalls(large bool) []invalid {
 	a := stream("named")
 	with := func(change func(*es.Append)) []es.Append {
 		call := add(a, 1)
@@ -40,7 +40,7 @@ func badCalls(large bool) []bad {
 	record := func(r es.Record) []es.Append {
 		return with(func(a *es.Append) { a.Events = []es.Record{event("fine"), r} })
 	}
-	calls := []bad{
+	calls := []invalid{
 		{what: "an empty kind", call: named("", "a"), nameless: true},
 		{what: "an empty id", call: named("estest", ""), nameless: true},
 		{what: "a kind with a slash", call: named("es/test", "a"), nameless: true},
@@ -52,24 +52,24 @@ func badCalls(large bool) []bad {
 		{what: "a command that is too long", call: with(func(a *es.Append) { a.Command = strings.Repeat("c", es.MaxCommand+1) })},
 		{what: "a version below AnyVersion", call: with(func(a *es.Append) { a.Expected = es.AnyVersion - 1 })},
 		{what: "metadata that is too long", call: record(es.Record{Type: "t", Meta: map[string]string{"k": strings.Repeat("v", es.MaxMeta)}})},
-		{what: "metadata that is too long together", call: record(es.Record{Type: "t", Meta: map[string]string{"a": strings.Repeat("v", es.MaxMeta/2), "b": strings.Repeat("v", es.MaxMeta/2)}})},
-		{what: "a command given twice in one call", call: []es.Append{command(a, "twice", 1), command(a, "twice", 1)}},
+		{what: "metadata that is too long in total", call: record(es.Record{Type: "t", Meta: map[string]string{"a": strings.Repeat("v", es.MaxMeta/2), "b": strings.Repeat("v", es.MaxMeta/2)}})},
+		{what: "the same command twice in one call", call: []es.Append{command(a, "twice", 1), command(a, "twice", 1)}},
 		{what: "too many events", call: []es.Append{add(a, es.MaxEvents), add(a, 1)}, nameless: true},
 	}
-	for what, text := range map[string]string{"a NUL byte": "a\x00b", "what is not UTF-8": "a\xffb", "half a surrogate pair": "a\xed\xa0\x80b"} {
+	for what, text := range map[string]string{"a NUL byte": "a\x00b", "invalid UTF-8": "a\xffb", "half a surrogate pair": "a\xed\xa0\x80b"} {
 		calls = append(calls,
-			bad{what: "a kind with " + what, call: named(text, "a"), nameless: true},
-			bad{what: "an id with " + what, call: named("estest", text), nameless: true},
-			bad{what: "a type with " + what, call: record(es.Record{Type: text})},
-			bad{what: "a command with " + what, call: with(func(a *es.Append) { a.Command = text })},
-			bad{what: "a metadata key with " + what, call: record(es.Record{Type: "t", Meta: map[string]string{text: "v"}})},
-			bad{what: "a metadata value with " + what, call: record(es.Record{Type: "t", Meta: map[string]string{"k": text}})})
+			invalid{what: "a kind with " + what, call: named(text, "a"), nameless: true},
+			invalid{what: "an id with " + what, call: named("estest", text), nameless: true},
+			invalid{what: "a type with " + what, call: record(es.Record{Type: text})},
+			invalid{what: "a command with " + what, call: with(func(a *es.Append) { a.Command = text })},
+			invalid{what: "a metadata key with " + what, call: record(es.Record{Type: "t", Meta: map[string]string{text: "v"}})},
+			invalid{what: "a metadata value with " + what, call: record(es.Record{Type: "t", Meta: map[string]string{"k": text}})})
 	}
 	if large {
 		long := make([]byte, es.MaxData+1)
 		calls = append(calls,
-			bad{what: "data that is too long", call: record(es.Record{Type: "t", Data: long})},
-			bad{what: "too many bytes", nameless: true, call: with(func(a *es.Append) {
+			invalid{what: "data that is too long", call: record(es.Record{Type: "t", Data: long})},
+			invalid{what: "too many bytes", nameless: true, call: with(func(a *es.Append) {
 				for range es.MaxBytes / es.MaxData {
 					a.Events = append(a.Events, es.Record{Type: "t", Data: long[:es.MaxData]})
 				}
@@ -81,7 +81,7 @@ func badCalls(large bool) []bad {
 func badInputIsRefused(t *trial) {
 	s := t.store()
 	fine := stream("fine")
-	for _, bad := range badCalls(t.large) {
+	for _, bad := range invalidCalls(t.large) {
 		_, err := s.Append(t.ctx, append([]es.Append{add(fine, 1)}, bad.call...)...)
 		switch {
 		case !errors.Is(err, es.ErrInvalid):
@@ -95,12 +95,12 @@ func badInputIsRefused(t *trial) {
 			t.Errorf("Read of %+q returned %v: want an error that wraps es.ErrInvalid", stream, err)
 		}
 	}
-	t.empty(s, "after calls that break a limit", fine, stream("named"))
+	t.empty(s, "after calls beyond a limit", fine, stream("named"))
 }
 
 func limitsAreReached(t *trial) {
 	s := t.store()
-	long := func(n int) string { // letters at random, so that no index gets by with less by packing them
+	long := func(n int) string { // random letters, so that an index cannot compress them
 		letters := make([]byte, n)
 		for i := range letters {
 			letters[i] = byte('a' + rand.N(26))
@@ -113,13 +113,13 @@ func limitsAreReached(t *trial) {
 		es.Append
 	}{
 		{"a kind and an id at the limit", add(es.Stream{Kind: long(es.MaxKind), ID: long(es.MaxID)}, 1)},
-		{"an id of letters of two bytes at the limit", add(stream(strings.Repeat("ä", es.MaxID/2)), 1)},
+		{"an id of two-byte letters at the limit", add(stream(strings.Repeat("ä", es.MaxID/2)), 1)},
 		{"a type at the limit", es.Append{Stream: stream("type"), Events: []es.Record{{Type: long(es.MaxType)}}}},
-		{"a command at the limit, on the longest of names", command(es.Stream{Kind: long(es.MaxKind), ID: long(es.MaxID)}, long(es.MaxCommand), 1)},
+		{"a command at the limit on a stream with the longest name", command(es.Stream{Kind: long(es.MaxKind), ID: long(es.MaxID)}, long(es.MaxCommand), 1)},
 		{"metadata at the limit", es.Append{Stream: stream("meta"), Events: []es.Record{{Type: "t", Data: []byte("1"), Meta: meta}}}},
 		{"data at the limit", es.Append{Stream: stream("data"), Events: t.heavy(1)}},
-		{"as many events as one call may have", add(stream("events"), es.MaxEvents)},
-		{"as many bytes as one call may have", es.Append{Stream: stream("bytes"), Events: t.heavy(es.MaxBytes / es.MaxData)}},
+		{"the maximum number of events in one call", add(stream("events"), es.MaxEvents)},
+		{"the maximum number of bytes in one call", es.Append{Stream: stream("bytes"), Events: t.heavy(es.MaxBytes / es.MaxData)}},
 	} {
 		if _, err := s.Append(t.ctx, test.Append); err != nil {
 			t.Errorf("%s: Append returned %v", test.what, err)
@@ -127,24 +127,24 @@ func limitsAreReached(t *trial) {
 		}
 		got := t.read(s, test.Stream)
 		if len(got) != len(test.Events) {
-			t.Errorf("%s: %d records came back of %d", test.what, len(got), len(test.Events))
+			t.Errorf("%s: %d of %d records were read", test.what, len(got), len(test.Events))
 			continue
 		}
 		for i, want := range test.Events {
 			if got := got[i]; got.Stream != test.Stream || got.Type != want.Type || string(got.Data) != string(want.Data) || !maps.Equal(got.Meta, want.Meta) {
-				t.Errorf("%s: it came back changed", test.what)
+				t.Errorf("%s: it was read with different content", test.what)
 				break
 			}
 		}
 		if test.Command != "" {
 			if _, err := s.Append(t.ctx, test.Append); !isDuplicate(err) {
-				t.Errorf("%s: the second time Append returned %v: want a *es.DuplicateError", test.what, err)
+				t.Errorf("%s: the repeated Append returned %v: want a *es.DuplicateError", test.what, err)
 			}
 		}
 	}
 }
 
-// heavy returns n events that have as much data as they may.
+// heavy returns n events with the maximum of data.
 func (t *trial) heavy(n int) []es.Record {
 	if !t.large {
 		return nil

@@ -7,22 +7,22 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// allClauses are about reading the whole log.
+// allClauses test reading the whole log.
 func allClauses() []clause {
 	return []clause{
 		{"All returns the records after a position in order",
-			"The log is all the streams in the order in which they were written. A reader stops anywhere and goes on from there: one record too few is never seen, one too many is applied twice.",
+			"A reader resumes after the last position it has handled. One record too few is never seen, and one too many is applied twice.",
 			allAfter},
 		{"All and Read return equal records",
-			"A record has one identity, one place and one time. A projection reads it from the log and a Repo from its stream, and they must speak of the same thing.",
+			"A projection reads a record from the log and a Repo reads it from its stream. If the two differ, they disagree about the same event.",
 			allLikeRead},
 		{"All returns exactly what its filter matches",
-			"A Filter names kinds, types or both; empty means all. What is let through keeps its place: a filter changes which records come, and not their order or positions.",
+			"A filter names kinds, types or both, and an empty field matches everything. Filtering must not change the order or the positions of records.",
 			allFilters},
 		{"filters compare names byte by byte",
-			"A name in a filter is the same as a stored one if its bytes are. A filter that also finds \"A\" for \"a\" feeds a projection what it does not know.",
+			"A filter name matches a stored name only if their bytes are equal. A filter that also matches other names feeds a projection records that it does not know.",
 			filtersCompareBytes},
-		{"long log is read completely and in order", whyMany + " A page that the filter empties is not the end.", longLog},
+		{"long log is read completely and in order", whyMany + " A page without matching records is not the end of the log.", longLog},
 		{"All holds nothing while the loop body runs", whyHold,
 			func(t *trial) { l := t.log(); nothingHeld(t, l, ofLog(l)) }},
 		{"ranging over All again reads again", whyAgain,
@@ -86,7 +86,7 @@ func allLikeRead(t *trial) {
 			}
 		}
 	}
-	t.equal("the records of All beside those of Read", got, want)
+	t.equal("the records of All, compared with those of Read", got, want)
 }
 
 func allFilters(t *trial) {
@@ -129,7 +129,7 @@ func allFilters(t *trial) {
 			for _, r := range t.collect(l.All(t.ctx, after, filter)) {
 				got = append(got, r.Position)
 			}
-			t.equal(fmt.Sprintf("positions after %d that pass the filter %s", after, filter), got, want)
+			t.equal(fmt.Sprintf("positions after %d that match the filter %s", after, filter), got, want)
 		}
 	}
 }
@@ -145,17 +145,17 @@ func filtersCompareBytes(t *trial) {
 		for _, filter := range []es.Filter{{Kinds: []string{name}}, {Types: []string{name}}, {Kinds: []string{name}, Types: []string{name}}} {
 			got := t.collect(l.All(t.ctx, 0, filter))
 			if len(got) != 1 || got[0].Stream.ID != fmt.Sprint(i) {
-				t.Errorf("the filter %s let %d records through, want the one of that name", filter, len(got))
+				t.Errorf("All with the filter %s returned %d records, want the one with that name", filter, len(got))
 			}
 		}
 	}
 	if n := len(t.collect(l.All(t.ctx, 0, es.Filter{Kinds: oddNames()}))); n != len(oddNames()) {
-		t.Errorf("a filter of %d kinds let %d records through, want all", len(oddNames()), n)
+		t.Errorf("All with a filter of %d kinds returned %d records, want all", len(oddNames()), n)
 	}
 	for _, name := range []string{"\x00", "a\x00", "\xff"} {
 		for _, filter := range []es.Filter{{Kinds: []string{name}}, {Types: []string{name}}} {
 			if n := len(t.collect(l.All(t.ctx, 0, filter))); n > 0 {
-				t.Errorf("the filter %s, which no record passes, let %d through", filter, n)
+				t.Errorf("All with the filter %s returned %d records, want none", filter, n)
 			}
 		}
 	}

@@ -8,26 +8,26 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// raceClauses are about writers who are at it at the same time, also through several stores on one database.
+// raceClauses test concurrent writers, also through several stores on one database.
 func raceClauses() []clause {
 	return []clause{
 		{"one writer wins a race and the others get a conflict",
-			"Two decisions on the same version of a stream exclude each other. Whoever loses the race finds a *es.ConflictError by errors.As, not the database's own complaint about a key, a lock or a serialization: it is what a Repo decides again on.",
+			"Two decisions on the same version exclude each other. The losers get a *es.ConflictError, not the database's error about a key, a lock or a serialization failure, because a Repo retries only after a conflict.",
 			func(t *trial) { oneWinner(t, 1, 16) }},
 		{"one writer wins a race through several stores",
-			"Several processes may share one database. What a store remembers of a stream, or locks in its own memory, does not hold against another process; the loser still gets a *es.ConflictError.",
+			"Several processes may share one database. A version cached or a lock held in one process does not stop another process, so the database must decide.",
 			func(t *trial) { oneWinner(t, 4, 4) }},
 		{"lost race writes nothing",
-			"A call that loses the race for one of its streams leaves nothing on the others, however far it had come.",
+			"A call that loses the race for one of its streams must leave nothing in the others. Otherwise half a transfer is written.",
 			loserWritesNothing},
 		{"no update is lost",
-			"Load, decide, append at the version loaded, again on conflict: however many do this at once and through how many stores, each event is decided on all the events before it.",
+			"Writers load, decide, append at the loaded version, and retry on conflict. Every event must be decided on all events before it, or one writer overwrites another's decision.",
 			noUpdateIsLost},
 		{"records of one call have consecutive positions",
-			"The caller finds the position of each record by counting back from the one that Append returned. Another writer's record in between moves them all.",
+			"Callers count back from the position that Append returns. A record of another call in between makes them wait for, or read, the wrong record.",
 			callStandsTogether},
 		{"acknowledged appends are visible through every store",
-			"An append that was acknowledged by one process is history for all of them. A store that answers from what it remembers lets a user read his own write on one server and miss it on the next.",
+			"An append that one process acknowledged is history for all of them. A store that answers from its cache lets a user read a write on one server and miss it on the next.",
 			storesSeeEachOther},
 	}
 }
@@ -49,16 +49,16 @@ func oneWinner(t *trial, stores, each int) {
 			case err == nil:
 				winners = append(winners, fmt.Sprint(i), fmt.Sprint(i))
 			case !errors.As(err, &conflict):
-				t.Errorf("a writer who lost the race for version %d got %v: want a *es.ConflictError", version+1, err)
+				t.Errorf("a writer that lost the race for version %d got %v: want a *es.ConflictError", version+1, err)
 			case *conflict != es.ConflictError{Stream: a, Expected: version}:
-				t.Errorf("a writer who lost the race got the conflict %+v: want the stream and version it gave, %s and %d", *conflict, a, version)
+				t.Errorf("a writer that lost the race got the conflict %+v: want the stream and version it gave, %s and %d", *conflict, a, version)
 			}
 		}
 		if len(winners) != 2 {
-			t.Fatalf("of %d writers who expected version %d of %s, %d were told that they had won: want 1", len(errs), version, a, len(winners)/2)
+			t.Fatalf("of %d writers that expected version %d of %s, %d succeeded: want 1", len(errs), version, a, len(winners)/2)
 		}
 		if got := data(t.read(all[0], a)[version:]); !slices.Equal(got, winners) {
-			t.Fatalf("a race for version %d left the events of writers %v: want only those of the one who was told that he had won, %v", version+1, got, winners)
+			t.Fatalf("after a race for version %d the events are those of writers %v: want those of the one that succeeded, %v", version+1, got, winners)
 		}
 		version += 2
 	}
@@ -102,13 +102,13 @@ func noUpdateIsLost(t *trial) {
 					break
 				}
 				if t.ctx.Err() != nil {
-					t.Fatalf("a writer got no turn: %v", err)
+					t.Fatalf("a writer did not succeed before the timeout: %v", err)
 				}
 			}
 		}
 	})
 	want := data(events(writers * updates))
-	t.equal("each event counts the events it was decided on, and itself", data(t.read(stores[0], a)), want)
+	t.equal("the number of events up to and including each event, as its writer counted them", data(t.read(stores[0], a)), want)
 }
 
 func callStandsTogether(t *trial) {
@@ -157,7 +157,7 @@ func storesSeeEachOther(t *trial) {
 				t.Fatalf("another store read %d records after %d were written", n, at+1)
 			}
 			if _, err := other.Append(t.ctx, es.Append{Stream: shared, Expected: at, Events: events(1)}); err == nil {
-				t.Fatalf("Append at version %d was taken after another store had written version %d: want a conflict", at, at+1)
+				t.Fatalf("Append at version %d succeeded after another store had written version %d: want a conflict", at, at+1)
 			}
 		}
 	}

@@ -11,35 +11,34 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// A reading is what Read and All have in common: a loop over the same records. The clauses about reading are tried on both.
-type reading func(context.Context) iter.Seq2[es.Record, error]
+// reader reads the records of stream a, with Read or with All. The clauses about loops are run on both.
+type reader func(context.Context) iter.Seq2[es.Record, error]
 
-// ofStream and ofLog read the records of stream a, which are all that there is.
-func ofStream(s es.Store) reading {
+func ofStream(s es.Store) reader {
 	return func(ctx context.Context) iter.Seq2[es.Record, error] { return s.Read(ctx, stream("a"), 0) }
 }
 
-func ofLog(l es.Log) reading {
+func ofLog(l es.Log) reader {
 	return func(ctx context.Context) iter.Seq2[es.Record, error] { return l.All(ctx, 0, es.Filter{}) }
 }
 
 const (
-	whyHold = "No lock, connection or transaction is held while the loop body runs. The body may call the store, in which case it would wait for itself; " +
-		"and a slow one would stall every writer, or keep a connection from everybody else."
-	whyAgain   = "The value that is ranged over is a question and not an answer: ranging over it again asks again, and sees what was written since."
-	whyBreak   = "A loop is left by break, return or panic as often as by its end. What is then still held, a connection, a lock or a goroutine, is held for ever: enough of them and the store stands still."
-	whyContext = "A reader whose context ends stops, and says so: the error wraps the context's, comes once, last, and beside a zero Record. A loop that ends without an error is taken for complete, so a state would be built on half of its events."
-	whyMany    = "However many records there are, each comes once and in order. A store that reads in pages must lose none and repeat none where one page ends and the next begins."
+	whyHold = "No lock, connection or transaction is held while the loop body runs. Otherwise a body that calls the store deadlocks, " +
+		"and a slow body blocks writers or uses up the connections."
+	whyAgain   = "The sequence is reusable: ranging over it again reads again, including what was written since. Otherwise a caller works with old records."
+	whyBreak   = "Loops are often left by break, return or panic. A connection, lock or goroutine that is then still held is never released, and enough of them block the store."
+	whyContext = "When the context ends, the last pair is a zero Record and an error that wraps the context's. A loop that ends without an error looks complete, so a state would be built from some of its events only."
+	whyMany    = "Each record is returned once and in order, however many there are. A store that reads in pages must not lose or repeat records between two pages."
 )
 
-// readClauses are about reading one stream.
+// readClauses test reading one stream.
 func readClauses() []clause {
 	return []clause{
 		{"Read returns the records after a version in order",
-			"A Repo reads just the tail: what lies behind the version it has, beginning with the next. One record too few or too many is a wrong balance.",
+			"A Repo reads only the records after the version it has cached. One record too few or too many gives a wrong state.",
 			readAfter},
 		{"missing stream has no records",
-			"Reading it is no error: the first command on an aggregate begins with that.",
+			"Reading a missing stream is not an error. The first command on an aggregate starts with that read.",
 			readNothing},
 		{"long stream is read completely and in order", whyMany, longStream},
 		{"Read holds nothing while the loop body runs", whyHold,
@@ -111,16 +110,16 @@ func longStream(t *trial) {
 	}
 }
 
-func nothingHeld(t *trial, s es.Store, read reading) {
-	const depth = 40 // more than a pool is likely to have connections
+func nothingHeld(t *trial, s es.Store, read reader) {
+	const depth = 40 // more than the connections of a typical pool
 	t.append(s, add(stream("a"), 5))
 	bodies := 0
 	for r, err := range read(t.ctx) {
 		if err != nil {
-			t.Fatalf("reading broke off: %v", err)
+			t.Fatalf("reading failed: %v", err)
 		}
 		if bodies++; bodies > 5 {
-			break // what the body wrote may be read as well
+			break // records that the body wrote may be read as well
 		}
 		t.append(s, add(stream("a"), 1), add(stream("b"), 1))
 		if n := len(t.read(s, stream("a"))); n != 5+bodies {
@@ -144,13 +143,13 @@ func nothingHeld(t *trial, s es.Store, read reading) {
 	nest(0)
 }
 
-func rangeAgain(t *trial, s es.Store, read reading) {
+func rangeAgain(t *trial, s es.Store, read reader) {
 	t.append(s, add(stream("a"), 3))
 	seq := read(t.ctx)
 	first := t.collect(seq)
 	t.equal("the second time", t.collect(seq), first)
-	for range seq { //nolint:errcheck // what matters is the loop within
-		t.equal("within a loop over the same", t.collect(seq), first)
+	for range seq { //nolint:errcheck // only the inner loop matters
+		t.equal("in a loop over the same sequence", t.collect(seq), first)
 		break
 	}
 	t.append(s, add(stream("a"), 2))
@@ -159,7 +158,7 @@ func rangeAgain(t *trial, s es.Store, read reading) {
 	}
 }
 
-func leavingReleases(t *trial, s es.Store, read reading) {
+func leavingReleases(t *trial, s es.Store, read reader) {
 	const loops, fewer = 300, 100
 	for range 3 {
 		t.append(s, add(stream("a"), 500))
@@ -168,13 +167,13 @@ func leavingReleases(t *trial, s es.Store, read reading) {
 	for n := range loops {
 		switch n % 3 {
 		case 0:
-			for range read(t.ctx) { //nolint:errcheck // it is left at once
+			for range read(t.ctx) { //nolint:errcheck // the loop is left at once
 				break
 			}
 		case 1:
 			func() {
 				defer func() { _ = recover() }()
-				for range read(t.ctx) { //nolint:errcheck // it is left at once
+				for range read(t.ctx) { //nolint:errcheck // the loop is left at once
 					panic("in the loop body")
 				}
 			}()
@@ -185,21 +184,21 @@ func leavingReleases(t *trial, s es.Store, read reading) {
 		}
 	}
 	if _, err := s.Append(t.ctx, add(stream("a"), 1)); err != nil {
-		t.Fatalf("after %d loops were left, Append returned %v", loops, err)
+		t.Fatalf("after leaving %d loops, Append returned %v", loops, err)
 	}
 	if _, err := drain(read(t.ctx)); err != nil {
-		t.Fatalf("after %d loops were left, reading returned %v", loops, err)
+		t.Fatalf("after leaving %d loops, reading returned %v", loops, err)
 	}
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(t.patience / 10); runtime.NumGoroutine() > before+fewer; <-tick.C {
+	for end := time.Now().Add(t.timeout / 10); runtime.NumGoroutine() > before+fewer; <-tick.C {
 		if time.Now().After(end) {
-			t.Fatalf("after %d loops were left there are %d goroutines, before there were %d", loops, runtime.NumGoroutine(), before)
+			t.Fatalf("after leaving %d loops there are %d goroutines, before there were %d", loops, runtime.NumGoroutine(), before)
 		}
 	}
 }
 
-func readingObeysContext(t *trial, s es.Store, read reading) {
+func readingObeysContext(t *trial, s es.Store, read reader) {
 	for range 3 {
 		t.append(s, add(stream("a"), 1000))
 	}
@@ -212,13 +211,13 @@ func readingObeysContext(t *trial, s es.Store, read reading) {
 		for r, err := range read(ctx) {
 			switch {
 			case errs > 0:
-				t.Errorf("a loop whose context ended went on after the error, with %s and the error %v", r.ID(), err)
+				t.Errorf("a loop whose context ended continued after the error, with %s and the error %v", r.ID(), err)
 			case err == nil:
 				records++
 			case !errors.Is(err, context.Canceled):
 				t.Errorf("a loop whose context ended returned %v: want an error that wraps context.Canceled", err)
 			case r.Stream != es.Stream{} || r.Version != 0 || r.Position != 0 || r.Type != "" || r.Data != nil || r.Meta != nil || !r.Time.IsZero():
-				t.Errorf("the error came beside %+v: want a zero Record", r)
+				t.Errorf("the error was returned with %+v: want a zero Record", r)
 			}
 			if err != nil {
 				errs++

@@ -9,26 +9,26 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// rebuildClauses are about read models that are built anew.
+// rebuildClauses test rebuilding and deleting read models, and versions of them.
 func rebuildClauses() []clause {
 	return []clause{
 		{"Rebuild restarts a running projection",
-			"Prepare empties the read model in the transaction that sets the checkpoints back, so that nothing of before is left and nothing comes twice.",
+			"Prepare empties the read model in the transaction that resets the checkpoints. Otherwise old rows remain or records are applied twice.",
 			rebuilds},
 		{"Rebuild of an idle projection takes effect at its next run",
-			"The wish is kept in the database.",
+			"The request is stored in the database. If it is lost, the read model keeps its old content.",
 			rebuildsLater},
 		{"Rebuild discards parked records",
-			"Its records come again from the source.",
+			"They are read again from the source. If they stay parked, they are applied twice after a Retry.",
 			rebuildsParked},
 		{"new version is built beside the old one",
-			"The old read model stays as it is, and goes on, until the new one has caught up and the program has switched.",
+			"The old read model keeps being updated until the new one has caught up and the program has switched to it. Otherwise a deployment interrupts readers.",
 			versions},
 		{"Forget refuses a running projection and deletes a stopped one",
-			"The next run begins anew. To forget the checkpoints of a running projection would let it apply everything twice.",
+			"After Forget the next run starts from the beginning. Deleting the checkpoints of a running projection makes it apply everything twice.",
 			forgets},
 		{"Rebuild and Forget refuse an unknown projection",
-			"The error wraps es.ErrInvalid: the name is misspelt.",
+			"The error wraps es.ErrInvalid. Otherwise a misspelt name looks like success.",
 			refusesUnknown},
 	}
 }
@@ -55,7 +55,7 @@ func rebuilds(t *trial) {
 	t.reach(s, p.Name, t.appendSome(s, 10))
 	t.enlistedByStream(p.Name, s)
 	if n := prepared.Load(); n != 4 {
-		t.Errorf("Prepare was called %d times: want once at first and once for each of 3 rebuilds", n)
+		t.Errorf("Prepare was called %d times: want once at the start and once for each of 3 rebuilds", n)
 	}
 }
 
@@ -64,11 +64,11 @@ func rebuildsLater(t *trial) {
 	p := t.listing("later")
 	r := t.project(s, p)
 	t.reach(s, p.Name, t.appendSome(s, 10))
-	t.ends(r)
+	t.cancel(r)
 	if err := s.Rebuild(t.ctx, p.Name, 0); err != nil {
 		t.Fatalf("Rebuild returned %v", err)
 	}
-	t.enlisted(p.Name, s, es.Filter{}) // it still serves
+	t.enlisted(p.Name, s, es.Filter{}) // the old content is still readable
 	up := newFlag()
 	p.OnCaughtUp = func(context.Context) error {
 		up.raise()
@@ -80,18 +80,18 @@ func rebuildsLater(t *trial) {
 	t.project(s, p)
 	t.await(up, "OnCaughtUp is called")
 	if n := len(t.lines(p.Name)); n != 2 {
-		t.Errorf("%d lines are there after a rebuild that was to make 2 of 10 records", n)
+		t.Errorf("after a rebuild of 2 of 10 records the list has %d lines", n)
 	}
 }
 
 func rebuildsParked(t *trial) {
 	s := t.side()
-	var mended atomic.Bool
-	p := t.parking("unparked", func() bool { return !mended.Load() })
+	var fixed atomic.Bool
+	p := t.parking("unparked", func() bool { return !fixed.Load() })
 	last := t.writeMixed(s)
 	t.project(s, p)
 	t.reach(s, p.Name, last)
-	mended.Store(true)
+	fixed.Store(true)
 	if err := s.Rebuild(t.ctx, p.Name, 0); err != nil {
 		t.Fatalf("Rebuild returned %v", err)
 	}
@@ -118,10 +118,10 @@ func versions(t *trial) {
 	t.await(up, "OnCaughtUp is called")
 	t.reach(s, p.Name, t.appendSome(s, 10))
 	t.enlisted("two", s, es.Filter{})
-	t.until("the old one has come as far", func() bool { return len(t.lines("one")) == 40 })
+	t.until("the old version has applied all records", func() bool { return len(t.lines("one")) == 40 })
 	t.enlisted("one", s, es.Filter{})
 	if n := len(t.status(s, p.Name)); n != 2 {
-		t.Errorf("Status tells of %d: want both versions", n)
+		t.Errorf("Status returned %d entries: want both versions", n)
 	}
 }
 
@@ -134,12 +134,12 @@ func forgets(t *trial) {
 	if err := s.Forget(t.ctx, p.Name, 0); !errors.Is(err, es.ErrInvalid) {
 		t.Errorf("Forget of a running projection returned %v: want an error that wraps es.ErrInvalid", err)
 	}
-	t.ends(r)
+	t.cancel(r)
 	if err := s.Forget(t.ctx, p.Name, 0); err != nil {
 		t.Errorf("Forget returned %v", err)
 	}
 	if n := len(t.status(s, p.Name)); n > 0 || len(t.parkedIDs(s)) > 0 {
-		t.Errorf("%d shards and the parked records %v are there of a projection that was forgotten", n, t.parkedIDs(s))
+		t.Errorf("after Forget there are %d shards and the parked records %v", n, t.parkedIDs(s))
 	}
 	t.project(s, t.listing(p.Name))
 	t.reach(s, p.Name, last)
@@ -150,11 +150,11 @@ func refusesUnknown(t *trial) {
 	s := t.side()
 	r := t.project(s, t.listing("known"))
 	t.reach(s, "known", 0)
-	t.ends(r)
-	for what, ask := range map[string]func(ctx context.Context, name string, version int) error{"Rebuild": s.Rebuild, "Forget": s.Forget} {
-		for _, err := range []error{ask(t.ctx, "unknown", 0), ask(t.ctx, "known", 1)} {
+	t.cancel(r)
+	for method, call := range map[string]func(ctx context.Context, name string, version int) error{"Rebuild": s.Rebuild, "Forget": s.Forget} {
+		for _, err := range []error{call(t.ctx, "unknown", 0), call(t.ctx, "known", 1)} {
 			if !errors.Is(err, es.ErrInvalid) {
-				t.Errorf("%s of what is not there returned %v: want an error that wraps es.ErrInvalid", what, err)
+				t.Errorf("%s of an unknown projection returned %v: want an error that wraps es.ErrInvalid", method, err)
 			}
 		}
 	}

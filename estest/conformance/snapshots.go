@@ -9,38 +9,38 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// snapshotClauses are about keeping snapshots.
+// snapshotClauses test snapshots.
 func snapshotClauses() []clause {
 	return []clause{
 		{"missing snapshot is the zero Snapshot",
-			"That is no error: most streams are too short to have one.",
+			"A missing snapshot is not an error: most streams are too short to have one.",
 			noSnapshot},
 		{"snapshot is loaded as it was saved",
-			"Version and Position say which event the state stands at, Schema who can read it. With one of them wrong a Repo reads all events again, or builds on a state that is another's.",
+			"Version and Position say which event the state reflects, and Schema which program can read it. If one is wrong, a Repo starts from the wrong state or reads all events again.",
 			snapshotAsSaved},
 		{"snapshot data is kept byte by byte",
-			"What a Repo keeps is JSON; what the next one keeps may be anything.",
+			"Snapshot data may be any bytes. A store that treats it as text corrupts the state.",
 			snapshotData},
 		{"older snapshot does not replace a newer one",
-			"Newer is a higher schema, or the same and a higher version (es.Snapshot.Newer). Saving an older one is no error and changes nothing: during a deployment the old program must not undo the snapshots of the new one.",
+			"A snapshot is newer if its schema is higher, or equal with a higher version (es.Snapshot.Newer). Saving an older one succeeds and changes nothing; otherwise old and new programs overwrite each other's snapshots during a deployment.",
 			newerIsKept},
 		{"newest snapshot remains after a race",
-			"Several processes save snapshots of one stream at the same time. A store that looks first and writes later is left with an old one.",
+			"Several processes may save snapshots of one stream at once. A store that compares before it locks keeps an old one.",
 			snapshotRace},
 		{"each stream has its own snapshot",
-			"Streams are told apart byte by byte. One that loads another's snapshot is another customer's account.",
+			"Stream names are compared byte by byte. If two streams share a snapshot, one customer gets the state of another.",
 			snapshotOfItsStream},
 		{"snapshots are visible through every store",
-			"A snapshot that one process has saved spares the others the reading.",
+			"A snapshot that one process saved spares the others reading the events.",
 			snapshotsShared},
 		{"snapshot data is copied",
-			"The caller may change the data after saving and after loading; what is kept stays as it was.",
+			"The caller may change the data after saving it and after loading it. A store that shares the memory returns a corrupt state to the next caller.",
 			snapshotMemory},
 		{"snapshots obey the context",
-			"A caller who has given up gets the context's error instead of waiting for a database that does not answer.",
+			"A caller that has given up gets the context's error and does not wait for a database that does not answer.",
 			snapshotContext},
 		{"snapshot of an invalid stream is refused",
-			"The limits of package es hold for snapshots too: the error wraps es.ErrInvalid.",
+			"The limits of package es hold for snapshots too. The error wraps es.ErrInvalid.",
 			snapshotOfBadStream},
 	}
 }
@@ -66,7 +66,7 @@ func noSnapshot(t *trial) {
 	s := t.snapshots()
 	t.equal("the snapshot of a stream in an empty store", t.load(s, stream("none")), es.Snapshot{})
 	t.save(s, es.Snapshot{Stream: stream("a"), Version: 1, Position: 1})
-	t.equal("the snapshot of a stream beside another", t.load(s, stream("none")), es.Snapshot{})
+	t.equal("the missing snapshot of a stream when another stream has one", t.load(s, stream("none")), es.Snapshot{})
 }
 
 func snapshotAsSaved(t *trial) {
@@ -87,7 +87,7 @@ func snapshotData(t *trial) {
 	for i, want := range [][]byte{nil, {}, {0}, pattern(256), []byte("{ \"b\":1.0, \"a\" : 1e2}\n"), []byte("\xff"), pattern(1 << 20)} {
 		t.save(s, es.Snapshot{Stream: stream("a"), Version: es.Version(i + 1), Position: 1, Data: want})
 		if got := t.load(s, stream("a")).Data; !bytes.Equal(got, want) {
-			t.Errorf("%d bytes of data, %.60q, came back as %d, %.60q", len(want), want, len(got), got)
+			t.Errorf("%d bytes of data, %.60q, were loaded as %d, %.60q", len(want), want, len(got), got)
 		}
 	}
 }
@@ -154,11 +154,11 @@ func snapshotMemory(t *trial) {
 	s := t.snapshots()
 	given := []byte("as it was")
 	t.save(s, es.Snapshot{Stream: stream("a"), Version: 1, Position: 1, Data: given})
-	copy(given, "SPOILT")
+	copy(given, "CHANGE")
 	loaded := t.load(s, stream("a")).Data
-	t.equal("the data, after the caller used its memory again", string(loaded), "as it was")
-	copy(loaded, "SPOILT")
-	t.equal("the data, after a reader changed his copy", string(t.load(s, stream("a")).Data), "as it was")
+	t.equal("the data, after the caller reused its memory", string(loaded), "as it was")
+	copy(loaded, "CHANGE")
+	t.equal("the data, after a reader changed its copy", string(t.load(s, stream("a")).Data), "as it was")
 }
 
 func snapshotContext(t *trial) {

@@ -11,26 +11,26 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// workerClauses are about several workers at one projection, and about partitions.
+// workerClauses test several workers of one projection, and partitions.
 func workerClauses() []clause {
 	return []clause{
 		{"several workers apply every record once",
-			"Every process of a service runs its projections. Two that both apply a record count it twice.",
+			"Every process of a service runs its projections. If two workers both apply a record, the read model counts it twice.",
 			workersShare},
 		{"shards are divided evenly",
-			"Each of two workers has two of four shards, soon after the second one came. If the first keeps them all, a second process is of no use.",
+			"Two workers each get two of four shards soon after the second one starts. If the first keeps all, a second process adds nothing.",
 			workersAreFair},
 		{"stopped worker hands over at once",
-			"A deployment ends one process after the other. If each kept its shards for its lease, read models would stand still all the while.",
+			"A deployment stops one process after another. If each kept its shards until its lease expires, read models would stall during every deployment.",
 			workerHandsOver},
 		{"dead worker is replaced when its lease expires",
-			"Nobody says that it died. If the others wait for that, the read model stands still until somebody is paged.",
+			"A dead worker does not release its shards. If the others do not take over, the read model stalls.",
 			workerDies},
 		{"partitions can be changed while it runs",
-			"The last program to start decides, also while others run with another number. No record is skipped or applied twice on the way, and each stream stays in order.",
+			"The last worker to start decides, even while others run with another number. No record is skipped or applied twice during the change, and each stream stays in order.",
 			partitionsChange},
 		{"there may be more partitions than streams",
-			"A shard without records still moves its checkpoint: who waits for a position waits for all shards.",
+			"A shard without records still moves its checkpoint, because WaitFor waits for all shards.",
 			partitionsAreEmpty},
 	}
 }
@@ -57,7 +57,7 @@ func workersShare(t *trial) {
 	t.enlistedByStream(p.Name, s)
 }
 
-// holders returns how many shards each worker has.
+// holders returns the number of shards of each worker, sorted.
 func (t *trial) holders(s ReadSide[any], name string) []int {
 	counts := make(map[string]int)
 	for _, s := range t.status(s, name) {
@@ -82,10 +82,10 @@ func workersAreFair(t *trial) {
 	second := t.project(t.side(), p)
 	t.until("two workers have two shards each", func() bool { return slices.Equal(t.holders(s, p.Name), []int{2, 2}) })
 	t.reach(s, p.Name, t.appendSome(s, 30))
-	t.ends(first)
-	t.until("the second has all", func() bool { return slices.Equal(t.holders(s, p.Name), []int{4}) })
+	t.cancel(first)
+	t.until("the second worker has all shards", func() bool { return slices.Equal(t.holders(s, p.Name), []int{4}) })
 	t.reach(s, p.Name, t.appendSome(s, 30))
-	t.ends(second)
+	t.cancel(second)
 	t.enlistedByStream(p.Name, s)
 }
 
@@ -97,7 +97,7 @@ func workerHandsOver(t *trial) {
 	for range 3 {
 		t.reach(s, p.Name, t.appendSome(s, 3))
 		next := t.project(t.side(), p)
-		t.ends(r)
+		t.cancel(r)
 		r = next
 	}
 	t.reach(s, p.Name, t.appendSome(s, 3))
@@ -107,19 +107,18 @@ func workerHandsOver(t *trial) {
 func workerDies(t *trial) {
 	first, second := t.side(), t.side()
 	if first == second {
-		return // it takes its database along
+		return // closing it would also close the only access to the database
 	}
 	p := t.listing("died")
 	p.Lease = 400 * time.Millisecond
-	// A store that is closed under its worker can neither move a checkpoint nor take leave of anybody, if it is in the middle of a transaction: until
-	// that is over nobody can say anything.
-	dying := p
-	var dies atomic.Bool
+	// The store is closed while its worker is in a transaction, so the worker can neither move its checkpoint nor release its lease.
+	doomed := p
+	var dying atomic.Bool
 	busy, closed := make(chan struct{}, 1), make(chan struct{})
-	goOn := sync.OnceFunc(func() { close(closed) })
-	defer goOn()
-	dying.Handle = func(ctx context.Context, tx any, records []es.Record) error {
-		if dies.Load() {
+	resume := sync.OnceFunc(func() { close(closed) })
+	defer resume()
+	doomed.Handle = func(ctx context.Context, tx any, records []es.Record) error {
+		if dying.Load() {
 			select {
 			case busy <- struct{}{}:
 			default:
@@ -128,14 +127,14 @@ func workerDies(t *trial) {
 		}
 		return p.Handle(ctx, tx, records)
 	}
-	r := t.project(first, dying)
+	r := t.project(first, doomed)
 	t.reach(second, p.Name, t.appendSome(second, 3))
-	dies.Store(true)
+	dying.Store(true)
 	last := t.append(second, add(stream("s"), 1))
 	select {
 	case <-busy:
 	case <-t.ctx.Done():
-		t.Fatalf("the worker was not given a record: %v", t.ctx.Err())
+		t.Fatalf("timeout waiting until the worker handles a record: %v", t.ctx.Err())
 	}
 	var closing sync.WaitGroup
 	closing.Go(func() {
@@ -143,10 +142,10 @@ func workerDies(t *trial) {
 			t.Errorf("Close returned %v", err)
 		}
 	})
-	rest(t.ctx, 50*time.Millisecond)
-	goOn()
+	pause(t.ctx, 50*time.Millisecond)
+	resume()
 	closing.Wait()
-	if err := t.stops(r); err == nil {
+	if err := t.wait(r); err == nil {
 		t.Errorf("Project returned no error when its store was closed")
 	}
 	t.project(second, p)
@@ -167,10 +166,10 @@ func partitionsChange(t *trial) {
 			if _, err := s.Append(ctx, add(stream(fmt.Sprint(i%11)), 1+i%2)); err != nil && ctx.Err() == nil {
 				t.Errorf("Append returned %v", err)
 			}
-			rest(ctx, time.Millisecond)
+			pause(ctx, time.Millisecond)
 		}
 	})
-	var before *projecting
+	var before *run
 	for _, n := range []int{1, 3, 5, 2} {
 		p.Partitions = n
 		r := t.project(t.side(), p)
@@ -179,7 +178,7 @@ func partitionsChange(t *trial) {
 			return len(status) == n && status[0].Shard == fmt.Sprint("0/", n)
 		})
 		if before != nil {
-			t.ends(before)
+			t.cancel(before)
 		}
 		before = r
 	}
@@ -200,6 +199,6 @@ func partitionsAreEmpty(t *trial) {
 	}
 	t.enlistedByStream(p.Name, s)
 	if n := len(t.status(s, p.Name)); n != 8 {
-		t.Errorf("Status tells of %d shards: want 8", n)
+		t.Errorf("Status returned %d shards: want 8", n)
 	}
 }

@@ -14,37 +14,37 @@ import (
 	"github.com/thalo-go/es/projection"
 )
 
-// parkClauses are about records that are put aside.
-func parkClauses() []clause {
+// parkingClauses test parked records.
+func parkingClauses() []clause {
 	return []clause{
 		{"failing record is parked with the later ones of its stream",
-			"Other streams go on. A later record of the same stream that was applied before it would be out of order.",
+			"Other streams continue. A later record of the same stream must wait, or it is applied out of order.",
 			parks},
 		{"Parked returns records with error and attempts",
-			"Whoever mends the handler must see what it failed on: the record is complete, and those that only wait have no error.",
+			"To fix the handler, the developer needs the complete record and the error. Records that only wait for an earlier one have no error.",
 			listsParked},
 		{"Retry applies the parked records of a stream in order",
-			"What comes later is applied again as it comes.",
+			"After that the stream is no longer parked, and later records are applied as they arrive.",
 			retriesParked},
 		{"Retry stops at the first record that fails again",
-			"It and those behind it stay, with the new error and one more attempt.",
-			retriesInVain},
+			"That record and those after it stay parked, with the new error and one more attempt. Otherwise later records are applied out of order.",
+			retriesFailing},
 		{"Drop discards the first parked record of a stream",
-			"The others are applied, as by Retry; the one that was dropped is not.",
+			"The other parked records of the stream are applied as by Retry. If Drop discards more, they are lost.",
 			dropsParked},
 		{"parked streams stay parked for the next worker",
-			"A worker that does not know of it would apply the later records of the stream before the one that failed.",
+			"A worker that does not know of a parked stream applies its later records before the one that failed.",
 			parksForNext},
 		{"parked streams stay parked when partitions change",
-			"The stream moves to another shard; its worker must know.",
-			parksForOthers},
+			"The stream moves to another shard. If that shard's worker does not know that it is parked, it applies its later records out of order.",
+			parksInNewShards},
 		{"Retry and Drop refuse a stream that is not parked",
-			"The error wraps es.ErrInvalid: the name or the stream is misspelt.",
-			refusesWishes},
+			"The error wraps es.ErrInvalid. Otherwise a misspelt name or stream looks like success.",
+			refusesRequests},
 	}
 }
 
-// parking is a projection of records, each of a line with its data, that parks what is bad.
+// parking returns a listing projection that parks bad records while fails returns true.
 func (t *trial) parking(name string, fails func() bool) anyProjection {
 	p := t.listing(name)
 	p.OnError, p.Retries, p.Batch = es.Park, 1, 8
@@ -52,12 +52,12 @@ func (t *trial) parking(name string, fails func() bool) anyProjection {
 	return p
 }
 
-// write appends one record with some data.
+// write appends one record with the given data.
 func (t *trial) write(l es.Log, id, data string) es.Position {
 	return t.append(l, es.Append{Stream: stream(id), Expected: es.AnyVersion, Events: []es.Record{event(data)}})
 }
 
-// writeMixed writes to three streams in turn, of which two have a bad record.
+// writeMixed writes to the streams a, b and c in turn. a and b have a bad record.
 func (t *trial) writeMixed(l es.Log) (last es.Position) {
 	for i := range 5 {
 		for _, id := range []string{"a", "b", "c"} {
@@ -83,19 +83,20 @@ func (t *trial) allParked(s ReadSide[any]) []projection.Parked {
 	var all []projection.Parked
 	for p, err := range s.Parked(t.ctx) {
 		if err != nil {
-			t.Fatalf("Parked broke off: %v", err)
+			t.Fatalf("Parked returned %v", err)
 		}
 		all = append(all, p)
 	}
 	return all
 }
 
-func named(prefix string, numbers ...int) []string {
-	var names []string
-	for _, n := range numbers {
-		names = append(names, fmt.Sprint(stream(prefix), "/", n))
+// recordIDs returns the IDs of versions of a stream.
+func recordIDs(id string, versions ...int) []string {
+	var all []string
+	for _, v := range versions {
+		all = append(all, fmt.Sprint(stream(id), "/", v))
 	}
-	return names
+	return all
 }
 
 func parks(t *trial) {
@@ -106,12 +107,12 @@ func parks(t *trial) {
 	t.reach(s, p.Name, last)
 	t.reach(s, p.Name, t.write(s, "a", "good"))
 	t.reach(s, p.Name, t.write(s, "c", "good"))
-	t.equal("what is applied", byStream(t.lines(p.Name)), byStream(slices.Concat(named("a", 1), named("b", 1, 2, 3), named("c", 1, 2, 3, 4, 5, 6))))
-	t.equal("what is parked, by position", t.parkedIDs(s), []string{
+	t.equal("the applied records", byStream(t.lines(p.Name)), byStream(slices.Concat(recordIDs("a", 1), recordIDs("b", 1, 2, 3), recordIDs("c", 1, 2, 3, 4, 5, 6))))
+	t.equal("the parked records, by position", t.parkedIDs(s), []string{
 		"estest/a/2", "estest/a/3", "estest/a/4", "estest/b/4", "estest/a/5", "estest/b/5", "estest/a/6",
 	})
 	if status := t.status(s, p.Name); len(status) != 1 || status[0].Parked != 7 {
-		t.Errorf("Status says %+v: want that 7 are parked", status)
+		t.Errorf("Status returned %+v: want 7 parked records", status)
 	}
 }
 
@@ -123,11 +124,11 @@ func listsParked(t *trial) {
 	t.project(s, p)
 	t.reach(s, p.Name, 2)
 	records := t.all(s)
-	want := []projection.Parked{{Name: p.Name, Record: records[0], Error: errMend.Error(), Attempts: 2}, {Name: p.Name, Record: records[1]}}
+	want := []projection.Parked{{Name: p.Name, Record: records[0], Error: errHandler.Error(), Attempts: 2}, {Name: p.Name, Record: records[1]}}
 	got := t.allParked(s)
 	for i := range got {
 		if got[i].At.IsZero() {
-			t.Errorf("the parked record %s does not tell when it was", got[i].Record.ID())
+			t.Errorf("the parked record %s has no time", got[i].Record.ID())
 		}
 		got[i].At = want[0].At
 		got[i].Error = strings.TrimSpace(got[i].Error)
@@ -142,28 +143,28 @@ func listsParked(t *trial) {
 
 func retriesParked(t *trial) {
 	s := t.side()
-	var mended atomic.Bool
-	p := t.parking("again", func() bool { return !mended.Load() })
+	var fixed atomic.Bool
+	p := t.parking("again", func() bool { return !fixed.Load() })
 	t.project(s, p)
 	t.reach(s, p.Name, t.writeMixed(s))
-	mended.Store(true)
+	fixed.Store(true)
 	if err := s.Retry(t.ctx, p.Name, 0, stream("a")); err != nil {
 		t.Fatalf("Retry returned %v", err)
 	}
-	t.until("stream a is free", func() bool { return len(t.parkedIDs(s)) == 2 })
+	t.until("stream a is no longer parked", func() bool { return len(t.parkedIDs(s)) == 2 })
 	t.reach(s, p.Name, t.write(s, "a", "good"))
-	t.equal("what is still parked", t.parkedIDs(s), named("b", 4, 5))
+	t.equal("the records that are still parked", t.parkedIDs(s), recordIDs("b", 4, 5))
 	if err := s.Retry(t.ctx, p.Name, 0, stream("b")); err != nil {
 		t.Fatalf("Retry returned %v", err)
 	}
-	t.until("all streams are free", func() bool { return len(t.parkedIDs(s)) == 0 })
+	t.until("no stream is parked", func() bool { return len(t.parkedIDs(s)) == 0 })
 	t.reach(s, p.Name, t.write(s, "b", "good"))
 	t.enlistedByStream(p.Name, s)
 }
 
-func retriesInVain(t *trial) {
+func retriesFailing(t *trial) {
 	s := t.side()
-	p := t.parking("vain", always)
+	p := t.parking("failing", always)
 	last := t.writeMixed(s)
 	t.project(s, p)
 	t.reach(s, p.Name, last)
@@ -171,10 +172,10 @@ func retriesInVain(t *trial) {
 		if err := s.Retry(t.ctx, p.Name, 0, stream("a")); err != nil {
 			t.Fatalf("Retry returned %v", err)
 		}
-		t.until("it was tried again", func() bool { return t.allParked(s)[0].Attempts == 3+n })
+		t.until("the record was retried", func() bool { return t.allParked(s)[0].Attempts == 3+n })
 	}
 	t.reach(s, p.Name, t.write(s, "a", "good"))
-	t.equal("what is applied", byStream(t.lines(p.Name)), byStream(slices.Concat(named("a", 1), named("b", 1, 2, 3), named("c", 1, 2, 3, 4, 5))))
+	t.equal("the applied records", byStream(t.lines(p.Name)), byStream(slices.Concat(recordIDs("a", 1), recordIDs("b", 1, 2, 3), recordIDs("c", 1, 2, 3, 4, 5))))
 	if n := len(t.parkedIDs(s)); n != 7 {
 		t.Errorf("%d records are parked: want 7", n)
 	}
@@ -189,9 +190,9 @@ func dropsParked(t *trial) {
 	if err := s.Drop(t.ctx, p.Name, 0, stream("a")); err != nil {
 		t.Fatalf("Drop returned %v", err)
 	}
-	t.until("stream a is free", func() bool { return len(t.parkedIDs(s)) == 2 })
+	t.until("stream a is no longer parked", func() bool { return len(t.parkedIDs(s)) == 2 })
 	t.reach(s, p.Name, t.write(s, "a", "good"))
-	t.equal("what is applied", byStream(t.lines(p.Name)), byStream(slices.Concat(named("a", 1, 3, 4, 5, 6), named("b", 1, 2, 3), named("c", 1, 2, 3, 4, 5))))
+	t.equal("the applied records", byStream(t.lines(p.Name)), byStream(slices.Concat(recordIDs("a", 1, 3, 4, 5, 6), recordIDs("b", 1, 2, 3), recordIDs("c", 1, 2, 3, 4, 5))))
 }
 
 func parksForNext(t *trial) {
@@ -201,25 +202,25 @@ func parksForNext(t *trial) {
 		last := t.writeMixed(s)
 		r := t.project(t.side(), p)
 		t.reach(s, p.Name, last)
-		t.ends(r)
+		t.cancel(r)
 	}
 	lines := byStream(t.lines(p.Name))
 	if len(lines["estest/a"]) != 1 || len(lines["estest/b"]) != 3 || len(lines["estest/c"]) != 15 {
-		t.Errorf("after three workers %v is applied: want what stands before the first bad record of each stream", lines)
+		t.Errorf("after three workers %v is applied: want the records before the first bad one of each stream", lines)
 	}
-	// Somebody asks while nobody works.
+	// No worker is running.
 	if err := s.Retry(t.ctx, p.Name, 0, stream("a")); err != nil {
 		t.Fatalf("Retry returned %v", err)
 	}
 	p.Handle = t.listing(p.Name).Handle
 	t.project(s, p)
-	t.until("stream a is free", func() bool { return len(t.parkedIDs(s)) == 12 })
+	t.until("stream a is no longer parked", func() bool { return len(t.parkedIDs(s)) == 12 })
 	if n := len(byStream(t.lines(p.Name))["estest/a"]); n != 15 {
 		t.Errorf("%d records of stream a are applied: want 15", n)
 	}
 }
 
-func parksForOthers(t *trial) {
+func parksInNewShards(t *trial) {
 	s := t.side()
 	p := t.parking("moved", always)
 	for _, n := range []int{1, 4, 3} {
@@ -228,11 +229,11 @@ func parksForOthers(t *trial) {
 		r := t.project(t.side(), p)
 		t.until(fmt.Sprintf("there are %d shards", n), func() bool { return len(t.status(s, p.Name)) == n })
 		t.reach(s, p.Name, last)
-		t.ends(r)
+		t.cancel(r)
 	}
 	lines := byStream(t.lines(p.Name))
 	if len(lines["estest/a"]) != 1 || len(lines["estest/b"]) != 3 || len(lines["estest/c"]) != 15 {
-		t.Errorf("%v is applied: want what stands before the first bad record of each stream", lines)
+		t.Errorf("%v is applied: want the records before the first bad one of each stream", lines)
 	}
 	p.Handle = t.listing(p.Name).Handle
 	t.project(s, p)
@@ -241,21 +242,21 @@ func parksForOthers(t *trial) {
 			t.Fatalf("Retry returned %v", err)
 		}
 	}
-	t.until("all streams are free", func() bool { return len(t.parkedIDs(s)) == 0 })
+	t.until("no stream is parked", func() bool { return len(t.parkedIDs(s)) == 0 })
 	t.reach(s, p.Name, t.write(s, "a", "good"))
 	t.enlistedByStream(p.Name, s)
 }
 
-func refusesWishes(t *trial) {
+func refusesRequests(t *trial) {
 	s := t.side()
-	p := t.parking("wishes", always)
+	p := t.parking("requests", always)
 	last := t.writeMixed(s)
 	t.project(s, p)
 	t.reach(s, p.Name, last)
-	for what, ask := range map[string]func(ctx context.Context, name string, version int, stream es.Stream) error{"Retry": s.Retry, "Drop": s.Drop} {
-		for _, err := range []error{ask(t.ctx, p.Name, 0, stream("c")), ask(t.ctx, "nobody", 0, stream("a")), ask(t.ctx, p.Name, 1, stream("a"))} {
+	for method, call := range map[string]func(ctx context.Context, name string, version int, stream es.Stream) error{"Retry": s.Retry, "Drop": s.Drop} {
+		for _, err := range []error{call(t.ctx, p.Name, 0, stream("c")), call(t.ctx, "unknown", 0, stream("a")), call(t.ctx, p.Name, 1, stream("a"))} {
 			if !errors.Is(err, es.ErrInvalid) {
-				t.Errorf("%s of what is not parked returned %v: want an error that wraps es.ErrInvalid", what, err)
+				t.Errorf("%s of a stream that is not parked returned %v: want an error that wraps es.ErrInvalid", method, err)
 			}
 		}
 	}

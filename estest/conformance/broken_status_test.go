@@ -19,18 +19,18 @@ const (
 	sourceFails    = "failed source is retried"
 	ownShards      = "every shard of a source is followed"
 	waitsUntil     = "WaitFor waits until the position is applied"
-	waitsForNobody = "WaitFor reports the position reached when its context ends"
-	waitsForNone   = "WaitFor refuses an unknown projection"
+	waitTimesOut   = "WaitFor reports the position reached when its context ends"
+	waitsUnknown   = "WaitFor refuses an unknown projection"
 	waitsForOld    = "WaitFor follows the version that has caught up"
-	tellsLag       = "Status has the lag and the worker"
+	statusLag      = "Status has the lag and the worker"
 	reactsToAll    = "reaction gets every record in order"
 	reactionGoesOn = "reaction resumes at its checkpoint"
 	reactionStops  = "failing reaction stops before its record"
 	reactionParks  = "reaction parks and retries failing records"
 )
 
-// behindFailures has a feed that follows one that failed begin so far behind the checkpoint.
-func behindFailures(by projection.Cursor) func(projection.Source) projection.Source {
+// shiftAfterFailure returns a source whose next feed after a failure starts so far after the checkpoint.
+func shiftAfterFailure(by projection.Cursor) func(projection.Source) projection.Source {
 	return func(s projection.Source) projection.Source {
 		var failed atomic.Bool
 		return &faultySource{Source: s,
@@ -59,12 +59,12 @@ func behindFailures(by projection.Cursor) func(projection.Source) projection.Sou
 func (w workshop) brokenSources() []defect[conformance.Listed] {
 	return []defect[conformance.Listed]{
 		w.broken("Source is ignored", foreignLog, sourcing(func(projection.Source) projection.Source { return nil })).blocking(),
-		w.broken("positions of another log are counted by the head of the store's", foreignLog, telling(func(s *projection.Status) { s.Head, s.Lag = max(s.Head, 7), max(s.Lag, 0) })),
-		w.broken("checkpoints do not know their source", otherSource, sourcing(func(s projection.Source) projection.Source {
+		w.broken("the lag of another log is computed with the head of the store's log", foreignLog, reporting(func(s *projection.Status) { s.Head, s.Lag = max(s.Head, 7), max(s.Lag, 0) })),
+		w.broken("checkpoints do not store their source", otherSource, sourcing(func(s projection.Source) projection.Source {
 			return &faultySource{Source: s, onID: func() string { return "the source" }}
 		})).blocking(),
-		w.broken("a checkpoint of another source is an error of no type", otherSource, failing(untyped)),
-		w.broken("a checkpoint beyond the end begins anew", beyondTheEnd, sourcing(func(s projection.Source) projection.Source {
+		w.broken("a checkpoint of another source is an untyped error", otherSource, failing(untyped)),
+		w.broken("a checkpoint beyond the end restarts at the beginning", beyondTheEnd, sourcing(func(s projection.Source) projection.Source {
 			return &faultySource{Source: s, onFeed: func(ctx context.Context, s projection.Source, shard string, after projection.Cursor, filter es.Filter) (projection.Feed, error) {
 				feed, err := s.Feed(ctx, shard, after, filter)
 				if ahead := (*es.AheadError)(nil); errors.As(err, &ahead) {
@@ -73,10 +73,10 @@ func (w workshop) brokenSources() []defect[conformance.Listed] {
 				return feed, err
 			}}
 		})).blocking(),
-		w.broken("a checkpoint beyond the end is an error of no type", beyondTheEnd, failing(untyped)),
-		w.broken("a record is skipped after a failure of the source", sourceFails, sourcing(behindFailures(1))),
-		w.broken("a record comes again after a failure of the source", sourceFails, sourcing(behindFailures(-1))),
-		w.broken("Status does not tell of errors of the source", sourceFails, telling(func(s *projection.Status) { s.Error = "" })).blocking(),
+		w.broken("a checkpoint beyond the end is an untyped error", beyondTheEnd, failing(untyped)),
+		w.broken("a record is skipped after a failure of the source", sourceFails, sourcing(shiftAfterFailure(1))),
+		w.broken("a record is repeated after a failure of the source", sourceFails, sourcing(shiftAfterFailure(-1))),
+		w.broken("Status has no errors of the source", sourceFails, reporting(func(s *projection.Status) { s.Error = "" })).blocking(),
 		w.broken("only the first shard of a source is followed", ownShards, sourcing(func(s projection.Source) projection.Source {
 			return &faultySource{Source: s, onShards: func(names []string) []string { return names[:1] }}
 		})).blocking(),
@@ -90,7 +90,7 @@ func (w workshop) brokenSources() []defect[conformance.Listed] {
 	}
 }
 
-// waitingUntil spoils what WaitFor waits for.
+// waitingUntil changes what WaitFor waits for.
 func waitingUntil(done func(all []projection.Status, position es.Position) bool) func(*faultySide) {
 	return func(f *faultySide) {
 		f.onWait = func(ctx context.Context, name string, position es.Position) error {
@@ -102,7 +102,7 @@ func waitingUntil(done func(all []projection.Status, position es.Position) bool)
 				if done(slices.DeleteFunc(all, func(s projection.Status) bool { return s.Name != name }), position) {
 					return nil
 				}
-				time.Sleep(time.Millisecond) // nothing tells of it
+				time.Sleep(time.Millisecond) // there is no notification
 			}
 		}
 	}
@@ -118,40 +118,40 @@ func (w workshop) brokenAnswers() []defect[conformance.Listed] {
 	}
 	return []defect[conformance.Listed]{
 		w.broken("WaitFor does not wait", waitsUntil, waitingUntil(func([]projection.Status, es.Position) bool { return true })),
-		w.broken("WaitFor waits for the first shard alone", waitsUntil, waitingUntil(func(all []projection.Status, position es.Position) bool {
+		w.broken("WaitFor waits for the first shard only", waitsUntil, waitingUntil(func(all []projection.Status, position es.Position) bool {
 			return all[0].Cursor >= projection.Cursor(position)
 		})),
-		w.broken("WaitFor gives up without an error", waitsForNobody, changing(func(ctx context.Context, err error) error {
+		w.broken("WaitFor returns nil when its context ends", waitTimesOut, changing(func(ctx context.Context, err error) error {
 			if ctx.Err() == nil {
 				return err
 			}
 			return nil
 		})),
-		w.broken("WaitFor does not say how far it is", waitsForNobody, changing(func(ctx context.Context, err error) error {
+		w.broken("WaitFor does not report the position", waitTimesOut, changing(func(ctx context.Context, err error) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 			return err
 		})).blocking(),
-		w.broken("WaitFor a projection that is not there has nothing to wait for", waitsForNone, changing(func(_ context.Context, err error) error {
+		w.broken("WaitFor an unknown projection returns nil", waitsUnknown, changing(func(_ context.Context, err error) error {
 			if errors.Is(err, es.ErrInvalid) {
 				return nil
 			}
 			return err
 		})),
-		w.broken("WaitFor a projection that is not there waits until it is", waitsForNone, waitingUntil(func(all []projection.Status, _ es.Position) bool { return len(all) > 0 })).blocking(),
-		w.broken("WaitFor goes by the highest version", waitsForOld, waitingUntil(func(all []projection.Status, position es.Position) bool {
+		w.broken("WaitFor an unknown projection waits until it exists", waitsUnknown, waitingUntil(func(all []projection.Status, _ es.Position) bool { return len(all) > 0 })).blocking(),
+		w.broken("WaitFor follows the highest version", waitsForOld, waitingUntil(func(all []projection.Status, position es.Position) bool {
 			return all[len(all)-1].Cursor >= projection.Cursor(position)
 		})).blocking(),
-		w.broken("the lag counts from the beginning", tellsLag, telling(func(s *projection.Status) { s.Lag = int64(s.Head) })),
-		w.broken("nobody is behind", tellsLag, telling(func(s *projection.Status) { s.Behind = 0 })),
-		w.broken("the time of the last record is not told", tellsLag, telling(func(s *projection.Status) { s.Time = time.Time{} })),
-		w.broken("who worked last is told as one who works", tellsLag, telling(func(s *projection.Status) {
+		w.broken("the lag is counted from the beginning of the log", statusLag, reporting(func(s *projection.Status) { s.Lag = int64(s.Head) })),
+		w.broken("Behind is always 0", statusLag, reporting(func(s *projection.Status) { s.Behind = 0 })),
+		w.broken("the time of the last record is missing", statusLag, reporting(func(s *projection.Status) { s.Time = time.Time{} })),
+		w.broken("a stopped worker is still reported", statusLag, reporting(func(s *projection.Status) {
 			if s.Worker == "" {
-				s.Worker = "somebody"
+				s.Worker = "worker"
 			}
 		})),
-		w.broken("shards are sorted as text", tellsLag, func(f *faultySide) {
+		w.broken("shards are sorted as text", statusLag, func(f *faultySide) {
 			f.onStatus = func(all []projection.Status) []projection.Status {
 				slices.SortFunc(all, func(a, b projection.Status) int {
 					if a.Name+a.Shard < b.Name+b.Shard {
@@ -165,7 +165,7 @@ func (w workshop) brokenAnswers() []defect[conformance.Listed] {
 	}
 }
 
-// reacting spoils how a reaction is called.
+// reacting changes how a reaction is called.
 func reacting(do func(ctx context.Context, r es.Record, next func(context.Context, es.Record) error) error) func(*faultySide) {
 	return func(f *faultySide) {
 		f.onReact = func(ctx context.Context, r projection.Reaction) error {
@@ -178,13 +178,13 @@ func reacting(do func(ctx context.Context, r es.Record, next func(context.Contex
 
 func (w workshop) brokenReactions() []defect[conformance.Listed] {
 	return []defect[conformance.Listed]{
-		w.broken("the record at the end of a batch is left out", reactsToAll, reacting(func(ctx context.Context, r es.Record, next func(context.Context, es.Record) error) error {
+		w.broken("the last record of a batch is skipped", reactsToAll, reacting(func(ctx context.Context, r es.Record, next func(context.Context, es.Record) error) error {
 			if r.Position%projection.DefaultBatch == 0 {
 				return nil
 			}
 			return next(ctx, r)
 		})),
-		w.broken("a reaction begins anew with each start", reactionGoesOn, func(f *faultySide) {
+		w.broken("a reaction restarts at the beginning", reactionGoesOn, func(f *faultySide) {
 			f.onReact = func(ctx context.Context, r projection.Reaction) error {
 				if err := f.Store.Forget(ctx, r.Name, 0); err != nil && !errors.Is(err, es.ErrInvalid) {
 					return err
@@ -192,7 +192,7 @@ func (w workshop) brokenReactions() []defect[conformance.Listed] {
 				return f.Store.React(ctx, r)
 			}
 		}),
-		w.broken("what went well before a failure is done again", reactionStops, func(f *faultySide) {
+		w.broken("records before a failure are repeated", reactionStops, func(f *faultySide) {
 			f.onReact = func(ctx context.Context, r projection.Reaction) error {
 				err := f.Store.React(ctx, r)
 				if ctx.Err() == nil {
@@ -201,7 +201,7 @@ func (w workshop) brokenReactions() []defect[conformance.Listed] {
 				return err
 			}
 		}),
-		w.broken("a reaction that fails is passed over", reactionStops, reacting(func(ctx context.Context, r es.Record, next func(context.Context, es.Record) error) error {
+		w.broken("an error of a reaction is ignored", reactionStops, reacting(func(ctx context.Context, r es.Record, next func(context.Context, es.Record) error) error {
 			_ = next(ctx, r)
 			return nil
 		})).blocking(),
@@ -211,6 +211,6 @@ func (w workshop) brokenReactions() []defect[conformance.Listed] {
 				return f.Store.React(ctx, r)
 			}
 		}).blocking(),
-		w.broken("a reaction that is retried leaves the first record out", reactionParks, func(f *faultySide) { f.onRetry = f.Store.Drop }),
+		w.broken("Retry of a reaction skips the first record", reactionParks, func(f *faultySide) { f.onRetry = f.Store.Drop }),
 	}
 }
