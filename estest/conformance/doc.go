@@ -8,4 +8,3 @@
 // A suite needs a function that creates an empty database and returns a function that opens a store on it.
 // See the example of [TestLog].
 package conformance
-
