@@ -53,6 +53,10 @@ func TestPackagesLinkOnlyWhatIsAgreed(t *testing.T) {
 		never: []string{sqlite, postgres, pgx, sqlite3, kafka, kfake},
 		why:   "a conformance suite knows no backend",
 	}, {
+		pkg:  "./internal/group",
+		only: []string{},
+		why:  "the root package and every backend link it",
+	}, {
 		pkg:   "./internal/commit",
 		never: []string{sqlite, postgres, pgx, sqlite3, kafka, kfake},
 		why:   "every backend links it",

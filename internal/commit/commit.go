@@ -1,12 +1,12 @@
-// Package commit is group commit: many callers' appends written in one transaction, each with a verdict of its own.
+// Package commit is group commit: it writes the appends of many callers in one transaction, each with a verdict of its own.
 //
-// There is no timer. A lone caller writes his append himself and pays no hand-over between goroutines; while he does,
-// others gather, and a goroutine takes all that is waiting, again and again until nothing is. So a crowd shares one fsync,
-// and the more there are the more share it.
+// There is no timer. A lone caller writes its own append without a goroutine switch. Appends that arrive while it does are written
+// together by a goroutine, transaction after transaction, until none waits. So a crowd shares one fsync, and the larger the crowd, the more share it.
 package commit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -16,78 +16,64 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/group"
 )
 
-// A Request is one call of Store.Append on its way into a transaction.
+// Request is one call of Store.Append.
 type Request struct {
 	Appends []es.Append
 	Events  int // in all appends
-	Bytes   int // of names, data and metadata, about
+	Bytes   int // approximate size of names, data and metadata
 
-	// The verdict, which the writer sets.
+	// The verdict, set by Tx.Write.
 	Position es.Position
 	Err      error
 
-	batch *batch        // the one it was taken into; guarded by Queue.mu
-	gone  bool          // its caller left before it was taken, and may be using its memory again; guarded by Queue.mu
-	done  chan struct{} // closed when the verdict is there
+	group.Member
 }
 
-// A Tx is ready to write: it has its connection and whatever lock the backend takes.
+// Tx is an open transaction, with its connection and the locks that the backend takes.
 type Tx interface {
-	// Write writes the requests in one transaction and sets the verdict of each. With no requests it only ends.
-	// The context ends when nobody waits for the verdicts any more; what is unknown then is said with [es.ErrUnknownOutcome].
+	// Write writes the requests in one transaction and sets the verdict of each. Without requests it only ends the transaction.
+	// The context ends when no caller waits for a verdict. If an outcome is unknown then, its error wraps [es.ErrUnknownOutcome].
 	Write(ctx context.Context, requests []*Request)
 }
 
-// A Queue gathers the appends of many goroutines.
+// Queue collects the appends of many goroutines.
 type Queue struct {
 	begin  func(ctx context.Context) (Tx, error)
-	events int // at most in a transaction, if it has more than one request
+	events int // limit of a transaction with more than one request
 	bytes  int
-	slots  chan struct{} // one for each caller inside, so that the queue is bounded
+	slots  chan struct{} // holds one element for each caller inside, to bound the queue
 
-	mu       sync.Mutex
-	waiting  []*Request
-	here     int                // callers of those waiting that have not left
-	giveUp   context.CancelFunc // ends the begin under way, if it is no caller's own
-	flushing bool
-	closed   bool
-	idle     sync.Cond // signalled when flushing ends
+	mu     sync.Mutex
+	group  group.Group[*Request]
+	closed bool
+	idle   sync.Cond // signaled when the group becomes idle
 
-	hasty, haste int // how many transactions are not to be gathered for, and how many the last time; the flushing goroutine's
+	skipGather, backoff int // transactions that begin without gather, now and after the last slow one; owned by the goroutine that runs flush
 }
 
-// A batch is the requests of one transaction.
-type batch struct {
-	cancel context.CancelFunc
-	live   int // callers that still wait; guarded by Queue.mu
-}
-
-// Options bound a [Queue].
+// Options are the limits of a [Queue].
 type Options struct {
 	Events  int // in one transaction; 0 means 4,096
 	Bytes   int // in one transaction; 0 means 16 MiB
-	Waiting int // callers that may be in the queue; more of them wait outside; 0 means 16,384
+	Waiting int // callers in the queue; further callers block until there is capacity; 0 means 16,384
 }
 
-// New returns a queue. begin makes ready for the next transaction, waiting for a connection and a lock as long as it has to;
-// what gathers meanwhile goes into it. Its error is the verdict for all that wait. Its context ends when nobody waits any more.
+// New returns a queue. begin opens the next transaction and may block on a connection and a lock.
+// Requests that arrive while begin runs join the batch. If it fails, all of them fail. Its context ends when no caller waits.
 func New(begin func(ctx context.Context) (Tx, error), o Options) *Queue {
-	q := &Queue{begin: begin, events: or(o.Events, 4096), bytes: or(o.Bytes, 16<<20), slots: make(chan struct{}, or(o.Waiting, 16384))}
+	q := &Queue{
+		begin: begin, events: cmp.Or(o.Events, 4096), bytes: cmp.Or(o.Bytes, 16<<20),
+		slots: make(chan struct{}, cmp.Or(o.Waiting, 16384)),
+	}
 	q.idle.L = &q.mu
 	return q
 }
 
-func or(n, otherwise int) int {
-	if n == 0 {
-		return otherwise
-	}
-	return n
-}
-
-// Append brings the appends into a transaction and returns their verdict, as [es.Store] has it.
-// When the context ends before they were taken into one, nothing was written.
+// Append writes the appends and returns their verdict, as [es.Store] specifies.
+// If the context ends before they are part of a transaction, nothing is written.
 func (q *Queue) Append(ctx context.Context, appends []es.Append) (es.Position, error) {
 	select {
 	case q.slots <- struct{}{}:
@@ -96,42 +82,33 @@ func (q *Queue) Append(ctx context.Context, appends []es.Append) (es.Position, e
 		return 0, ctx.Err()
 	}
 	r := newRequest(appends)
-	lead, err := q.enter(r)
-	if err != nil {
+	lead, err := q.join(r)
+	switch {
+	case err != nil:
 		return 0, err
+	case lead:
+		return q.lead(ctx, r)
 	}
-	if lead {
-		q.lead(ctx, r)
-	}
-	select {
-	case <-r.done:
-		return r.Position, r.Err
-	case <-ctx.Done():
-		return q.leave(ctx, r)
-	}
+	return q.wait(ctx, r)
 }
 
-// enter puts a request into the queue and tells whether its caller is to write it himself.
-func (q *Queue) enter(r *Request) (lead bool, err error) {
+// join adds a request to the queue and reports whether its caller must write it.
+func (q *Queue) join(r *Request) (lead bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.flushing {
+	if q.group.Busy() {
 		q.mu.Unlock()
-		r.own() // here, where it holds nobody up
+		r.own() // without the lock, as it may take long
 		q.mu.Lock()
 	}
 	if q.closed {
 		return false, fmt.Errorf("store is %w", es.ErrClosed)
 	}
-	q.waiting = append(q.waiting, r)
-	q.here++
-	lead = !q.flushing
-	q.flushing = true
-	return lead, nil
+	return q.group.Join(r), nil
 }
 
 func newRequest(appends []es.Append) *Request {
-	r := &Request{Appends: appends, done: make(chan struct{})}
+	r := &Request{Appends: appends}
 	for i := range appends {
 		a := &appends[i]
 		r.Events += len(a.Events)
@@ -147,7 +124,7 @@ func newRequest(appends []es.Append) *Request {
 	return r
 }
 
-// own copies what the caller may use again once he has left, which he may do while another goroutine writes it.
+// own copies data that the caller may reuse after it returns early, while another goroutine is still writing it.
 func (r *Request) own() {
 	r.Appends = slices.Clone(r.Appends)
 	for i := range r.Appends {
@@ -160,195 +137,176 @@ func (r *Request) own() {
 	}
 }
 
+// wait returns the verdict of a request that another goroutine writes.
+func (q *Queue) wait(ctx context.Context, r *Request) (es.Position, error) {
+	select {
+	case <-r.Done():
+		return r.Position, r.Err
+	case <-ctx.Done():
+		return q.leave(ctx, r)
+	}
+}
+
 // leave gives up on a request whose caller's context has ended.
 func (q *Queue) leave(ctx context.Context, r *Request) (es.Position, error) {
 	q.mu.Lock()
-	select {
-	case <-r.done: // at the same moment
-		q.mu.Unlock()
-		return r.Position, r.Err
-	default:
-	}
-	if r.batch == nil {
-		q.drop(r)
-		q.mu.Unlock()
-		return 0, ctx.Err()
-	}
-	r.batch.live--
-	last := r.batch.live == 0
+	outcome := q.group.Leave(r)
 	q.mu.Unlock()
-	if !last {
+	switch outcome {
+	case group.Withdrawn:
+		return 0, ctx.Err()
+	case group.Abandoned:
 		return 0, fmt.Errorf("%w: %w", es.ErrUnknownOutcome, ctx.Err())
 	}
-	r.batch.cancel() // nobody else waits for this transaction: the writer says how it went
-	<-r.done
+	<-r.Done()
 	return r.Position, r.Err
 }
 
-// drop takes out a request that is still waiting.
-func (q *Queue) drop(r *Request) {
-	if r.gone {
-		return
-	}
-	r.gone = true
-	q.here--
-	if q.here == 0 && q.giveUp != nil {
-		q.giveUp()
-	}
-}
-
-// lead writes the request of a caller that found nobody writing. If others have come meanwhile, a goroutine takes over.
-func (q *Queue) lead(ctx context.Context, own *Request) {
-	tx, err := q.begin(ctx)
-	q.mu.Lock()
-	if len(q.waiting) > 1 {
-		if ctx.Err() != nil { // this caller's context is his own affair: begin anew for the others
-			q.drop(own)
-			err = nil
+// lead writes the request of a caller that found the queue idle. If others have joined once the transaction is open, a goroutine takes over.
+func (q *Queue) lead(ctx context.Context, r *Request) (es.Position, error) {
+	handedOver := false
+	defer func() {
+		if !handedOver {
+			q.next() // also if the backend panics, as other requests may be waiting
 		}
-		q.mu.Unlock()
-		own.own()
-		go q.flush(tx, err)
-		return
+	}()
+	tx, err := q.begin(ctx)
+	if q.alone() {
+		q.write(ctx, tx, err, r)
+		return r.Position, r.Err
 	}
-	clear(q.waiting)
-	q.waiting, q.here = q.waiting[:0], 0
-	own.batch = &batch{cancel: func() {}, live: 1}
+	handedOver = true
+	if ctx.Err() != nil {
+		go q.flush(tx, nil) // only this caller was canceled; begin again for the others
+		return 0, ctx.Err()
+	}
+	r.own()
+	q.mu.Lock()
+	q.group.PutBack(r)
 	q.mu.Unlock()
-	defer q.pass() // also when the backend panics: the others' appends are not lost with this one
-	q.write(ctx, tx, err, []*Request{own})
+	go q.flush(tx, err)
+	return q.wait(ctx, r)
 }
 
-// pass lets a goroutine go on with what has come meanwhile.
-func (q *Queue) pass() {
+// alone reports whether no caller has joined since this one leads.
+func (q *Queue) alone() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting) > 0 {
+	return q.group.Joined() == 0
+}
+
+// next starts a goroutine if requests are waiting.
+func (q *Queue) next() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.group.Next() {
 		go q.flush(nil, nil)
 	} else {
-		q.rest()
+		q.idle.Broadcast()
 	}
 }
 
-// flush writes all that waits, until nothing does. It may be given a transaction to begin with, or the error instead.
+// flush writes requests until none waits. tx and err are what begin has returned for the first transaction; if both are nil, flush calls it.
 func (q *Queue) flush(tx Tx, err error) {
 	for {
-		begin, cancel := context.WithCancel(context.Background())
+		preparation, cancel := context.Background(), context.CancelFunc(func() {})
 		if tx == nil && err == nil {
 			q.gather()
-			if !q.expect(cancel) {
-				cancel()
+			var more bool
+			if preparation, cancel, more = q.prepare(); !more {
 				return
 			}
-			tx, err = q.begin(begin)
-			if err != nil && begin.Err() != nil { // all have left; perhaps others have come
+			if tx, err = q.begin(preparation); err != nil && preparation.Err() != nil {
+				cancel() // all callers have left, but others may have joined
 				err = nil
 				continue
 			}
 		}
-		ctx, requests, done := q.take()
-		q.write(ctx, tx, err, requests)
-		done()
+		ctx, requests := q.take()
+		q.write(ctx, tx, err, requests...)
+		q.answer(requests)
 		cancel()
 		tx, err = nil, nil
 	}
 }
 
-// gather lets those who were just answered come in again before the next transaction begins. Without it each transaction takes what the
-// one before has left out, so that a crowd pays for two where one would do. It only yields, while that brings anybody.
+// gather yields briefly, so that callers that were just answered can join the next transaction. Otherwise each transaction would take only
+// those that the one before left out, and a crowd would need two transactions where one is enough. gather stops as soon as no caller joins.
 //
-// In a program that computes on all its CPUs, who yields comes back late: 10 ms or more for each goroutine that computes. Where that is seen,
-// the next transactions begin at once, more of them each time.
+// While other goroutines use all CPUs, yielding is slow: 10 ms or more for each of them. If it is, the next transactions begin
+// without it, exponentially more of them each time.
 func (q *Queue) gather() {
-	if q.hasty > 0 {
-		q.hasty--
+	if q.skipGather > 0 {
+		q.skipGather--
 		return
 	}
 	before, began := -1, time.Now()
 	for range 8 {
 		q.mu.Lock()
-		here := q.here
+		waiting := q.group.Waiting()
 		q.mu.Unlock()
-		if time.Since(began) > 200*time.Microsecond+time.Duration(here)*5*time.Microsecond {
-			q.haste = min(2*q.haste+32, 4096)
-			q.hasty = q.haste
+		if time.Since(began) > 200*time.Microsecond+time.Duration(waiting)*5*time.Microsecond {
+			q.backoff = min(2*q.backoff+32, 4096)
+			q.skipGather = q.backoff
 			return
 		}
-		if here <= before {
-			q.haste /= 2
+		if waiting <= before {
+			q.backoff /= 2
 			return
 		}
-		before = here
+		before = waiting
 		runtime.Gosched()
 	}
 }
 
-// expect tells whether anybody waits for a transaction, who may give it up. If not, the queue rests.
-func (q *Queue) expect(giveUp context.CancelFunc) bool {
+// prepare returns the context in which to begin the next transaction. If no request waits, more is false and the queue is idle.
+func (q *Queue) prepare() (ctx context.Context, cancel context.CancelFunc, more bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.here == 0 {
-		q.waiting = nil
-		q.rest()
-		return false
+	if !q.group.Next() {
+		q.idle.Broadcast()
+		return nil, nil, false
 	}
-	q.giveUp = giveUp
-	return true
+	ctx, cancel = q.group.Prepare()
+	return ctx, cancel, true
 }
 
-func (q *Queue) rest() {
-	q.giveUp = nil
-	q.flushing = false
-	q.idle.Broadcast()
-}
-
-func (q *Queue) write(ctx context.Context, tx Tx, err error, requests []*Request) {
+// write writes requests in a transaction, or sets the error of begin as their verdict.
+func (q *Queue) write(ctx context.Context, tx Tx, err error, requests ...*Request) {
 	if err == nil {
 		tx.Write(ctx, requests)
+		return
 	}
 	for _, r := range requests {
-		if err != nil {
-			r.Err = err
-		}
-		close(r.done)
+		r.Err = err
 	}
 }
 
-// take takes the requests for one transaction, and at least one if any caller is still there.
-func (q *Queue) take() (context.Context, []*Request, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(context.Background())
-	b := &batch{cancel: cancel}
-	var requests []*Request
-	events, bytes := 0, 0
+// take returns the requests of the next transaction and its context. There is at least one, unless all callers have left.
+func (q *Queue) take() (context.Context, []*Request) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.giveUp = nil
-	i := 0
-	for ; i < len(q.waiting); i++ {
-		r := q.waiting[i]
-		if r.gone {
-			continue
-		}
+	events, bytes := 0, 0
+	round := q.group.Take(func(r *Request, first bool) bool {
 		events, bytes = events+r.Events, bytes+r.Bytes
-		if len(requests) > 0 && (events > q.events || bytes > q.bytes) {
-			break
-		}
-		r.batch = b
-		requests = append(requests, r)
-	}
-	b.live = len(requests)
-	q.here -= len(requests)
-	clear(q.waiting[:i])
-	q.waiting = q.waiting[i:]
-	return ctx, requests, cancel
+		return first || events <= q.events && bytes <= q.bytes
+	})
+	ctx := round.Context(context.Background())
+	return ctx, group.Claim(round.Calls)
 }
 
-// Close refuses further appends and waits for those that are in the queue.
+func (q *Queue) answer(requests []*Request) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	group.Answer(requests...)
+}
+
+// Close rejects further appends and waits for those in the queue.
 func (q *Queue) Close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
-	for q.flushing {
+	for q.group.Busy() {
 		q.idle.Wait()
 	}
 }

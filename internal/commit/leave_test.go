@@ -149,7 +149,7 @@ func TestMemoryOfThoseWhoLeft(t *testing.T) {
 			begin, write := make(gate), make(gate)
 			var seen []string
 			q := commit.New(func(ctx context.Context) (commit.Tx, error) {
-				return look(func(requests []*commit.Request) {
+				return inspect(func(requests []*commit.Request) {
 					<-write
 					for _, r := range requests {
 						e := r.Appends[0].Events[0]
@@ -182,10 +182,10 @@ func TestMemoryOfThoseWhoLeft(t *testing.T) {
 	})
 }
 
-// look is a transaction that only looks at what it is given.
-type look func(requests []*commit.Request)
+// inspect is a transaction that shows its requests to a function.
+type inspect func(requests []*commit.Request)
 
-func (l look) Write(_ context.Context, requests []*commit.Request) { l(requests) }
+func (l inspect) Write(_ context.Context, requests []*commit.Request) { l(requests) }
 
 func TestClose(t *testing.T) {
 	t.Run("waits for what is in the queue and refuses what comes later", func(t *testing.T) {
@@ -211,31 +211,41 @@ func TestClose(t *testing.T) {
 			(<-send(t.Context(), q, request("d", 1, 0))).is(t, es.ErrClosed)
 		})
 	})
-	t.Run("also when the first caller's transaction panicked, and others go on", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			g := make(gate)
-			first := true
-			b := &backend{write: func(ctx context.Context) {
-				_ = g.wait(ctx)
-				if first {
-					first = false
-					panic("broken")
-				}
-			}}
-			q := b.queue(commit.Options{})
-			panicked := make(chan any)
-			go func() {
-				defer func() { panicked <- recover() }()
-				_, _ = q.Append(t.Context(), request("a", 1, 0))
-			}()
-			synctest.Wait()
-			second := send(t.Context(), q, request("b", 1, 0))
-			close(g)
-			if <-panicked == nil {
-				t.Error("the panic was swallowed")
-			}
-			(<-second).ok(t, 1)
-			q.Close()
-		})
-	})
+	for name, end := range map[string]func(){"panicked": func() { panic("broken") }, "called runtime.Goexit": runtime.Goexit} {
+		for _, where := range []string{"begin", "Write"} {
+			t.Run("after the first caller's "+where+" "+name+", the others are served", func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					g := make(gate)
+					calls := map[string]int{}
+					first := func(ctx context.Context, what string) {
+						if what == where {
+							_ = g.wait(ctx)
+							if calls[what]++; calls[what] == 1 {
+								end()
+							}
+						}
+					}
+					b := &backend{
+						begin: func(ctx context.Context) error { first(ctx, "begin"); return nil },
+						write: func(ctx context.Context) { first(ctx, "Write") },
+					}
+					q := b.queue(commit.Options{})
+					returned, ended := false, make(chan any)
+					go func() {
+						defer func() { ended <- recover() }()
+						_, _ = q.Append(t.Context(), request("a", 1, 0))
+						returned = true
+					}()
+					synctest.Wait()
+					second := send(t.Context(), q, request("b", 1, 0))
+					close(g)
+					if v := <-ended; returned || (v == nil) != (name == "called runtime.Goexit") {
+						t.Errorf("Append returned (%v) or panicked with %v", returned, v)
+					}
+					(<-second).ok(t, 1)
+					q.Close()
+				})
+			})
+		}
+	}
 }
