@@ -28,13 +28,13 @@ func TestCodec(t *testing.T) {
 	})
 }
 
-// TestTheExampleOfThePackageIsTheOneAbove keeps the package's comment in step with the tests above, which the compiler checks.
-func TestTheExampleOfThePackageIsTheOneAbove(t *testing.T) {
+// TestPackageExampleMatchesThisFile compares the example in the package comment with the tests above, which the compiler checks.
+func TestPackageExampleMatchesThisFile(t *testing.T) {
 	comment, err := os.ReadFile("estest.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	here, err := os.ReadFile("account_test.go")
+	file, err := os.ReadFile("account_test.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestTheExampleOfThePackageIsTheOneAbove(t *testing.T) {
 	for line := range strings.Lines(example) {
 		code = append(code, strings.TrimPrefix(strings.TrimPrefix(strings.TrimRight(line, "\n"), "//"), "\t"))
 	}
-	if want := strings.TrimSpace(strings.Join(code, "\n")); !strings.Contains(string(here), want) {
-		t.Errorf("the comment of package estest shows what is not in account_test.go:\n%s", want)
+	if want := strings.TrimSpace(strings.Join(code, "\n")); !strings.Contains(string(file), want) {
+		t.Errorf("the example in the package comment is not in account_test.go:\n%s", want)
 	}
 }

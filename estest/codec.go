@@ -9,14 +9,15 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// TestCodec tests whether a codec keeps events: each comes back equal, with all its fields, under a name that a store takes.
-// Give it at least one event of each type, with every field set: a field that is zero comes back right from any codec.
+// TestCodec tests that events survive encoding and decoding: each is decoded to an equal event, with all its fields,
+// and is stored under a name that stores accept.
+// The samples should include at least one event of each type with every field set, because a zero field survives any codec.
 //
-// What it cannot test: that names and shapes stay what they were in earlier releases. Keep some stored events for that.
+// TestCodec cannot test that names and shapes are those of earlier releases. Keep some stored events to test that.
 func TestCodec[E any](t testing.TB, codec es.Codec[E], events []E) {
 	t.Helper()
 	if len(events) == 0 {
-		t.Errorf("there are no events to try the codec on: give one of each type")
+		t.Errorf("there are no events to test the codec with: give one of each type")
 	}
 	for _, event := range events {
 		if problem := roundTrip(codec, event); problem != "" {
@@ -25,7 +26,7 @@ func TestCodec[E any](t testing.TB, codec es.Codec[E], events []E) {
 	}
 }
 
-// roundTrip encodes and decodes an event, and says what went wrong.
+// roundTrip encodes and decodes an event. It returns a description of the problem, or "".
 func roundTrip[E any](codec es.Codec[E], event E) string {
 	before := picture(event)
 	record, err := codec.Encode(event)
@@ -33,10 +34,10 @@ func roundTrip[E any](codec es.Codec[E], event E) string {
 		return fmt.Sprintf("Encode returned %v", err)
 	}
 	if after := picture(event); after != before {
-		return "Encode changes the event: it may only read it"
+		return "Encode modifies the event"
 	}
 	if err := es.CheckAppends(es.Append{Stream: es.Stream{Kind: "estest", ID: "codec"}, Events: []es.Record{record}}); err != nil {
-		return fmt.Sprintf("no store takes what Encode returned: %v", err)
+		return fmt.Sprintf("Encode returned a record that no store accepts: %v", err)
 	}
 	record.Stream, record.Version, record.Position = es.Stream{Kind: "estest", ID: "codec"}, 1, 1
 	given := record
@@ -46,20 +47,20 @@ func roundTrip[E any](codec es.Codec[E], event E) string {
 		return fmt.Sprintf("Decode of %q, %.1000s, returned %v", record.Type, record.Data, err)
 	}
 	if was, is := reflect.TypeOf(event), reflect.TypeOf(back); was != is {
-		return fmt.Sprintf("it is stored as a %q, which comes back as another type, %v: give each type a name of its own", record.Type, is)
+		return fmt.Sprintf("it is stored as %q, which is decoded to another type, %v: give each type its own name", record.Type, is)
 	}
 	if diff := difference(event, back); diff != "" {
-		return fmt.Sprintf("it is stored as the %q %.1000s, which comes back changed (-stored +loaded):\n%s", record.Type, record.Data, diff)
+		return fmt.Sprintf("it is stored as %q %.1000s, which is decoded to another value (-stored +decoded):\n%s", record.Type, record.Data, diff)
 	}
 	if !bytes.Equal(given.Data, record.Data) {
-		return "Decode changes the data it is given: others may hold it"
+		return "Decode modifies the data of the record, which may be shared"
 	}
 	again, err := codec.Encode(back)
 	if err != nil {
-		return fmt.Sprintf("Encode of what Decode returned returned %v", err)
+		return fmt.Sprintf("Encode of the decoded event returned %v", err)
 	}
 	if again.Type != record.Type {
-		return fmt.Sprintf("its name is %q the first time and %q the second: what is stored has one name, for ever", record.Type, again.Type)
+		return fmt.Sprintf("its name is %q at first and %q when it is encoded again: the name of an event must not change", record.Type, again.Type)
 	}
 	return ""
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/thalo-go/es/internal/test/recorder"
 )
 
-// A custom codec is made of two functions.
+// custom is a codec of two functions.
 type custom struct {
 	encode func(event any) (es.Record, error)
 	decode func(r es.Record) (any, error)
@@ -34,7 +34,7 @@ type (
 	}
 )
 
-func TestCodecFindsWhatIsLost(t *testing.T) {
+func TestCodecFindsDefects(t *testing.T) {
 	from := "ann"
 	whole := moved{7, &from, []string{"a"}, time.Now()}
 	data := func(name string) custom {
@@ -59,16 +59,16 @@ func TestCodecFindsWhatIsLost(t *testing.T) {
 		r.Type = fmt.Sprint("moved", n)
 		return r, err
 	}
-	spoils := data("moved")
-	spoils.encode = func(event any) (es.Record, error) {
+	modifies := data("moved")
+	modifies.encode = func(event any) (es.Record, error) {
 		r, err := encode(event)
 		if m, ok := event.(moved); ok {
 			*m.From += "!"
 		}
 		return r, err
 	}
-	writes := data("moved")
-	writes.decode = func(r es.Record) (any, error) {
+	overwrites := data("moved")
+	overwrites.decode = func(r es.Record) (any, error) {
 		event, err := data("moved").decode(r)
 		clear(r.Data)
 		return event, err
@@ -83,15 +83,15 @@ func TestCodecFindsWhatIsLost(t *testing.T) {
 		texts  []string
 	}{
 		{"nothing", es.JSON(map[string]any{"moved": moved{}}), []any{whole, moved{}}, nil},
-		{"that there is nothing to try", data("moved"), nil, []string{"no events"}},
-		{"a field", es.JSON(map[string]any{"secret": secret{}}), []any{secret{1, "1234"}}, []string{`stored as the "secret" {"Amount":1}`, "Pin", "1234"}},
-		{"a type", data("moved"), []any{whole, &whole}, []string{`stored as a "moved"`, "another type, estest_test.moved"}},
+		{"no events", data("moved"), nil, []string{"no events"}},
+		{"a field", es.JSON(map[string]any{"secret": secret{}}), []any{secret{1, "1234"}}, []string{`stored as "secret" {"Amount":1}`, "Pin", "1234"}},
+		{"a type", data("moved"), []any{whole, &whole}, []string{`stored as "moved"`, "another type, estest_test.moved"}},
 		{"an event without a name", es.JSON(map[string]any{"moved": moved{}}), []any{secret{}}, []string{"Encode returned", "unknown event"}},
 		{"an event that cannot be read", refuses, []any{whole}, []string{"Decode of \"moved\"", "cannot read"}},
-		{"a name that no store takes", data(""), []any{whole}, []string{"no store takes", "event type"}},
-		{"a name that changes", unstable, []any{whole}, []string{`"moved1" the first time and "moved2" the second`}},
-		{"an event that Encode changes", spoils, []any{whole}, []string{"Encode changes the event"}},
-		{"data that Decode changes", writes, []any{whole}, []string{"Decode changes the data"}},
+		{"a name that no store accepts", data(""), []any{whole}, []string{"no store accepts", "event type"}},
+		{"a name that changes", unstable, []any{whole}, []string{`"moved1" at first and "moved2" when it is encoded again`}},
+		{"an event that Encode modifies", modifies, []any{whole}, []string{"Encode modifies the event"}},
+		{"data that Decode modifies", overwrites, []any{whole}, []string{"Decode modifies the data"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			recorder.Fails(t, func(t testing.TB) { estest.TestCodec(t, test.codec, test.events) }, test.texts...)

@@ -1,9 +1,8 @@
-// Package estest tests what is written against package es: rules, codecs and stores.
+// Package estest tests the rules and codecs of an application. Package conformance beside it has the suites
+// for implementations of stores, sources and projections.
 //
-// # Rules
-//
-// Rules are pure functions, so their tests are sentences: given these events, when this command comes, then those events follow.
-// A whole test file of a bank account:
+// [For] tests rules without a store: given these events, a command has that outcome. [TestCodec] tests that events survive encoding.
+// This is the complete test file of a bank account:
 //
 //	package account_test
 //
@@ -33,5 +32,5 @@
 //		})
 //	}
 //
-// [For] also checks on the way that the rules are pure, which a [github.com/thalo-go/es.Repo] relies on.
+// [For] also checks that the rules are pure, which a [github.com/thalo-go/es.Repo] relies on.
 package estest

@@ -9,7 +9,7 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 )
 
-// printer stands in for the *testing.T of a test, and prints what fails.
+// printer replaces the *testing.T of a test and prints failures.
 type printer struct{ testing.TB }
 
 func (printer) Helper()                           {}
@@ -17,7 +17,7 @@ func (printer) Cleanup(func())                    {}
 func (printer) Errorf(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 
 func ExampleFor() {
-	t := printer{} // in a test: its t
+	t := printer{} // in a test, its t
 
 	filled := estest.For(t, account.Rules{}).
 		Given(account.Opened{Owner: "Ann"}, account.Deposited{Amount: 100})
@@ -31,7 +31,7 @@ func ExampleFor() {
 }
 
 func ExampleTestCodec() {
-	t := printer{} // in a test: its t
+	t := printer{} // in a test, its t
 
 	type Renamed struct{ Name string }
 	codec := es.JSON(map[string]any{"opened": account.Opened{}})

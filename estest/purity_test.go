@@ -12,7 +12,7 @@ import (
 	"github.com/thalo-go/es/internal/test/recorder"
 )
 
-// A cart is a state with everything in it that can be shared by mistake.
+// cart is a state with everything that can be shared by mistake.
 type cart struct {
 	lines  []string
 	prices map[string]*price
@@ -32,7 +32,7 @@ type added struct {
 	tags []string
 }
 
-// loose are rules made of two functions.
+// loose are rules of two functions.
 type loose struct {
 	decide func(s cart, c []string) ([]added, error)
 	evolve func(s cart, e added) cart
@@ -47,35 +47,35 @@ func (l loose) Decide(s cart, c []string) ([]added, error) {
 
 func (l loose) Evolve(s cart, e added) cart { return l.evolve(s, e) }
 
-// An impurity is rules that are not pure, and what is said of them.
+// impurity is rules that are not pure, and texts that the failure must contain.
 type impurity[F any] struct {
 	name  string
 	rules F
 	texts []string
 }
 
-// found runs a test that must fail, if only at last, with these texts in what it says first.
+// found runs a test that must fail. The first failure must contain the texts.
 func found(t *testing.T, run func(t testing.TB), texts []string) {
 	t.Helper()
 	r := &recorder.T{TB: t}
 	run(r)
 	if len(r.Failures) == 0 {
-		t.Fatal("it was not found")
+		t.Fatal("the impurity was not found")
 	}
 	recorder.Fails(t, func(t testing.TB) { t.Errorf("%s", r.Failures[0]) }, texts...)
 }
 
-func TestEvolveThatIsNotPureIsFound(t *testing.T) {
+func TestImpureEvolveIsFound(t *testing.T) {
 	type evolve = func(s cart, e added) cart
 	for _, test := range []impurity[evolve]{
-		{"a map that is shared", func(s cart, e added) cart {
+		{"a shared map", func(s cart, e added) cart {
 			if s.prices == nil {
 				s.prices = make(map[string]*price)
 			}
 			s.prices[e.name] = &price{1}
 			return s
-		}, []string{"Evolve(estest_test.added{name:\"b\"", "changes the state it is given", `prices["b"]`, "maps.Clone"}},
-		{"a value behind a map that is shared", func(s cart, e added) cart {
+		}, []string{"Evolve(estest_test.added{name:\"b\"", "modifies the state", `prices["b"]`, "maps.Clone"}},
+		{"a shared value in a map", func(s cart, e added) cart {
 			if s.prices == nil {
 				s.prices = map[string]*price{"sum": {}}
 			} else {
@@ -83,50 +83,50 @@ func TestEvolveThatIsNotPureIsFound(t *testing.T) {
 				s.prices["sum"].cents++
 			}
 			return s
-		}, []string{"changes the state it is given", `prices["sum"].cents`}},
-		{"a pointer that is shared", func(s cart, _ added) cart {
+		}, []string{"modifies the state", `prices["sum"].cents`}},
+		{"a shared pointer", func(s cart, _ added) cart {
 			if s.last == nil {
 				s.last = new(price)
 			} else {
 				s.last.cents++
 			}
 			return s
-		}, []string{"changes the state it is given", "last.cents"}},
-		{"a value behind an interface that is shared", func(s cart, _ added) cart {
+		}, []string{"modifies the state", "last.cents"}},
+		{"a shared value in an interface", func(s cart, _ added) cart {
 			if p, ok := s.any.(*price); ok {
 				p.cents++
 			} else {
 				s.any = new(price)
 			}
 			return s
-		}, []string{"changes the state it is given", "any.cents"}},
-		{"an element of a slice that is shared", func(s cart, e added) cart {
+		}, []string{"modifies the state", "any.cents"}},
+		{"a shared element of a slice", func(s cart, e added) cart {
 			if len(s.lines) > 0 {
 				s.lines[0] = e.name
 			} else {
 				s.lines = []string{e.name}
 			}
 			return s
-		}, []string{"changes the state it is given", "lines[0]"}},
-		{"an append into the room behind a slice", func(s cart, e added) cart {
+		}, []string{"modifies the state", "lines[0]"}},
+		{"an append to the unused capacity of a slice", func(s cart, e added) cart {
 			s.lines = append(s.lines, e.name)
 			return s
-		}, []string{"appends to lines of the state it is given", "slices.Clip"}},
-		{"an append into the room behind a slice within", func(s cart, e added) cart {
+		}, []string{"appends to lines in place", "slices.Clip"}},
+		{"an append to the unused capacity of a nested slice", func(s cart, e added) cart {
 			s.tags[1] = append(s.tags[1], e.name)
 			return s
-		}, []string{"appends to tags[1] of the state it is given"}},
-		{"an event that is changed", func(s cart, e added) cart {
+		}, []string{"appends to tags[1] in place"}},
+		{"a modified event", func(s cart, e added) cart {
 			for i := range e.tags {
 				e.tags[i] += "!"
 			}
 			return s
-		}, []string{"Evolve", "changes the event it is given"}},
-		{"a state that depends on chance", func(s cart, _ added) cart {
+		}, []string{"Evolve", "modifies the event"}},
+		{"a random state", func(s cart, _ added) cart {
 			s.rate = rand.Float64()
 			s.lines = nil
 			return s
-		}, []string{"something else the second time", "rate"}},
+		}, []string{"returns something else the second time", "rate"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			found(t, func(t testing.TB) {
@@ -136,20 +136,20 @@ func TestEvolveThatIsNotPureIsFound(t *testing.T) {
 	}
 }
 
-func TestDecideThatIsNotPureIsFound(t *testing.T) {
+func TestImpureDecideIsFound(t *testing.T) {
 	type decide = func(s cart, c []string) ([]added, error)
 	for _, test := range []impurity[decide]{
-		{"events that depend on chance", func(cart, []string) ([]added, error) {
+		{"random events", func(cart, []string) ([]added, error) {
 			return []added{{"a", []string{time.Duration(rand.Int64()).String()}}}, nil
-		}, []string{"Decide([]string{\"b\", \"a\"}) gives something else the second time"}},
-		{"a command that is changed", func(_ cart, c []string) ([]added, error) {
+		}, []string{"Decide([]string{\"b\", \"a\"}) returns something else the second time"}},
+		{"a modified command", func(_ cart, c []string) ([]added, error) {
 			slices.Sort(c)
 			return nil, nil
-		}, []string{"Decide", "changes the command it is given"}},
-		{"a state that Decide changes", func(s cart, _ []string) ([]added, error) {
+		}, []string{"Decide", "modifies the command"}},
+		{"a state that Decide modifies", func(s cart, _ []string) ([]added, error) {
 			s.lines[0] = "changed"
 			return nil, nil
-		}, []string{"Decide", "changes the state it is given", "lines[0]"}},
+		}, []string{"Decide", "modifies the state", "lines[0]"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			found(t, func(t testing.TB) {
@@ -160,7 +160,7 @@ func TestDecideThatIsNotPureIsFound(t *testing.T) {
 	}
 }
 
-func TestPureRulesAreNotComplainedOf(t *testing.T) {
+func TestPureRulesPass(t *testing.T) {
 	calls := 0
 	rules := loose{
 		decide: func(cart, []string) ([]added, error) {

@@ -16,30 +16,30 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// A Scenario is a history on which commands are tried. [For] begins one.
+// Scenario is a history of events to test commands on. [For] returns an empty one.
 type Scenario[S, C, E any] struct {
 	t     testing.TB
 	rules es.Aggregate[S, C, E]
 	given []E
 }
 
-// For begins a scenario of an aggregate without events.
+// For returns a scenario without events. Failures are reported to t, so call For in the subtest that they should appear in.
 //
-// On the way it checks that the rules are pure: that Decide and Evolve give the same when they are called again, that they leave
-// the state, the command and the events as they are, and that a state does not share with the one before it what both may still
-// write to: maps, what pointers point to, and the room behind the end of a slice.
+// The scenario also checks that the rules are pure. Decide and Evolve must return the same when they are called again and
+// must not modify the state, the command or the events. A state must not share memory with the one before it that a
+// later call of Evolve may write to, such as maps, values behind pointers, and the unused capacity of slices.
 func For[S, C, E any](t testing.TB, rules es.Aggregate[S, C, E]) Scenario[S, C, E] {
 	return Scenario[S, C, E]{t: t, rules: rules}
 }
 
-// Given returns the scenario with more events in its history. The one it is called on stays as it is, so that several may begin alike.
+// Given returns the scenario with more events in its history. It does not modify s, so several scenarios can share a beginning.
 func (s Scenario[S, C, E]) Given(events ...E) Scenario[S, C, E] {
 	s.given = append(slices.Clip(s.given), events...)
 	return s
 }
 
-// When tries a command on the state that the history leads to. What it must come to is said by the methods of the outcome:
-// a When without a Then fails the test, because it would test nothing.
+// When runs a command on the state after the history. The methods of the outcome compare it with what is expected.
+// A When without any of them fails the test, because it tests nothing.
 func (s Scenario[S, C, E]) When(command C) *Outcome[S, C, E] {
 	s.t.Helper()
 	pure := purity[S, C, E]{s.t, s.rules}
@@ -54,29 +54,30 @@ func (s Scenario[S, C, E]) When(command C) *Outcome[S, C, E] {
 			o.state = pure.evolve(o.state, event)
 		}
 	}
-	_, file, line, _ := runtime.Caller(1) // at the end of the test nobody knows it any more
+	_, file, line, _ := runtime.Caller(1) // no longer on the stack at the end of the test
 	s.t.Cleanup(func() {
-		if !o.asked && !s.t.Failed() {
-			s.t.Errorf("%s:%d: When(%#v) has no Then, so it tests nothing: say what the command must come to", filepath.Base(file), line, command)
+		if !o.compared && !s.t.Failed() {
+			s.t.Errorf("%s:%d: When(%#v) has no Then, so it tests nothing: state the expected outcome", filepath.Base(file), line, command)
 		}
 	})
 	return o
 }
 
-// An Outcome is what a command came to.
+// Outcome is the outcome of a command.
 type Outcome[S, C, E any] struct {
 	t       testing.TB
 	command C
 	events  []E
 	err     error
 	state   S // after the events
-	asked   bool
+
+	compared bool // whether any of the methods was called
 }
 
-// Then says that the command causes these events, in this order. They are compared with all their fields, also unexported ones.
+// Then expects these events, in this order. Events are compared with all their fields, including unexported ones.
 func (o *Outcome[S, C, E]) Then(events ...E) *Outcome[S, C, E] {
 	o.t.Helper()
-	o.asked = true
+	o.compared = true
 	if o.err != nil {
 		o.t.Errorf("When(%#v) was refused: %v\nwant %s", o.command, o.err, list(events))
 		return o
@@ -87,40 +88,40 @@ func (o *Outcome[S, C, E]) Then(events ...E) *Outcome[S, C, E] {
 	return o
 }
 
-// ThenNothing says that there is nothing to do: no events, and no error.
+// ThenNothing expects neither events nor an error.
 func (o *Outcome[S, C, E]) ThenNothing() *Outcome[S, C, E] {
 	o.t.Helper()
-	o.asked = true
+	o.compared = true
 	switch {
 	case o.err != nil:
-		o.t.Errorf("When(%#v) was refused: %v\nwant nothing to do", o.command, o.err)
+		o.t.Errorf("When(%#v) was refused: %v\nwant no events", o.command, o.err)
 	case len(o.events) > 0:
-		o.t.Errorf("When(%#v) caused %s\nwant nothing to do", o.command, list(o.events))
+		o.t.Errorf("When(%#v) caused %s\nwant no events", o.command, list(o.events))
 	}
 	return o
 }
 
-// ThenError says that the command is refused with an error that is, or wraps, the given one, as errors.Is finds out.
+// ThenError expects an error that matches the target by errors.Is.
 func (o *Outcome[S, C, E]) ThenError(target error) *Outcome[S, C, E] {
 	o.t.Helper()
-	o.asked = true
+	o.compared = true
 	switch {
 	case o.err == nil:
-		o.t.Errorf("When(%#v) caused %s\nwant it refused with: %v", o.command, list(o.events), target)
+		o.t.Errorf("When(%#v) caused %s\nwant the error: %v", o.command, list(o.events), target)
 	case !errors.Is(o.err, target):
 		o.t.Errorf("When(%#v) was refused with another error: %v\nwant: %v", o.command, o.err, target)
 	}
 	return o
 }
 
-// ThenCode says that the command is refused with an [es.InvariantError] of this code.
+// ThenCode expects an [es.InvariantError] with this code.
 func (o *Outcome[S, C, E]) ThenCode(code string) *Outcome[S, C, E] {
 	o.t.Helper()
-	o.asked = true
+	o.compared = true
 	var broken *es.InvariantError
 	switch {
 	case o.err == nil:
-		o.t.Errorf("When(%#v) caused %s\nwant it refused with %s", o.command, list(o.events), code)
+		o.t.Errorf("When(%#v) caused %s\nwant an error with the code %s", o.command, list(o.events), code)
 	case !errors.As(o.err, &broken):
 		o.t.Errorf("When(%#v) was refused with an error that has no code: %v\nwant %s", o.command, o.err, code)
 	case broken.Code != code:
@@ -129,17 +130,17 @@ func (o *Outcome[S, C, E]) ThenCode(code string) *Outcome[S, C, E] {
 	return o
 }
 
-// ThenState says which state the command leads to; if it was refused or had nothing to do, that is the state it was tried on.
+// ThenState expects this state after the command. If the command was refused or had no events, that is the state before it.
 func (o *Outcome[S, C, E]) ThenState(state S) *Outcome[S, C, E] {
 	o.t.Helper()
-	o.asked = true
+	o.compared = true
 	if diff := difference(state, o.state); diff != "" {
 		o.t.Errorf("When(%#v) leads to another state (-want +got):\n%s", o.command, diff)
 	}
 	return o
 }
 
-// list prints events, one a line.
+// list formats events, one per line.
 func list[E any](events []E) string {
 	if len(events) == 0 {
 		return "no events"
@@ -152,7 +153,7 @@ func list[E any](events []E) string {
 	return text.String()
 }
 
-// difference compares all fields, also unexported ones.
+// difference compares all fields, including unexported ones.
 func difference[T any](want, got T) string {
 	return cmp.Diff(want, got, cmp.Exporter(func(reflect.Type) bool { return true }), cmpopts.EquateNaNs())
 }
