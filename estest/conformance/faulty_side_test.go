@@ -98,37 +98,7 @@ func (f *faultySide) Drop(ctx context.Context, name string, version int, stream 
 }
 
 // Lists implements conformance.Listed.
-func (f *faultySide) Lists() conformance.Lists[*sql.Tx] {
-	const table = "create table if not exists lists (line_no integer primary key, list text not null, line text not null) strict"
-	return conformance.Lists[*sql.Tx]{
-		Empty: func(ctx context.Context, tx *sql.Tx, list string) error {
-			return execute(ctx, tx, table, "delete from lists where list = '"+list+"'")
-		},
-		Add: func(ctx context.Context, tx *sql.Tx, list, line string) error {
-			_, err := tx.ExecContext(ctx, "insert into lists (list, line) values (?, ?)", list, line)
-			return err
-		},
-		Lines: func(ctx context.Context, list string) (lines []string, err error) {
-			tables := 0
-			if err := f.DB().QueryRowContext(ctx, "select count(*) from sqlite_schema where name = 'lists'").Scan(&tables); err != nil || tables == 0 {
-				return nil, err
-			}
-			rows, err := f.DB().QueryContext(ctx, "select line from lists where list = ? order by line_no", list)
-			if err != nil {
-				return nil, err
-			}
-			defer rows.Close()
-			for rows.Next() {
-				var line string
-				if err := rows.Scan(&line); err != nil {
-					return nil, err
-				}
-				lines = append(lines, line)
-			}
-			return lines, rows.Err()
-		},
-	}
-}
+func (f *faultySide) Lists() conformance.Lists[*sql.Tx] { return listsIn(f.DB()) }
 
 func execute(ctx context.Context, tx *sql.Tx, statements ...string) error {
 	for _, sql := range statements {
