@@ -1,6 +1,18 @@
-# CI calls the same targets: see .ci/run.
+# CI runs these targets: see .ci/run and .github/workflows.
 
-# Settings, to be given with a target: make fuzz MINUTES=10
+# Variables, to be given with a target: make fuzz MINUTES=10
+#
+#	MINUTES    fuzz, chaos: duration in minutes (of each fuzz test)
+#	TIMES      race: number of runs of each test
+#	BENCH      bench, bench-compare: regular expression of the benchmarks
+#	BENCHTIME  bench, bench-compare: duration of each benchmark, or a number of iterations such as 1x
+#	OLD        bench-compare: revision to compare with
+#	RUNS       bench-compare: number of runs of each revision
+#	FIGURES    figures: names of the figures; all if empty
+#	SEED       chaos: seed of the run to repeat; a new one if empty
+#	CHAOS      chaos: further flags: -brokers 3, -keep, -postgres URL, -kafka HOST:PORT
+#	VERSION    release-check: version to release, such as v0.9.0
+#	LOANS      examples: log for examples/loans
 MINUTES   = 1
 TIMES     = 5
 BENCH     = .
@@ -10,41 +22,59 @@ RUNS      = 6
 FIGURES   =
 SEED      =
 CHAOS     =
+VERSION   =
 LOANS     = ../shared/data/bpic2012.xes.gz
 
-# Where tests keep their files: in memory if there is room, for they make hundreds of databases, which takes a disk ten times as long. To use the disk: make test FAST=
+# Tests create hundreds of databases, which takes ten times as long on a disk. So their files are kept in memory if there
+# is enough of it. To use the disk: make test FAST=
 FAST = $(shell [ -w /dev/shm ] && ! grep -q ' /dev/shm .*noexec' /proc/mounts && [ $$(df -Pk /dev/shm | awk 'END { print $$4 }') -gt 4000000 ] \
 	&& echo TMPDIR=/dev/shm GOTMPDIR=$${TMPDIR:-/tmp})
 
-# The linters have a module of their own, so that whoever imports this one has none of theirs among his dependencies.
-LINT = go tool -modfile=tools/go.mod golangci-lint run --allow-serial-runners
+# The tools are in a module of their own, so that they are not dependencies of this module.
+TOOL = go tool -modfile=tools/go.mod
 
-.PHONY: help test race lint bench bench-compare fuzz chaos large cover examples figures results
+# The exported API that releases must keep. Until the file is recorded, make api only prints.
+API = go run -C tools ./api -module .. -baseline api.txt
 
-help: ## print this list
+.PHONY: help test race lint vulncheck api api-record release-check bench bench-compare fuzz chaos large cover examples figures results
+
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-15s%s\n", $$1, $$2 }' Makefile
 
-test: ## run every test, with the race detector
+test: ## run all tests with the race detector
 	go test -run TestTheRealLog ./examples/loans
-	$(FAST) go test -race -shuffle=on -p 3 -timeout 40m ./postgres ./kafka $$(go list ./... | grep -v /internal/test/chaos) # those that wait the longest begin
-	go test -race -timeout 40m ./internal/test/chaos # needs the machine for itself
+	$(FAST) go test -race -shuffle=on -p 3 -timeout 40m ./postgres ./kafka $$(go list ./... | grep -v /internal/test/chaos) # the slowest packages first
+	go test -race -timeout 40m ./internal/test/chaos # alone: it loads all CPUs
 
-race: ## look for races: every test TIMES times (5), each time in another order
+race: ## run all tests TIMES times (5) with the race detector, in random order
 	go test -race -shuffle=on -count=$(TIMES) ./...
 
-lint: ## check the format, go.mod, and what go vet and the linters of .golangci.yml find
+lint: ## check formatting and go.mod, run go vet and the linters of .golangci.yml
 	@unformatted=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)) || exit 1; \
 	if [ -n "$$unformatted" ]; then printf 'run gofmt -w on\n%s\n' "$$unformatted"; exit 1; fi
 	go mod tidy -diff
 	go vet ./...
-	$(LINT) ./...
+	go vet -C tools ./api
+	$(TOOL) golangci-lint run --allow-serial-runners ./...
 
-# Only the packages that have any: to link the tests of all others takes longer than a pass over the benchmarks.
-bench: ## run the benchmarks that BENCH (.) matches, each for BENCHTIME (1s), with private servers
+vulncheck: ## check dependencies for known vulnerabilities (needs the network)
+	$(TOOL) govulncheck ./...
+
+api: ## print the exported API, or compare it with tools/api.txt once that is recorded
+	@$(API)
+
+api-record: ## record the exported API in tools/api.txt as the baseline
+	@$(API) -write
+
+release-check: ## check that the commit can be tagged as VERSION, and print the commands that tag it
+	tools/release-check.sh '$(VERSION)'
+
+# Only packages with benchmarks: linking the tests of the others takes longer than one pass over all benchmarks.
+bench: ## run the benchmarks matching BENCH (.) for BENCHTIME (1s) each, on private servers
 	ES_BENCH_SERVERS=1 go test -timeout 1h -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem \
 		$$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n 1 dirname | sort -u)
 
-bench-compare: ## compare the benchmarks that BENCH matches with those of revision OLD (main), in RUNS (6) runs of each by turns
+bench-compare: ## compare the benchmarks matching BENCH with revision OLD (main), in RUNS (6) alternating runs
 	bench/compare.sh '$(OLD)' '$(BENCH)' '$(BENCHTIME)' '$(RUNS)'
 
 fuzz: ## run each fuzz test for MINUTES (1)
@@ -56,28 +86,28 @@ fuzz: ## run each fuzz test for MINUTES (1)
 		done; \
 	done
 
-chaos: ## break everything for MINUTES (1) as SEED says, and check that nothing was lost; CHAOS takes -brokers 3, -keep, -postgres URL, -kafka HOST:PORT
+chaos: ## inject faults for MINUTES (1), then check that no guarantee was violated; SEED repeats a run
 	go test ./internal/test/chaos -run '^TestChaos$$' -v -count=1 -timeout 0 -args -minutes $(MINUTES) $(if $(SEED),-seed $(SEED)) $(CHAOS)
 
-large: ## a million streams, a stream of a million events, and the like: what it takes, and that memory is bounded
+large: ## run the tests with very large numbers and sizes, which check that memory is bounded
 	ES_TEST_LARGE=1 go test -v -timeout 60m -run 'AMillion|ALarge|TenThousand|ASlow' ./internal/test/limits
 
-cover: ## show which statements the tests ran, over all packages
+cover: ## measure which statements the tests cover, over all packages
 	mkdir -p .cache
 	go test -coverpkg=./... -coverprofile=.cache/cover.out ./...
 	go tool cover -html=.cache/cover.out -o .cache/cover.html
 	go tool cover -func=.cache/cover.out | tail -n 1
-	@echo "line by line: .cache/cover.html"
+	@echo "by line: .cache/cover.html"
 
-examples: ## run the examples; the one of the loans on the log at LOANS
+examples: ## run the examples; examples/loans on the log at LOANS
 	go run ./examples/bank
 	@if [ -e '$(LOANS)' ]; then set -x; go run ./examples/loans -log '$(LOANS)'; \
-	else echo 'left out: examples/loans, as there is no $(LOANS); set LOANS to the log of the BPI Challenge 2012'; fi
+	else echo 'skipped examples/loans: $(LOANS) does not exist; set LOANS to the log of the BPI Challenge 2012'; fi
 
-figures: ## measure the figures of bench/, or of them those that FIGURES names
+figures: ## measure the figures of bench/, or only those in FIGURES
 	go run ./bench/figures $(FIGURES)
 
-results: ## measure everything, in about 25 minutes, and write bench/RESULTS.md: leave the machine alone meanwhile
+results: ## measure everything and write bench/RESULTS.md (about 25 minutes, on an idle machine)
 	mkdir -p .cache
 	go run ./bench/figures -v -json .cache/figures.json
 	ES_BENCH_SERVERS=1 ES_BENCH_STORED=10000,1000000,10000000 go test -run '^$$' -timeout 2h -bench . -benchtime 500ms ./bench > .cache/bench.txt

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# compare.sh OLD BENCH BENCHTIME RUNS: compare the benchmarks of package bench that BENCH matches with those of the revision OLD.
-# OLD is built in a worktree of its own. The two run by turns, so that what else the machine does hits both.
+# compare.sh OLD BENCH BENCHTIME RUNS: compare the benchmarks of package bench matching BENCH with those of revision OLD.
+# OLD is built in a temporary worktree. The two run alternately, so that other load on the machine affects both.
 set -euo pipefail
 old=$1 bench=$2 benchtime=$3 runs=$4
 cd "$(git rev-parse --show-toplevel)"
-revision=$(git rev-parse --verify --quiet "$old^{commit}") || { echo "there is no revision $old: give OLD=..." >&2; exit 1; }
+revision=$(git rev-parse --verify --quiet "$old^{commit}") || { echo "revision $old not found: set OLD" >&2; exit 1; }
 out=$PWD/.cache/compare
 mkdir -p "$out"
 tree=$(mktemp -d)
@@ -22,6 +22,6 @@ for ((i = 0; i < runs; i++)); do
 		(cd bench && ES_BENCH_SERVERS=1 "$out/$side.test" -test.run '^$' -test.bench "$bench" -test.benchtime "$benchtime") >>"$out/$side.txt"
 	done
 done
-# What the baselines did is left out: it is there to be divided by.
+# Metrics of the baselines are left out: benchmarks only report ratios to them.
 go tool -modfile=tools/go.mod benchstat -filter '.unit:(ns/op OR events/s OR p50-ms OR p99-ms OR allocs/event OR cpu-us/event OR server-cpu-us/event)' \
 	"$old=$out/old.txt" "new=$out/new.txt"
