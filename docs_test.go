@@ -16,8 +16,8 @@ import (
 	"testing"
 )
 
-// TestEveryPackageAndExportedNameIsDocumented reads every package of the module, internal ones too. What a doc comment must be stands at
-// undocumented. Of a main package only the package comment counts: nobody can import the rest.
+// TestEveryPackageAndExportedNameIsDocumented reads every package of the module, including internal ones. The comment on undocumented
+// says what a doc comment must be. A main package needs a package comment only, because the rest cannot be imported.
 func TestEveryPackageAndExportedNameIsDocumented(t *testing.T) {
 	for dir, sources := range goPackages(t) {
 		t.Run(dir, func(t *testing.T) {
@@ -32,24 +32,24 @@ func TestUndocumentedFinds(t *testing.T) {
 	const documented = "// Package p is.\npackage p\n"
 	for _, test := range []struct{ name, source, want string }{
 		{"a package without a comment", "package p", "package p has no comment"},
-		{"a package comment that begins otherwise", "// This is p.\npackage p", "package p has no comment"},
+		{"a package comment that does not begin with Package", "// This is p.\npackage p", "package p has no comment"},
 		{"a program without a comment", "package main", "package main has no comment"},
-		{"nothing in a program that says what it is", "// Bank shows.\npackage main\nfunc Run() {}", ""},
+		{"nothing in a program with a comment", "// Bank shows.\npackage main\nfunc Run() {}", ""},
 		{"a function", documented + "func F() {}", "F has no comment"},
-		{"a comment that begins otherwise", documented + "// Does it.\nfunc F() {}", "F has no comment"},
+		{"a comment that does not begin with the name", documented + "// Does it.\nfunc F() {}", "F has no comment"},
 		{"a comment that begins with a longer name", documented + "// Fall does.\nfunc F() {}", "F has no comment"},
 		{"nothing where an article comes first", documented + "// An F is.\ntype F int", ""},
 		{"a type", documented + "type T int", "T has no comment"},
 		{"a method", documented + "// T is.\ntype T int\nfunc (*T) M() {}", "M has no comment"},
 		{"a method of a generic type", documented + "// T is.\ntype T[E any] int\nfunc (t *T[E]) M() {}", "M has no comment"},
-		{"nothing at a method that cannot be seen", documented + "type t int\nfunc (t) M() {}", ""},
-		{"nothing at Error, which says what its type says", documented + "// T is.\ntype T int\nfunc (T) Error() string { return \"\" }", ""},
+		{"nothing at a method of an unexported type", documented + "type t int\nfunc (t) M() {}", ""},
+		{"nothing at Error", documented + "// T is.\ntype T int\nfunc (T) Error() string { return \"\" }", ""},
 		{"a method of an interface", documented + "// T is.\ntype T interface{ M() }", "M has no comment"},
-		{"nothing at a method that is said on its line", documented + "// T is.\ntype T interface {\n\tM() // is\n}", ""},
+		{"nothing at a method with a comment on its line", documented + "// T is.\ntype T interface {\n\tM() // is\n}", ""},
 		{"a variable", documented + "var V int", "V has no comment"},
 		{"a constant in a group", documented + "const (\n\t// C is.\n\tC = 1\n\tD = 2\n)", "D has no comment"},
-		{"nothing in a group with a comment of its own", documented + "// Limits.\nconst (\n\tC = 1\n\tD = 2\n)", ""},
-		{"nothing in a group that is said line by line", documented + "const (\n\tC = 1 // is\n\tD = 2 // is\n)", ""},
+		{"nothing in a group with a comment", documented + "// Limits.\nconst (\n\tC = 1\n\tD = 2\n)", ""},
+		{"nothing in a group with a comment on each line", documented + "const (\n\tC = 1 // is\n\tD = 2 // is\n)", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := strings.Join(undocumented(t, map[string]string{"p.go": test.source}), "\n")
@@ -60,7 +60,7 @@ func TestUndocumentedFinds(t *testing.T) {
 	}
 }
 
-// goPackages returns the source of every Go file of the module, tests left out, by directory and path.
+// goPackages returns the source of every Go file of the module except tests, by directory and path.
 func goPackages(t *testing.T) map[string]map[string]string {
 	t.Helper()
 	packages := make(map[string]map[string]string)
@@ -77,8 +77,8 @@ func goPackages(t *testing.T) map[string]map[string]string {
 	return packages
 }
 
-// moduleFiles returns the module's files whose names end in a suffix, by path. Folders that the go command passes by are passed by here:
-// hidden ones, testdata, and other modules.
+// moduleFiles returns the module's files whose names end in a suffix, by path. Like the go command, it skips hidden directories, testdata
+// and other modules.
 func moduleFiles(t *testing.T, suffix string) map[string]string {
 	t.Helper()
 	files := make(map[string]string)
@@ -105,8 +105,8 @@ func moduleFiles(t *testing.T, suffix string) map[string]string {
 	return files
 }
 
-// undocumented says which exported names of one package lack a comment that begins with the name, an article before it allowed.
-// Within a group that has a comment, or behind whose members one stands on the line, the members need none.
+// undocumented lists the exported names of a package without a comment that begins with the name, after an optional article.
+// A member of a group needs no comment if the group has one, or if there is one on the member's line.
 func undocumented(t *testing.T, sources map[string]string) (complaints []string) {
 	t.Helper()
 	fset := token.NewFileSet()
@@ -140,7 +140,7 @@ func undocumented(t *testing.T, sources map[string]string) (complaints []string)
 		}
 	}
 	if !described {
-		complaints = append(complaints, fmt.Sprintf("package %s has no comment that says what it is and begins with its name", name))
+		complaints = append(complaints, fmt.Sprintf("package %s has no comment that begins with its name", name))
 	}
 	slices.Sort(complaints)
 	return complaints
@@ -173,13 +173,13 @@ func checkSpec(spec ast.Spec, decl *ast.GenDecl, check func(*ast.Ident, string))
 	}
 }
 
-// seen tells whether a function or method is for others to call. Error is not counted: its type says what it is.
+// seen reports whether other packages can call f. Error is not counted: the comment on its type is enough.
 func seen(f *ast.FuncDecl) bool {
 	typ := receiver(f)
 	return f.Name.IsExported() && (typ == "" || ast.IsExported(typ) && f.Name.Name != "Error")
 }
 
-// receiver returns the type that a method belongs to with a dot behind it, or "" for a function.
+// receiver returns the type of a method, followed by a dot, or "" for a function.
 func receiver(f *ast.FuncDecl) string {
 	if f.Recv == nil {
 		return ""

@@ -18,8 +18,8 @@ import (
 	"testing"
 )
 
-// TestMarkdownIsTrue reads every Markdown file of the module: Go code must stand in a file of the tree or compile, commands must be there,
-// links must lead somewhere, and the tests that links name must exist. CONTRIBUTING.md tells writers how.
+// TestMarkdownIsTrue reads every Markdown file of the module. Go code must be in a file of the tree or compile, and commands, link targets
+// and the tests that links name must exist. CONTRIBUTING.md explains how to write them.
 func TestMarkdownIsTrue(t *testing.T) {
 	tree := newMarkdownTree(t)
 	for name, text := range moduleFiles(t, ".md") {
@@ -37,31 +37,31 @@ func TestMarkdownCheckFinds(t *testing.T) {
 	tree := newMarkdownTree(t)
 	block := func(language, text string) string { return "```" + language + "\n" + text + "\n```\n" }
 	for _, test := range []struct{ name, text, want string }{
-		{"nothing in code that stands in the tree", block("go", "func Head(ctx context.Context,\n    log Log) (Position, error) {"), ""},
-		{"code that stands nowhere", block("go", "func Head(ctx context.Context, lock Log)"), `doc.md:1: no Go file has this code: es.go parts from it after "func Head(ctx context.Context,"`},
+		{"nothing in code of the tree", block("go", "func Head(ctx context.Context,\n    log Log) (Position, error) {"), ""},
+		{"code of no file", block("go", "func Head(ctx context.Context, lock Log)"), `doc.md:1: no Go file has this code: es.go differs after "func Head(ctx context.Context,"`},
 		{"nothing in code with a gap", block("go", "type Log interface {\n\tStore\n\t// ...\nfunc Head(ctx context.Context, log Log)"), ""},
 		{"code with a gap in the wrong order", block("go", "func Head(ctx context.Context,\n// ...\ntype Log interface {\n"), "no Go file has this code"},
 		{"nothing in a whole file", block("go", "package main\nimport \"github.com/thalo-go/es\"\nfunc main() { println(new(es.Mem)) }"), ""},
 		{"a whole file that does not compile", block("go", "package main\nimport \"github.com/thalo-go/es\"\nfunc main() { println(es.Memory) }"), "undefined: es.Memory"},
 		{"code of no language", block("", "func f()"), "doc.md:1: code without a language"},
 		{"Go under another name", block("golang", "func f()"), `doc.md:1: code in "golang"`},
-		{"code without an end", "```go\nfunc f()", "doc.md:1: code without an end"},
+		{"code that is not closed", "```go\nfunc f()", "doc.md:1: the code is not closed"},
 		{"nothing in a command", block("sh", "make test\ngo test ./...\ngo doc .\ngo run ./examples/bank/account -store ./none.db"), ""},
-		{"a target that is not there", block("sh", "make coffee"), "doc.md:1: the Makefile has no target coffee"},
-		{"a package that is not there", block("sh", "go run ./examples/none"), "doc.md:1: ./examples/none is not there"},
+		{"a missing target", block("sh", "make coffee"), "doc.md:1: the Makefile has no target coffee"},
+		{"a missing package", block("sh", "go run ./examples/none"), "doc.md:1: ./examples/none does not exist"},
 		{"nothing in links", "[a](es.go) [b](es.go#L7) [c](https://example.com/none) [d](examples/bank) [e](#a-heading)\n\n[f]: es.go\n# A `heading`!\n", ""},
-		{"a link to nowhere", "\nSee\n[a](none.go).", "doc.md:3: none.go is not there"},
+		{"a link to a missing file", "\nSee\n[a](none.go).", "doc.md:3: none.go does not exist"},
 		{"a link out of the module", "[a](../none)", "../none is not in the module"},
-		{"a reference to nowhere", "[a]: none.go", "none.go is not there"},
-		{"a picture that is not there", `<img src="none.png">`, "none.png is not there"},
-		{"a line that is not there", "[a](doc.go#L7000)", "doc.go has no #L7000"},
-		{"a heading that is not there", "# Heading\n[a](#header)", "doc.md has no #header"},
-		{"a link that it cannot read", "[a](a path.go)", "doc.md:1: 1 of 1 links cannot be read"},
-		{"nothing in names that are there", "[`TestMarkdownCheckFinds`](markdown_test.go) [`es.Repo.Execute`](repo.go) [`repo.go`](repo.go)", ""},
-		{"a test that is not there", "[`TestNone`](markdown_test.go)", "markdown_test.go has no TestNone"},
-		{"nothing in a clause that is there", "[`TestMarkdownCheckFinds/a link\nto nowhere`](markdown_test.go)", ""},
-		{"a clause that is not there", "[`TestMarkdownCheckFinds/no such clause`](markdown_test.go)", "markdown_test.go has no TestMarkdownCheckFinds/no such clause"},
-		{"a clause of a test that is not there", "[`TestNone/a link to nowhere`](markdown_test.go)", "markdown_test.go has no TestNone/a link to nowhere"},
+		{"a reference to a missing file", "[a]: none.go", "none.go does not exist"},
+		{"a missing picture", `<img src="none.png">`, "none.png does not exist"},
+		{"a missing line", "[a](doc.go#L7000)", "doc.go has no #L7000"},
+		{"a missing heading", "# Heading\n[a](#header)", "doc.md has no #header"},
+		{"a link that cannot be parsed", "[a](a path.go)", "doc.md:1: 1 of 1 links cannot be parsed"},
+		{"nothing in names that exist", "[`TestMarkdownCheckFinds`](markdown_test.go) [`es.Repo.Execute`](repo.go) [`repo.go`](repo.go)", ""},
+		{"a missing test", "[`TestNone`](markdown_test.go)", "markdown_test.go has no TestNone"},
+		{"nothing in a clause that exists", "[`TestMarkdownCheckFinds/a missing\nheading`](markdown_test.go)", ""},
+		{"a missing clause", "[`TestMarkdownCheckFinds/no such clause`](markdown_test.go)", "markdown_test.go has no TestMarkdownCheckFinds/no such clause"},
+		{"a clause of a missing test", "[`TestNone/a missing heading`](markdown_test.go)", "markdown_test.go has no TestNone/a missing heading"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := strings.Join(tree.check(t, "doc.md", parseMarkdown(test.text)), "\n")
@@ -72,12 +72,12 @@ func TestMarkdownCheckFinds(t *testing.T) {
 	}
 }
 
-// A markdown is what a text says that can be true or not.
+// markdown is what can be checked in a Markdown file.
 type markdown struct {
 	blocks   []markdownBlock
 	links    []markdownLink
 	headings []string // as anchors
-	broken   []string // what cannot be read
+	broken   []string // what cannot be parsed
 }
 
 type markdownBlock struct {
@@ -91,7 +91,7 @@ type markdownLink struct {
 }
 
 var (
-	// Each finds a text, empty if it does not matter, and a target.
+	// Each matches a text, empty if it does not matter, and a target.
 	markdownLinks = []*regexp.Regexp{
 		regexp.MustCompile("\\[(`[^`]+`|[^\\[\\]]*)\\]\\(([^()\\s]*)\\)"),
 		regexp.MustCompile(`(?m)^\[()[^\]]+\]:\s+(\S+)`),
@@ -118,10 +118,10 @@ func parseMarkdown(text string) (m markdown) {
 		default:
 			block.code += line + "\n"
 		}
-		lines[i] = "" // what remains is prose
+		lines[i] = "" // so that only prose remains
 	}
 	if fence != "" {
-		m.broken = append(m.broken, fmt.Sprintf("%d: code without an end: close it with %s", block.line, fence))
+		m.broken = append(m.broken, fmt.Sprintf("%d: the code is not closed: add %s", block.line, fence))
 	}
 	prose := strings.Join(lines, "\n")
 	for _, form := range markdownLinks {
@@ -130,7 +130,7 @@ func parseMarkdown(text string) (m markdown) {
 		}
 	}
 	if n, read := strings.Count(prose, "]("), len(markdownLinks[0].FindAllString(prose, -1)); n != read {
-		m.broken = append(m.broken, fmt.Sprintf("1: %d of %d links cannot be read: write [text](target) without brackets or spaces within", n-read, n))
+		m.broken = append(m.broken, fmt.Sprintf("1: %d of %d links cannot be parsed: write [text](target) without brackets or spaces inside", n-read, n))
 	}
 	for _, heading := range markdownHeading.FindAllStringSubmatch(prose, -1) {
 		m.headings = append(m.headings, strings.ReplaceAll(strings.ToLower(notInAnchors.ReplaceAllString(heading[1], "")), " ", "-"))
@@ -138,10 +138,10 @@ func parseMarkdown(text string) (m markdown) {
 	return m
 }
 
-// A markdownTree is what Markdown may speak of.
+// markdownTree is what Markdown may refer to.
 type markdownTree struct {
 	source   map[string]string // of Go files, by path
-	words    map[string]string // the same, with one space for each white space
+	words    map[string]string // the same, with white space reduced to single spaces
 	makefile string
 }
 
@@ -158,7 +158,7 @@ func newMarkdownTree(t *testing.T) *markdownTree {
 	return tree
 }
 
-// spaced puts one space around each word, so that code is found whatever its white space, and not in the middle of a word.
+// spaced puts one space around each word, so that code matches whatever its white space, but not within a word.
 func spaced(s string) string { return " " + strings.Join(strings.Fields(s), " ") + " " }
 
 func (tree *markdownTree) check(t *testing.T, name string, doc markdown) (complaints []string) {
@@ -188,14 +188,14 @@ func (tree *markdownTree) checkBlock(t *testing.T, block markdownBlock) string {
 	case "sh":
 		return tree.checkCommands(block.code)
 	case "":
-		return "code without a language: write it behind the opening marks, text if there is none"
-	case "text", "sql", "yaml", "json", "markdown", "mermaid": // nothing in them is checked
+		return "code without a language: write one after the opening marks, or text"
+	case "text", "sql", "yaml", "json", "markdown", "mermaid": // not checked
 		return ""
 	}
 	return fmt.Sprintf("code in %q: write go or sh, or teach checkBlock of markdown_test.go the language", block.language)
 }
 
-// checkGo takes code that a Go file has, white space and gaps marked "// ..." apart, and otherwise a whole file that compiles.
+// checkGo accepts code of a Go file, apart from white space and gaps marked "// ...", and otherwise a complete file that compiles.
 func (tree *markdownTree) checkGo(t *testing.T, code string) string {
 	t.Helper()
 	nearest, common := "", ""
@@ -219,10 +219,10 @@ func (tree *markdownTree) checkGo(t *testing.T, code string) string {
 	if strings.HasPrefix(spaced(code), " package ") {
 		return vetFile(t, code)
 	}
-	return fmt.Sprintf("no Go file has this code: %s parts from it after %q; copy it from one, an Example as a rule, or write a whole file", nearest, strings.TrimSpace(common))
+	return fmt.Sprintf("no Go file has this code: %s differs after %q; copy it from an Example, or write a complete file", nearest, strings.TrimSpace(common))
 }
 
-// commonStart returns the most words at the start of the code that the source has.
+// commonStart returns the longest start of the code, in whole words, that the source has.
 func commonStart(source, code string) string {
 	ends := []int{0}
 	for i := 1; i < len(code); i++ {
@@ -234,7 +234,7 @@ func commonStart(source, code string) string {
 	return code[:ends[n-1]]
 }
 
-// vetFile compiles a file as a reader would who imports the module.
+// vetFile compiles a file that imports the module.
 func vetFile(t *testing.T, code string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "reader.go")
@@ -247,7 +247,7 @@ func vetFile(t *testing.T, code string) string {
 	return ""
 }
 
-// checkCommands takes targets of the Makefile and, behind go, packages that are there. It knows nothing of other commands.
+// checkCommands checks the targets of make and the packages of go commands. It ignores other commands.
 func (tree *markdownTree) checkCommands(commands string) string {
 	for line := range strings.Lines(commands) {
 		command := strings.Fields(line)
@@ -265,7 +265,7 @@ func (tree *markdownTree) checkCommands(commands string) string {
 				continue
 			}
 			if _, err := os.Stat(strings.TrimSuffix(command[i], "...")); err != nil {
-				return command[i] + " is not there"
+				return command[i] + " does not exist"
 			}
 		}
 	}
@@ -275,7 +275,7 @@ func (tree *markdownTree) checkCommands(commands string) string {
 func (tree *markdownTree) checkLink(t *testing.T, from string, headings []string, link markdownLink) string {
 	t.Helper()
 	if strings.Contains(link.target, ":") {
-		return "" // elsewhere, and tests ask no network
+		return "" // another site: tests do not use the network
 	}
 	file, anchor, _ := strings.Cut(link.target, "#")
 	name := from
@@ -286,7 +286,7 @@ func (tree *markdownTree) checkLink(t *testing.T, from string, headings []string
 		}
 		content, err := os.ReadFile(name)
 		if info, _ := os.Stat(name); info == nil || err != nil && !info.IsDir() {
-			return name + " is not there"
+			return name + " does not exist"
 		}
 		headings = parseMarkdown(string(content)).headings
 		for i := range strings.Count(string(content), "\n") {
@@ -299,14 +299,14 @@ func (tree *markdownTree) checkLink(t *testing.T, from string, headings []string
 	if what, ok := strings.CutPrefix(link.text, "`"); ok && tree.source[name] != "" {
 		what = strings.Join(strings.Fields(strings.TrimSuffix(what, "`")), " ")
 		if !tree.has(t, name, what) {
-			return fmt.Sprintf("%s has no %s: a link in code font to a Go file names something in it, a clause of a test as TestName/clause", name, what)
+			return fmt.Sprintf("%s has no %s: a link in code font to a Go file names something in it, such as TestName/clause", name, what)
 		}
 	}
 	return ""
 }
 
-// has tells whether a Go file has what a link in code font says: a declaration (Name, Type.Method, with its package or without), a string
-// such as the name of a subtest, or a test of its package with such a string. The path of the file will do too.
+// has reports whether a Go file has what a link in code font names: a declaration (Name or Type.Method, with or without its package),
+// a string such as the name of a subtest, or a test of its package with such a string. The path of the file is accepted too.
 func (tree *markdownTree) has(t *testing.T, name, what string) bool {
 	t.Helper()
 	if strings.HasSuffix("/"+name, "/"+what) {
@@ -327,7 +327,7 @@ func (tree *markdownTree) has(t *testing.T, name, what string) bool {
 	return false
 }
 
-// goNames returns what a Go file declares at its top, with and without the name of its package, and the strings in it.
+// goNames returns the top-level declarations of a Go file, with and without the name of its package, and its strings.
 func goNames(t *testing.T, name, source string) (declared, literals []string) {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), name, source, parser.SkipObjectResolution)
