@@ -99,10 +99,10 @@ cover: ## measure which statements the tests cover, over all packages
 	go tool cover -func=.cache/cover.out | tail -n 1
 	@echo "by line: .cache/cover.html"
 
-examples: ## run the examples; examples/loans on the log at LOANS
+examples: ## run the examples; if the file LOANS exists, the loans with that log as well
 	go run ./examples/bank
-	@if [ -e '$(LOANS)' ]; then set -x; go run ./examples/loans -log '$(LOANS)'; \
-	else echo 'skipped examples/loans: $(LOANS) does not exist; set LOANS to the log of the BPI Challenge 2012'; fi
+	go run ./examples/loans
+	@if [ -e '$(LOANS)' ]; then set -x; go run ./examples/loans -log '$(LOANS)'; fi
 
 figures: ## measure the figures of bench/, or only those in FIGURES
 	go run ./bench/figures $(FIGURES)

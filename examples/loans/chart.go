@@ -11,10 +11,10 @@ import (
 	"gonum.org/v1/plot/vg"
 )
 
-// draw draws the funnel: a bar for each stage, divided by band. The kind of picture is that of the file's name: .svg, .png or .pdf.
+// draw draws the funnel with a bar for each stage, divided by band. The extension of path selects the format: .svg, .png or .pdf.
 func draw(f *funnel, path string) error {
 	p := plot.New()
-	p.Title.Text = "Applications for loans: how many came how far"
+	p.Title.Text = "Loan applications by the stages they reached"
 	p.Title.Padding = vg.Points(8)
 	p.Y.Label.Text = "applications"
 	p.Y.Min = 0
@@ -61,7 +61,7 @@ func draw(f *funnel, path string) error {
 	return nil
 }
 
-// totals are the numbers above the bars.
+// totals returns the numbers above the bars.
 func totals(f *funnel) (*plotter.Labels, error) {
 	at := plotter.XYLabels{}
 	for i, s := range funnelStages {

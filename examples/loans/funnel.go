@@ -12,7 +12,7 @@ import (
 	"github.com/thalo-go/es/projection"
 )
 
-// The funnel is a read model: which application has reached which stage, and when. What is asked of it is SQL.
+// funnelModel returns the read model of the funnel: which application has reached which stage, and when. It is queried with SQL.
 func funnelModel() open.Model {
 	return open.Model{
 		Name:   "funnel",
@@ -44,7 +44,7 @@ func funnelModel() open.Model {
 	}
 }
 
-// insert inserts many rows with few statements. A stage counts from when it was first reached.
+// insert inserts rows, up to 200 with each statement. Rows that exist stay, so each stage has the time at which it was first reached.
 func insert(ctx context.Context, exec open.Exec, into string, rows [][]any) error {
 	const most = 200
 	for len(rows) > 0 {
@@ -66,7 +66,7 @@ func insert(ctx context.Context, exec open.Exec, into string, rows [][]any) erro
 	return nil
 }
 
-// bands are the amounts that are told apart, in euros: each up to the next.
+// bands are ranges of the requested amount, in euros.
 var bands = []string{"below 5,000", "5,000 to 9,999", "10,000 to 19,999", "20,000 and more"}
 
 const band = "case when a.amount < 5000 then 0 when a.amount < 10000 then 1 when a.amount < 20000 then 2 else 3 end"
@@ -74,7 +74,7 @@ const band = "case when a.amount < 5000 then 0 when a.amount < 10000 then 1 when
 const (
 	countStages = `select r.stage, ` + band + `, count(*) from reached r join applications a on a.id = r.application group by 1, 2`
 
-	// The smallest time that so many percent do not exceed. Both databases know these window functions, and only one knows percentile_disc.
+	// Returns the 50th and the 90th percentile of the times. SQLite has no percentile_disc, so window functions compute it.
 	timeSteps = `select f, t, band, max(n), max(case when i = (n * 50 + 99) / 100 then took end), max(case when i = (n * 90 + 99) / 100 then took end) from (
 		select f.stage as f, t.stage as t, ` + band + ` as band, t.at - f.at as took,
 			row_number() over (partition by f.stage, t.stage, ` + band + ` order by t.at - f.at) as i,
@@ -85,7 +85,7 @@ const (
 		group by f, t, band`
 )
 
-// A step is from one stage to another.
+// step is a pair of stages.
 type step struct{ from, to application.Stage }
 
 var steps = []step{
@@ -94,13 +94,13 @@ var steps = []step{
 	{application.StageSubmitted, application.StageDeclined}, {application.StageSubmitted, application.StageCancelled},
 }
 
-// A wait is how long a step took.
+// wait is the time that a step took.
 type wait struct {
 	count       int
 	median, p90 float64 // days
 }
 
-// A funnel is how many applications came how far, and how long that took, by band.
+// funnel holds how many applications reached each stage, and how long each step took, by band.
 type funnel struct {
 	reached map[application.Stage][]int
 	waits   map[step][]wait
@@ -113,9 +113,9 @@ func (f *funnel) count(s application.Stage) (n int) {
 	return n
 }
 
-// buildFunnel brings the read model to the end of the log.
+// buildFunnel brings the read model up to date.
 func buildFunnel(ctx context.Context, read open.ReadSide, onProgress func(projection.Progress)) error {
-	done := errors.New("it has caught up")
+	done := errors.New("caught up")
 	m := funnelModel()
 	m.OnProgress = onProgress
 	m.OnCaughtUp = func(context.Context) error { return done }
@@ -125,8 +125,8 @@ func buildFunnel(ctx context.Context, read open.ReadSide, onProgress func(projec
 	return nil
 }
 
-// askFunnel asks the read model.
-func askFunnel(ctx context.Context, read open.ReadSide) (*funnel, error) {
+// queryFunnel queries the read model.
+func queryFunnel(ctx context.Context, read open.ReadSide) (*funnel, error) {
 	f := &funnel{reached: make(map[application.Stage][]int), waits: make(map[step][]wait)}
 	err := read.Query(ctx, func(scan func(...any) error) error {
 		var stage string
@@ -168,7 +168,7 @@ var funnelStages = []application.Stage{
 }
 
 func (r *report) funnel(f *funnel) {
-	r.printf("\nHow many came how far, by the euros asked for:\n\n  %-32s", "")
+	r.printf("\nApplications by stage and requested amount in euros:\n\n  %-32s", "")
 	for _, b := range bands {
 		r.printf(" %17s", b)
 	}
@@ -184,7 +184,7 @@ func (r *report) funnel(f *funnel) {
 		}
 		r.printf(" %9s\n", orDot(f.count(s)))
 	}
-	r.printf("\nHow many days that took, the median and what nine of ten did not exceed:\n\n")
+	r.printf("\nDays between stages, median / 90th percentile:\n\n")
 	for _, s := range steps {
 		r.printf("  %-32s", strings.TrimPrefix(string(s.from), "A_")+" to "+strings.TrimPrefix(string(s.to), "A_"))
 		for b := range bands {

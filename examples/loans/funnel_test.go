@@ -12,7 +12,7 @@ import (
 	"github.com/thalo-go/es/examples/loans/application"
 )
 
-// funnelAgrees builds the funnel of a log beside it, and compares it with counts.
+// funnelAgrees builds the funnel of a log in a separate database and compares it with counts.
 func funnelAgrees(t *testing.T, log es.Log, want map[application.Stage]int) *funnel {
 	t.Helper()
 	read, closeRead, err := open.Beside(log)
@@ -27,7 +27,7 @@ func funnelAgrees(t *testing.T, log es.Log, want map[application.Stage]int) *fun
 	if err := buildFunnel(t.Context(), read, nil); err != nil {
 		t.Fatal(err)
 	}
-	f, err := askFunnel(t.Context(), read)
+	f, err := queryFunnel(t.Context(), read)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func funnelAgrees(t *testing.T, log es.Log, want map[application.Stage]int) *fun
 }
 
 func TestTheFunnel(t *testing.T) {
-	t.Run("counts and times as another query does", func(t *testing.T) {
+	t.Run("agrees with counting the log", func(t *testing.T) {
 		store := new(es.Mem)
 		if _, err := replayed(t, store, sample(t)); err != nil {
 			t.Fatal(err)
@@ -57,11 +57,11 @@ func TestTheFunnel(t *testing.T) {
 		}
 		f := funnelAgrees(t, store, want)
 		if len(f.waits) == 0 {
-			t.Error("it has no times")
+			t.Error("the funnel has no times")
 		}
 	})
 	for name, where := range map[string]string{"in memory": "mem:", "in a file": filepath.Join(t.TempDir(), "loans.db")} {
-		t.Run("is printed and drawn of a store "+name, func(t *testing.T) {
+		t.Run("is printed and drawn from a store "+name, func(t *testing.T) {
 			store, read, closeStore, err := open.Store(t.Context(), where)
 			if err != nil {
 				t.Fatal(err)
@@ -76,14 +76,14 @@ func TestTheFunnel(t *testing.T) {
 			}
 			chart := filepath.Join(t.TempDir(), "funnel.svg")
 			var out strings.Builder
-			for range 2 { // the second time it has nothing to do
+			for range 2 { // the second time the read model is up to date
 				out.Reset()
 				if err := showFunnel(t.Context(), read, chart, &out); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if !strings.Contains(out.String(), "SUBMITTED to DECLINED") || !strings.Contains(out.String(), chart) {
-				t.Errorf("it printed\n%s", out.String())
+				t.Errorf("got the output\n%s", out.String())
 			}
 			svg, err := os.ReadFile(chart)
 			if err != nil || !bytes.Contains(svg, []byte("</svg>")) || !bytes.Contains(svg, []byte("preaccepted")) {
@@ -91,9 +91,9 @@ func TestTheFunnel(t *testing.T) {
 			}
 		})
 	}
-	t.Run("of a kind of picture that is none says so", func(t *testing.T) {
+	t.Run("unknown image format is an error", func(t *testing.T) {
 		if err := draw(&funnel{}, filepath.Join(t.TempDir(), "funnel.doc")); err == nil {
-			t.Error("it was drawn")
+			t.Error("got no error")
 		}
 	})
 }

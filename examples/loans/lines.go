@@ -10,24 +10,24 @@ import (
 	"github.com/thalo-go/es/examples/loans/xes"
 )
 
-// A line is one event of the file, as a command on an application.
+// line is one event of the file, as a command on an application.
 type line struct {
-	number           int // of the file
+	number           int // in the file
 	name, transition string
 	application.Line
 	command func(application.Line) application.Command
 }
 
-// linesOf returns the application of a trace and what happened to it, in order.
+// linesOf returns the number of the application of a trace and its events in order.
 func linesOf(t xes.Trace) (id string, lines []line, err error) {
 	id, _ = t.Value("concept:name")
 	if id == "" {
-		return "", nil, fmt.Errorf("line %d: the trace has no concept:name, which is the number of the application", t.Line)
+		return "", nil, fmt.Errorf("line %d: the trace has no concept:name, the number of the application", t.Line)
 	}
 	text, _ := t.Value("AMOUNT_REQ")
 	amount, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
-		return "", nil, fmt.Errorf("line %d: application %s: AMOUNT_REQ is %q, and not a whole number", t.Line, id, text)
+		return "", nil, fmt.Errorf("line %d: application %s: AMOUNT_REQ is %q, want an integer", t.Line, id, text)
 	}
 	lines = make([]line, len(t.Events))
 	for i, e := range t.Events {
@@ -46,16 +46,16 @@ func lineOf(e xes.Event, amount int64) (line, error) {
 	text, _ := e.Value("time:timestamp")
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return l, fmt.Errorf("time:timestamp is %q, and not a time such as 2011-10-01T00:38:44.546+02:00", text)
+		return l, fmt.Errorf("time:timestamp is %q, want a time such as 2011-10-01T00:38:44.546+02:00", text)
 	}
 	l.At = at
 	if l.command = commandOf(l.name, l.transition, amount); l.command == nil {
-		return l, fmt.Errorf("there is no command for activity %q with life-cycle %q", l.name, l.transition)
+		return l, fmt.Errorf("no command for activity %q with life-cycle %q", l.name, l.transition)
 	}
 	return l, nil
 }
 
-// commandOf returns how to make the command for an activity, or nil. The rules, not this program, tell which names there are.
+// commandOf returns a function that makes the command for an activity, or nil. The rules decide which names are known.
 func commandOf(name, transition string, amount int64) func(application.Line) application.Command {
 	kind, _, _ := strings.Cut(name, "_")
 	switch {
@@ -87,7 +87,7 @@ func commandOf(name, transition string, amount int64) func(application.Line) app
 	return nil
 }
 
-// is tells whether an event is what the line says.
+// is reports whether an event is the one that the line describes.
 func (l line) is(e application.Event) bool {
 	name, transition := e.Activity()
 	logged := e.Logged()

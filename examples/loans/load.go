@@ -18,17 +18,17 @@ import (
 
 const kind = "application"
 
-// A loader sends the lines of a file as commands.
+// loader sends the lines of a file as commands.
 type loader struct {
 	repo *es.Repo[application.Application, application.Command, application.Event]
 	head es.Position // of the store before the load
 
 	applications   int
-	stored, before atomic.Int64 // lines stored by this load, and lines that were there before
+	stored, before atomic.Int64 // lines stored by this load and by earlier ones
 }
 
-// load sends every line of a file as a command on its application, many applications at a time, the lines of one in their order.
-// Of a file that breaks off, what came before is sent; the error names the line.
+// load sends every line of a file as a command on its application. It processes up to atOnce applications concurrently, and the lines of each
+// in order. If the file is damaged, load sends the lines before the damage and returns an error with the line number.
 func load(ctx context.Context, log es.Log, file io.Reader, atOnce int) (*loader, error) {
 	head, err := es.Head(ctx, log)
 	if err != nil {
@@ -36,7 +36,7 @@ func load(ctx context.Context, log es.Log, file io.Reader, atOnce int) (*loader,
 	}
 	l := &loader{repo: es.NewRepo(log, kind, application.Rules{}, application.Codec), head: head}
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(atOnce) // and so it bounds what is read ahead
+	group.SetLimit(atOnce) // also bounds how far the file is read ahead
 	var broken error
 	for trace, err := range xes.Read(file) {
 		var id string
@@ -62,9 +62,9 @@ func (l *loader) send(ctx context.Context, id string, lines []line) error {
 		if err != nil {
 			return fmt.Errorf("line %d: application %s: %w", line.number, id, err)
 		}
-		// A command that took effect before returns what it led to then. If that is something else, two lines have one identity.
+		// A repeated command returns the events of its first execution. If they differ from this line, two lines have the same command ID.
 		if len(result.Events) != 1 || !line.is(result.Events[0]) {
-			return fmt.Errorf("line %d: application %s has another line in this place already, %+v: is it in the log twice, or the store one of another log?", line.number, id, result.Events)
+			return fmt.Errorf("line %d: application %s: the store has another line in its place, %+v: use an empty store", line.number, id, result.Events)
 		}
 		if result.Position > l.head {
 			l.stored.Add(1)
@@ -75,7 +75,7 @@ func (l *loader) send(ctx context.Context, id string, lines []line) error {
 	return nil
 }
 
-// execute sends one line. If it breaks a rule it is sent again, with the rule, because it is what happened.
+// execute sends one line. If the line breaks a rule, execute sends it again and names the rule, because it has happened nevertheless.
 func (l *loader) execute(ctx context.Context, id, commandID string, line line) (es.Result[application.Application, application.Event], error) {
 	result, err := l.repo.Execute(ctx, id, line.command(line.Line), es.CommandID(commandID))
 	var refusal *es.InvariantError

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ import (
 func replayed(t *testing.T, store es.Log, file []byte) (report string, err error) {
 	t.Helper()
 	var out strings.Builder
-	err = replay(t.Context(), store, bytes.NewReader(file), quiet{}, 8, &out)
+	err = replay(t.Context(), store, bytes.NewReader(file), io.NopCloser(nil), 8, &out)
 	return out.String(), err
 }
 
@@ -31,7 +32,7 @@ func sample(t *testing.T) []byte {
 	return file
 }
 
-func TestTwiceChangesNothing(t *testing.T) {
+func TestSecondReplayChangesNothing(t *testing.T) {
 	store, err := sqlite.Open(t.TempDir() + "/loans.db")
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +43,7 @@ func TestTwiceChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"30 lines of 4 applications were sent: 30 stored, 0 there already.",
+		"Sent 30 lines of 4 applications: 30 stored, 0 stored before.",
 		"granted (approved, registered and activated)",
 		"WORK_NOT_STARTED", "application/4/6",
 		"UNKNOWN_ACTIVITY", "application/4/7",
@@ -55,17 +56,17 @@ func TestTwiceChangesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "30 lines of 4 applications were sent: 0 stored, 30 there already."; !strings.Contains(second, want) {
+	if want := "Sent 30 lines of 4 applications: 0 stored, 30 stored before."; !strings.Contains(second, want) {
 		t.Errorf("the second report lacks %q:\n%s", want, second)
 	}
 	_, first, _ = strings.Cut(first, "The store holds:")
 	_, second, _ = strings.Cut(second, "The store holds:")
 	if first != second {
-		t.Errorf("the second time the store holds something else:\n%s\nand before:\n%s", second, first)
+		t.Errorf("after the second replay the store holds\n%s\nwant, as before,\n%s", second, first)
 	}
 }
 
-func TestOfABrokenFileWhatCameBeforeStays(t *testing.T) {
+func TestDamagedFileIsReplayedUpToTheDamage(t *testing.T) {
 	file := sample(t)
 	beforeThird, _, _ := bytes.Cut(file, []byte(`value="2011-11-02T09:00:02`))
 	for name, test := range map[string]struct {
@@ -73,10 +74,10 @@ func TestOfABrokenFileWhatCameBeforeStays(t *testing.T) {
 		want       string
 		applicants int
 	}{
-		"cut off":                 {beforeThird, "line 47", 2},
-		"an activity without one": {bytes.Replace(file, []byte(`"A_WONDERED"`), []byte(`"X_WONDERED"`), 1), `line 60: application 4: there is no command for activity "X_WONDERED"`, 3},
-		"a time that is none":     {bytes.Replace(file, []byte("2011-11-02T09:00:02.000+01:00"), []byte("yesterday"), 1), `line 47: application 3: time:timestamp is "yesterday"`, 2},
-		"an amount that is none":  {bytes.Replace(file, []byte(`value="500"`), []byte(`value="a lot"`), 1), `application 2: AMOUNT_REQ is "a lot"`, 1},
+		"truncated":                {beforeThird, "line 47", 2},
+		"unknown kind of activity": {bytes.Replace(file, []byte(`"A_WONDERED"`), []byte(`"X_WONDERED"`), 1), `line 60: application 4: no command for activity "X_WONDERED"`, 3},
+		"invalid time":             {bytes.Replace(file, []byte("2011-11-02T09:00:02.000+01:00"), []byte("yesterday"), 1), `line 47: application 3: time:timestamp is "yesterday"`, 2},
+		"invalid amount":           {bytes.Replace(file, []byte(`value="500"`), []byte(`value="a lot"`), 1), `application 2: AMOUNT_REQ is "a lot"`, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := new(es.Mem)
@@ -95,7 +96,7 @@ func TestOfABrokenFileWhatCameBeforeStays(t *testing.T) {
 	}
 }
 
-// interrupted is a file during whose reading the program is told to stop.
+// interrupted is a file that calls stop while it is read.
 type interrupted struct {
 	io.Reader
 	stop context.CancelFunc
@@ -106,17 +107,17 @@ func (i interrupted) Read(p []byte) (int, error) {
 	return i.Reader.Read(p)
 }
 
-func TestAnInterruptedLoadSaysSo(t *testing.T) {
+func TestInterruptedReplayReportsProgress(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var out strings.Builder
-	err := replay(ctx, new(es.Mem), interrupted{bytes.NewReader(sample(t)), stop}, quiet{}, 8, &out)
+	err := replay(ctx, new(es.Mem), interrupted{bytes.NewReader(sample(t)), stop}, io.NopCloser(nil), 8, &out)
 	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "0 lines") {
-		t.Errorf("got the error %v, want one that says what was stored", err)
+		t.Errorf("got the error %v, want one with the number of stored lines", err)
 	}
 }
 
-func TestAnotherLineInThePlaceOfOneIsAnError(t *testing.T) {
+func TestDifferentLineAtAStoredPlaceIsAnError(t *testing.T) {
 	file := sample(t)
 	store := new(es.Mem)
 	if _, err := replayed(t, store, file); err != nil {
@@ -130,7 +131,7 @@ func TestAnotherLineInThePlaceOfOneIsAnError(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			other := bytes.Replace(file, []byte(change[0]), []byte(change[1]), 1)
 			_, err := replayed(t, store, other)
-			if err == nil || !strings.Contains(err.Error(), "has another line in this place already") {
+			if err == nil || !strings.Contains(err.Error(), "the store has another line in its place") {
 				t.Errorf("got the error %v", err)
 			}
 		})
@@ -140,38 +141,56 @@ func TestAnotherLineInThePlaceOfOneIsAnError(t *testing.T) {
 	}
 }
 
-func TestAPasswordIsNotShown(t *testing.T) {
+func TestPasswordIsNotPrinted(t *testing.T) {
 	for where, want := range map[string]string{
 		"postgres://ann:secret@host:5432/loans?password=secret": "postgres://host:5432/loans",
 		"loans.db":         "loans.db",
 		"/tmp/a b/100%.db": "/tmp/a b/100%.db",
 		"mem:":             "mem:",
 	} {
-		if got := shown(where); got != want {
-			t.Errorf("%s is shown as %s, want %s", where, got, want)
+		if got := withoutPassword(where); got != want {
+			t.Errorf("%s is printed as %s, want %s", where, got, want)
 		}
 	}
 }
 
-func TestAMissingLogIsNamedWithTheRemedy(t *testing.T) {
-	for _, path := range []string{"", "none.xes.gz"} {
-		if err := run(t.Context(), path, "mem:", 1, ""); err == nil || !strings.Contains(err.Error(), "-log") || !strings.Contains(err.Error(), path) {
-			t.Errorf("%q: got %v", path, err)
-		}
+func TestMissingLog(t *testing.T) {
+	const path = "none.xes.gz"
+	err := run(t.Context(), path, "mem:", 1, "")
+	if err == nil || !strings.Contains(err.Error(), "-log "+path) || !strings.Contains(err.Error(), "https://doi.org/") {
+		t.Errorf("got the error %v, want one that names the file and where to download it", err)
 	}
 }
 
-// TestTheRealLog stores the whole log and compares what is stored with the counts that were taken straight from the file.
+func TestSyntheticLogIsTheDefault(t *testing.T) {
+	if err := run(t.Context(), "", filepath.Join(t.TempDir(), "loans.db"), 8, ""); err != nil {
+		t.Fatal(err)
+	}
+	store := new(es.Mem)
+	if _, err := replayed(t, store, synthetic); err != nil {
+		t.Fatal(err)
+	}
+	got, err := count(t.Context(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.applications) != 60 || got.events != 809 || got.broken != 2 {
+		t.Errorf("%d applications with %d events, %d of which break a rule; want 60, 809, 2", len(got.applications), got.events, got.broken)
+	}
+}
+
+// TestTheRealLog replays the whole log and compares the result with counts taken directly from the file by another program.
+// The file is not part of the repository. Without it the test is skipped, or fails if ES_TEST_REQUIRE is set.
 func TestTheRealLog(t *testing.T) {
 	const path = "../../../shared/data/bpic2012.xes.gz"
 	file, err := os.ReadFile(path)
 	switch {
 	case err == nil && testing.Short():
-		t.Skip("takes some seconds")
+		t.Skip("takes several seconds")
 	case err == nil && raced:
 		t.Skip("takes minutes with the race detector; make test runs it without")
-	case os.IsNotExist(err) && os.Getenv("CI") == "":
-		t.Skip("the log of the BPI Challenge 2012 is not beside the project, at " + path)
+	case os.IsNotExist(err) && os.Getenv("ES_TEST_REQUIRE") == "":
+		t.Skipf("%s is missing; download it from https://doi.org/10.4121/uuid:3926db30-f712-4394-aebc-75976070e91f", path)
 	case err != nil:
 		t.Fatal(err)
 	}
@@ -216,7 +235,7 @@ func TestTheRealLog(t *testing.T) {
 			t.Errorf("%s: %d are stored, the file has %d", name, total(name), want)
 		}
 	}
-	// Where reality breaks the rules was counted by another program, too.
+	// These were counted by another program as well.
 	for rule, want := range map[application.Rule]int{
 		application.WorkNotStarted: 1_042, application.OfferNotSentBack: 184, application.ApplicationClosed: 23, application.WorkAlreadyScheduled: 9,
 		application.WorkOfAnother: 9, application.WorkTooEarly: 8, application.WorkInProgress: 2,

@@ -34,6 +34,6 @@ func TestTheFunnelOnPostgres(t *testing.T) {
 	r := &report{w: &mem}
 	r.funnel(beside)
 	if out.String() != mem.String() {
-		t.Errorf("on Postgres it is\n%s\nand on SQLite\n%s", out.String(), mem.String())
+		t.Errorf("the funnel on Postgres is\n%s\nand on SQLite\n%s", out.String(), mem.String())
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/thalo-go/es/examples/loans/application"
 )
 
-// A report writes tables. After an error it writes no more.
+// report writes tables. After an error it writes nothing.
 type report struct {
 	w   io.Writer
 	err error
@@ -26,9 +26,9 @@ func (r *report) printf(format string, args ...any) {
 
 func (r *report) load(l *loader, took time.Duration, atOnce int) {
 	stored, before := l.stored.Load(), l.before.Load()
-	r.printf("%s lines of %s applications were sent: %s stored, %s there already.\n",
+	r.printf("Sent %s lines of %s applications: %s stored, %s stored before.\n",
 		number(stored+before), number(l.applications), number(stored), number(before))
-	r.printf("That took %.1f s, with up to %d applications at a time: %s lines a second.\n",
+	r.printf("It took %.1f s with up to %d applications at once: %s lines per second.\n",
 		took.Seconds(), atOnce, number(int64(float64(stored+before)/took.Seconds())))
 }
 
@@ -49,7 +49,7 @@ func (r *report) facts(t *tally) {
 		{"applications", number(len(t.applications))},
 		{"events", number(t.events)},
 		{"most events of one application", number(t.longest)},
-		{"sum of the amounts asked for", number(t.amount)},
+		{"sum of the requested amounts", number(t.amount)},
 		{"first event", stamp(t.first)},
 		{"last event", stamp(t.last)},
 	} {
@@ -64,7 +64,7 @@ func stamp(t time.Time) string {
 	return t.Format("2006-01-02T15:04:05.000Z07:00")
 }
 
-// activities prints the events by name and life-cycle: the names in the order of the process, then those that the rules do not know.
+// activities prints the number of events by name and life-cycle transition. Names that the rules do not know come last.
 func (r *report) activities(t *tally) {
 	names := application.Activities()
 	for _, name := range slices.Sorted(maps.Keys(t.activities)) {
@@ -89,7 +89,7 @@ func (r *report) activities(t *tally) {
 	row("all", t.transitions)
 }
 
-// ends prints how far the applications have come.
+// ends prints the last stages of the applications.
 func (r *report) ends(t *tally) {
 	counts := make(map[string]int)
 	noOffer, working := 0, 0
@@ -102,7 +102,7 @@ func (r *report) ends(t *tally) {
 			working++
 		}
 	}
-	r.printf("\nWhere the applications end:\n\n")
+	r.printf("\nLast stages of the applications:\n\n")
 	for _, e := range slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
 		return cmp.Or(counts[b]-counts[a], cmp.Compare(a, b))
 	}) {
@@ -111,7 +111,7 @@ func (r *report) ends(t *tally) {
 	r.printf("\n  Granted without an accepted offer: %s. With work in progress at the end of the log: %s.\n", number(noOffer), number(working))
 }
 
-// end says where an application stands.
+// end describes the last stage of an application.
 func end(a application.Application) string {
 	stage := string(a.Stage())
 	switch {
@@ -125,7 +125,7 @@ func end(a application.Application) string {
 
 func (r *report) irregular(t *tally) {
 	if t.broken == 0 {
-		r.printf("\nReality breaks no rule.\n")
+		r.printf("\nNo event breaks a rule.\n")
 		return
 	}
 	applications := 0
@@ -134,13 +134,13 @@ func (r *report) irregular(t *tally) {
 			applications++
 		}
 	}
-	r.printf("\nReality breaks the rules in %s of %s events, in %s of %s applications. They are stored, with the rule:\n\n",
+	r.printf("\n%s of %s events, in %s of %s applications, break a rule. They are stored with the name of the rule:\n\n",
 		number(t.broken), number(t.events), number(applications), number(len(t.applications)))
 	for _, rule := range slices.SortedFunc(maps.Keys(t.irregular), func(a, b application.Rule) int {
 		return cmp.Or(t.irregular[b].times-t.irregular[a].times, cmp.Compare(a, b))
 	}) {
 		i := t.irregular[rule]
-		r.printf("  %7s  %-22s %s, such as %s\n", number(i.times), rule, rule.Meaning(), i.event)
+		r.printf("  %7s  %-22s %s, for example %s\n", number(i.times), rule, rule.Meaning(), i.event)
 	}
 }
 
@@ -151,7 +151,7 @@ func orDot(n int) string {
 	return number(n)
 }
 
-// number prints 262200 as 262,200.
+// number formats 262200 as 262,200.
 func number[N int | int64](n N) string {
 	digits := strconv.FormatInt(int64(n), 10)
 	for i := len(digits) - 3; i > 0 && digits[i-1] != '-'; i -= 3 {

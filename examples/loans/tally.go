@@ -9,11 +9,11 @@ import (
 	"github.com/thalo-go/es/examples/loans/application"
 )
 
-// A tally is what the store holds, counted.
+// tally counts what the store holds.
 type tally struct {
 	events       int
 	longest      int   // events of one application
-	amount       int64 // asked for, of all
+	amount       int64 // requested, in total
 	first, last  time.Time
 	activities   map[string]map[string]int // name, transition
 	transitions  map[string]int
@@ -22,20 +22,20 @@ type tally struct {
 	applications map[string]*history
 }
 
-// A history is what becomes of one application.
+// history is the state of one application.
 type history struct {
 	application.Application
 	events    int
 	irregular bool
 }
 
-// An irregularity is how often a rule is broken, and an example.
+// irregularity counts how often a rule is broken, with an example.
 type irregularity struct {
 	times int
-	event string // the id of the first record that breaks it
+	event string // the ID of the first record that breaks it
 }
 
-// count reads all the events of applications in the store. It holds one state for each application.
+// count reads all events of applications in the store. It keeps one state per application in memory.
 func count(ctx context.Context, log es.Log) (*tally, error) {
 	t := &tally{
 		activities:   make(map[string]map[string]int),
