@@ -70,7 +70,7 @@ func consume(ctx context.Context, c cluster, records int) error {
 	defer cancel()
 	var left atomic.Int64
 	left.Store(int64(records))
-	consumer := &kafka.Consumer{Config: c.config(), Group: "bench-" + rand.Text()[:8], Topics: []string{c.topic()}}
+	consumer := &kafka.Consumer{Cluster: kafka.Cluster{Config: c.config()}, Group: "bench-" + rand.Text()[:8], Topics: []string{c.topic()}}
 	err := consumer.Run(running, func(context.Context, es.Record) error {
 		if left.Add(-1) == 0 {
 			cancel()
@@ -100,7 +100,7 @@ func BenchmarkSource(b *testing.B) {
 
 func (c cluster) source(b *testing.B) projection.Source {
 	b.Helper()
-	source, err := kafka.SourceConfig{Config: c.config(), Topics: []string{c.topic()}}.Open(b.Context())
+	source, err := kafka.SourceConfig{Cluster: kafka.Cluster{Config: c.config()}, Topics: []string{c.topic()}}.Open(b.Context())
 	check(b, err)
 	b.Cleanup(func() { check(b, source.Close()) })
 	return source

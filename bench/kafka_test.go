@@ -39,7 +39,7 @@ func eachBroker(b *testing.B, run func(b *testing.B, c cluster)) {
 // relay runs a relay of a log as long as the benchmark.
 func (c cluster) relay(b *testing.B, log es.Log, encoding kafka.Encoding) *kafka.Relay {
 	b.Helper()
-	relay := &kafka.Relay{Log: log, Prefix: c.prefix, Encoding: encoding, Config: c.config(), Topics: kafka.Topics{Partitions: partitions}}
+	relay := &kafka.Relay{Log: log, Prefix: c.prefix, Encoding: encoding, Cluster: kafka.Cluster{Config: c.config()}, Topics: kafka.Topics{Partitions: partitions}}
 	ctx, cancel := context.WithCancel(b.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- relay.Run(ctx) }()

@@ -10,11 +10,12 @@ import (
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
 )
 
 // sessionAtLeastOnce publishes without transactions: it moves the checkpoint when everything before it is acknowledged.
 func (w *work) sessionAtLeastOnce(ctx context.Context) (moved bool, err error) {
-	s, err := w.open(ctx, gapless(w.config, w.smallest))
+	s, err := w.open(ctx, client.Gapless(w.config, w.smallest))
 	if err != nil {
 		return false, err
 	}

@@ -266,7 +266,7 @@ func tryFill(log es.Log, records int) (last es.Position, err error) {
 func relay(b testserver.Broker, log es.Log) *kafka.Relay {
 	return &kafka.Relay{
 		Log: log, Prefix: b.Prefix, Topics: kafka.Topics{Partitions: 3},
-		Config: kafka.ConfigMap{"bootstrap.servers": b.Bootstrap},
+		Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": b.Bootstrap}},
 	}
 }
 

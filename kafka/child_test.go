@@ -19,7 +19,7 @@ func child(file string) {
 	}
 	r := &kafka.Relay{
 		Log: store, Leases: store, Lease: time.Second, Prefix: os.Getenv("KAFKA_TEST_PREFIX"), Topics: kafka.Topics{Partitions: 3}, Batch: 20,
-		Config: kafka.ConfigMap{"bootstrap.servers": os.Getenv("KAFKA_TEST_BOOTSTRAP"), "transaction.timeout.ms": 2000},
+		Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": os.Getenv("KAFKA_TEST_BOOTSTRAP"), "transaction.timeout.ms": 2000}},
 	}
 	go func() {
 		for range time.Tick(10 * time.Millisecond) {

@@ -19,7 +19,7 @@ func underLoad(t *testing.T, bootstrap string, prefix string, replication int, h
 	log := new(es.Mem)
 	r := &kafka.Relay{
 		Log: log, Leases: log, Prefix: prefix, Topics: kafka.Topics{Partitions: 3, Replication: replication}, Encoding: kafka.Compact, Batch: 500,
-		Config: kafka.ConfigMap{"bootstrap.servers": bootstrap},
+		Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": bootstrap}},
 	}
 	run := runRelay(t, r)
 	run.reaches(fill(t, log, 100))

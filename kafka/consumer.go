@@ -4,13 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"regexp"
 	"sync"
 	"time"
 
-	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
-
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
 )
 
 // Defaults of a [Consumer].
@@ -34,8 +32,8 @@ const (
 //
 // The exported fields are settings, to be made before Run.
 type Consumer struct {
-	// Config is librdkafka's configuration, such as bootstrap.servers, TLS and SASL. What promises rest on is set here and refused there.
-	Config ConfigMap
+	// Cluster is where the topics are.
+	Cluster Cluster
 
 	// Group names those who share the partitions. Another group reads everything anew.
 	Group string
@@ -127,54 +125,52 @@ func (c *Consumer) start(ctx context.Context, handle func(ctx context.Context, r
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	config, err := readerConfig(c.Config, c.Group)
+	config, err := client.ReaderConfig(c.Cluster.Config, c.Group)
 	if err != nil {
 		return nil, err
 	}
 	r := &consumption{
 		Consumer:   c,
 		handle:     handle,
-		log:        logger(c.Logger).With("group", c.Group),
-		partitions: make(map[topicPartition]*partition),
+		log:        client.Logger(c.Logger).With("group", c.Group),
+		partitions: make(map[client.Partition]*partition),
 		failed:     make(chan error, 1),
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.running != nil {
-		return nil, invalid("consumer %s is running already: make another Consumer", c.Group)
+		return nil, client.Invalid("consumer %s is running already: make another Consumer", c.Group)
 	}
-	if r.client, err = openReader(config, r.log); err != nil {
+	if r.client, err = client.OpenReader(config, r.log); err != nil {
 		return nil, err
 	}
-	if r.topics, err = r.client.describe(ctx, c.Topics); err == nil {
+	if r.topics, err = r.client.Describe(ctx, c.Topics...); err == nil {
 		r.letters, err = openLetters(ctx, r)
 	}
 	if err != nil {
-		_ = r.client.close() // the first error says more
+		_ = r.client.Close() // the first error says more
 		return nil, err
 	}
+	r.watch = client.Watch{Reader: r.client, Topics: r.topics, Log: r.log, Changed: r.changed, Gone: r.gone}
 	c.running = r
 	return r, nil
 }
 
-// topicName is what Kafka takes for one.
-var topicName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
-
 func (c *Consumer) check() error {
 	switch {
 	case c.Group == "":
-		return invalid("a consumer has no Group: name those who share the partitions")
+		return client.Invalid("a consumer has no Group: name those who share the partitions")
 	case len(c.Topics) == 0:
-		return invalid("consumer %s has no Topics: name those to read", c.Group)
+		return client.Invalid("consumer %s has no Topics: name those to read", c.Group)
 	case c.OnError != es.Stop && c.OnError != es.Park:
-		return invalid("consumer %s: OnError %d: it is es.Stop or es.Park", c.Group, c.OnError)
+		return client.Invalid("consumer %s: OnError %d: it is es.Stop or es.Park", c.Group, c.OnError)
 	}
 	for _, topic := range c.Topics {
-		if !topicName.MatchString(topic) {
-			return invalid("consumer %s: topic %q: a name has up to 249 letters, digits, dots, hyphens and underscores", c.Group, topic)
+		if !client.IsTopicName(topic) {
+			return client.Invalid("consumer %s: topic %q: a name has up to 249 letters, digits, dots, hyphens and underscores", c.Group, topic)
 		}
-		if dead := DeadLetterTopic(topic, c.Group); !topicName.MatchString(dead) && c.OnError == es.Park {
-			return invalid("consumer %s cannot have the dead-letter topic %q: a name has up to 249 letters, digits, dots, hyphens and underscores; choose another Group", c.Group, dead)
+		if dead := DeadLetterTopic(topic, c.Group); !client.IsTopicName(dead) && c.OnError == es.Park {
+			return client.Invalid("consumer %s cannot have the dead-letter topic %q: a name has up to 249 letters, digits, dots, hyphens and underscores; choose another Group", c.Group, dead)
 		}
 	}
 	return nil
@@ -193,20 +189,4 @@ func Typed[E any](codec es.Codec[E], handle func(ctx context.Context, r es.Recor
 		}
 		return handle(ctx, r, event)
 	}
-}
-
-// A topicPartition names a partition and can be a key.
-type topicPartition struct {
-	topic  string
-	number int32
-}
-
-func (t topicPartition) at(offset int64) kafka.TopicPartition {
-	return kafka.TopicPartition{Topic: &t.topic, Partition: t.number, Offset: kafka.Offset(offset)}
-}
-
-func (t topicPartition) String() string { return fmt.Sprintf("%s [%d]", t.topic, t.number) }
-
-func partitionOf(t kafka.TopicPartition) topicPartition {
-	return topicPartition{*t.Topic, t.Partition}
 }

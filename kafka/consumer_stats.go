@@ -49,10 +49,10 @@ func (p *partition) stats() PartitionStats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := PartitionStats{
-		Topic: p.topic, Partition: p.number, Done: -1, Committed: p.committed, End: p.end, Lag: -1, Buffered: p.messages, Parked: parked,
+		Topic: p.Topic, Partition: p.Number, Done: -1, Committed: p.committed, End: p.end, Lag: -1, Buffered: p.messages, Parked: parked,
 		Handled: p.counts.handled, Failed: p.counts.retried, Filtered: p.counts.filtered, PutAside: p.counts.parked,
 	}
-	if _, high, err := p.r.client.GetWatermarkOffsets(p.topic, p.number); err == nil {
+	if _, high, err := p.r.client.GetWatermarkOffsets(p.Topic, p.Number); err == nil {
 		s.End = max(s.End, high)
 	}
 	if p.offsets.next > 0 {

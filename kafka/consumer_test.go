@@ -14,8 +14,8 @@ import (
 
 // consumer is one as most tests want it.
 func consumer(t testing.TB, b bank) *kafka.Consumer {
-	c := &kafka.Consumer{Config: b.config(), Group: b.Prefix + "-notify", Topics: []string{b.topic}, Logger: testLog(t)}
-	c.Config["session.timeout.ms"], c.Config["heartbeat.interval.ms"] = 6000, 300
+	c := &kafka.Consumer{Cluster: kafka.Cluster{Config: b.config()}, Group: b.Prefix + "-notify", Topics: []string{b.topic}, Logger: testLog(t)}
+	c.Cluster.Config["session.timeout.ms"], c.Cluster.Config["heartbeat.interval.ms"] = 6000, 300
 	return c
 }
 
@@ -224,18 +224,18 @@ func TestWhatAConsumerRefuses(t *testing.T) {
 		"no topics":              func(c *kafka.Consumer) { c.Topics = nil },
 		"a topic's name":         func(c *kafka.Consumer) { c.Topics = []string{"bank/account"} },
 		"a group that parks":     func(c *kafka.Consumer) { c.Group, c.OnError = "a/b", es.Park },
-		"no brokers":             func(c *kafka.Consumer) { c.Config = nil },
-		"auto commit":            func(c *kafka.Consumer) { c.Config["enable.auto.commit"] = true },
-		"uncommitted":            func(c *kafka.Consumer) { c.Config["isolation.level"] = "read_uncommitted" },
-		"a reset":                func(c *kafka.Consumer) { c.Config["auto.offset.reset"] = "latest" },
-		"a reset in topic terms": func(c *kafka.Consumer) { c.Config["{topic}.auto.offset.reset"] = "latest" },
+		"no brokers":             func(c *kafka.Consumer) { c.Cluster.Config = nil },
+		"auto commit":            func(c *kafka.Consumer) { c.Cluster.Config["enable.auto.commit"] = true },
+		"uncommitted":            func(c *kafka.Consumer) { c.Cluster.Config["isolation.level"] = "read_uncommitted" },
+		"a reset":                func(c *kafka.Consumer) { c.Cluster.Config["auto.offset.reset"] = "latest" },
+		"a reset in topic terms": func(c *kafka.Consumer) { c.Cluster.Config["{topic}.auto.offset.reset"] = "latest" },
 		"a reset below": func(c *kafka.Consumer) {
-			c.Config["default.topic.config"] = kafka.ConfigMap{"auto.offset.reset": "latest"}
+			c.Cluster.Config["default.topic.config"] = kafka.ConfigMap{"auto.offset.reset": "latest"}
 		},
-		"a static member":         func(c *kafka.Consumer) { c.Config["group.instance.id"] = "1" },
-		"the group as a setting":  func(c *kafka.Consumer) { c.Config["group.id"] = "1" },
-		"an unknown setting":      func(c *kafka.Consumer) { c.Config["no.such.thing"] = "1" },
-		"acks where it parks":     func(c *kafka.Consumer) { c.Config["acks"], c.OnError = 1, es.Park },
+		"a static member":         func(c *kafka.Consumer) { c.Cluster.Config["group.instance.id"] = "1" },
+		"the group as a setting":  func(c *kafka.Consumer) { c.Cluster.Config["group.id"] = "1" },
+		"an unknown setting":      func(c *kafka.Consumer) { c.Cluster.Config["no.such.thing"] = "1" },
+		"acks where it parks":     func(c *kafka.Consumer) { c.Cluster.Config["acks"], c.OnError = 1, es.Park },
 		"an error policy of none": func(c *kafka.Consumer) { c.OnError = 7 },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,11 +12,11 @@ import (
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
 )
 
 const (
 	commitEvery = time.Second
-	watchEvery  = 30 * time.Second       // between looks at the topics
 	patience    = 100 * time.Millisecond // with a partition whose buffer is full, before it is paused
 )
 
@@ -27,13 +28,14 @@ type consumption struct {
 	*Consumer
 	handle  func(ctx context.Context, r es.Record) error
 	log     *slog.Logger
-	client  *reader
-	topics  map[string]topicState
+	client  *client.Reader
+	topics  map[string]client.Topic
+	watch   client.Watch
 	letters *letters // nil if nothing is parked and nothing shall be
 	failed  chan error
 
 	mu         sync.Mutex // guards partitions, which the polling goroutine alone changes
-	partitions map[topicPartition]*partition
+	partitions map[client.Partition]*partition
 
 	committing sync.Mutex // held while offsets are sent: nobody commits a partition that is not his any more
 }
@@ -48,7 +50,7 @@ func (r *consumption) run(ctx context.Context) error {
 	defer others.Wait()
 	defer cancel()
 	others.Go(func() { r.commitNowAndThen(ctx) })
-	others.Go(func() { r.watch(ctx) })
+	others.Go(func() { r.watch.Run(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -58,13 +60,13 @@ func (r *consumption) run(ctx context.Context) error {
 		default:
 		}
 		r.resume()
-		switch event := r.client.Poll(int(pollFor.Milliseconds())).(type) {
+		switch event := r.client.Poll(int(client.PollFor.Milliseconds())).(type) {
 		case *kafka.Message:
 			if err := r.take(ctx, event); err != nil {
 				return err
 			}
 		case kafka.PartitionEOF:
-			if p := r.partition(partitionOf(kafka.TopicPartition(event))); p != nil {
+			if p := r.partition(client.PartitionOf(kafka.TopicPartition(event))); p != nil {
 				p.reached(int64(event.Offset))
 			}
 		case kafka.Error:
@@ -75,7 +77,7 @@ func (r *consumption) run(ctx context.Context) error {
 	}
 }
 
-func (r *consumption) partition(t topicPartition) *partition {
+func (r *consumption) partition(t client.Partition) *partition {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.partitions[t]
@@ -104,7 +106,7 @@ func (r *consumption) fail(err error) {
 // To pause throws away what was fetched ahead. So a handler that is only a little slower than the network is waited for a moment,
 // in which librdkafka's queue fills up and it stops fetching by itself.
 func (r *consumption) take(ctx context.Context, m *kafka.Message) error {
-	p := r.partition(partitionOf(m.TopicPartition))
+	p := r.partition(client.PartitionOf(m.TopicPartition))
 	if p == nil {
 		return nil // it was taken away while the message was on its way
 	}
@@ -122,7 +124,7 @@ func (r *consumption) take(ctx context.Context, m *kafka.Message) error {
 			return ctx.Err()
 		case <-timer.C:
 		}
-		if err := r.client.Pause([]kafka.TopicPartition{p.at(0)}); err != nil {
+		if err := r.client.Pause([]kafka.TopicPartition{p.At(0)}); err != nil {
 			return fmt.Errorf("kafka: consumer %s: pause %v: %w", r.Group, p, err)
 		}
 		p.paused = true
@@ -137,7 +139,7 @@ func (r *consumption) resume() {
 		if !p.paused || !p.roomy() {
 			continue
 		}
-		if err := r.client.Resume([]kafka.TopicPartition{p.at(0)}); err != nil {
+		if err := r.client.Resume([]kafka.TopicPartition{p.At(0)}); err != nil {
 			r.log.Warn("kafka: cannot resume a partition, trying again", "partition", p.String(), "error", err)
 			continue
 		}
@@ -149,17 +151,18 @@ func (r *consumption) resume() {
 func (r *consumption) trouble(ctx context.Context, err kafka.Error) error {
 	switch {
 	case err.Code() == kafka.ErrAutoOffsetReset:
-		if now, ask := r.client.describe(ctx, r.Topics); ask == nil {
-			if again := r.compare(now); again != nil {
-				return again
-			}
+		_ = r.watch.Check(ctx) // if it cannot tell, the error below does
+		select {
+		case again := <-r.failed:
+			return again
+		default:
 		}
-		return fmt.Errorf("kafka: consumer %s: %w: records that the group has not handled were deleted by retention, or the topic was deleted and made again; "+
+		return fmt.Errorf("kafka: consumer %s: %w: records that the group has not handled were deleted by retention, or the topic was deleted and created again; "+
 			"see what is lost, then set the group's offsets, with kafka-consumer-groups --reset-offsets", r.Group, err)
 	case err.IsFatal(), err.Code() == kafka.ErrTopicAuthorizationFailed, err.Code() == kafka.ErrGroupAuthorizationFailed:
 		return fmt.Errorf("kafka: consumer %s: %w", r.Group, err)
 	case err.Code() == kafka.ErrInvalidSessionTimeout:
-		return invalid("consumer %s: %v; keep session.timeout.ms between the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms", r.Group, err)
+		return client.Invalid("consumer %s: %v; keep session.timeout.ms between the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms", r.Group, err)
 	}
 	r.log.Warn("kafka: trouble, librdkafka goes on", "error", err, "code", err.Code().String())
 	return nil
@@ -190,15 +193,15 @@ func (r *consumption) assigned(ctx context.Context, list []kafka.TopicPartition)
 	}
 	assign := make([]kafka.TopicPartition, 0, len(list))
 	for _, at := range begin {
-		p := newPartition(ctx, r, at.topicPartition)
+		p := newPartition(ctx, r, at.Partition)
 		if err := r.letters.follow(p, at.letters); err != nil {
 			return errors.Join(err, r.client.IncrementalAssign(nil))
 		}
 		r.mu.Lock()
-		r.partitions[p.topicPartition] = p
+		r.partitions[p.Partition] = p
 		r.mu.Unlock()
 		p.start()
-		assign = append(assign, at.at(int64(at.offset)))
+		assign = append(assign, at.At(int64(at.offset)))
 	}
 	if err := r.client.IncrementalAssign(assign); err != nil {
 		return fmt.Errorf("assign %v: %w", assign, err)
@@ -209,7 +212,7 @@ func (r *consumption) assigned(ctx context.Context, list []kafka.TopicPartition)
 
 // A beginning is where a partition and its letters begin.
 type beginning struct {
-	topicPartition
+	client.Partition
 	offset, letters kafka.Offset
 }
 
@@ -220,37 +223,37 @@ func (r *consumption) begin(ctx context.Context, list []kafka.TopicPartition) ([
 	}
 	ask := make([]kafka.TopicPartition, 0, 2*len(list))
 	for _, t := range list {
-		ask = append(ask, partitionOf(t).at(int64(kafka.OffsetInvalid)))
-		if dead, ok := r.letters.of(partitionOf(t)); ok {
-			ask = append(ask, dead.at(int64(kafka.OffsetInvalid)))
+		ask = append(ask, client.PartitionOf(t).At(int64(kafka.OffsetInvalid)))
+		if dead, ok := r.letters.of(client.PartitionOf(t)); ok {
+			ask = append(ask, dead.At(int64(kafka.OffsetInvalid)))
 		}
 	}
 	committed, err := r.committed(ctx, ask)
 	if err != nil {
 		return nil, err
 	}
-	offsets := make(map[topicPartition]kafka.Offset, len(committed))
+	offsets := make(map[client.Partition]kafka.Offset, len(committed))
 	for _, t := range committed {
 		if t.Error != nil {
-			return nil, fmt.Errorf("committed offset of %v: %w", partitionOf(t), t.Error)
+			return nil, fmt.Errorf("committed offset of %v: %w", client.PartitionOf(t), t.Error)
 		}
-		id := r.topics[*t.Topic].id
+		id := r.topics[*t.Topic].ID
 		if t.Offset >= 0 && t.Metadata != nil && id != "" && *t.Metadata != id {
-			return nil, fmt.Errorf("topic %s was deleted and made again: the group's offsets are of the one with id %s, not %s; "+
+			return nil, fmt.Errorf("topic %s was deleted and created again: the group's offsets are of the one with id %s, not %s; "+
 				"see what is lost, then set the group's offsets, with kafka-consumer-groups --reset-offsets", *t.Topic, *t.Metadata, id)
 		}
-		offsets[partitionOf(t)] = t.Offset
+		offsets[client.PartitionOf(t)] = t.Offset
 	}
 	var begin []beginning
 	for _, t := range list {
-		at := beginning{partitionOf(t), offsets[partitionOf(t)], kafka.OffsetBeginning}
+		at := beginning{client.PartitionOf(t), offsets[client.PartitionOf(t)], kafka.OffsetBeginning}
 		if at.offset < 0 {
 			at.offset = kafka.OffsetBeginning
 			if r.FromEnd {
 				at.offset = kafka.OffsetEnd
 			}
 		}
-		if dead, ok := r.letters.of(at.topicPartition); ok && offsets[dead] >= 0 {
+		if dead, ok := r.letters.of(at.Partition); ok && offsets[dead] >= 0 {
 			at.letters = offsets[dead]
 		}
 		begin = append(begin, at)
@@ -261,7 +264,7 @@ func (r *consumption) begin(ctx context.Context, list []kafka.TopicPartition) ([
 // committed asks for the group's offsets until there is an answer or the context ends.
 func (r *consumption) committed(ctx context.Context, list []kafka.TopicPartition) ([]kafka.TopicPartition, error) {
 	for attempt := 0; ; attempt++ {
-		offsets, err := r.client.Committed(list, int(askFor.Milliseconds()))
+		offsets, err := r.client.Committed(list, int(client.AskFor.Milliseconds()))
 		if err == nil {
 			return offsets, nil
 		}
@@ -269,7 +272,7 @@ func (r *consumption) committed(ctx context.Context, list []kafka.TopicPartition
 			return nil, fmt.Errorf("committed offsets: %w", err)
 		}
 		r.log.Warn("kafka: cannot get the committed offsets, trying again", "error", err)
-		if err := sleep(ctx, backoff(attempt)); err != nil {
+		if err := client.Sleep(ctx, client.Backoff(attempt)); err != nil {
 			return nil, err
 		}
 	}
@@ -279,12 +282,12 @@ func (r *consumption) committed(ctx context.Context, list []kafka.TopicPartition
 func (r *consumption) revoked(ctx context.Context, list []kafka.TopicPartition) error {
 	var gone []*partition
 	for _, t := range list {
-		if p := r.partition(partitionOf(t)); p != nil {
+		if p := r.partition(client.PartitionOf(t)); p != nil {
 			gone = append(gone, p)
 		}
 	}
 	lost := r.client.AssignmentLost()
-	grace := orElse(r.Drain, DefaultDrain)
+	grace := cmp.Or(r.Drain, DefaultDrain)
 	if lost {
 		grace = 0 // they may be somebody else's by now
 	}
@@ -295,7 +298,7 @@ func (r *consumption) revoked(ctx context.Context, list []kafka.TopicPartition) 
 	}
 	r.mu.Lock()
 	for _, p := range gone {
-		delete(r.partitions, p.topicPartition)
+		delete(r.partitions, p.Partition)
 	}
 	r.mu.Unlock()
 	r.committing.Unlock()
@@ -319,7 +322,7 @@ func (r *consumption) stop(list []*partition, grace time.Duration) {
 // close ends the work, commits what is done, and leaves the group.
 func (r *consumption) close(ctx context.Context) error {
 	all := r.all()
-	r.stop(all, orElse(r.Drain, DefaultDrain))
+	r.stop(all, cmp.Or(r.Drain, DefaultDrain))
 	r.committing.Lock()
 	r.lastCommit(all)
 	r.mu.Lock()
@@ -327,7 +330,7 @@ func (r *consumption) close(ctx context.Context) error {
 	r.mu.Unlock()
 	r.committing.Unlock()
 	r.letters.close()
-	if err := r.client.close(); err != nil && ctx.Err() == nil {
+	if err := r.client.Close(); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil
@@ -362,7 +365,7 @@ func (r *consumption) lastCommit(list []*partition) {
 		if err = r.commit(list); !rebalancing(err) || r.client.AssignmentLost() {
 			break
 		}
-		time.Sleep(backoff(attempt))
+		time.Sleep(client.Backoff(attempt))
 	}
 	if err != nil {
 		r.log.Warn("kafka: the last commit failed: some records will be handled again", "error", err)
@@ -381,21 +384,21 @@ func (r *consumption) commit(list []*partition) error {
 	var moved []func()
 	for _, p := range list {
 		if next, ok := p.uncommitted(); ok {
-			t := p.at(next)
-			id := r.topics[p.topic].id
+			t := p.At(next)
+			id := r.topics[p.Topic].ID
 			t.Metadata = &id
 			offsets = append(offsets, t)
 			moved = append(moved, func() { p.setCommitted(next) })
 		}
 		if next, ok := p.letterbox.uncommitted(); ok {
-			offsets = append(offsets, p.letterbox.at(next))
+			offsets = append(offsets, p.letterbox.At(next))
 			moved = append(moved, func() { p.letterbox.setCommitted(next) })
 		}
 	}
 	if len(offsets) == 0 {
 		return nil
 	}
-	if err := r.client.call("commit", func() error { return r.send(offsets) }); err != nil {
+	if err := r.client.Call("commit", func() error { return r.send(offsets) }); err != nil {
 		return err
 	}
 	for _, f := range moved {
@@ -408,51 +411,21 @@ func (r *consumption) send(offsets []kafka.TopicPartition) error {
 	results, err := r.client.CommitOffsets(offsets)
 	for _, t := range results {
 		if err == nil && t.Error != nil {
-			err = fmt.Errorf("%v: %w", partitionOf(t), t.Error)
+			err = fmt.Errorf("%v: %w", client.PartitionOf(t), t.Error)
 		}
 	}
 	return err
 }
 
-// watch looks at the topics now and then: a topic that was deleted, made again, or has grown breaks what is promised of it.
-func (r *consumption) watch(ctx context.Context) {
-	ticker := time.NewTicker(watchEvery)
-	defer ticker.Stop()
-	for missed := 0; ; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		now, err := r.client.describe(ctx, r.Topics)
-		var none *NoTopicError
-		switch {
-		case errors.As(err, &none):
-			if missed++; missed > 1 { // once may be a broker that has just started
-				r.fail(fmt.Errorf("kafka: consumer %s: %w", r.Group, err))
-			}
-			continue
-		case err != nil:
-			continue
-		}
-		missed = 0
-		if again := r.compare(now); again != nil {
-			r.fail(again)
-		}
+// changed ends the run if a topic was deleted and created again, and logs that one has grown.
+func (r *consumption) changed(c client.Change) {
+	if c.Recreated() {
+		r.fail(fmt.Errorf("kafka: consumer %s: topic %s was deleted and created again: see what is lost, then set the group's offsets and start again", r.Group, c.Topic))
+		return
 	}
+	r.log.Warn("kafka: topic has grown; records of a key may be in two partitions now and be handled out of order",
+		"topic", c.Topic, "was", c.Was.Partitions, "is", c.Is.Partitions)
 }
 
-// compare sees whether the topics are still those that the run began with, and tells in the log of those that have grown.
-func (r *consumption) compare(now map[string]topicState) (again error) {
-	for topic, was := range r.topics {
-		is := now[topic]
-		if is.id != was.id {
-			again = fmt.Errorf("kafka: consumer %s: topic %s was deleted and made again: see what is lost, then set the group's offsets and start again", r.Group, topic)
-		}
-		if is.partitions != was.partitions {
-			r.log.Warn("kafka: a topic has grown: records of a key may now be in two partitions, and be handled out of order",
-				"topic", topic, "was", was.partitions, "is", is.partitions)
-		}
-	}
-	return again
-}
+// gone ends the run because a topic does not exist any more.
+func (r *consumption) gone(err error) { r.fail(fmt.Errorf("kafka: consumer %s: %w", r.Group, err)) }

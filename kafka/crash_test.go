@@ -74,7 +74,7 @@ func TestARelayThatLeavesATransactionOpenIsNotBelieved(t *testing.T) {
 		fill(t, log, 100)
 		// Everything is sent, the checkpoint too, and nothing committed.
 		dying := relay(b, log)
-		dying.Config["linger.ms"] = 1
+		dying.Cluster.Config["linger.ms"] = 1
 		c, crash := watcher(t, b.Bootstrap), crashAt("produced", 2)
 		dying.Hook(func(step string) error {
 			err := crash(step)
@@ -97,7 +97,7 @@ func TestATransactionThatTookTooLongIsPublishedAgain(t *testing.T) {
 		log := new(es.Mem)
 		fill(t, log, 100)
 		r := relay(b, log)
-		r.Config["transaction.timeout.ms"], r.Config["linger.ms"] = 1000, 1
+		r.Cluster.Config["transaction.timeout.ms"], r.Cluster.Config["linger.ms"] = 1000, 1
 		r.Leases = log
 		var once sync.Once
 		c := watcher(t, b.Bootstrap)
@@ -277,7 +277,7 @@ func TestWhoeverTakesOverWaitsForOthersTransactions(t *testing.T) {
 		run.reaches(fill(t, log, 100))
 
 		hanging := relay(b, other)
-		hanging.Name, hanging.Config["transaction.timeout.ms"], hanging.Config["linger.ms"] = "hanging", 3000, 1
+		hanging.Name, hanging.Cluster.Config["transaction.timeout.ms"], hanging.Cluster.Config["linger.ms"] = "hanging", 3000, 1
 		c := watcher(t, b.Bootstrap)
 		topic := kafka.CheckpointTopic(b.Prefix)
 		crash := crashAt("produced", 1)

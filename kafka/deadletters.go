@@ -12,6 +12,8 @@ import (
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
+	"github.com/thalo-go/es/kafka/internal/wire"
 )
 
 // DeadLetters tells what a [Consumer] with [es.Park] has put aside, and has it tried again or given up.
@@ -21,10 +23,10 @@ import (
 //
 // The exported fields are settings. The methods may be called from many goroutines.
 type DeadLetters struct {
-	Config ConfigMap    // as in Consumer
-	Topic  string       // that the consumer reads
-	Group  string       // as in Consumer
-	Logger *slog.Logger // hears what librdkafka says; nil means nobody does
+	Cluster Cluster      // as in Consumer
+	Topic   string       // that the consumer reads
+	Group   string       // as in Consumer
+	Logger  *slog.Logger // hears what librdkafka says; nil means nobody does
 }
 
 // A DeadLetter is a message that is parked.
@@ -65,54 +67,54 @@ func (d *DeadLetters) All(ctx context.Context) iter.Seq2[DeadLetter, error] {
 }
 
 // partitions returns those of the dead-letter topic. There are none if nobody has parked anything.
-func (d *DeadLetters) partitions(ctx context.Context) ([]topicPartition, ConfigMap, error) {
-	config, err := readerConfig(d.Config, d.Group)
+func (d *DeadLetters) partitions(ctx context.Context) ([]client.Partition, ConfigMap, error) {
+	config, err := client.ReaderConfig(d.Cluster.Config, d.Group)
 	if err != nil {
 		return nil, nil, err
 	}
-	r, err := openReader(config, logger(d.Logger))
+	r, err := client.OpenReader(config, client.Logger(d.Logger))
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { _ = r.close() }() // it has written nothing
+	defer func() { _ = r.Close() }() // it has written nothing
 	name := DeadLetterTopic(d.Topic, d.Group)
-	states, err := r.describe(ctx, []string{name})
+	states, err := r.Describe(ctx, name)
 	if err != nil {
 		return nil, nil, err
 	}
-	partitions := make([]topicPartition, states[name].partitions)
+	partitions := make([]client.Partition, states[name].Partitions)
 	for i := range partitions {
-		partitions[i] = topicPartition{name, int32(i)}
+		partitions[i] = client.Partition{Topic: name, Number: int32(i)}
 	}
 	return partitions, config, nil
 }
 
 // parked reads a partition and keeps what is still parked at its end.
-func (d *DeadLetters) parked(ctx context.Context, config ConfigMap, t topicPartition) ([]DeadLetter, error) {
+func (d *DeadLetters) parked(ctx context.Context, config ConfigMap, t client.Partition) ([]DeadLetter, error) {
 	keys := make(map[string][]DeadLetter)
-	for m, err := range readPartition(ctx, config, logger(d.Logger), t, kafka.OffsetBeginning) {
+	for m, err := range client.ReadPartition(ctx, config, client.Logger(d.Logger), t, int64(kafka.OffsetBeginning), client.ToEnd) {
 		if err != nil {
 			return nil, err
 		}
-		n, key := readNote(m), string(m.Key)
-		switch n.kind {
-		case kindParked, kindBehind:
+		n, key := wire.ReadEntry(m), string(m.Key)
+		switch n.Kind {
+		case wire.EntryParked, wire.EntryBehind:
 			letter := DeadLetter{
-				Partition: t.number, Letter: int64(m.TopicPartition.Offset), Offset: n.offset, Key: key, Message: m,
-				Error: n.err, Attempts: int(n.attempts), At: m.Timestamp.UTC(),
+				Partition: t.Number, Letter: int64(m.TopicPartition.Offset), Offset: n.Offset, Key: key, Message: m,
+				Error: n.Err, Attempts: int(n.Attempts), At: m.Timestamp.UTC(),
 			}
 			_, letter.Record, _ = Decode(m) // what is no record is parked as well
 			keys[key] = append(keys[key], letter)
-		case kindDone:
-			left := slices.DeleteFunc(keys[key], func(l DeadLetter) bool { return l.Letter <= n.of })
+		case wire.EntryDone:
+			left := slices.DeleteFunc(keys[key], func(l DeadLetter) bool { return l.Letter <= n.Of })
 			if keys[key] = left; len(left) == 0 {
 				delete(keys, key)
 			}
-		case kindTried:
+		case wire.EntryTried:
 			if list := keys[key]; len(list) > 0 {
-				list[0].Error, list[0].At = n.err, m.Timestamp.UTC()
+				list[0].Error, list[0].At = n.Err, m.Timestamp.UTC()
 			}
-		case kindRetry, kindDrop: // not answered as yet
+		case wire.EntryRetry, wire.EntryDrop: // not answered as yet
 		}
 	}
 	var all []DeadLetter
@@ -126,23 +128,23 @@ func (d *DeadLetters) parked(ctx context.Context, config ConfigMap, t topicParti
 // Retry asks whoever has the partition to try what is parked under the key of a letter again, in order, until something fails.
 // If nothing does, the key is not parked any more. Retry returns when that is asked for, durably.
 func (d *DeadLetters) Retry(ctx context.Context, letter DeadLetter) error {
-	return d.ask(ctx, letter, noteLetter(letter.Key, kindRetry, -1, nil))
+	return d.ask(ctx, letter, wire.NewNote(letter.Key, wire.EntryRetry, -1, nil))
 }
 
 // Drop gives up on a letter, which must be the first of its key, and then does as Retry. If the letter is not the first any more nothing is given up.
 func (d *DeadLetters) Drop(ctx context.Context, letter DeadLetter) error {
-	return d.ask(ctx, letter, noteLetter(letter.Key, kindDrop, letter.Letter, nil))
+	return d.ask(ctx, letter, wire.NewNote(letter.Key, wire.EntryDrop, letter.Letter, nil))
 }
 
 func (d *DeadLetters) ask(ctx context.Context, letter DeadLetter, m *kafka.Message) error {
-	p, err := letterProducer(d.Config, logger(d.Logger))
+	p, err := letterProducer(d.Cluster.Config, client.Logger(d.Logger))
 	if err != nil {
 		return err
 	}
 	defer p.Close()
 	answer := make(chan kafka.Event, 1)
-	t := topicPartition{DeadLetterTopic(d.Topic, d.Group), letter.Partition}
-	m.TopicPartition = t.at(int64(kafka.OffsetInvalid))
+	t := client.Partition{Topic: DeadLetterTopic(d.Topic, d.Group), Number: letter.Partition}
+	m.TopicPartition = t.At(int64(kafka.OffsetInvalid))
 	if err := p.Produce(m, answer); err != nil {
 		return fmt.Errorf("kafka: write to %v: %w", t, err)
 	}

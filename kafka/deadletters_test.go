@@ -22,7 +22,7 @@ func parking(t testing.TB, b bank) *kafka.Consumer {
 }
 
 func deadLetters(b bank) *kafka.DeadLetters {
-	return &kafka.DeadLetters{Config: b.config(), Topic: b.topic, Group: b.Prefix + "-notify"}
+	return &kafka.DeadLetters{Cluster: kafka.Cluster{Config: b.config()}, Topic: b.topic, Group: b.Prefix + "-notify"}
 }
 
 // parked returns what is parked, as texts.

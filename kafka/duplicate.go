@@ -3,12 +3,12 @@ package kafka
 import (
 	"context"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
 )
 
 // duplicate tells whether a record stands in the partition before.
@@ -26,7 +26,7 @@ func (f *feed) duplicate(ctx context.Context, store string, r es.Record, m *kafk
 	if !known && f.began > 0 {
 		var err error
 		if highest, err = f.highest(ctx, store, m.Timestamp); err != nil {
-			return false, fmt.Errorf("kafka: %v: look for duplicates: %w", f.topicPartition, err)
+			return false, fmt.Errorf("kafka: %v: look for duplicates: %w", f.Partition, err)
 		}
 	}
 	f.seen[store] = max(highest, r.Position)
@@ -41,10 +41,10 @@ func (f *feed) duplicate(ctx context.Context, store string, r es.Record, m *kafk
 
 // highest returns the highest position of a store's records that stand before where the feed began and are not older than a time; 0 if there are none.
 func (f *feed) highest(ctx context.Context, store string, since time.Time) (highest es.Position, err error) {
-	ask := f.at(since.UnixMilli())
+	ask := f.At(since.UnixMilli())
 	var found []kafka.TopicPartition
-	err = f.source.client.call("ask for an offset by time", func() (err error) {
-		found, err = f.source.client.OffsetsForTimes([]kafka.TopicPartition{ask}, int((askFor - time.Second).Milliseconds()))
+	err = f.source.client.Call("ask for an offset by time", func() (err error) {
+		found, err = f.source.client.OffsetsForTimes([]kafka.TopicPartition{ask}, int((client.AskFor - time.Second).Milliseconds()))
 		return err
 	})
 	if err != nil {
@@ -60,12 +60,9 @@ func (f *feed) highest(ctx context.Context, store string, since time.Time) (high
 	if err != nil {
 		return 0, err
 	}
-	for m, err := range readPartition(ctx, maps.Clone(config), f.source.log, f.topicPartition, found[0].Offset) {
+	for m, err := range client.ReadPartition(ctx, config, f.source.log, f.Partition, int64(found[0].Offset), f.began) {
 		if err != nil {
 			return 0, err
-		}
-		if int64(m.TopicPartition.Offset) >= f.began {
-			break
 		}
 		of, r, err := Decode(m)
 		if err == nil && of == store {

@@ -94,7 +94,7 @@ func postgresModel(name string, source projection.Source, log *slog.Logger) post
 // playProjection is a process that feeds a read model: which database, where it is, the broker and the topic.
 func playProjection(ctx context.Context, args []string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	source, err := kafka.SourceConfig{Config: kafka.ConfigMap{"bootstrap.servers": args[2]}, Topics: []string{args[3]}, Group: args[3] + "-model", Logger: log}.Open(ctx)
+	source, err := kafka.SourceConfig{Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": args[2]}}, Topics: []string{args[3]}, Group: args[3] + "-model", Logger: log}.Open(ctx)
 	if err != nil {
 		return err
 	}

@@ -30,8 +30,8 @@ func publishedBank(ctx context.Context) *kafkatest.Broker {
 	}
 	relay := &kafka.Relay{
 		Log: store, Prefix: "bank",
-		Config: kafka.ConfigMap{"bootstrap.servers": broker.Bootstrap()},
-		Topics: kafka.Topics{Partitions: 3},
+		Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": broker.Bootstrap()}},
+		Topics:  kafka.Topics{Partitions: 3},
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
@@ -53,10 +53,10 @@ func ExampleConsumer() {
 	defer broker.Close()
 
 	consumer := &kafka.Consumer{
-		Config: kafka.ConfigMap{"bootstrap.servers": broker.Bootstrap()},
-		Group:  "mail",
-		Topics: []string{"bank.account"},
-		Filter: es.Filter{Types: []string{"deposited", "withdrawn"}},
+		Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": broker.Bootstrap()}},
+		Group:   "mail",
+		Topics:  []string{"bank.account"},
+		Filter:  es.Filter{Types: []string{"deposited", "withdrawn"}},
 	}
 	err := consumer.Run(ctx, kafka.Typed(account.Codec, func(ctx context.Context, r es.Record, event account.Event) error {
 		switch e := event.(type) {
@@ -82,8 +82,8 @@ func ExampleSource() {
 	defer broker.Close()
 
 	source, err := kafka.SourceConfig{
-		Config: kafka.ConfigMap{"bootstrap.servers": broker.Bootstrap()},
-		Topics: []string{"bank.account"},
+		Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": broker.Bootstrap()}},
+		Topics:  []string{"bank.account"},
 	}.Open(ctx)
 	if err != nil {
 		log.Fatal(err)

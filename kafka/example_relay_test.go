@@ -27,11 +27,11 @@ func ExampleRelay() {
 	done := make(chan error)
 
 	relay := &kafka.Relay{
-		Log:    store,
-		Leases: store,
-		Prefix: "bank",
-		Topics: kafka.Topics{Partitions: 6},
-		Config: kafka.ConfigMap{"bootstrap.servers": broker.Bootstrap()},
+		Log:     store,
+		Leases:  store,
+		Prefix:  "bank",
+		Topics:  kafka.Topics{Partitions: 6},
+		Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": broker.Bootstrap()}},
 	}
 	go func() { done <- relay.Run(ctx) }()
 

@@ -10,6 +10,8 @@ import (
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
+	"github.com/thalo-go/es/kafka/internal/wire"
 	"github.com/thalo-go/es/projection"
 )
 
@@ -20,9 +22,9 @@ const (
 
 // A feed reads one partition, with a client of its own: so one that stands still holds up no other, and what it fetches ahead is bounded.
 type feed struct {
-	topicPartition
+	client.Partition
 	source *Source
-	client *reader
+	client *client.Reader
 	filter es.Filter
 	next   int64 // everything before it has been read
 	end    int64
@@ -44,7 +46,7 @@ func (f *feed) Next(ctx context.Context, most int) (projection.Batch, error) {
 	var limit time.Time
 	defer func() { f.note() }()
 	for {
-		wait := pollFor
+		wait := client.PollFor
 		if read > 0 {
 			if wait = time.Until(limit); wait < 0 || !f.more() {
 				wait = 0
@@ -112,7 +114,7 @@ func (f *feed) batch(b projection.Batch) projection.Batch {
 // more tells whether there is more to come soon. One offset more is as a rule the control record of the transaction that has just been read.
 func (f *feed) more() bool {
 	if f.end <= f.next+1 {
-		if _, high, err := f.client.GetWatermarkOffsets(f.topic, f.number); err == nil {
+		if _, high, err := f.client.GetWatermarkOffsets(f.Topic, f.Number); err == nil {
 			f.end = max(f.end, high)
 		}
 	}
@@ -125,7 +127,7 @@ func (f *feed) take(ctx context.Context, b *projection.Batch, m *kafka.Message) 
 	if offset < f.next {
 		return 0, nil // it was here before
 	}
-	if !wants(f.filter, m) {
+	if !wire.Match(f.filter, m) {
 		f.next = offset + 1
 		return 0, nil
 	}
@@ -147,7 +149,7 @@ func (f *feed) take(ctx context.Context, b *projection.Batch, m *kafka.Message) 
 	}
 	b.Records = append(b.Records, r)
 	b.Cursors = append(b.Cursors, projection.Cursor(f.next))
-	return size(m), nil
+	return wire.MemorySize(m), nil
 }
 
 // expect refuses records of another store.
@@ -157,9 +159,9 @@ func (f *feed) expect(store string, r es.Record) error {
 	case store == f.store:
 		return nil
 	case len(stores) > 0 && !slices.Contains(stores, store):
-		return invalid("%v: %s is of store %s, and expected are those of %q: give each store topics of its own, or name it in SourceConfig.Stores", f.topicPartition, r.ID(), store, stores)
+		return client.Invalid("%v: %s is of store %s, and expected are those of %q: give each store topics of its own, or name it in SourceConfig.Stores", f.Partition, r.ID(), store, stores)
 	case len(stores) == 0 && f.store != "":
-		return invalid("%v: %s is of store %s, and those before of %s: give each store topics of its own, or name both in SourceConfig.Stores", f.topicPartition, r.ID(), store, f.store)
+		return client.Invalid("%v: %s is of store %s, and those before of %s: give each store topics of its own, or name both in SourceConfig.Stores", f.Partition, r.ID(), store, f.store)
 	}
 	f.store = store
 	return nil
@@ -169,7 +171,7 @@ func (f *feed) expect(store string, r es.Record) error {
 func (f *feed) explain(ctx context.Context, err kafka.Error) error {
 	switch err.Code() {
 	case kafka.ErrAutoOffsetReset:
-		low, high, ask := f.source.bounds(ctx, f.topicPartition)
+		low, high, ask := f.source.bounds(ctx, f.Partition)
 		if ask != nil {
 			return ask
 		}
@@ -177,16 +179,16 @@ func (f *feed) explain(ctx context.Context, err kafka.Error) error {
 			return broken
 		}
 		if f.next > high {
-			return fmt.Errorf("kafka: %v has lost its end: %w", f.topicPartition, &es.AheadError{After: es.Position(f.next), Head: es.Position(high)})
+			return fmt.Errorf("kafka: %v has lost its end: %w", f.Partition, &es.AheadError{After: es.Position(f.next), Head: es.Position(high)})
 		}
-		return invalid("%v: retention has deleted the records from offset %d to %d before they were read: fill a topic anew by a relay and build the read model from that, and give it a longer retention", f.topicPartition, f.next, low-1)
+		return client.Invalid("%v: retention has deleted the records from offset %d to %d before they were read: fill a topic anew by a relay and build the read model from that, and give it a longer retention", f.Partition, f.next, low-1)
 	case kafka.ErrUnknownTopic, kafka.ErrUnknownTopicOrPart, kafka.ErrUnknownPartition, kafka.ErrUnknownTopicID:
 		f.source.doubt()
 	case kafka.ErrTopicAuthorizationFailed:
-		return fmt.Errorf("kafka: read %v: %w; give the user the right to read it", f.topicPartition, err)
+		return fmt.Errorf("kafka: read %v: %w; give the user the right to read it", f.Partition, err)
 	}
 	if err.IsFatal() {
-		return fmt.Errorf("kafka: read %v: %w", f.topicPartition, err)
+		return fmt.Errorf("kafka: read %v: %w", f.Partition, err)
 	}
 	f.source.log.Warn("kafka: trouble, librdkafka goes on", "partition", f.String(), "error", err, "code", err.Code().String())
 	return nil
@@ -199,7 +201,7 @@ func (f *feed) Applied(upTo projection.Cursor) {
 	f.mu.Unlock()
 	if f.source.Group != "" {
 		f.source.mu.Lock()
-		f.source.applied[f.topicPartition] = int64(upTo)
+		f.source.applied[f.Partition] = int64(upTo)
 		f.source.mu.Unlock()
 	}
 }
@@ -209,7 +211,7 @@ func (f *feed) Close() error {
 	f.source.mu.Lock()
 	delete(f.source.feeds, f)
 	f.source.mu.Unlock()
-	return f.client.close()
+	return f.client.Close()
 }
 
 // note remembers how the feed stands, for those who ask while it reads.
@@ -227,7 +229,7 @@ func (f *feed) stats() SourceStats {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.stat
-	s.Shard = shardName(f.topicPartition)
+	s.Shard = shardName(f.Partition)
 	s.Lag = s.End - s.Applied
 	if s.Applied < 0 {
 		s.Lag = s.End - f.began

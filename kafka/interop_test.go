@@ -58,7 +58,7 @@ func relayed(t *testing.T, encoding kafka.Encoding) (b testserver.Broker, topic,
 	}
 	r := &kafka.Relay{
 		Log: log, Prefix: b.Prefix, Encoding: encoding, Batch: 70, // several transactions
-		Config: kafka.ConfigMap{"bootstrap.servers": b.Bootstrap}, Topics: kafka.Topics{Partitions: 7, Replication: 1},
+		Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": b.Bootstrap}}, Topics: kafka.Topics{Partitions: 7, Replication: 1},
 	}
 	stop := start(t, r.Run)
 	insist(t, "the relay publishes", func() error {

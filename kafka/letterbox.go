@@ -8,12 +8,15 @@ import (
 	"sync"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+
+	"github.com/thalo-go/es/kafka/internal/client"
+	"github.com/thalo-go/es/kafka/internal/wire"
 )
 
 // A letterbox is what one partition of a dead-letter topic says, as far as it has been read.
 // A nil letterbox has nothing and never will.
 type letterbox struct {
-	topicPartition
+	client.Partition
 	letters *letters
 	order   func(order) // told of orders as they come
 	ready   chan struct{}
@@ -32,15 +35,15 @@ type held struct {
 	asked       order // that has not been answered
 }
 
-func newLetterbox(l *letters, t topicPartition, begin int64, orders func(order)) *letterbox {
+func newLetterbox(l *letters, t client.Partition, begin int64, orders func(order)) *letterbox {
 	return &letterbox{
-		topicPartition: t,
-		letters:        l,
-		order:          orders,
-		ready:          make(chan struct{}),
-		keys:           make(map[string]*held),
-		changed:        make(chan struct{}),
-		committed:      begin,
+		Partition: t,
+		letters:   l,
+		order:     orders,
+		ready:     make(chan struct{}),
+		keys:      make(map[string]*held),
+		changed:   make(chan struct{}),
+		committed: begin,
 	}
 }
 
@@ -85,23 +88,23 @@ func (b *letterbox) parked() int {
 
 // take reads a letter.
 func (b *letterbox) take(m *kafka.Message) {
-	n, key := readNote(m), string(m.Key)
+	n, key := wire.ReadEntry(m), string(m.Key)
 	b.mu.Lock()
 	b.apply(n, key, int64(m.TopicPartition.Offset))
 	b.mu.Unlock()
-	if n.kind == kindRetry || n.kind == kindDrop {
+	if n.Kind == wire.EntryRetry || n.Kind == wire.EntryDrop {
 		select {
 		case <-b.ready:
-			b.order(order{n.kind, key, n.of})
+			b.order(order{n.Kind, key, n.Of})
 		default: // see atEnd
 		}
 	}
 }
 
-func (b *letterbox) apply(n note, key string, at int64) {
+func (b *letterbox) apply(n wire.Entry, key string, at int64) {
 	h := b.keys[key]
 	switch {
-	case n.kind == kindParked || n.kind == kindBehind:
+	case n.Kind == wire.EntryParked || n.Kind == wire.EntryBehind:
 		if h == nil {
 			h = &held{first: at}
 			b.keys[key] = h
@@ -109,18 +112,18 @@ func (b *letterbox) apply(n note, key string, at int64) {
 		h.last = at
 		h.letters++
 	case h == nil: // an answer to what somebody else has answered
-	case n.kind == kindDone && n.of >= h.last:
+	case n.Kind == wire.EntryDone && n.Of >= h.last:
 		delete(b.keys, key)
-	case n.kind == kindDone:
-		h.first = max(h.first, n.of+1)
+	case n.Kind == wire.EntryDone:
+		h.first = max(h.first, n.Of+1)
 		h.letters = max(h.letters-1, 1)
-		if h.asked.letter == n.of {
-			h.asked.kind = kindRetry // it was dropped
+		if h.asked.letter == n.Of {
+			h.asked.kind = wire.EntryRetry // it was dropped
 		}
-	case n.kind == kindTried:
+	case n.Kind == wire.EntryTried:
 		h.asked = order{}
-	case n.kind == kindRetry || n.kind == kindDrop:
-		h.asked = order{n.kind, key, n.of}
+	case n.Kind == wire.EntryRetry || n.Kind == wire.EntryDrop:
+		h.asked = order{n.Kind, key, n.Of}
 	}
 	b.move(at + 1)
 }
@@ -197,12 +200,12 @@ func (b *letterbox) setCommitted(next int64) {
 // read returns the parked messages of a key, in order.
 func (b *letterbox) read(ctx context.Context, key string, h held) iter.Seq2[*kafka.Message, error] {
 	return func(yield func(*kafka.Message, error) bool) {
-		for m, err := range b.letters.read(ctx, b.topicPartition, h.first) {
+		for m, err := range b.letters.read(ctx, b.Partition, h.first) {
 			if err != nil {
 				yield(nil, err)
 				return
 			}
-			if kind := readNote(m).kind; string(m.Key) == key && (kind == kindParked || kind == kindBehind) && !yield(m, nil) {
+			if kind := wire.ReadEntry(m).Kind; string(m.Key) == key && (kind == wire.EntryParked || kind == wire.EntryBehind) && !yield(m, nil) {
 				return
 			}
 			if int64(m.TopicPartition.Offset) >= h.last {
@@ -230,13 +233,13 @@ func (p *post) send(ctx context.Context, b *letterbox, m *kafka.Message, items .
 		// There is room for all, so that the producer need not wait for a lane that has ended.
 		p.box, p.answers = b, make(chan kafka.Event, mostUnderWay+2)
 	}
-	m.TopicPartition = b.at(int64(kafka.OffsetInvalid))
+	m.TopicPartition = b.At(int64(kafka.OffsetInvalid))
 	m.Opaque = items
 	for attempt := 0; ; attempt++ {
 		err := b.letters.producer.Produce(m, p.answers)
 		var full kafka.Error
 		if errors.As(err, &full) && full.Code() == kafka.ErrQueueFull {
-			if err := sleep(ctx, backoff(attempt)); err != nil {
+			if err := client.Sleep(ctx, client.Backoff(attempt)); err != nil {
 				return err
 			}
 			continue
@@ -274,4 +277,11 @@ func (p *post) settle(ctx context.Context) (items []item, err error) {
 		err = p.box.await(ctx, last)
 	}
 	return items, err
+}
+
+// An order is what somebody asks for.
+type order struct {
+	kind   wire.EntryKind // retry or drop
+	key    string
+	letter int64
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/thalo-go/es/kafka/internal/client"
 )
 
 const (
 	// lookAgain is how long a relay writes to a topic without a look whether it is still the same. A cluster takes what is written under a topic's name, also
-	// if that topic was deleted and made again since, and a producer does not hear of it.
+	// if that topic was deleted and created again since, and a producer does not hear of it.
 	lookAgain = time.Second
 
 	// lookTime bounds a look, which a transaction waits for. One that takes longer is left to the next transaction.
@@ -80,7 +82,7 @@ func (s *session) lookAt(ctx context.Context, topics []*destination) error {
 	for i, to := range topics {
 		names[i] = to.name
 	}
-	marks, err := describeTopics(ctx, s.admin, names...)
+	marks, err := client.DescribeTopics(ctx, s.admin, names...)
 	if err != nil {
 		s.w.r.log.Debug("kafka: relay cannot look at its topics", "error", err)
 		return nil // it looks again

@@ -1,6 +1,8 @@
 package kafka
 
-import "time"
+import (
+	"time"
+)
 
 // offsets tells up to where everything of a partition has been handled, while what is under way ends in any order.
 // Its methods want a lock around them.

@@ -1,11 +1,13 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
 )
 
 func (c checkpoint) clone() checkpoint {
@@ -18,7 +20,7 @@ func (c checkpoint) clone() checkpoint {
 func (c *checkpoint) park(r *es.Record, cause error) error {
 	const most = 1000
 	if len(c.Parked) == most {
-		return stopf("%d streams are parked: %w; raise max.message.bytes of the topics they go to and start the relay again", most, cause)
+		return client.Permanentf("%d streams are parked: %w; raise max.message.bytes of the topics they go to and start the relay again", most, cause)
 	}
 	c.Parked = append(c.Parked, parked{Kind: r.Stream.Kind, ID: r.Stream.ID, Version: r.Version, Error: cause.Error()})
 	return nil
@@ -69,7 +71,7 @@ func (s *session) unparkStream(ctx context.Context, p parked) error {
 		if !s.w.r.Filter.Match(r) {
 			continue
 		}
-		if len(b.records) > 0 && (len(b.records) >= orElse(s.w.r.Batch, DefaultRelayBatch) || bytes+len(r.Data) > orElse(s.w.r.Bytes, DefaultRelayBytes)) {
+		if len(b.records) > 0 && (len(b.records) >= cmp.Or(s.w.r.Batch, DefaultRelayBatch) || bytes+len(r.Data) > cmp.Or(s.w.r.Bytes, DefaultRelayBytes)) {
 			if err := s.unparkBatch(ctx, p, b, r.Version); err != nil {
 				return err
 			}

@@ -1,18 +1,20 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
+	"github.com/thalo-go/es/kafka/internal/wire"
 )
 
 // bufferBytes is how many bytes of messages a partition holds in memory, more or less.
@@ -20,7 +22,7 @@ const bufferBytes = 8 << 20
 
 // A partition is the work on one partition for as long as it is ours: lanes, each with the messages of some keys, in order.
 type partition struct {
-	topicPartition
+	client.Partition
 	r         *consumption
 	log       *slog.Logger
 	letterbox *letterbox // nil if nothing is ever parked
@@ -62,15 +64,15 @@ type item struct {
 	order  order
 }
 
-func newPartition(ctx context.Context, r *consumption, t topicPartition) *partition {
+func newPartition(ctx context.Context, r *consumption, t client.Partition) *partition {
 	p := &partition{
-		topicPartition: t,
-		r:              r,
-		log:            r.log.With("topic", t.topic, "partition", t.number),
-		room:           make(chan struct{}, 1),
-		stopping:       make(chan struct{}),
-		committed:      -1,
-		end:            -1,
+		Partition: t,
+		r:         r,
+		log:       r.log.With("topic", t.Topic, "partition", t.Number),
+		room:      make(chan struct{}, 1),
+		stopping:  make(chan struct{}),
+		committed: -1,
+		end:       -1,
 	}
 	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	for range max(r.Workers, 1) {
@@ -126,7 +128,7 @@ func (p *partition) laneOf(key []byte) *lane {
 // push takes a message in.
 func (p *partition) push(m *kafka.Message) {
 	offset := int64(m.TopicPartition.Offset)
-	wanted := wants(p.r.Filter, m)
+	wanted := wire.Match(p.r.Filter, m)
 	l := p.laneOf(m.Key)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -143,7 +145,7 @@ func (p *partition) push(m *kafka.Message) {
 		p.offsets.skip(offset + 1)
 	default:
 		p.messages++
-		p.bytes += size(m)
+		p.bytes += wire.MemorySize(m)
 		l.push(item{m: m, number: p.offsets.take(offset, m.Timestamp)})
 	}
 }
@@ -173,24 +175,16 @@ func (p *partition) reached(offset int64) {
 	p.end = max(p.end, offset)
 }
 
-func size(m *kafka.Message) int {
-	n := 256 + len(m.Key) + len(m.Value)
-	for _, h := range m.Headers {
-		n += len(h.Key) + len(h.Value)
-	}
-	return n
-}
-
 func (p *partition) full() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.messages >= orElse(p.r.Buffer, DefaultBuffer) || p.bytes >= bufferBytes
+	return p.messages >= cmp.Or(p.r.Buffer, DefaultBuffer) || p.bytes >= bufferBytes
 }
 
 func (p *partition) roomy() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.messages <= orElse(p.r.Buffer, DefaultBuffer)/2 && p.bytes <= bufferBytes/2
+	return p.messages <= cmp.Or(p.r.Buffer, DefaultBuffer)/2 && p.bytes <= bufferBytes/2
 }
 
 // uncommitted returns the offset to commit, if there is a new one.
@@ -262,7 +256,7 @@ func (p *partition) done(items ...item) {
 	for _, it := range items {
 		p.offsets.done(it.number)
 		p.messages--
-		p.bytes -= size(it.m)
+		p.bytes -= wire.MemorySize(it.m)
 	}
 	p.mu.Unlock()
 	select {
@@ -277,15 +271,6 @@ func (p *partition) count(f func(*counts)) {
 	f(&p.counts)
 }
 
-// wants tells from the headers whether a filter lets a message through. What is no record goes through, and fails when it is decoded.
-func wants(f es.Filter, m *kafka.Message) bool {
-	if len(f.Kinds) == 0 && len(f.Types) == 0 {
-		return true
-	}
-	kind, name, ok := peek(m)
-	return !ok || (len(f.Kinds) == 0 || slices.Contains(f.Kinds, kind)) && (len(f.Types) == 0 || slices.Contains(f.Types, name))
-}
-
 // call runs a handler and turns its panic into an error.
 func call(ctx context.Context, handle func(context.Context, es.Record) error, r es.Record) (err error) {
 	defer func() {
@@ -297,7 +282,5 @@ func call(ctx context.Context, handle func(context.Context, es.Record) error, r 
 }
 
 func (p *partition) failure(m *kafka.Message, r es.Record, err error) error {
-	return &ConsumerError{p.r.Group, p.topic, p.number, int64(m.TopicPartition.Offset), string(m.Key), r, err}
+	return &ConsumerError{p.r.Group, p.Topic, p.Number, int64(m.TopicPartition.Offset), string(m.Key), r, err}
 }
-
-func (p *partition) String() string { return fmt.Sprintf("%s [%d]", p.topic, p.number) }

@@ -42,7 +42,7 @@ func bookkeeping(store *sqlite.Store, source projection.Source, done func(r es.R
 // playBooks is a process that reacts: the database, the broker and the topic.
 func playBooks(ctx context.Context, args []string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	source, err := kafka.SourceConfig{Config: kafka.ConfigMap{"bootstrap.servers": args[1]}, Topics: []string{args[2]}, Logger: log}.Open(ctx)
+	source, err := kafka.SourceConfig{Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": args[1]}}, Topics: []string{args[2]}, Logger: log}.Open(ctx)
 	if err != nil {
 		return err
 	}

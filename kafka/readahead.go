@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -38,7 +39,7 @@ const far = 10_000
 func newReadAhead(r *Relay, after es.Position) *readAhead {
 	a := &readAhead{
 		log: r.Log, filter: r.Filter, stats: &r.stats,
-		records: orElse(r.Batch, DefaultRelayBatch), bytes: orElse(r.Bytes, DefaultRelayBytes),
+		records: cmp.Or(r.Batch, DefaultRelayBatch), bytes: cmp.Or(r.Bytes, DefaultRelayBytes),
 		ready: make(chan struct{}, 1), room: make(chan struct{}, 1),
 		taken: after,
 	}

@@ -42,7 +42,7 @@ func TestATopicMadeAgainUnderThoseWhoReadItStopsThem(t *testing.T) {
 	last := fill(t, log, 200)
 	run.reaches(last)
 
-	topics := source(t, b, func(c *kafka.SourceConfig) { c.Config["topic.metadata.refresh.interval.ms"] = 200 })
+	topics := source(t, b, func(c *kafka.SourceConfig) { c.Cluster.Config["topic.metadata.refresh.interval.ms"] = 200 })
 	store, _ := openFile(t)
 	model, handler := make(chan error, 1), make(chan error, 1)
 	start(t, func(ctx context.Context) error {
@@ -51,7 +51,7 @@ func TestATopicMadeAgainUnderThoseWhoReadItStopsThem(t *testing.T) {
 		return err
 	})
 	c, got := consumer(t, b), newCollector()
-	c.Config["topic.metadata.refresh.interval.ms"] = 200
+	c.Cluster.Config["topic.metadata.refresh.interval.ms"] = 200
 	start(t, func(ctx context.Context) error {
 		err := c.Run(ctx, got.handle)
 		handler <- err
@@ -62,8 +62,8 @@ func TestATopicMadeAgainUnderThoseWhoReadItStopsThem(t *testing.T) {
 	run.mustStop() // what becomes of it says the next test
 	b.deleteTopic(t)
 	b.createTopic(t, b.topic, 2)
-	ended(t, "the read model", model, b.topic, "made again")
-	ended(t, "the consumer", handler, b.topic, "made again")
+	ended(t, "the read model", model, b.topic, "created again")
+	ended(t, "the consumer", handler, b.topic, "created again")
 }
 
 // A cluster takes what is written under a topic's name, whatever that topic was before. So a relay looks while it writes.
@@ -72,7 +72,7 @@ func TestARelayStopsSoonWhenATopicIsTakenFromUnderIt(t *testing.T) {
 	for what, test := range map[string]struct {
 		again bool
 		says  string
-	}{"deleted": {false, " is gone"}, "deleted and made again": {true, " was deleted and made again"}} {
+	}{"deleted": {false, " is gone"}, "deleted and created again": {true, " was deleted and created again"}} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			for promise, change := range map[string]func(r *kafka.Relay, log *es.Mem){

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
 )
 
 // Defaults of a [Relay].
@@ -33,15 +35,17 @@ const (
 //
 // A Relay must not be copied after its first use.
 type Relay struct {
-	Log    es.Log    // where the records come from
-	Prefix string    // of the names of topics, and of the transactional id; letters, digits, dots, hyphens and underscores
-	Config ConfigMap // of the cluster: "bootstrap.servers", TLS, SASL and the like. What the promise rests on cannot be set otherwise.
+	Cluster Cluster // where the topics are
+	Log     es.Log  // where the records come from
+	Prefix  string  // of the names of topics, and of the transactional id; letters, digits, dots, hyphens and underscores
 
 	// Name tells relays of one log apart, each of which publishes all that its Filter lets through. "" means [DefaultRelayName].
 	Name string
 
-	Encoding    Encoding // of messages
-	ContentType string   // of the data, for CloudEvents; "" means [DefaultContentType]
+	Encoding Encoding // of messages
+
+	// ContentType returns the media type of a record's data, for CloudEvents, such as the codec's method of that name. nil means application/json.
+	ContentType func(r es.Record) string
 
 	// Filter selects the records that are published. If it is changed, it counts for what comes after the checkpoint.
 	Filter es.Filter
@@ -105,13 +109,6 @@ func (e *TooLargeError) Error() string {
 		e.Record.ID(), e.Record.Position, e.Size, e.Topic, e.Limit)
 }
 
-// A stop is an error that no repetition mends.
-type stop struct{ error }
-
-func (s stop) Unwrap() error { return s.error }
-
-func stopf(format string, args ...any) error { return stop{fmt.Errorf("kafka: "+format, args...)} }
-
 // Run publishes until the context ends, and returns the context's error then. What may pass, such as a cluster that is away, it waits out. It returns
 // any other error at once: what wraps [es.ErrInvalid] for settings that cannot be, [*es.AheadError] if the checkpoint is beyond the end of the log,
 // [*TooLargeError], [ErrFenced], and others that name a topic and what is wrong with it.
@@ -134,7 +131,7 @@ func (r *Relay) start() (*work, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.running {
-		return nil, invalid("relay %s runs already: a Relay runs once at a time", r.name())
+		return nil, client.Invalid("relay %s runs already: a Relay runs once at a time", r.name())
 	}
 	if err := r.check(); err != nil {
 		return nil, err
@@ -144,7 +141,7 @@ func (r *Relay) start() (*work, error) {
 		return nil, err
 	}
 	r.running = true
-	r.log = logger(r.Logger).With("relay", r.name(), "store", w.store)
+	r.log = client.Logger(r.Logger).With("relay", r.name(), "store", w.store)
 	return w, nil
 }
 
@@ -155,27 +152,24 @@ func (r *Relay) end() {
 	r.stats.set(func(s *RelayStats) { s.Working, s.Rate = false, 0 })
 }
 
-func (r *Relay) name() string { return orElse(r.Name, DefaultRelayName) }
-
-// CheckpointTopic is the name of the topic that has the checkpoints of relays with a prefix.
-func CheckpointTopic(prefix string) string { return "_" + prefix + ".relay-checkpoints" }
+func (r *Relay) name() string { return cmp.Or(r.Name, DefaultRelayName) }
 
 func (r *Relay) check() error {
 	switch {
 	case r.Log == nil:
-		return invalid("relay %s has no Log: give it the store", r.name())
-	case !topicName.MatchString(CheckpointTopic(r.Prefix)) || r.Prefix == "":
-		return invalid("relay %s: prefix %q cannot be that of topics: use letters, digits, dots, hyphens and underscores, such as the application's name", r.name(), r.Prefix)
-	case !topicName.MatchString(r.name()):
-		return invalid("relay %q: a name has letters, digits, dots, hyphens and underscores", r.name())
+		return client.Invalid("relay %s has no Log: give it the store", r.name())
+	case !client.IsTopicName(CheckpointTopic(r.Prefix)) || r.Prefix == "":
+		return client.Invalid("relay %s: prefix %q cannot be that of topics: use letters, digits, dots, hyphens and underscores, such as the application's name", r.name(), r.Prefix)
+	case !client.IsTopicName(r.name()):
+		return client.Invalid("relay %q: a name has letters, digits, dots, hyphens and underscores", r.name())
 	case r.Encoding != CloudEvents && r.Encoding != Compact:
-		return invalid("relay %s: Encoding %d: it is kafka.CloudEvents or kafka.Compact", r.name(), r.Encoding)
+		return client.Invalid("relay %s: Encoding %d: it is kafka.CloudEvents or kafka.Compact", r.name(), r.Encoding)
 	case r.TooLarge != es.Stop && r.TooLarge != es.Park:
-		return invalid("relay %s: TooLarge %d: it is es.Stop or es.Park", r.name(), r.TooLarge)
+		return client.Invalid("relay %s: TooLarge %d: it is es.Stop or es.Park", r.name(), r.TooLarge)
 	case r.TooLarge == es.Park && r.AtLeastOnce != nil:
-		return invalid("relay %s: TooLarge: es.Park needs transactions, by which the list of what is parked is kept: leave out AtLeastOnce, or let it stop", r.name())
+		return client.Invalid("relay %s: TooLarge: es.Park needs transactions, by which the list of what is parked is kept: leave out AtLeastOnce, or let it stop", r.name())
 	case r.Batch < 0 || r.Bytes < 0 || r.KeepAlive < 0 || r.Lease < 0 || r.Topics.Partitions < 0 || r.Topics.Replication < 0 || r.Topics.MinInSync < 0:
-		return invalid("relay %s: Batch, Bytes, KeepAlive, Lease and what Topics says cannot be negative: 0 is the default", r.name())
+		return client.Invalid("relay %s: Batch, Bytes, KeepAlive, Lease and what Topics says cannot be negative: 0 is the default", r.name())
 	}
 	return nil
 }
@@ -195,7 +189,7 @@ func (r *Relay) Reset(ctx context.Context, to es.Position) error {
 		return err
 	}
 	if to < 0 || to > head {
-		return invalid("reset relay %s to position %d: the log has 0 to %d", r.name(), to, head)
+		return client.Invalid("reset relay %s to position %d: the log has 0 to %d", r.name(), to, head)
 	}
 	return w.reset(ctx, to)
 }

@@ -117,7 +117,7 @@ func (m *relayModel) newRelay(r *rapid.T) *modelRelay {
 	own.Leases, own.Lease = own.lease, 500*time.Millisecond
 	own.Batch = rapid.IntRange(1, 9).Draw(r, "batch")
 	own.Encoding = rapid.SampledFrom([]kafka.Encoding{kafka.CloudEvents, kafka.Compact}).Draw(r, "encoding")
-	own.Config["transaction.timeout.ms"] = 2000
+	own.Cluster.Config["transaction.timeout.ms"] = 2000
 	own.Hook(func(step string) error {
 		if s := own.stay.Load(); s != nil && s.step == step {
 			s.here()

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
+	"github.com/thalo-go/es/kafka/internal/wire"
 )
 
 // A session is the life of one producer.
@@ -19,7 +22,7 @@ type session struct {
 	p       *kafka.Producer
 	admin   *kafka.AdminClient
 	to      *destinations
-	encoder *encoder
+	encoder *wire.Encoder
 	c       checkpoint // what is committed
 	targets []target   // of the batch under way
 	last    time.Time  // when the last transaction was committed
@@ -33,7 +36,7 @@ type target = *destination
 
 // sessionExactlyOnce publishes until there is trouble. After any, whatever its outcome, a new session finds out from the cluster how far it has come.
 func (w *work) sessionExactlyOnce(ctx context.Context) (moved bool, err error) {
-	s, err := w.open(ctx, transactional(w.config, w.id, w.smallest))
+	s, err := w.open(ctx, client.Transactional(w.config, w.id, w.smallest))
 	if err != nil {
 		return false, err
 	}
@@ -60,10 +63,10 @@ func (w *work) open(ctx context.Context, config *kafka.ConfigMap) (*session, err
 	}
 	p, err := kafka.NewProducer(config)
 	if err != nil {
-		return nil, invalid("settings of relay %s: %v", w.r.name(), err)
+		return nil, client.Invalid("settings of relay %s: %v", w.r.name(), err)
 	}
-	s := &session{w: w, p: p, ended: make(chan struct{}), encoder: newEncoder(w.store, w.r.Encoding, w.r.ContentType)}
-	s.heard.Go(func() { hear(p.Logs(), w.r.log, s.ended) })
+	s := &session{w: w, p: p, ended: make(chan struct{}), encoder: wire.NewEncoder(w.store, wire.Encoding(w.r.Encoding), w.r.ContentType)}
+	s.heard.Go(func() { client.ForwardLogs(p.Logs(), w.r.log, s.ended) })
 	if w.r.AtLeastOnce == nil {
 		s.heard.Go(s.drain)
 	}
@@ -89,14 +92,18 @@ func (s *session) event(event kafka.Event) {
 }
 
 func (s *session) close() {
-	closeBounded("the producer of relay "+s.w.key, s.w.r.log, func() {
+	err := client.CloseWithin(func() error {
 		if s.admin != nil {
 			s.admin.Close()
 		}
 		s.p.Close()
 		close(s.ended)
 		s.heard.Wait()
+		return nil
 	})
+	if err != nil {
+		s.w.r.log.Error("kafka: producer not closed", "err", err)
+	}
 }
 
 // fenced says what it means that another producer has the transactional id: who has the lease tries again, as the other may have been a transaction that took
@@ -111,7 +118,7 @@ func (s *session) fenced(ctx context.Context, err error) error {
 		if loadErr == nil && found && c.Holder != s.w.holder {
 			return fmt.Errorf("kafka: relay %s: %w: it is %s", s.w.key, ErrFenced, c.Holder)
 		}
-		if sleep(ctx, backoff(attempt)) != nil {
+		if client.Sleep(ctx, client.Backoff(attempt)) != nil {
 			break
 		}
 	}
@@ -140,7 +147,7 @@ func (s *session) begin(ctx context.Context) error {
 		return err
 	}
 	if found && (c.Store != w.store || c.Relay != w.r.name()) {
-		return stopf("checkpoint %s in %s is of relay %s of store %s: it was written by something else; find out what, then Reset the relay", w.key, w.checkpointTopic, c.Relay, c.Store)
+		return client.Permanentf("checkpoint %s in %s is of relay %s of store %s: it was written by something else; find out what, then Reset the relay", w.key, w.checkpointTopic, c.Relay, c.Store)
 	}
 	if !found && len(others) > 0 {
 		w.r.log.Info("kafka: relay has no checkpoint yet, and others have", "topic", w.checkpointTopic, "others", len(others))
@@ -165,19 +172,19 @@ func (s *session) init(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		e, ok := asKafka(err)
+		e, ok := client.KafkaError(err)
 		if !ok || !e.IsRetriable() {
 			if ok && (e.Code() == kafka.ErrTransactionalIDAuthorizationFailed || e.Code() == kafka.ErrClusterAuthorizationFailed) {
-				return stopf("begin as %s: %w; give the relay's user the rights Write and Describe on this transactional id", s.w.id, err)
+				return client.Permanentf("begin as %s: %w; give the relay's user the rights Write and Describe on this transactional id", s.w.id, err)
 			}
 			if ok && e.Code() == kafka.ErrInvalidTransactionTimeout {
-				return stopf("begin as %s: %w; set transaction.timeout.ms to no more than the brokers' transaction.max.timeout.ms", s.w.id, err)
+				return client.Permanentf("begin as %s: %w; set transaction.timeout.ms to no more than the brokers' transaction.max.timeout.ms", s.w.id, err)
 			}
 			return s.unknown("begin as "+s.w.id, err)
 		}
-		s.w.r.log.Warn("kafka: relay waits for the cluster", "error", err, "brokers", describe(s.w.config))
+		s.w.r.log.Warn("kafka: relay waits for the cluster", "error", err, "brokers", client.Brokers(s.w.config))
 		s.w.r.stats.set(func(st *RelayStats) { st.Error, st.ErrorAt = err.Error(), time.Now() })
-		if err := sleep(ctx, backoff(0)); err != nil {
+		if err := client.Sleep(ctx, client.Backoff(0)); err != nil {
 			return err
 		}
 	}
@@ -188,7 +195,7 @@ func (w *work) reset(ctx context.Context, to es.Position) error {
 	if w.r.AtLeastOnce != nil {
 		return w.resetAtLeastOnce(ctx, to)
 	}
-	s, err := w.open(ctx, transactional(w.config, w.id, w.smallest))
+	s, err := w.open(ctx, client.Transactional(w.config, w.id, w.smallest))
 	if err != nil {
 		return err
 	}
@@ -199,8 +206,8 @@ func (w *work) reset(ctx context.Context, to es.Position) error {
 		err = s.transaction(ctx, batch{upTo: to})
 		w.r.log.Info("kafka: relay reset", "from", before.Position, "to", to, "error", err)
 	}
-	if final := (stop{}); errors.As(err, &final) {
-		return final.error
+	if final := (client.Permanent{}); errors.As(err, &final) {
+		return final.Err
 	}
 	return err
 }
@@ -213,7 +220,7 @@ func (w *work) checkHistory(ctx context.Context, c *checkpoint) error {
 	}
 	w.r.stats.set(func(s *RelayStats) { s.Head, s.Position = head, c.Position })
 	if c.Position > head {
-		return stopf("relay %s: its checkpoint: %w", w.key, &es.AheadError{After: c.Position, Head: head})
+		return client.Permanentf("relay %s: its checkpoint: %w", w.key, &es.AheadError{After: c.Position, Head: head})
 	}
 	if c.Last == nil {
 		return nil
@@ -225,10 +232,10 @@ func (w *work) checkHistory(ctx context.Context, c *checkpoint) error {
 		if r.Position == c.Last.Position && r.ID() == c.Last.ID && r.Time.Equal(c.Last.Time) {
 			return nil
 		}
-		return stopf("relay %s: at position %d it has published %s of %v, and the log has %s of %v there: its database was restored from an older copy and written to since, so that topics and log tell different stories; "+
+		return client.Permanentf("relay %s: at position %d it has published %s of %v, and the log has %s of %v there: its database was restored from an older copy and written to since, so that topics and log tell different stories; "+
 			"find out where they part, then Reset the relay to that position", w.key, c.Last.Position, c.Last.ID, c.Last.Time, r.ID(), r.Time)
 	}
-	return stopf("relay %s: the log has nothing at position %d, where %s was published: its database was restored from an older copy", w.key, c.Last.Position, c.Last.ID)
+	return client.Permanentf("relay %s: the log has nothing at position %d, where %s was published: its database was restored from an older copy", w.key, c.Last.Position, c.Last.ID)
 }
 
 // takeOver writes the first checkpoint of this process, by which others see who works, and tries again what was parked.
@@ -255,7 +262,7 @@ func (s *session) takeOver(ctx context.Context) error {
 
 // publish is the loop. It never has a transaction open while it waits for records.
 func (s *session) publish(ctx context.Context, ahead *readAhead) (moved bool, err error) {
-	keepAlive := orElse(s.w.r.KeepAlive, DefaultKeepAlive)
+	keepAlive := cmp.Or(s.w.r.KeepAlive, DefaultKeepAlive)
 	quiet := time.NewTimer(keepAlive)
 	defer quiet.Stop()
 	look := time.NewTicker(10 * time.Minute)
@@ -351,7 +358,7 @@ const breath = 3 * time.Millisecond
 // pause waits until the last transaction is out of the way, as a rule.
 func (s *session) pause(ctx context.Context) error {
 	if left := breath - time.Since(s.last); left > 0 {
-		return sleep(ctx, left)
+		return client.Sleep(ctx, left)
 	}
 	return nil
 }
@@ -376,13 +383,13 @@ func (s *session) aim(ctx context.Context, b *batch, c *checkpoint) error {
 		}
 		if to.limit < s.w.smallest {
 			s.w.smallest = to.limit
-			if batchSize(to.limit) < batchSize(largest) {
+			if client.BatchSize(to.limit) < client.BatchSize(client.LargestMessage) {
 				return errRestart
 			}
 		}
 		if err := s.fits(r, to); err != nil {
 			if s.w.r.TooLarge != es.Park {
-				return stop{err}
+				return client.Permanent{Err: err}
 			}
 			if err := c.park(r, err); err != nil {
 				return err
@@ -406,22 +413,14 @@ func (s *session) aim(ctx context.Context, b *batch, c *checkpoint) error {
 
 // fits tells whether a topic takes a record.
 func (s *session) fits(r *es.Record, to *destination) error {
-	const fixed = 512 // the batch, the record, and the names of headers
-	size := fixed + len(s.encoder.contentType) + len(r.Data) + 4*len(r.Stream.ID) + 3*len(r.Stream.Kind) + len(r.Type)
-	for key, value := range r.Meta {
-		size += 6 * (len(key) + len(value)) // as JSON
-	}
-	if size <= to.limit {
+	if s.encoder.SizeLimit(r) <= to.limit {
 		return nil
 	}
-	m, err := s.encoder.encode(r, &to.name)
+	m, err := s.encoder.Encode(r, &to.name)
 	if err != nil {
 		return err
 	}
-	size = 61 + 32 + len(m.Key) + len(m.Value) // the overhead of a batch and of a record
-	for _, h := range m.Headers {
-		size += 10 + len(h.Key) + len(h.Value)
-	}
+	size := wire.BatchSize(m)
 	if size <= to.limit {
 		return nil
 	}
@@ -453,11 +452,11 @@ func (s *session) produce(ctx context.Context, b batch, c *checkpoint) error {
 
 // sendRecord hands a record to librdkafka, for its partition of a topic.
 func (s *session) sendRecord(ctx context.Context, r *es.Record, to *destination) error {
-	m, err := s.encoder.encode(r, &to.name)
+	m, err := s.encoder.Encode(r, &to.name)
 	if err != nil {
 		return err
 	}
-	m.TopicPartition.Partition = partitionFor(m.Key, to.mark.Partitions)
+	m.TopicPartition.Partition = wire.Partition(m.Key, to.mark.Partitions)
 	if err := s.send(ctx, m); err != nil {
 		return fmt.Errorf("kafka: publish %s to %s: %w", r.ID(), to.name, err)
 	}
@@ -470,7 +469,7 @@ func (s *session) produceCheckpoint(ctx context.Context, c *checkpoint) error {
 		return fmt.Errorf("kafka: checkpoint: %w", err)
 	}
 	if len(value) > s.w.checkpointLimit-1024 {
-		return stopf("checkpoint of relay %s has %d bytes, and topic %s takes %d: raise its max.message.bytes, or that of the topics whose records are parked, and start the relay again",
+		return client.Permanentf("checkpoint of relay %s has %d bytes, and topic %s takes %d: raise its max.message.bytes, or that of the topics whose records are parked, and start the relay again",
 			s.w.key, len(value), s.w.checkpointTopic, s.w.checkpointLimit)
 	}
 	err = s.send(ctx, &kafka.Message{
@@ -487,10 +486,10 @@ func (s *session) produceCheckpoint(ctx context.Context, c *checkpoint) error {
 func (s *session) send(ctx context.Context, m *kafka.Message) error {
 	for {
 		err := s.p.Produce(m, nil)
-		if e, ok := asKafka(err); !ok || e.Code() != kafka.ErrQueueFull {
+		if e, ok := client.KafkaError(err); !ok || e.Code() != kafka.ErrQueueFull {
 			return err
 		}
-		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+		if err := client.Sleep(ctx, 5*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -506,7 +505,7 @@ func (s *session) commit(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		e, ok := asKafka(err)
+		e, ok := client.KafkaError(err)
 		switch {
 		case ok && !e.IsFatal() && e.TxnRequiresAbort():
 			return errors.Join(s.unknown("commit", err), s.abort(ctx))
@@ -536,7 +535,7 @@ func (s *session) abort(ctx context.Context) error {
 
 // unknown wraps an error of librdkafka after which only the cluster knows what is committed.
 func (s *session) unknown(what string, err error) error {
-	e, ok := asKafka(err)
+	e, ok := client.KafkaError(err)
 	if ok && (e.Code() == kafka.ErrFenced || e.Code() == kafka.ErrProducerFenced || e.Code() == kafka.ErrInvalidProducerEpoch) {
 		return fmt.Errorf("kafka: %s: %w: %w", what, errFenced, err)
 	}

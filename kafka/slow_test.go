@@ -23,7 +23,7 @@ func TestASlowHandlerKeepsItsPartition(t *testing.T) {
 	got, slow := newCollector(), sync.OnceFunc(func() { time.Sleep(2 * poll) }) // of nothing, which is what is tried
 	run := func() {
 		c := consumer(t, b)
-		c.Config["session.timeout.ms"], c.Config["max.poll.interval.ms"], c.Config["heartbeat.interval.ms"] = int(poll.Milliseconds()), int(poll.Milliseconds()), 100
+		c.Cluster.Config["session.timeout.ms"], c.Cluster.Config["max.poll.interval.ms"], c.Cluster.Config["heartbeat.interval.ms"] = int(poll.Milliseconds()), int(poll.Milliseconds()), 100
 		start(t, func(ctx context.Context) error {
 			return c.Run(ctx, func(ctx context.Context, r es.Record) error {
 				err := got.handle(ctx, r)
@@ -49,7 +49,7 @@ func TestASlowReadModelKeepsItsShard(t *testing.T) {
 	all := newPublisher(t, b).publish(200, 5)
 	store, _ := openFile(t)
 	topics := source(t, b, func(c *kafka.SourceConfig) {
-		c.Config["session.timeout.ms"], c.Config["max.poll.interval.ms"], c.Config["heartbeat.interval.ms"] = 1000, 1000, 100
+		c.Cluster.Config["session.timeout.ms"], c.Cluster.Config["max.poll.interval.ms"], c.Cluster.Config["heartbeat.interval.ms"] = 1000, 1000, 100
 	})
 	slow := sync.OnceFunc(func() { time.Sleep(3 * time.Second) }) // of nothing, which is what is tried
 	p := sqliteModel("slow", topics, testLog(t))

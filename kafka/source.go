@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,13 +15,14 @@ import (
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
 	"github.com/thalo-go/es/projection"
 )
 
 // SourceConfig says which topics a [Source] reads, and how.
 type SourceConfig struct {
-	// Config is librdkafka's configuration, such as bootstrap.servers, TLS and SASL. What promises rest on is set here and refused there.
-	Config ConfigMap
+	// Cluster is where the topics are.
+	Cluster Cluster
 
 	// Topics are read. They must be there. To add one is to have another source: raise the projection's Version.
 	Topics []string
@@ -54,17 +56,18 @@ type Source struct {
 	SourceConfig
 	log    *slog.Logger
 	id     string
-	topics map[string]topicState
-	client *reader // for questions and commits; each feed has another one
+	topics map[string]client.Topic
+	client *client.Reader // for questions and commits; each feed has another one
 	cancel context.CancelFunc
 	work   sync.WaitGroup
+	watch  client.Watch
 	look   chan struct{} // asks for a look at the topics
 
 	mu      sync.Mutex
 	closed  bool
 	broken  error // why no feed can go on
 	feeds   map[*feed]struct{}
-	applied map[topicPartition]int64 // to be committed
+	applied map[client.Partition]int64 // to be committed
 }
 
 var _ projection.Source = (*Source)(nil)
@@ -73,27 +76,28 @@ var _ projection.Source = (*Source)(nil)
 // Its error wraps [es.ErrInvalid] or is a [*NoTopicError] if the configuration is wrong.
 func (c SourceConfig) Open(ctx context.Context) (*Source, error) {
 	if len(c.Topics) == 0 {
-		return nil, invalid("a source has no Topics: name those to read")
+		return nil, client.Invalid("a source has no Topics: name those to read")
 	}
 	s := &Source{
-		SourceConfig: c, log: logger(c.Logger), look: make(chan struct{}, 1),
-		feeds: make(map[*feed]struct{}), applied: make(map[topicPartition]int64),
+		SourceConfig: c, log: client.Logger(c.Logger), look: make(chan struct{}, 1),
+		feeds: make(map[*feed]struct{}), applied: make(map[client.Partition]int64),
 	}
 	config, err := s.config()
 	if err != nil {
 		return nil, err
 	}
-	if s.client, err = openReader(config, s.log); err != nil {
+	if s.client, err = client.OpenReader(config, s.log); err != nil {
 		return nil, err
 	}
-	if s.topics, err = s.client.describe(ctx, c.Topics); err != nil {
-		_ = s.client.close() // the first error says more
+	if s.topics, err = s.client.Describe(ctx, c.Topics...); err != nil {
+		_ = s.client.Close() // the first error says more
 		return nil, err
 	}
 	s.id = s.identity()
+	s.watch = client.Watch{Reader: s.client, Topics: s.topics, Log: s.log, Changed: s.changed, Gone: s.gone, Soon: s.look}
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.cancel = cancel
-	s.work.Go(func() { s.watch(background) })
+	s.work.Go(func() { s.watch.Run(background) })
 	if c.Group != "" {
 		s.work.Go(func() { s.commitNowAndThen(background) })
 	}
@@ -101,14 +105,14 @@ func (c SourceConfig) Open(ctx context.Context) (*Source, error) {
 }
 
 func (s *Source) config() (ConfigMap, error) {
-	return readerConfig(s.Config, orElse(s.Group, "es-source"))
+	return client.ReaderConfig(s.Cluster.Config, cmp.Or(s.Group, "es-source"))
 }
 
 // identity names the topics as they are: made again, or with more partitions, they are other topics.
 func (s *Source) identity() string {
 	names := slices.Sorted(slices.Values(s.Topics))
 	for i, name := range names {
-		names[i] = fmt.Sprintf("%s/%d@%s", name, s.topics[name].partitions, s.topics[name].id)
+		names[i] = fmt.Sprintf("%s/%d@%s", name, s.topics[name].Partitions, s.topics[name].ID)
 	}
 	return "kafka:" + strings.Join(names, ",")
 }
@@ -121,22 +125,22 @@ func (s *Source) ID() string { return s.id }
 func (s *Source) Shards(context.Context, int) ([]string, error) {
 	var names []string
 	for _, topic := range slices.Sorted(slices.Values(s.Topics)) {
-		for i := range s.topics[topic].partitions {
-			names = append(names, shardName(topicPartition{topic, int32(i)}))
+		for i := range s.topics[topic].Partitions {
+			names = append(names, shardName(client.Partition{Topic: topic, Number: int32(i)}))
 		}
 	}
 	return names, nil
 }
 
-func shardName(t topicPartition) string { return t.topic + "/" + strconv.Itoa(int(t.number)) }
+func shardName(t client.Partition) string { return t.Topic + "/" + strconv.Itoa(int(t.Number)) }
 
-func (s *Source) parseShard(name string) (topicPartition, error) {
+func (s *Source) parseShard(name string) (client.Partition, error) {
 	topic, number, _ := strings.Cut(name, "/")
 	n, err := strconv.ParseInt(number, 10, 32)
-	if t, known := s.topics[topic]; err != nil || !known || n < 0 || int(n) >= t.partitions {
-		return topicPartition{}, invalid("%q is no partition of this source: they are called %s/0 and so on", name, s.Topics[0])
+	if t, known := s.topics[topic]; err != nil || !known || n < 0 || int32(n) >= t.Partitions {
+		return client.Partition{}, client.Invalid("%q is no partition of this source: they are called %s/0 and so on", name, s.Topics[0])
 	}
-	return topicPartition{topic, int32(n)}, nil
+	return client.Partition{Topic: topic, Number: int32(n)}, nil
 }
 
 // Feed implements [projection.Source].
@@ -156,19 +160,19 @@ func (s *Source) Feed(ctx context.Context, shard string, after projection.Cursor
 	case offset == 0 && low > 0 && s.Oldest:
 		after = projection.Cursor(low)
 	case offset < low:
-		return nil, invalid("%v: retention has deleted the records from offset %d to %d, which the read model does not have: "+
+		return nil, client.Invalid("%v: retention has deleted the records from offset %d to %d, which the read model does not have: "+
 			"fill a topic anew by a relay and build the read model from that; or, for one that may begin with what is there, Rebuild it with SourceConfig.Oldest", t, offset, low-1)
 	}
 	return s.open(t, int64(after), high, filter)
 }
 
 // bounds returns the offsets of the first message of a partition and behind the last one that is committed.
-func (s *Source) bounds(ctx context.Context, t topicPartition) (low, high int64, err error) {
+func (s *Source) bounds(ctx context.Context, t client.Partition) (low, high int64, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, 0, err
 	}
-	err = s.client.call("ask for the end of "+t.String(), func() (err error) {
-		low, high, err = s.client.QueryWatermarkOffsets(t.topic, t.number, int((askFor - time.Second).Milliseconds()))
+	err = s.client.Call("ask for the end of "+t.String(), func() (err error) {
+		low, high, err = s.client.QueryWatermarkOffsets(t.Topic, t.Number, int((client.AskFor - time.Second).Milliseconds()))
 		return err
 	})
 	if err != nil {
@@ -177,23 +181,23 @@ func (s *Source) bounds(ctx context.Context, t topicPartition) (low, high int64,
 	return low, high, nil
 }
 
-func (s *Source) open(t topicPartition, offset, high int64, filter es.Filter) (*feed, error) {
+func (s *Source) open(t client.Partition, offset, high int64, filter es.Filter) (*feed, error) {
 	config, err := s.config()
 	if err != nil {
 		return nil, err
 	}
-	client, err := openReader(config, s.log)
+	client, err := client.OpenReader(config, s.log)
 	if err != nil {
 		return nil, err
 	}
-	f := &feed{topicPartition: t, source: s, client: client, filter: filter, next: offset, end: max(high, offset), failed: make(chan error, 1)}
+	f := &feed{Partition: t, source: s, client: client, filter: filter, next: offset, end: max(high, offset), failed: make(chan error, 1)}
 	f.stat = SourceStats{Applied: -1, Read: offset, End: f.end}
 	f.began = offset
 	if s.Deduplicate {
 		f.seen = make(map[string]es.Position)
 	}
-	if err := client.Assign([]kafka.TopicPartition{t.at(offset)}); err != nil {
-		return nil, errors.Join(fmt.Errorf("kafka: read %v: %w", t, err), client.close())
+	if err := client.Assign([]kafka.TopicPartition{t.At(offset)}); err != nil {
+		return nil, errors.Join(fmt.Errorf("kafka: read %v: %w", t, err), client.Close())
 	}
 	s.mu.Lock()
 	err = s.broken
@@ -205,7 +209,7 @@ func (s *Source) open(t topicPartition, offset, high int64, filter es.Filter) (*
 	}
 	s.mu.Unlock()
 	if err != nil {
-		return nil, errors.Join(err, client.close())
+		return nil, errors.Join(err, client.Close())
 	}
 	return f, nil
 }
@@ -221,7 +225,7 @@ func (s *Source) Close() error {
 	}
 	s.cancel()
 	s.work.Wait()
-	return s.client.close()
+	return s.client.Close()
 }
 
 // spoil ends all feeds with an error, now and later.
@@ -234,55 +238,22 @@ func (s *Source) spoil(err error) {
 	}
 }
 
-// watch looks at the topics now and then, and when a feed has reason to doubt them.
-func (s *Source) watch(ctx context.Context) {
-	ticker := time.NewTicker(watchEvery)
-	defer ticker.Stop()
-	for missed := 0; ; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		case <-s.look:
-		}
-		now, err := s.client.describe(ctx, s.Topics)
-		var none *NoTopicError
-		switch {
-		case errors.As(err, &none):
-			if missed++; missed < 3 { // it may be a broker that has just started
-				if sleep(ctx, time.Second) == nil {
-					s.doubt()
-				}
-				continue
-			}
-			s.spoil(fmt.Errorf("kafka: source: %w: %w", es.ErrInvalid, err))
-		case err != nil:
-			s.log.Warn("kafka: cannot look at the topics", "error", err)
-		default:
-			missed = 0
-			s.compare(now)
-		}
+// changed ends all feeds because a topic is not what it was.
+func (s *Source) changed(c client.Change) {
+	if c.Recreated() {
+		s.spoil(client.Invalid("topic %s was deleted and created again, its id is %s and not %s: see what is lost, then start again with Rebuild or another Version", c.Topic, c.Is.ID, c.Was.ID))
+		return
 	}
+	s.spoil(client.Invalid("topic %s has grown from %d to %d partitions, so that the records of a stream may be in two of them, in any order: "+
+		"let a relay fill another topic that has them from the beginning, and build the read model from that", c.Topic, c.Was.Partitions, c.Is.Partitions))
 }
 
-// compare sees whether the topics are still what they were.
-func (s *Source) compare(now map[string]topicState) {
-	for topic, was := range s.topics {
-		switch is := now[topic]; {
-		case is.id != was.id:
-			s.spoil(invalid("topic %s was deleted and made again, its id is %s and not %s: see what is lost, then start again with Rebuild or another Version", topic, is.id, was.id))
-		case is.partitions != was.partitions:
-			s.spoil(invalid("topic %s has grown from %d to %d partitions, so that the records of a stream may be in two of them, in any order: "+
-				"let a relay fill another topic that has them from the beginning, and build the read model from that", topic, was.partitions, is.partitions))
-		}
-	}
-}
+// gone ends all feeds because a topic does not exist any more.
+func (s *Source) gone(err error) { s.spoil(fmt.Errorf("kafka: source: %w: %w", es.ErrInvalid, err)) }
 
-// check looks at the topics at once, and returns why no feed can go on, if that is so.
+// check describes the topics at once, and returns why no feed can go on, if that is so.
 func (s *Source) check(ctx context.Context) error {
-	if now, err := s.client.describe(ctx, s.Topics); err == nil {
-		s.compare(now)
-	}
+	_ = s.watch.Check(ctx) // if it cannot tell, the caller's own error counts
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.broken
@@ -316,8 +287,8 @@ func (s *Source) commit() {
 	s.mu.Lock()
 	var offsets []kafka.TopicPartition
 	for t, offset := range s.applied {
-		at := t.at(offset)
-		id := s.topics[t.topic].id
+		at := t.At(offset)
+		id := s.topics[t.Topic].ID
 		at.Metadata = &id
 		offsets = append(offsets, at)
 	}
@@ -326,7 +297,7 @@ func (s *Source) commit() {
 	if len(offsets) == 0 {
 		return
 	}
-	err := s.client.call("commit", func() error {
+	err := s.client.Call("commit", func() error {
 		_, err := s.client.CommitOffsets(offsets)
 		return err
 	})

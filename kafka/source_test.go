@@ -17,7 +17,7 @@ import (
 
 func source(t testing.TB, b bank, change ...func(*kafka.SourceConfig)) *kafka.Source {
 	t.Helper()
-	c := kafka.SourceConfig{Config: b.config(), Topics: []string{b.topic}, Logger: testLog(t)}
+	c := kafka.SourceConfig{Cluster: kafka.Cluster{Config: b.config()}, Topics: []string{b.topic}, Logger: testLog(t)}
 	for _, f := range change {
 		f(&c)
 	}

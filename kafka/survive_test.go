@@ -26,8 +26,8 @@ func playConsumer(ctx context.Context, args []string) error {
 	}
 	defer file.Close()
 	c := &kafka.Consumer{
-		Config: kafka.ConfigMap{"bootstrap.servers": args[1], "session.timeout.ms": 6000, "heartbeat.interval.ms": 300, "max.poll.interval.ms": 8000},
-		Topics: []string{args[2]}, Group: args[3], Workers: 2, OnError: es.Park, Retries: -1, Buffer: 20,
+		Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": args[1], "session.timeout.ms": 6000, "heartbeat.interval.ms": 300, "max.poll.interval.ms": 8000}},
+		Topics:  []string{args[2]}, Group: args[3], Workers: 2, OnError: es.Park, Retries: -1, Buffer: 20,
 	}
 	return c.Run(ctx, func(_ context.Context, r es.Record) error {
 		if r.Stream.ID == "a3" && r.Version >= 20 {

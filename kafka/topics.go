@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -12,12 +13,14 @@ import (
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
+	"github.com/thalo-go/es/kafka/internal/wire"
 )
 
 // A destination is a topic that a relay writes to.
 type destination struct {
 	name   string
-	mark   topicMark
+	mark   client.Topic
 	limit  int       // max.message.bytes
 	looked time.Time // when it was last seen to be what it was
 	looks  int       // the session's, of the last batch that went there
@@ -55,8 +58,8 @@ func (d *destinations) named(ctx context.Context, name string, r *es.Record, c *
 	if to := d.byName[name]; to != nil {
 		return to, nil
 	}
-	if !topicName.MatchString(name) || name == "." || name == ".." {
-		return nil, stopf("%s at position %d goes to topic %q, and a topic's name has up to 249 letters, digits, dots, hyphens and underscores: name another with Route", r.ID(), r.Position, name)
+	if !client.IsTopicName(name) {
+		return nil, client.Permanentf("%s at position %d goes to topic %q, and a topic's name has up to 249 letters, digits, dots, hyphens and underscores: name another with Route", r.ID(), r.Position, name)
 	}
 	to, err := d.examine(ctx, name, c)
 	if err != nil {
@@ -69,15 +72,15 @@ func (d *destinations) named(ctx context.Context, name string, r *es.Record, c *
 // examine finds out about a topic, and makes it if that is asked for and it is the first time that the relay writes to it.
 func (d *destinations) examine(ctx context.Context, name string, c *checkpoint) (*destination, error) {
 	before, known := c.Topics[name]
-	now, there, err := awaitTopicMark(ctx, d.admin, name, known)
+	now, there, err := describe(ctx, d.admin, name, known)
 	switch {
 	case err != nil:
 		return nil, err
 	case !there && known:
-		return nil, stopf("topic %s is gone, which relay %s has written to: what was in it is lost to its readers; make it again with %d partitions, and Reset the relay, to 0 to publish everything again",
+		return nil, client.Permanentf("topic %s is gone, which relay %s has written to: what was in it is lost to its readers; make it again with %d partitions, and Reset the relay, to 0 to publish everything again",
 			name, d.w.key, before.Partitions)
 	case !there && d.w.r.Topics.Partitions == 0:
-		return nil, stopf("topic %s is not there: make it, or let the relay make it by Topics", name)
+		return nil, client.Permanentf("topic %s is not there: make it, or let the relay make it by Topics", name)
 	case !there:
 		if now, err = d.w.createTopic(ctx, d.admin, name, d.w.r.Topics, nil); err != nil {
 			return nil, err
@@ -89,13 +92,13 @@ func (d *destinations) examine(ctx context.Context, name string, c *checkpoint) 
 			return nil, err
 		}
 		if c.Topics == nil {
-			c.Topics = make(map[string]topicMark)
+			c.Topics = make(map[string]client.Topic)
 		}
 		c.Topics[name] = now
 	case before.ID != now.ID:
-		return nil, stopf("topic %s was deleted and made again since relay %s wrote to it: what was in it is lost to its readers; Reset the relay, to 0 to publish everything again", name, d.w.key)
+		return nil, client.Permanentf("topic %s was deleted and created again since relay %s wrote to it: what was in it is lost to its readers; Reset the relay, to 0 to publish everything again", name, d.w.key)
 	case before.Partitions > now.Partitions:
-		return nil, stopf("topic %s has %d partitions, and had %d when relay %s first wrote to it: Reset the relay", name, now.Partitions, before.Partitions, d.w.key)
+		return nil, client.Permanentf("topic %s has %d partitions, and had %d when relay %s first wrote to it: Reset the relay", name, now.Partitions, before.Partitions, d.w.key)
 	case before.Partitions < now.Partitions:
 		d.w.r.log.Warn("kafka: a topic has grown: records go to the partitions that it had, so that streams stay in order; to use the others publish to another topic",
 			"topic", name, "partitions", now.Partitions, "used", before.Partitions)
@@ -121,119 +124,66 @@ func (d *destinations) refresh(ctx context.Context, c *checkpoint) error {
 }
 
 // mustBeNew refuses a topic that has records of this store already although no checkpoint speaks of it: they would be there twice.
-func (d *destinations) mustBeNew(ctx context.Context, name string, now topicMark, c *checkpoint) error {
+func (d *destinations) mustBeNew(ctx context.Context, name string, now client.Topic, c *checkpoint) error {
 	if c.Trusted || d.w.r.AtLeastOnce != nil {
 		return nil
 	}
 	const tail = 100 // of each partition
 	for partition := range now.Partitions {
-		low, high, err := watermarks(ctx, d.admin, name, partition)
+		p := client.Partition{Topic: name, Number: partition}
+		low, high, err := client.Watermarks(ctx, d.admin, p)
 		if err != nil {
 			return err
 		}
-		err = d.w.readPartition(ctx, name, partition, max(low, high-tail), high, func(m *kafka.Message) error {
-			store, r, err := Decode(m)
-			if err != nil || store != d.w.store {
-				return nil //nolint:nilerr // others may write to the topic what they like
-			}
-			// Another relay of this name may have begun to, which has shut this one out.
-			last, _, _, err := d.w.loadCheckpoint(ctx, d.admin)
+		for m, err := range client.ReadPartition(ctx, client.CheckpointReader(d.w.config), d.w.r.log, p, max(low, high-tail), high) {
 			if err != nil {
 				return err
 			}
-			if _, known := last.Topics[name]; known {
-				return fmt.Errorf("kafka: topic %s has records since this relay took over: %w", name, errFenced)
+			store, r, err := wire.Decode(m)
+			if err != nil || store != d.w.store {
+				continue // other programs may write to the topic
 			}
-			return stopf("topic %s has %s of this store already, at position %d, and the checkpoint of relay %s in %s does not know of it: the checkpoint was lost, belongs to another cluster, or another relay writes to this topic; "+
-				"find out, then Reset the relay to the last position that is published", name, r.ID(), r.Position, d.w.key, d.w.checkpointTopic)
-		})
-		if err != nil {
-			return err
+			return d.alreadyThere(ctx, name, r)
 		}
 	}
 	return nil
 }
 
-// describeTopic returns what a topic is, if it is there.
-func describeTopic(ctx context.Context, admin *kafka.AdminClient, name string) (mark topicMark, there bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	marks, err := describeTopics(ctx, admin, name)
-	mark, there = marks[name]
-	return mark, there, err
-}
-
-// describeTopics returns what topics are, without those that are not there.
-func describeTopics(ctx context.Context, admin *kafka.AdminClient, names ...string) (map[string]topicMark, error) {
-	answer, err := admin.DescribeTopics(ctx, kafka.NewTopicCollectionOfTopicNames(names))
+// alreadyThere says why a topic has a record of this store that the checkpoint does not know of.
+func (d *destinations) alreadyThere(ctx context.Context, name string, r es.Record) error {
+	// Another relay of this name may have fenced this one and begun to write to the topic.
+	last, _, _, err := d.w.loadCheckpoint(ctx, d.admin)
 	if err != nil {
-		return nil, fmt.Errorf("kafka: describe topics %s: %w", strings.Join(names, ", "), err)
+		return err
 	}
-	if len(answer.TopicDescriptions) != len(names) {
-		return nil, fmt.Errorf("kafka: describe topics %s: %d answers", strings.Join(names, ", "), len(answer.TopicDescriptions))
+	if _, known := last.Topics[name]; known {
+		return fmt.Errorf("kafka: topic %s has records since this relay took over: %w", name, errFenced)
 	}
-	marks := make(map[string]topicMark, len(names))
-	for _, t := range answer.TopicDescriptions {
-		switch t.Error.Code() {
-		case kafka.ErrNoError:
-			marks[t.Name] = topicMark{t.TopicID.String(), int32(len(t.Partitions))}
-		case kafka.ErrUnknownTopicOrPart, kafka.ErrUnknownTopic:
-		default:
-			return nil, fmt.Errorf("kafka: describe topic %s: %w", t.Name, t.Error)
-		}
-	}
-	return marks, nil
+	return client.Permanentf("topic %s has %s of this store already, at position %d, and the checkpoint of relay %s in %s does not know of it: the checkpoint was lost, belongs to another cluster, or another relay writes to this topic; "+
+		"find out, then Reset the relay to the last position that is published", name, r.ID(), r.Position, d.w.key, d.w.checkpointTopic)
 }
 
-// awaitTopicMark is describeTopic for a topic that, if it is expected, is asked for again for a while: a broker that has just started, or is behind
-// the others, may not know of it yet.
-func awaitTopicMark(ctx context.Context, admin *kafka.AdminClient, name string, expected bool) (mark topicMark, there bool, err error) {
-	for range 25 {
-		if mark, there, err = describeTopic(ctx, admin, name); err != nil || there || !expected {
-			break
-		}
-		if err := sleep(ctx, 200*time.Millisecond); err != nil {
-			return topicMark{}, false, err
-		}
+// describe returns what a topic is, if it exists. One that is expected to exist is asked for repeatedly.
+func describe(ctx context.Context, admin *kafka.AdminClient, name string, expected bool) (t client.Topic, exists bool, err error) {
+	if expected {
+		return client.AwaitTopic(ctx, admin, name)
 	}
-	return mark, there, err
-}
-
-// topicSettings returns the settings in force of a topic.
-func topicSettings(ctx context.Context, admin *kafka.AdminClient, name string) (map[string]kafka.ConfigEntryResult, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	answer, err := admin.DescribeConfigs(ctx, []kafka.ConfigResource{{Type: kafka.ResourceTopic, Name: name}})
-	if err != nil {
-		return nil, fmt.Errorf("kafka: settings of topic %s: %w", name, err)
-	}
-	for _, result := range answer {
-		switch result.Error.Code() {
-		case kafka.ErrNoError:
-			return result.Config, nil
-		case kafka.ErrTopicAuthorizationFailed:
-			return nil, stopf("settings of topic %s: %w; give the relay's user the right DescribeConfigs", name, result.Error)
-		default:
-			return nil, fmt.Errorf("kafka: settings of topic %s: %w", name, result.Error)
-		}
-	}
-	return nil, fmt.Errorf("kafka: settings of topic %s: no answer", name)
+	topics, err := client.DescribeTopics(ctx, admin, name)
+	t, exists = topics[name]
+	return t, exists, err
 }
 
 func topicLimit(ctx context.Context, admin *kafka.AdminClient, name string) (int, error) {
-	settings, err := topicSettings(ctx, admin, name)
+	settings, err := client.TopicSettings(ctx, admin, name)
 	if err != nil {
 		return 0, err
 	}
-	limit, err := strconv.Atoi(settings["max.message.bytes"].Value)
-	if err != nil {
-		return 0, fmt.Errorf("kafka: max.message.bytes of topic %s: %w", name, err)
-	}
-	return min(limit, largest), nil
+	limit, err := client.MessageLimit(name, settings)
+	return min(limit, client.LargestMessage), err
 }
 
 // createTopic makes a topic and waits until all brokers that are asked know of it.
-func (w *work) createTopic(ctx context.Context, admin *kafka.AdminClient, name string, t Topics, settings map[string]string) (topicMark, error) {
+func (w *work) createTopic(ctx context.Context, admin *kafka.AdminClient, name string, t Topics, settings map[string]string) (client.Topic, error) {
 	config := maps.Clone(settings)
 	if config == nil {
 		config = map[string]string{"retention.ms": "-1", "retention.bytes": "-1"}
@@ -242,13 +192,13 @@ func (w *work) createTopic(ctx context.Context, admin *kafka.AdminClient, name s
 	if t.MinInSync > 0 {
 		config["min.insync.replicas"] = strconv.Itoa(t.MinInSync)
 	}
-	asked, cancel := context.WithTimeout(ctx, askTime)
+	asked, cancel := context.WithTimeout(ctx, client.AskFor)
 	defer cancel()
 	answer, err := admin.CreateTopics(asked, []kafka.TopicSpecification{{
-		Topic: name, NumPartitions: t.Partitions, ReplicationFactor: orElse(t.Replication, -1), Config: config,
-	}}, kafka.SetAdminOperationTimeout(askTime))
+		Topic: name, NumPartitions: t.Partitions, ReplicationFactor: cmp.Or(t.Replication, -1), Config: config,
+	}}, kafka.SetAdminOperationTimeout(client.AskFor))
 	if err != nil {
-		return topicMark{}, fmt.Errorf("kafka: make topic %s: %w", name, err)
+		return client.Topic{}, fmt.Errorf("kafka: make topic %s: %w", name, err)
 	}
 	for _, result := range answer {
 		switch result.Error.Code() {
@@ -259,20 +209,20 @@ func (w *work) createTopic(ctx context.Context, admin *kafka.AdminClient, name s
 			// A broker that has just started, or is not heard of for a moment, is fenced.
 			fenced := result.Error.Code() == kafka.ErrInvalidReplicationFactor && strings.Contains(result.Error.String(), "fenced")
 			if !fenced {
-				return topicMark{}, stopf("make topic %s: %w; mend Topics, or make it by other means", name, result.Error)
+				return client.Topic{}, client.Permanentf("make topic %s: %w; mend Topics, or make it by other means", name, result.Error)
 			}
 			fallthrough
 		default:
-			return topicMark{}, fmt.Errorf("kafka: make topic %s: %w", name, result.Error)
+			return client.Topic{}, fmt.Errorf("kafka: make topic %s: %w", name, result.Error)
 		}
 	}
 	for {
-		mark, there, err := describeTopic(ctx, admin, name)
+		mark, there, err := describe(ctx, admin, name, false)
 		if err == nil && there {
 			return mark, nil
 		}
-		if err := sleep(ctx, 50*time.Millisecond); err != nil {
-			return topicMark{}, err
+		if err := client.Sleep(ctx, 50*time.Millisecond); err != nil {
+			return client.Topic{}, err
 		}
 	}
 }
@@ -280,12 +230,12 @@ func (w *work) createTopic(ctx context.Context, admin *kafka.AdminClient, name s
 // checkCheckpointTopic sees that the checkpoint topic is there and is what it must be, and makes it if that is asked for.
 func (w *work) checkCheckpointTopic(ctx context.Context, admin *kafka.AdminClient) error {
 	name := w.checkpointTopic
-	mark, there, err := awaitTopicMark(ctx, admin, name, w.r.Topics.Partitions == 0)
+	mark, there, err := describe(ctx, admin, name, w.r.Topics.Partitions == 0)
 	switch {
 	case err != nil:
 		return err
 	case !there && w.r.Topics.Partitions == 0:
-		return stopf("checkpoint topic %s is not there: make it with one partition and cleanup.policy=compact, or let the relay make it by Topics", name)
+		return client.Permanentf("checkpoint topic %s is not there: make it with one partition and cleanup.policy=compact, or let the relay make it by Topics", name)
 	case !there:
 		one := w.r.Topics
 		one.Partitions = 1
@@ -296,17 +246,17 @@ func (w *work) checkCheckpointTopic(ctx context.Context, admin *kafka.AdminClien
 		}
 	}
 	if mark.Partitions != 1 {
-		return stopf("checkpoint topic %s has %d partitions: it must have one, or checkpoints have no order; make another, with another Prefix", name, mark.Partitions)
+		return client.Permanentf("checkpoint topic %s has %d partitions: it must have one, or checkpoints have no order; make another, with another Prefix", name, mark.Partitions)
 	}
-	settings, err := topicSettings(ctx, admin, name)
+	settings, err := client.TopicSettings(ctx, admin, name)
 	if err != nil {
 		return err
 	}
-	if w.checkpointLimit, err = strconv.Atoi(settings["max.message.bytes"].Value); err != nil {
-		return fmt.Errorf("kafka: max.message.bytes of topic %s: %w", name, err)
+	if w.checkpointLimit, err = client.MessageLimit(name, settings); err != nil {
+		return err
 	}
 	if policy := settings["cleanup.policy"].Value; policy != "compact" {
-		return stopf("checkpoint topic %s has cleanup.policy=%s, by which checkpoints are lost in time: set it to compact", name, policy)
+		return client.Permanentf("checkpoint topic %s has cleanup.policy=%s, by which checkpoints are lost in time: set it to compact", name, policy)
 	}
 	return nil
 }

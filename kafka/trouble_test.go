@@ -197,7 +197,7 @@ func TestATopicThatIsDeletedStopsTheRelay(t *testing.T) {
 		fill(t, log, 100)
 		runRelay(t, relay(b, log)).ends("topic "+b.Prefix+".account is gone", "Reset")
 		makeTopic(t, b.Bootstrap, b.Prefix+".account", 3, nil)
-		runRelay(t, relay(b, log)).ends("topic "+b.Prefix+".account was deleted and made again", "Reset")
+		runRelay(t, relay(b, log)).ends("topic "+b.Prefix+".account was deleted and created again", "Reset")
 
 		deleteTopic(t, b.Bootstrap, b.Prefix+".account")
 		deleteTopic(t, b.Bootstrap, b.Prefix+".transfer")
@@ -476,15 +476,15 @@ func TestSettingsThatBreakThePromiseAreRefused(t *testing.T) {
 		"{topic}.acks": 1, "go.delivery.reports": true, "message.max.bytes": 100, "group.id": "g", "allow.auto.create.topics": true,
 	} {
 		r := relay(b, log)
-		r.Config[setting] = value
+		r.Cluster.Config[setting] = value
 		if err := r.Run(t.Context()); !errors.Is(err, es.ErrInvalid) || !strings.Contains(err.Error(), setting) || !strings.Contains(err.Error(), "leave it out") {
 			t.Errorf("with %s=%v: %v", setting, value, err)
 		}
 	}
 	for name, change := range map[string]func(*kafka.Relay){
 		"Log": func(r *kafka.Relay) { r.Log = nil }, "prefix": func(r *kafka.Relay) { r.Prefix = "a b" }, "name": func(r *kafka.Relay) { r.Name = "a/b" },
-		"bootstrap.servers": func(r *kafka.Relay) { r.Config = nil }, "Encoding": func(r *kafka.Relay) { r.Encoding = 7 }, "negative": func(r *kafka.Relay) { r.Batch = -1 },
-		"AtLeastOnce": func(r *kafka.Relay) { r.AtLeastOnce, r.TooLarge = log, es.Park }, "no.such.setting": func(r *kafka.Relay) { r.Config["no.such.setting"] = 1 },
+		"bootstrap.servers": func(r *kafka.Relay) { r.Cluster.Config = nil }, "Encoding": func(r *kafka.Relay) { r.Encoding = 7 }, "negative": func(r *kafka.Relay) { r.Batch = -1 },
+		"AtLeastOnce": func(r *kafka.Relay) { r.AtLeastOnce, r.TooLarge = log, es.Park }, "no.such.setting": func(r *kafka.Relay) { r.Cluster.Config["no.such.setting"] = 1 },
 	} {
 		r := relay(b, log)
 		change(r)
@@ -494,7 +494,7 @@ func TestSettingsThatBreakThePromiseAreRefused(t *testing.T) {
 	}
 	for setting, value := range map[string]any{"acks": -1, "request.required.acks": "all", "enable.idempotence": "true", "compression.type": "zstd", "linger.ms": 5, "batch.size": 2_000_000} {
 		r := relay(b, log)
-		r.Config[setting] = value
+		r.Cluster.Config[setting] = value
 		publishMore(t, r, 1)
 	}
 }

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
 )
 
 // work is one Run of a relay: sessions, one after the other, each of which ends with trouble.
@@ -25,13 +27,13 @@ type work struct {
 	smallest        int // of the other topics that are known of
 
 	// topics are, at least once, those that this process has written to since it has the lease: no checkpoint speaks of them.
-	topics map[string]topicMark
+	topics map[string]client.Topic
 
 	holds func(ctx context.Context) bool // if set, tells whether the lease is still there, and ends ctx if not
 }
 
 func newWork(r *Relay) (*work, error) {
-	config, err := relayConfig(r.Config)
+	config, err := client.RelayConfig(r.Cluster.Config)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +48,7 @@ func newWork(r *Relay) (*work, error) {
 		id:              r.Prefix + "." + store + "." + r.name(),
 		checkpointTopic: CheckpointTopic(r.Prefix),
 		holder:          fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:6]),
-		smallest:        largest,
+		smallest:        client.LargestMessage,
 	}
 	r.stats.set(func(s *RelayStats) { s.Holder = w.holder })
 	return w, nil
@@ -66,7 +68,7 @@ func (w *work) work(ctx context.Context) error {
 		if moved {
 			attempt = 0
 		}
-		var final stop
+		var final client.Permanent
 		var killed crash
 		var ahead *es.AheadError
 		switch {
@@ -75,7 +77,7 @@ func (w *work) work(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.As(err, &final):
-			return final.error
+			return final.Err
 		case errors.As(err, &ahead), errors.Is(err, es.ErrInvalid), errors.Is(err, es.ErrClosed), errors.Is(err, ErrFenced):
 			return err
 		case errors.Is(err, errRestart):
@@ -83,7 +85,7 @@ func (w *work) work(ctx context.Context) error {
 		}
 		w.r.stats.set(func(s *RelayStats) { s.Retries++; s.Error, s.ErrorAt = err.Error(), time.Now() })
 		w.r.log.Warn("kafka: relay begins again at its checkpoint", "error", err, "attempt", attempt+1)
-		if err := sleep(ctx, backoff(attempt)); err != nil {
+		if err := client.Sleep(ctx, client.Backoff(attempt)); err != nil {
 			return err
 		}
 		if w.holds != nil && !w.holds(ctx) {
@@ -119,7 +121,7 @@ func (c crash) Unwrap() error { return c.error }
 // share works while it has the lease, and waits for it while others have.
 func (w *work) share(ctx context.Context) error {
 	name := "relay/" + w.r.Prefix + "/" + w.r.name()
-	lease := orElse(w.r.Lease, DefaultRelayLease)
+	lease := cmp.Or(w.r.Lease, DefaultRelayLease)
 	for {
 		if err := w.acquire(ctx, name, lease); err != nil {
 			return err
@@ -153,7 +155,7 @@ func (w *work) acquire(ctx context.Context, name string, lease time.Duration) er
 			waits = true
 			w.r.log.Info("kafka: relay waits while another works", "holder", l.Holder)
 		}
-		if err := sleep(ctx, lease/8+backoff(0)); err != nil {
+		if err := client.Sleep(ctx, lease/8+client.Backoff(0)); err != nil {
 			return err
 		}
 	}
@@ -187,7 +189,7 @@ var errLeaseLost = errors.New("the lease is lost")
 func (w *work) renew(ctx context.Context, name string, lease time.Duration, lose context.CancelCauseFunc) {
 	until := time.Now().Add(lease)
 	for {
-		if sleep(ctx, lease/3) != nil {
+		if client.Sleep(ctx, lease/3) != nil {
 			return
 		}
 		asked, cancel := context.WithDeadline(ctx, until)

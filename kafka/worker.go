@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -8,6 +9,8 @@ import (
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
+	"github.com/thalo-go/es/kafka/internal/wire"
 )
 
 // mostUnderWay is how many letters one lane sends ahead before it waits for the broker.
@@ -25,7 +28,7 @@ func (w *worker) do(it item) bool {
 	case it.m == nil:
 		return w.settle() && w.replay(it.order)
 	case w.letterbox.holds(string(it.m.Key)):
-		return w.park(it, kindBehind, nil, 0) && (w.post.underWay() < mostUnderWay || w.settle())
+		return w.park(it, wire.EntryBehind, nil, 0) && (w.post.underWay() < mostUnderWay || w.settle())
 	}
 	attempts, r, err := w.try(it.m)
 	switch {
@@ -38,7 +41,7 @@ func (w *worker) do(it item) bool {
 	case w.r.OnError == es.Park:
 		w.log.Error("kafka: a record is parked, and the later ones of its key behind it",
 			"key", string(it.m.Key), "record", r.ID(), "offset", int64(it.m.TopicPartition.Offset), "attempts", attempts, "error", err)
-		return w.park(it, kindParked, err, attempts) && w.settle()
+		return w.park(it, wire.EntryParked, err, attempts) && w.settle()
 	}
 	w.r.fail(w.failure(it.m, r, err))
 	return false
@@ -63,7 +66,7 @@ func (w *worker) try(m *kafka.Message) (attempts int, r es.Record, err error) {
 	if _, r, err = Decode(m); err != nil {
 		return 1, r, err
 	}
-	retries := max(0, orElse(w.r.Retries, DefaultRetries))
+	retries := max(0, cmp.Or(w.r.Retries, DefaultRetries))
 	failures := 0
 	for attempts = 1; ; attempts++ {
 		if err = call(w.ctx, w.r.handle, r); err != nil && !errors.Is(err, es.ErrUnavailable) {
@@ -73,7 +76,7 @@ func (w *worker) try(m *kafka.Message) (attempts int, r es.Record, err error) {
 			return attempts, r, err
 		}
 		w.count(func(c *counts) { c.retried++ })
-		pause := backoff(attempts)
+		pause := client.Backoff(attempts)
 		w.log.Warn("kafka: a record failed, trying it again", "record", r.ID(), "offset", int64(m.TopicPartition.Offset), "attempt", attempts, "pause", pause, "error", err)
 		if !w.rest(pause) {
 			return attempts, r, err
@@ -94,8 +97,8 @@ func (w *worker) rest(d time.Duration) bool {
 }
 
 // park sends a message to the dead-letter topic. It is done when that has it; see settle.
-func (w *worker) park(it item, kind letterKind, cause error, attempts int) bool {
-	if err := w.post.send(w.ctx, w.letterbox, parkedLetter(it.m, kind, cause, attempts), it); err != nil {
+func (w *worker) park(it item, kind wire.EntryKind, cause error, attempts int) bool {
+	if err := w.post.send(w.ctx, w.letterbox, wire.NewParked(it.m, kind, cause, attempts), it); err != nil {
 		return w.cannotPark(err)
 	}
 	return true
@@ -136,8 +139,8 @@ func (w *worker) replay(o order) bool {
 				return false
 			case err != nil:
 				w.log.Warn("kafka: a parked record failed again", "key", o.key, "error", err)
-				return w.answer(o.key, kindTried, held.first, err) && w.settle()
-			case !w.answer(o.key, kindDone, int64(m.TopicPartition.Offset), nil):
+				return w.answer(o.key, wire.EntryTried, held.first, err) && w.settle()
+			case !w.answer(o.key, wire.EntryDone, int64(m.TopicPartition.Offset), nil):
 				return false
 			case w.post.underWay() >= mostUnderWay && !w.settle():
 				return false
@@ -151,7 +154,7 @@ func (w *worker) replay(o order) bool {
 
 // again tries one parked message, or gives it up if that was the order.
 func (w *worker) again(m *kafka.Message, o order) error {
-	if o.kind == kindDrop && o.letter == int64(m.TopicPartition.Offset) {
+	if o.kind == wire.EntryDrop && o.letter == int64(m.TopicPartition.Offset) {
 		w.log.Warn("kafka: a parked record is given up", "key", o.key, "letter", o.letter)
 		return nil
 	}
@@ -163,8 +166,8 @@ func (w *worker) again(m *kafka.Message, o order) error {
 }
 
 // answer says in the dead-letter topic what became of a letter.
-func (w *worker) answer(key string, kind letterKind, letter int64, cause error) bool {
-	if err := w.post.send(w.ctx, w.letterbox, noteLetter(key, kind, letter, cause)); err != nil {
+func (w *worker) answer(key string, kind wire.EntryKind, letter int64, cause error) bool {
+	if err := w.post.send(w.ctx, w.letterbox, wire.NewNote(key, kind, letter, cause)); err != nil {
 		return w.cannotPark(err)
 	}
 	return true

@@ -117,7 +117,7 @@ func (p *relaying) begin(ctx context.Context) error {
 	p.log.shut()
 	p.relay = &kafka.Relay{
 		Log: p.log, Prefix: p.prefix, Encoding: p.encoding, Topics: kafka.Topics{Partitions: 6},
-		Config: kafka.ConfigMap{"bootstrap.servers": p.bootstrap},
+		Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": p.bootstrap}},
 	}
 	if err := p.relay.Reset(ctx, 0); err != nil {
 		return err

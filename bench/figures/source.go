@@ -38,7 +38,7 @@ func sourcePostgres(ctx context.Context, s *session) (outcome, error) {
 		if err != nil {
 			return ours, theirs, err
 		}
-		source, err := kafka.SourceConfig{Config: kafka.ConfigMap{"bootstrap.servers": bootstrap}, Topics: []string{p.topic()}}.Open(ctx)
+		source, err := kafka.SourceConfig{Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": bootstrap}}, Topics: []string{p.topic()}}.Open(ctx)
 		if err != nil {
 			return ours, theirs, err
 		}

@@ -36,11 +36,11 @@ func publish(ctx context.Context, log es.Log, brokers string) (*publication, err
 		p.brokers = p.embedded.Bootstrap()
 	}
 	p.relay = &kafka.Relay{
-		Log:    log,
-		Prefix: "bank",
-		Config: kafka.ConfigMap{"bootstrap.servers": p.brokers},
-		Topics: kafka.Topics{Partitions: 4},
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Log:     log,
+		Prefix:  "bank",
+		Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": p.brokers}},
+		Topics:  kafka.Topics{Partitions: 4},
+		Logger:  slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	p.relay.Leases, _ = log.(es.Leases) // every store of ours has leases
 	ctx, p.cancel = context.WithCancel(ctx)

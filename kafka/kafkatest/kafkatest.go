@@ -7,7 +7,7 @@
 // broken networks.
 //
 //	broker := kafkatest.Start(t, kafkatest.Options{Topics: map[string]int{"bank.account": 6}})
-//	relay := kafka.Relay{Config: kafka.ConfigMap{"bootstrap.servers": broker.Bootstrap()}, ...}
+//	relay := kafka.Relay{Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": broker.Bootstrap()}}, ...}
 package kafkatest
 
 import (

@@ -24,9 +24,9 @@ const Name = "notices"
 // Open opens the topic as a source of projections.
 func Open(ctx context.Context, brokers string) (*kafka.Source, error) {
 	return kafka.SourceConfig{
-		Config: kafka.ConfigMap{"bootstrap.servers": brokers},
-		Topics: []string{Topic},
-		Group:  "bank-notices", // for tools that show lag
+		Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": brokers}},
+		Topics:  []string{Topic},
+		Group:   "bank-notices", // for tools that show lag
 	}.Open(ctx)
 }
 

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 func TestEachMovementMakesOneNoticeHoweverOftenTheProgramIsKilled(t *testing.T) {
 	broker := kafkatest.Start(t, kafkatest.Options{Topics: map[string]int{notices.Topic: 3}})
 	store := new(es.Mem)
-	relay := &kafka.Relay{Log: store, Prefix: "bank", Topics: kafka.Topics{Partitions: 3}, Config: kafka.ConfigMap{"bootstrap.servers": broker.Bootstrap()}}
+	relay := &kafka.Relay{Log: store, Prefix: "bank", Topics: kafka.Topics{Partitions: 3}, Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": broker.Bootstrap()}}}
 	ctx, cancel := context.WithCancel(t.Context())
 	relayed := make(chan error, 1)
 	go func() { relayed <- relay.Run(ctx) }()

@@ -32,7 +32,7 @@ func runRelay(ctx context.Context, a *actor) error {
 		return err
 	}
 	r := &kafka.Relay{
-		Log: store, Prefix: a.Prefix, Config: a.cluster(), Topics: kafka.Topics{Partitions: partitionsOfTopic},
+		Log: store, Prefix: a.Prefix, Cluster: kafka.Cluster{Config: a.cluster()}, Topics: kafka.Topics{Partitions: partitionsOfTopic},
 		Leases: store, Lease: a.Lease, Batch: 200, Logger: a.logger(),
 	}
 	if a.Seed%2 == 1 {
@@ -59,7 +59,7 @@ func runConsumer(ctx context.Context, a *actor) error {
 	}
 	defer pool.Close()
 	for ctx.Err() == nil {
-		c := &kafka.Consumer{Config: a.cluster(), Group: a.Prefix + ".ledger", Topics: topicsOf(a.Prefix), Workers: 2, Logger: a.logger(), Drain: 5 * time.Second}
+		c := &kafka.Consumer{Cluster: kafka.Cluster{Config: a.cluster()}, Group: a.Prefix + ".ledger", Topics: topicsOf(a.Prefix), Workers: 2, Logger: a.logger(), Drain: 5 * time.Second}
 		var called atomic.Bool
 		err = c.Run(ctx, func(ctx context.Context, r es.Record) error {
 			called.Store(true)
@@ -115,7 +115,7 @@ func runFed(ctx context.Context, a *actor) error {
 	defer store.Close()
 	var source *kafka.Source
 	for source == nil {
-		source, err = kafka.SourceConfig{Config: a.cluster(), Topics: topicsOf(a.Prefix), Group: a.Prefix + ".fed", Logger: a.logger()}.Open(ctx)
+		source, err = kafka.SourceConfig{Cluster: kafka.Cluster{Config: a.cluster()}, Topics: topicsOf(a.Prefix), Group: a.Prefix + ".fed", Logger: a.logger()}.Open(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -177,14 +177,14 @@ func TestKafka(t *testing.T) {
 	}
 	relay := func(change func(*kafka.Relay)) func(context.Context) error {
 		return func(ctx context.Context) error {
-			r := &kafka.Relay{Log: new(es.Mem), Prefix: "bank", Config: good()}
+			r := &kafka.Relay{Log: new(es.Mem), Prefix: "bank", Cluster: kafka.Cluster{Config: good()}}
 			change(r)
 			return r.Run(ctx)
 		}
 	}
 	consumer := func(change func(*kafka.Consumer)) func(context.Context) error {
 		return func(ctx context.Context) error {
-			c := &kafka.Consumer{Config: good(), Group: "mail", Topics: []string{"bank.account"}}
+			c := &kafka.Consumer{Cluster: kafka.Cluster{Config: good()}, Group: "mail", Topics: []string{"bank.account"}}
 			change(c)
 			return c.Run(ctx, func(context.Context, es.Record) error { return nil })
 		}
@@ -203,26 +203,26 @@ func TestKafka(t *testing.T) {
 		{"relay: no prefix", relay(func(r *kafka.Relay) { r.Prefix = "" }), "use letters, digits, dots, hyphens and underscores", false},
 		{"relay: a prefix that is none", relay(func(r *kafka.Relay) { r.Prefix = "b/ank" }), "use letters, digits, dots, hyphens and underscores", false},
 		{"relay: a name that is none", relay(func(r *kafka.Relay) { r.Name = "a b" }), "a name has letters, digits, dots, hyphens and underscores", false},
-		{"relay: no brokers", relay(func(r *kafka.Relay) { r.Config = nil }), "give the addresses of some brokers in Config", false},
-		{"relay: acks=1", relay(func(r *kafka.Relay) { r.Config = good("acks", 1) }), "leave it out", false},
-		{"relay: no idempotence", relay(func(r *kafka.Relay) { r.Config = good("enable.idempotence", false) }), "leave it out", false},
-		{"relay: a transactional id", relay(func(r *kafka.Relay) { r.Config = good("transactional.id", "x") }), "leave it out", false},
+		{"relay: no brokers", relay(func(r *kafka.Relay) { r.Cluster.Config = nil }), "give the addresses of some brokers in Config", false},
+		{"relay: acks=1", relay(func(r *kafka.Relay) { r.Cluster.Config = good("acks", 1) }), "leave it out", false},
+		{"relay: no idempotence", relay(func(r *kafka.Relay) { r.Cluster.Config = good("enable.idempotence", false) }), "leave it out", false},
+		{"relay: a transactional id", relay(func(r *kafka.Relay) { r.Cluster.Config = good("transactional.id", "x") }), "leave it out", false},
 		{"relay: an encoding that is none", relay(func(r *kafka.Relay) { r.Encoding = 7 }), "it is kafka.CloudEvents or kafka.Compact", false},
 		{"relay: a TooLarge that is none", relay(func(r *kafka.Relay) { r.TooLarge = 7 }), "it is es.Stop or es.Park", false},
 		{"relay: parking without transactions", relay(func(r *kafka.Relay) { r.TooLarge, r.AtLeastOnce = es.Park, new(es.Mem) }), "leave out AtLeastOnce, or let it stop", false},
 		{"relay: a negative batch", relay(func(r *kafka.Relay) { r.Batch = -1 }), "0 is the default", false},
-		{"relay: a setting that nobody knows", relay(func(r *kafka.Relay) { r.Config = good("acknowledge", "all") }), "acknowledge", false},
+		{"relay: a setting that nobody knows", relay(func(r *kafka.Relay) { r.Cluster.Config = good("acknowledge", "all") }), "acknowledge", false},
 		{"consumer: no group", consumer(func(c *kafka.Consumer) { c.Group = "" }), "name those who share the partitions", false},
 		{"consumer: no topics", consumer(func(c *kafka.Consumer) { c.Topics = nil }), "name those to read", false},
 		{"consumer: a topic that is none", consumer(func(c *kafka.Consumer) { c.Topics = []string{"a b"} }), "a name has up to 249 letters", false},
-		{"consumer: no brokers", consumer(func(c *kafka.Consumer) { c.Config = nil }), "give the addresses of some brokers in Config", false},
-		{"consumer: automatic commits", consumer(func(c *kafka.Consumer) { c.Config = good("enable.auto.commit", true) }), "leave it out", false},
-		{"consumer: uncommitted messages", consumer(func(c *kafka.Consumer) { c.Config = good("isolation.level", "read_uncommitted") }), "leave it out", false},
-		{"consumer: the group as a setting", consumer(func(c *kafka.Consumer) { c.Config = good("group.id", "x") }), "give the group as the field Group", false},
+		{"consumer: no brokers", consumer(func(c *kafka.Consumer) { c.Cluster.Config = nil }), "give the addresses of some brokers in Config", false},
+		{"consumer: automatic commits", consumer(func(c *kafka.Consumer) { c.Cluster.Config = good("enable.auto.commit", true) }), "leave it out", false},
+		{"consumer: uncommitted messages", consumer(func(c *kafka.Consumer) { c.Cluster.Config = good("isolation.level", "read_uncommitted") }), "leave it out", false},
+		{"consumer: the group as a setting", consumer(func(c *kafka.Consumer) { c.Cluster.Config = good("group.id", "x") }), "give the group as the field Group", false},
 		{"consumer: an OnError that is none", consumer(func(c *kafka.Consumer) { c.OnError = 7 }), "it is es.Stop or es.Park", false},
-		{"source: no topics", source(kafka.SourceConfig{Config: good()}), "name those to read", false},
+		{"source: no topics", source(kafka.SourceConfig{Cluster: kafka.Cluster{Config: good()}}), "name those to read", false},
 		{"source: no brokers", source(kafka.SourceConfig{Topics: []string{"bank.account"}}), "give the addresses of some brokers in Config", false},
-		{"source: uncommitted messages", source(kafka.SourceConfig{Topics: []string{"bank.account"}, Config: good("isolation.level", "read_uncommitted")}), "leave it out", false},
+		{"source: uncommitted messages", source(kafka.SourceConfig{Topics: []string{"bank.account"}, Cluster: kafka.Cluster{Config: good("isolation.level", "read_uncommitted")}}), "leave it out", false},
 	})
 }
 

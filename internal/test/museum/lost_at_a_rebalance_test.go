@@ -23,8 +23,8 @@ func TestLostAtARebalance(t *testing.T) {
 		finds(t, false, losesAtRebalance(t, func(b *kafkatest.Broker) member {
 			return func(ctx context.Context, handle func(context.Context, string) error) error {
 				c := kafka.Consumer{
-					Config: kafka.ConfigMap{"bootstrap.servers": b.Bootstrap(), "session.timeout.ms": 6000, "heartbeat.interval.ms": 200},
-					Group:  "notify", Topics: []string{topic}, Drain: 50 * time.Millisecond, Retries: -1,
+					Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": b.Bootstrap(), "session.timeout.ms": 6000, "heartbeat.interval.ms": 200}},
+					Group:   "notify", Topics: []string{topic}, Drain: 50 * time.Millisecond, Retries: -1,
 				}
 				return c.Run(ctx, func(ctx context.Context, r es.Record) error { return handle(ctx, string(r.Data)) })
 			}
@@ -48,7 +48,7 @@ func losesAtRebalance(t *testing.T, of func(*kafkatest.Broker) member) error {
 		_, err := log.Append(t.Context(), note("ann", want[i]))
 		must(t, err)
 	}
-	r := &kafka.Relay{Log: log, Prefix: "bank", Config: kafka.ConfigMap{"bootstrap.servers": b.Bootstrap()}, Topics: kafka.Topics{Partitions: 1}}
+	r := &kafka.Relay{Log: log, Prefix: "bank", Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": b.Bootstrap()}}, Topics: kafka.Topics{Partitions: 1}}
 	must(t, untilDone(t.Context(), r.Run, func() bool { return r.Stats().Position == 5 }))
 
 	var mu sync.Mutex

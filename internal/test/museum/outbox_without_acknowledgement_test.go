@@ -24,13 +24,13 @@ func TestOutboxWithoutAcknowledgement(t *testing.T) {
 		broker := startBroker(t)
 		log := p.open(t)
 		return unpublished(t, broker, log, func(ctx context.Context, head es.Position) error {
-			r := &kafka.Relay{Log: log, Prefix: "bank", Config: kafka.ConfigMap{"bootstrap.servers": broker.Bootstrap()}, Topics: kafka.Topics{Partitions: 1}, Encoding: kafka.Compact}
+			r := &kafka.Relay{Log: log, Prefix: "bank", Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": broker.Bootstrap()}}, Topics: kafka.Topics{Partitions: 1}, Encoding: kafka.Compact}
 			return untilDone(ctx, r.Run, func() bool { return r.Stats().Position >= head })
 		})
 	})
 	t.Run("acks=0 is refused", func(t *testing.T) {
 		broker := startBroker(t)
-		r := &kafka.Relay{Log: new(es.Mem), Prefix: "bank", Config: kafka.ConfigMap{"bootstrap.servers": broker.Bootstrap(), "acks": 0}}
+		r := &kafka.Relay{Log: new(es.Mem), Prefix: "bank", Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": broker.Bootstrap(), "acks": 0}}}
 		if err := r.Run(t.Context()); !errors.Is(err, es.ErrInvalid) {
 			t.Errorf("got %v, want an error that wraps es.ErrInvalid", err)
 		}

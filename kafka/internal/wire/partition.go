@@ -1,9 +1,10 @@
-package kafka
+package wire
 
 import "encoding/binary"
 
-// partitionFor returns the partition of a key as the default partitioner of Java's clients does: murmur2, made positive, modulo the partitions.
-func partitionFor(key []byte, partitions int32) int32 {
+// Partition returns the partition of a key: murmur2, made positive, modulo the number of partitions.
+// The default partitioner of Kafka's Java clients does the same.
+func Partition(key []byte, partitions int32) int32 {
 	return int32(murmur2(key)&0x7fffffff) % partitions
 }
 

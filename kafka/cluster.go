@@ -1,0 +1,27 @@
+package kafka
+
+import (
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+
+	"github.com/thalo-go/es/kafka/internal/client"
+)
+
+// ConfigMap is the configuration of librdkafka, by the names that it documents, such as "bootstrap.servers".
+type ConfigMap = kafka.ConfigMap
+
+// Cluster is how to reach a Kafka cluster. One value serves all relays, consumers and sources of a program.
+type Cluster struct {
+	// Config is librdkafka's configuration: "bootstrap.servers", and TLS, SASL and the like if the cluster requires them.
+	// Settings that a guarantee depends on are set by this package, and other values for them are refused.
+	Config ConfigMap
+}
+
+// NoTopicError reports that a topic, its field Topic, does not exist, or that this user may not see it.
+// Usually its relay has not run yet, the name is wrong, or the topic was deleted.
+type NoTopicError = client.NoTopicError
+
+// CheckpointTopic returns the name of the topic that has the checkpoints of the relays with a prefix.
+func CheckpointTopic(prefix string) string { return "_" + prefix + ".relay-checkpoints" }
+
+// DeadLetterTopic returns the name of the topic in which a consumer group parks the failed records of a topic.
+func DeadLetterTopic(topic, group string) string { return topic + "." + group + ".dlt" }

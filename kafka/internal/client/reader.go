@@ -1,0 +1,167 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+
+	"github.com/thalo-go/es"
+)
+
+const (
+	PollFor  = 100 * time.Millisecond // the timeout of a poll, which is also how late a reader notices that its context has ended
+	AskFor   = 10 * time.Second       // the timeout of a request to the cluster
+	closeFor = 10 * time.Second       // the timeout of closing a client, which may block after a fatal error
+)
+
+// Reader is a consumer of librdkafka with an admin client. It forwards librdkafka's log, and its Close and Call do not block forever.
+type Reader struct {
+	*kafka.Consumer
+	Admin *kafka.AdminClient
+	log   *slog.Logger
+	logs  sync.WaitGroup
+	ended chan struct{}
+	calls sync.WaitGroup // including those that have timed out
+}
+
+// OpenReader returns a reader. It changes nothing in config.
+func OpenReader(config ConfigMap, log *slog.Logger) (*Reader, error) {
+	config = maps.Clone(config)
+	c, err := kafka.NewConsumer(&config)
+	if err != nil {
+		return nil, fmt.Errorf("kafka: %w: %w", es.ErrInvalid, err)
+	}
+	r := &Reader{Consumer: c, log: log, ended: make(chan struct{})}
+	r.logs.Go(func() { ForwardLogs(c.Logs(), log, r.ended) })
+	if r.Admin, err = kafka.NewAdminClientFromConsumer(c); err != nil {
+		_ = r.Close()
+		return nil, fmt.Errorf("kafka: %w", err)
+	}
+	return r, nil
+}
+
+// Close ends the client. If that takes too long, which happens after some fatal errors, Close abandons it and returns an error.
+func (r *Reader) Close() error {
+	err := CloseWithin(func() error {
+		r.calls.Wait() // a call must not use a client that is closed
+		if r.Admin != nil {
+			r.Admin.Close()
+		}
+		return r.Consumer.Close()
+	})
+	close(r.ended)
+	r.logs.Wait()
+	return err
+}
+
+// CloseWithin closes a client. If that takes too long, which happens after some fatal errors, CloseWithin abandons the call and returns an error.
+func CloseWithin(closing func() error) error {
+	return within(closeFor, "close a client", closing)
+}
+
+// Call runs a call that cannot be canceled, with a timeout.
+func (r *Reader) Call(what string, f func() error) error {
+	r.calls.Add(1)
+	return within(AskFor, what, func() error {
+		defer r.calls.Done()
+		return f()
+	})
+}
+
+func within(limit time.Duration, what string, f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("kafka: %s: no answer within %v", what, limit)
+	}
+}
+
+// Bounds returns the offset of the first message of a partition and the one after the last committed message.
+func (r *Reader) Bounds(ctx context.Context, p Partition) (low, high int64, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, 0, err
+	}
+	err = r.Call("get the offsets of "+p.String(), func() (err error) {
+		low, high, err = r.QueryWatermarkOffsets(p.Topic, p.Number, int((AskFor - time.Second).Milliseconds()))
+		return err
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("kafka: offsets of %v: %w", p, err)
+	}
+	return low, high, nil
+}
+
+// ToEnd makes ReadPartition stop at the end of what is committed when it gets there.
+const ToEnd = -1
+
+// ReadPartition reads the committed messages of a partition from an offset on, with a client of its own, and stops before the offset to.
+// It waits for transactions that are open before to; with [ToEnd] it waits for none.
+func ReadPartition(ctx context.Context, config ConfigMap, log *slog.Logger, p Partition, from, to int64) iter.Seq2[*kafka.Message, error] {
+	return func(yield func(*kafka.Message, error) bool) {
+		if to != ToEnd && from >= to {
+			return
+		}
+		if err := readPartition(ctx, config, log, p, from, to, func(m *kafka.Message) bool { return yield(m, nil) }); err != nil {
+			yield(nil, err)
+		}
+	}
+}
+
+func readPartition(ctx context.Context, config ConfigMap, log *slog.Logger, p Partition, from, to int64, visit func(*kafka.Message) bool) error {
+	r, err := OpenReader(config, log)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := r.Close(); err != nil {
+			log.Error("kafka: reader not closed", "partition", p.String(), "err", err)
+		}
+	}()
+	if err := r.Assign([]kafka.TopicPartition{p.At(from)}); err != nil {
+		return fmt.Errorf("kafka: read %v: %w", p, err)
+	}
+	slow := time.Now().Add(AskFor)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		switch e := r.Poll(int(PollFor.Milliseconds())).(type) {
+		case *kafka.Message:
+			if to != ToEnd && int64(e.TopicPartition.Offset) >= to || !visit(e) {
+				return nil
+			}
+		case kafka.PartitionEOF:
+			if int64(e.Offset) >= to {
+				return nil
+			}
+		case kafka.Error:
+			if e.IsFatal() || !recovers(e) {
+				return fmt.Errorf("kafka: read %v: %w", p, e)
+			}
+		}
+		if time.Now().After(slow) {
+			slow = time.Now().Add(AskFor)
+			log.Warn("kafka: reading waits for open transactions or for the cluster", "partition", p.String(), "to", to)
+		}
+	}
+}
+
+// recovers reports whether librdkafka recovers from an error of a reader.
+func recovers(e kafka.Error) bool {
+	switch e.Code() {
+	case kafka.ErrTopicAuthorizationFailed, kafka.ErrUnknownTopicOrPart, kafka.ErrUnknownTopic, kafka.ErrUnknownPartition, kafka.ErrAutoOffsetReset:
+		return false
+	}
+	return true
+}

@@ -1,0 +1,248 @@
+package client
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+)
+
+// ConfigMap is the configuration of librdkafka.
+type ConfigMap = kafka.ConfigMap
+
+// TransactionTimeout is how long a relay's transaction may be open, unless the user sets transaction.timeout.ms.
+const TransactionTimeout = 10 * time.Second
+
+// LargestMessage is the limit of a relay's producer: a little more than the message of the largest record.
+const LargestMessage = 32 << 20
+
+// rules say how the user's settings are merged with those of one kind of client.
+type rules struct {
+	defaults ConfigMap         // the user's settings override them
+	required ConfigMap         // the user may repeat these, but not change them
+	refused  map[string]string // settings the user must leave out, with the reason
+	reason   string            // what depends on the required settings
+}
+
+// relayDefaults also tell which settings belong to a producer only; see CheckpointReader.
+var relayDefaults = ConfigMap{
+	"client.id":                    "es",
+	"linger.ms":                    50, // a commit flushes without waiting for it
+	"batch.num.messages":           10_000,
+	"compression.type":             "lz4",
+	"queue.buffering.max.messages": 2_000_000,
+	"queue.buffering.max.kbytes":   256 << 10,
+	"transaction.timeout.ms":       int(TransactionTimeout.Milliseconds()),
+	"retry.backoff.ms":             50,
+	"reconnect.backoff.ms":         50,
+	"reconnect.backoff.max.ms":     1000,
+	"enable.metrics.push":          false,
+}
+
+var relayRules = rules{
+	defaults: relayDefaults,
+	required: ConfigMap{
+		"acks":                     "all",
+		"enable.idempotence":       true,
+		"allow.auto.create.topics": false,
+		"isolation.level":          "read_committed",
+		"go.delivery.reports":      false,
+		"go.batch.producer":        false,
+		"go.events.channel.size":   1000,
+		"go.produce.channel.size":  1,
+		"go.logs.channel.enable":   true,
+	},
+	refused: map[string]string{
+		"transactional.id":          "it is made of Prefix, the store's id and Name",
+		"partitioner":               "partitions are murmur2 of the key, as with Java's clients",
+		"message.max.bytes":         "the topic's max.message.bytes counts",
+		"enable.gapless.guarantee":  "the relay sets it where it applies",
+		"go.logs.channel":           "set Logger",
+		"message.send.max.retries":  "messages are sent again until their transaction times out",
+		"go.delivery.report.fields": "there are no reports",
+		"group.id":                  "a relay is in no group",
+	},
+	reason: "exactly once depends on it",
+}
+
+var readerRules = rules{
+	defaults: ConfigMap{
+		"client.id":                  "es",
+		"fetch.wait.max.ms":          100,
+		"fetch.queue.backoff.ms":     50,
+		"queued.max.messages.kbytes": 16 << 10,
+		"enable.metrics.push":        false,
+		"allow.auto.create.topics":   false,
+	},
+	required: ConfigMap{
+		"enable.auto.commit":              false,
+		"enable.auto.offset.store":        false,
+		"enable.partition.eof":            true,
+		"auto.offset.reset":               "error", // any other value silently skips what retention has deleted
+		"isolation.level":                 "read_committed",
+		"partition.assignment.strategy":   "cooperative-sticky",
+		"group.protocol":                  "classic",
+		"go.events.channel.enable":        false,
+		"go.application.rebalance.enable": false,
+		"check.crcs":                      true,
+	},
+	refused: map[string]string{
+		"group.id":          "give the group as the field Group",
+		"group.instance.id": "a static member that is gone holds its partitions until its session times out",
+	},
+	reason: "delivery guarantees depend on it",
+}
+
+var deadLetterRules = rules{
+	defaults: ConfigMap{
+		"client.id":                "es",
+		"linger.ms":                1,
+		"compression.type":         "lz4",
+		"message.max.bytes":        256 << 20, // the topic's limit is the one that counts
+		"allow.auto.create.topics": false,
+		"enable.metrics.push":      false,
+	},
+	required: ConfigMap{
+		"acks":                "all",
+		"enable.idempotence":  true,
+		"go.delivery.reports": true,
+	},
+	refused: map[string]string{"transactional.id": "it does not belong in the settings of a consumer"},
+	reason:  "parked records depend on it",
+}
+
+// aliases are librdkafka's other names of settings.
+var aliases = map[string]string{
+	"request.required.acks":  "acks",
+	"retries":                "message.send.max.retries",
+	"queue.buffering.max.ms": "linger.ms",
+	"compression.codec":      "compression.type",
+	"metadata.broker.list":   "bootstrap.servers",
+	"delivery.timeout.ms":    "message.timeout.ms",
+	"max.in.flight":          "max.in.flight.requests.per.connection",
+}
+
+// merge returns the user's settings with those of the rules. It refuses settings that would break a guarantee.
+func (r rules) merge(user ConfigMap) (ConfigMap, error) {
+	config := maps.Clone(r.defaults)
+	given := maps.Clone(user)
+	if topic, ok := given["default.topic.config"].(ConfigMap); ok {
+		delete(given, "default.topic.config")
+		maps.Copy(given, topic)
+	}
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		value := given[name]
+		key := strings.TrimPrefix(name, "{topic}.")
+		if alias, ok := aliases[key]; ok {
+			key = alias
+		}
+		if why, refused := r.refused[key]; refused {
+			return nil, Invalid("setting %s: %s; leave it out", name, why)
+		}
+		if required, ok := r.required[key]; ok && !sameSetting(value, required) && (key != "acks" || !sameSetting(value, -1)) {
+			return nil, Invalid("setting %s=%v: it must be %v, because %s; leave it out", name, value, required, r.reason)
+		}
+		config[key] = value
+	}
+	if config["bootstrap.servers"] == nil {
+		return nil, Invalid("setting bootstrap.servers is missing: give the addresses of some brokers in Config")
+	}
+	maps.Copy(config, r.required)
+	return config, nil
+}
+
+// sameSetting reports whether librdkafka takes two values for the same.
+func sameSetting(a, b kafka.ConfigValue) bool {
+	return strings.EqualFold(fmt.Sprint(a), fmt.Sprint(b))
+}
+
+// RelayConfig returns the configuration of a relay's producer, for [Transactional] or [Gapless] to complete.
+func RelayConfig(user ConfigMap) (ConfigMap, error) { return relayRules.merge(user) }
+
+// ReaderConfig returns the configuration of a consumer in a group.
+func ReaderConfig(user ConfigMap, group string) (ConfigMap, error) {
+	config, err := readerRules.merge(user)
+	if err != nil {
+		return nil, err
+	}
+	config["group.id"] = group
+	config["go.logs.channel.enable"] = true
+	return config, nil
+}
+
+// DeadLetterConfig returns the configuration of a producer of dead letters.
+func DeadLetterConfig(user ConfigMap) (ConfigMap, error) {
+	config, err := deadLetterRules.merge(user)
+	if err != nil {
+		return nil, err
+	}
+	config["go.logs.channel.enable"] = true
+	return config, nil
+}
+
+// Transactional completes the configuration of a relay's producer. smallest is the smallest max.message.bytes of its topics, which no batch exceeds.
+// A single record may be as large as its own topic allows; the relay checks that before.
+func Transactional(config ConfigMap, id string, smallest int) *ConfigMap {
+	config = maps.Clone(config)
+	config["transactional.id"] = id
+	return sized(config, smallest)
+}
+
+// Gapless completes the configuration of a relay's producer without transactions. Its producer fails for good rather than leave a gap.
+func Gapless(config ConfigMap, smallest int) *ConfigMap {
+	config = maps.Clone(config)
+	config["enable.gapless.guarantee"] = true
+	config["go.delivery.reports"] = true
+	config["go.delivery.report.fields"] = "none"
+	config["linger.ms"] = 5 // there is no commit to flush earlier
+	delete(config, "transaction.timeout.ms")
+	return sized(config, smallest)
+}
+
+func sized(config ConfigMap, smallest int) *ConfigMap {
+	config["message.max.bytes"] = LargestMessage
+	delete(config, "isolation.level") // a setting of consumers
+	if config["batch.size"] == nil {
+		config["batch.size"] = 1_000_000
+	}
+	if size, ok := config["batch.size"].(int); !ok || size > BatchSize(smallest) {
+		config["batch.size"] = BatchSize(smallest)
+	}
+	return &config
+}
+
+// BatchSize returns the batch.size for a topic with a limit. It leaves room for data that grows when it is compressed.
+func BatchSize(limit int) int { return max(1, min(1_000_000, limit-limit/64)) }
+
+// CheckpointReader returns the configuration of a consumer that reads for a relay, from the relay's own.
+func CheckpointReader(config ConfigMap) ConfigMap {
+	reader := ConfigMap{}
+	for key, value := range config {
+		if _, ours := relayDefaults[key]; !ours && !strings.HasPrefix(key, "go.") {
+			reader[key] = value
+		}
+	}
+	for _, producers := range []string{"acks", "enable.idempotence", "batch.size"} {
+		delete(reader, producers)
+	}
+	maps.Copy(reader, ConfigMap{
+		"client.id":                "es",
+		"group.id":                 "es-relay", // librdkafka requires one; no client joins it
+		"enable.auto.commit":       false,
+		"enable.auto.offset.store": false,
+		"enable.partition.eof":     true,
+		"isolation.level":          "read_committed",
+		"auto.offset.reset":        "earliest",
+		"fetch.wait.max.ms":        50,
+		"fetch.queue.backoff.ms":   20,
+		"enable.metrics.push":      false,
+		"go.logs.channel.enable":   true,
+	})
+	return reader
+}
+
+// Brokers returns the addresses in a configuration, for logs.
+func Brokers(config ConfigMap) string { return fmt.Sprint(config["bootstrap.servers"]) }

@@ -1,0 +1,149 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+)
+
+// Partition names a partition of a topic.
+type Partition struct {
+	Topic  string
+	Number int32
+}
+
+// At returns an offset in the partition.
+func (p Partition) At(offset int64) kafka.TopicPartition {
+	return kafka.TopicPartition{Topic: &p.Topic, Partition: p.Number, Offset: kafka.Offset(offset)}
+}
+
+func (p Partition) String() string { return fmt.Sprintf("%s [%d]", p.Topic, p.Number) }
+
+// PartitionOf returns the partition without its offset.
+func PartitionOf(t kafka.TopicPartition) Partition { return Partition{*t.Topic, t.Partition} }
+
+var topicName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
+
+// IsTopicName reports whether Kafka accepts name as the name of a topic.
+func IsTopicName(name string) bool { return topicName.MatchString(name) && name != "." && name != ".." }
+
+// Topic identifies a topic: one that was deleted and created again under its name has another ID. It is part of a relay's checkpoint.
+type Topic struct {
+	ID         string `json:"id"`
+	Partitions int32  `json:"partitions"`
+}
+
+// DescribeTopics returns those of the topics that exist.
+func DescribeTopics(ctx context.Context, admin *kafka.AdminClient, names ...string) (map[string]Topic, error) {
+	ctx, cancel := context.WithTimeout(ctx, AskFor)
+	defer cancel()
+	answer, err := admin.DescribeTopics(ctx, kafka.NewTopicCollectionOfTopicNames(names))
+	if err != nil {
+		return nil, fmt.Errorf("kafka: describe topics %s: %w", strings.Join(names, ", "), err)
+	}
+	if len(answer.TopicDescriptions) != len(names) {
+		return nil, fmt.Errorf("kafka: describe topics %s: %d answers", strings.Join(names, ", "), len(answer.TopicDescriptions))
+	}
+	topics := make(map[string]Topic, len(names))
+	for _, t := range answer.TopicDescriptions {
+		switch t.Error.Code() {
+		case kafka.ErrNoError:
+			topics[t.Name] = Topic{t.TopicID.String(), int32(len(t.Partitions))}
+		case kafka.ErrUnknownTopicOrPart, kafka.ErrUnknownTopic:
+		default:
+			return nil, fmt.Errorf("kafka: describe topic %s: %w", t.Name, t.Error)
+		}
+	}
+	return topics, nil
+}
+
+// Describe returns topics, or a [*NoTopicError] for the first that does not exist.
+func (r *Reader) Describe(ctx context.Context, names ...string) (map[string]Topic, error) {
+	topics, err := DescribeTopics(ctx, r.Admin, names...)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if _, ok := topics[name]; !ok {
+			return nil, &NoTopicError{name}
+		}
+	}
+	return topics, nil
+}
+
+// AwaitTopic describes a topic that is expected to exist. It tries for a while: a broker that has just started,
+// or is behind the others, may not know a topic yet.
+func AwaitTopic(ctx context.Context, admin *kafka.AdminClient, name string) (t Topic, exists bool, err error) {
+	for range 25 {
+		topics, err := DescribeTopics(ctx, admin, name)
+		if err != nil {
+			return Topic{}, false, err
+		}
+		if t, exists = topics[name]; exists {
+			return t, true, nil
+		}
+		if err := Sleep(ctx, 200*time.Millisecond); err != nil {
+			return Topic{}, false, err
+		}
+	}
+	return Topic{}, false, nil
+}
+
+// TopicSettings returns the effective settings of a topic.
+func TopicSettings(ctx context.Context, admin *kafka.AdminClient, name string) (map[string]kafka.ConfigEntryResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, AskFor)
+	defer cancel()
+	answer, err := admin.DescribeConfigs(ctx, []kafka.ConfigResource{{Type: kafka.ResourceTopic, Name: name}})
+	if err != nil {
+		return nil, fmt.Errorf("kafka: settings of topic %s: %w", name, err)
+	}
+	for _, result := range answer {
+		switch result.Error.Code() {
+		case kafka.ErrNoError:
+			return result.Config, nil
+		case kafka.ErrTopicAuthorizationFailed:
+			return nil, Permanentf("settings of topic %s: %w; give the user the right DescribeConfigs", name, result.Error)
+		default:
+			return nil, fmt.Errorf("kafka: settings of topic %s: %w", name, result.Error)
+		}
+	}
+	return nil, fmt.Errorf("kafka: settings of topic %s: no answer", name)
+}
+
+// MessageLimit returns max.message.bytes of a topic's settings.
+func MessageLimit(name string, settings map[string]kafka.ConfigEntryResult) (int, error) {
+	limit, err := strconv.Atoi(settings["max.message.bytes"].Value)
+	if err != nil {
+		return 0, fmt.Errorf("kafka: max.message.bytes of topic %s: %w", name, err)
+	}
+	return limit, nil
+}
+
+// Watermarks returns the first offset of a partition and the one after the last message, including those of open transactions.
+func Watermarks(ctx context.Context, admin *kafka.AdminClient, p Partition) (low, high int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, AskFor)
+	defer cancel()
+	ask := func(spec kafka.OffsetSpec) (int64, error) {
+		answer, err := admin.ListOffsets(ctx, map[kafka.TopicPartition]kafka.OffsetSpec{p.At(0): spec}, kafka.SetAdminIsolationLevel(kafka.IsolationLevelReadUncommitted))
+		if err != nil {
+			return 0, fmt.Errorf("kafka: offsets of %v: %w", p, err)
+		}
+		for _, info := range answer.ResultInfos {
+			if info.Error.Code() != kafka.ErrNoError {
+				return 0, fmt.Errorf("kafka: offsets of %v: %w", p, info.Error)
+			}
+			return int64(info.Offset), nil
+		}
+		return 0, fmt.Errorf("kafka: offsets of %v: no answer", p)
+	}
+	if low, err = ask(kafka.EarliestOffsetSpec); err != nil {
+		return 0, 0, err
+	}
+	high, err = ask(kafka.LatestOffsetSpec)
+	return low, high, err
+}
