@@ -8,8 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/thalo-go/es/internal/test/processtest"
 	"github.com/thalo-go/es/internal/test/testserver"
-	"github.com/thalo-go/es/internal/test/worktest"
 	"github.com/thalo-go/es/postgres"
 )
 
@@ -20,7 +20,7 @@ func init() { //nolint:gochecknoinits // the literal of main_test.go is for all 
 			return err
 		}
 		defer s.Close()
-		p, err := worktest.Projection(arguments[1:],
+		p, err := processtest.Projection(arguments[1:],
 			func(ctx context.Context, tx pgx.Tx) error {
 				_, err := tx.Exec(ctx, "create table work (n bigserial primary key, line text not null)")
 				return err
@@ -41,15 +41,15 @@ func init() { //nolint:gochecknoinits // the literal of main_test.go is for all 
 
 func TestProjectingProcesses(t *testing.T) {
 	server := testserver.Postgres(t, testserver.Postgres18)
-	urls := make(map[worktest.Store]string)
-	worktest.Run(t, worktest.Backend{
-		Database: func(t *testing.T) (worktest.Store, func(arguments ...string) worktest.Process) {
+	urls := make(map[processtest.Store]string)
+	processtest.Run(t, processtest.Backend{
+		Database: func(t *testing.T) (processtest.Store, func(arguments ...string) processtest.Process) {
 			url := server.Database(t)
 			s := open(t, url)
 			urls[s] = url
-			return s, func(arguments ...string) worktest.Process {
+			return s, func(arguments ...string) processtest.Process {
 				through := url
-				if worktest.Pause(arguments[2]) != worktest.Nowhere { // behind a pooler, whose connection to the server stays
+				if processtest.Pause(arguments[2]) != processtest.Nowhere { // behind a pooler, whose connection to the server stays
 					pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{PoolSize: 10})
 					through = with(pooler.Through(url), "default_query_exec_mode=exec")
 				}
@@ -62,10 +62,10 @@ func TestProjectingProcesses(t *testing.T) {
 						}
 					}
 				}()
-				return worktest.Process{Process: c.Process, Paused: paused}
+				return processtest.Process{Process: c.Process, Paused: paused}
 			}
 		},
-		Lines: func(t *testing.T, s worktest.Store) []string {
+		Lines: func(t *testing.T, s processtest.Store) []string {
 			rows, err := connect(t, urls[s]).Query(t.Context(), "select line from work order by n")
 			if err != nil {
 				t.Fatal(err)
@@ -76,6 +76,6 @@ func TestProjectingProcesses(t *testing.T) {
 			}
 			return lines
 		},
-		Pauses: []worktest.Pause{worktest.Within, worktest.Between},
+		Pauses: []processtest.Pause{processtest.Within, processtest.Between},
 	})
 }

@@ -8,14 +8,14 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/thalo-go/es/internal/test/worktest"
+	"github.com/thalo-go/es/internal/test/processtest"
 	"github.com/thalo-go/es/sqlite"
 )
 
 func init() { //nolint:gochecknoinits // a role beside those of child_test.go
 	roles["project"] = func(ctx context.Context, s *sqlite.Store, args []string) error {
 		l := lists(func() *sqlite.Store { return s })
-		p, err := worktest.Projection(args,
+		p, err := processtest.Projection(args,
 			func(ctx context.Context, tx *sql.Tx) error { return l.Empty(ctx, tx, "work") },
 			func(ctx context.Context, tx *sql.Tx, line string) error { return l.Add(ctx, tx, "work", line) })
 		if err != nil {
@@ -26,10 +26,10 @@ func init() { //nolint:gochecknoinits // a role beside those of child_test.go
 }
 
 func TestProjectingProcesses(t *testing.T) {
-	worktest.Run(t, worktest.Backend{
-		Database: func(t *testing.T) (worktest.Store, func(arguments ...string) worktest.Process) {
+	processtest.Run(t, processtest.Backend{
+		Database: func(t *testing.T) (processtest.Store, func(arguments ...string) processtest.Process) {
 			path := file(t)
-			return open(t, path), func(arguments ...string) worktest.Process {
+			return open(t, path), func(arguments ...string) processtest.Process {
 				c := start(t, "project", path, arguments[0], arguments[1], arguments[2])
 				paused := make(chan struct{})
 				go func() {
@@ -46,10 +46,10 @@ func TestProjectingProcesses(t *testing.T) {
 						_ = c.Process.Signal(syscall.SIGCONT) // it may be gone
 					}
 				}()
-				return worktest.Process{Process: c.Process, Paused: paused}
+				return processtest.Process{Process: c.Process, Paused: paused}
 			}
 		},
-		Lines: func(t *testing.T, s worktest.Store) []string {
+		Lines: func(t *testing.T, s processtest.Store) []string {
 			lines, err := lists(func() *sqlite.Store { return s.(*sqlite.Store) }).Lines(t.Context(), "work")
 			if err != nil {
 				t.Fatal(err)
@@ -57,7 +57,7 @@ func TestProjectingProcesses(t *testing.T) {
 			return lines
 		},
 		// One that is paused within a transaction has the lock that all need who write.
-		Pauses: []worktest.Pause{worktest.Between},
+		Pauses: []processtest.Pause{processtest.Between},
 	})
 }
 

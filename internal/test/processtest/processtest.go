@@ -1,7 +1,11 @@
 //go:build unix
 
-// Package worktest tests projections that several processes run, of which some are killed and some are paused, the same way for each backend.
-package worktest
+// Package processtest tests projections that several processes run while some of them are killed or paused. The tests are the same
+// for each backend.
+//
+// They are not a suite of package conformance, because a backend has to start its test binary again as another process, which stops
+// itself with a signal of Unix. That protocol should not become public API.
+package processtest
 
 import (
 	"context"
@@ -14,23 +18,24 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/eventually"
 	"github.com/thalo-go/es/projection"
 )
 
-// A Backend is a database to test.
+// Backend is a database to test.
 type Backend struct {
-	// Database makes a fresh one, with a store on it. Each call of start starts another process, which is given these arguments and
-	// runs what Projection makes of them until it is killed, at the end of the test at the latest.
+	// Database creates an empty database and opens a store on it. Each call of start starts another process, which gets the arguments,
+	// passes them to Projection, and runs the projection until it is killed, which is at the end of the test at the latest.
 	Database func(t *testing.T) (s Store, start func(arguments ...string) Process)
 
-	// Lines returns what was added to the read model, in order.
+	// Lines returns the lines of the read model in the order in which they were added.
 	Lines func(t *testing.T, s Store) []string
 
-	// Pauses are where a process can be paused without keeping others from working.
+	// Pauses are the places where a process can be paused without blocking the other processes.
 	Pauses []Pause
 }
 
-// A Store is what a backend opens.
+// Store is the store that a backend opens.
 type Store interface {
 	es.Log
 
@@ -41,25 +46,25 @@ type Store interface {
 	Status(ctx context.Context) ([]projection.Status, error)
 }
 
-// A Process is another one, which works.
+// Process is another process that runs the projection.
 type Process struct {
 	*os.Process
-	Paused <-chan struct{} // closed when it is for the first time; it is paused again at every such place
+	Paused <-chan struct{} // closed when the process has paused for the first time; it pauses again at every such place
 }
 
-// A Pause is where a process pauses itself.
+// Pause is a place where a process pauses itself.
 type Pause string
 
-// Pauses. A process that pauses says where, on a line of its own.
+// The places where a process can pause. It prints the place on a line before it pauses.
 const (
 	Nowhere Pause = "nowhere"
-	Within  Pause = "within"  // a transaction
-	Between Pause = "between" // two of them
+	Within  Pause = "within"  // within a transaction
+	Between Pause = "between" // between two transactions
 )
 
 const name = "work"
 
-// Projection is what a process runs, as its arguments say: one that adds the ID of each record to the read model.
+// Projection returns the projection that a process with these arguments runs. It adds the ID of each record to the read model.
 func Projection[Tx any](arguments []string, prepare func(ctx context.Context, tx Tx) error, add func(ctx context.Context, tx Tx, line string) error) (projection.Projection[Tx], error) {
 	var p projection.Projection[Tx]
 	partitions, err := strconv.Atoi(arguments[0])
@@ -70,10 +75,10 @@ func Projection[Tx any](arguments []string, prepare func(ctx context.Context, tx
 	if err != nil {
 		return p, err
 	}
-	stand := func(at Pause) {
+	pause := func(at Pause) {
 		if Pause(arguments[2]) == at {
 			fmt.Fprintln(os.Stdout, at)
-			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP) // it goes on if it cannot be paused
+			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP) // if that fails, the process continues
 		}
 	}
 	return projection.Projection[Tx]{
@@ -84,16 +89,16 @@ func Projection[Tx any](arguments []string, prepare func(ctx context.Context, tx
 					return err
 				}
 			}
-			stand(Within)
+			pause(Within)
 			return nil
 		},
-		OnProgress: func(projection.Progress) { stand(Between) },
+		OnProgress: func(projection.Progress) { pause(Between) },
 	}, nil
 }
 
-// Run runs all tests.
+// Run runs the tests on a backend.
 func Run(t *testing.T, b Backend) {
-	t.Run("that are killed, again and again, apply every record once", func(t *testing.T) {
+	t.Run("killed processes apply every record once", func(t *testing.T) {
 		f := newFixture(t, b)
 		var running []Process
 		var last es.Position
@@ -102,7 +107,7 @@ func Run(t *testing.T, b Backend) {
 			for k := range 25 {
 				last = f.add(fmt.Sprint(k%7), 1+k%3)
 			}
-			f.reach(last / 2) // so that somebody has worked before the next one is killed
+			f.reach(last / 2) // so that some work is done before the next process is killed
 			if i >= 2 {
 				if err := running[i-2].Kill(); err != nil {
 					t.Fatal(err)
@@ -113,23 +118,23 @@ func Run(t *testing.T, b Backend) {
 		f.check()
 	})
 	for _, where := range b.Pauses {
-		t.Run("of which one is paused "+string(where)+" transactions, and another takes its place, apply every record once", func(t *testing.T) {
+		t.Run("process paused "+string(where)+" transactions applies nothing after it was replaced", func(t *testing.T) {
 			f := newFixture(t, b)
 			last := f.add("a", 100)
 			paused := f.start("1", "1s", string(where))
 			select {
 			case <-paused.Paused:
 			case <-time.After(3 * time.Minute):
-				t.Fatal("it has not come to where it pauses")
+				t.Fatal("the process has not paused within 3m")
 			}
 			f.start("1", "1s", string(Nowhere))
 			f.reach(last)
-			// It wakes in the middle of what it was doing, and pauses again at the next such place, until it has been beaten.
-			ended := make(chan struct{})
+			// The process continues where it was paused and pauses again at the next such place, until it notices that it was replaced.
+			resumed := make(chan struct{})
 			go func() {
-				defer close(ended)
+				defer close(resumed)
 				for range 200 {
-					_ = paused.Signal(syscall.SIGCONT) // it may be gone
+					_ = paused.Signal(syscall.SIGCONT) // the process may have ended
 					select {
 					case <-time.After(5 * time.Millisecond):
 					case <-t.Context().Done():
@@ -139,14 +144,14 @@ func Run(t *testing.T, b Backend) {
 			}()
 			f.add("a", 60)
 			f.reach(f.add("b", 40))
-			<-ended
+			<-resumed
 			f.reach(f.add("c", 10))
 			f.check()
 		})
 	}
 }
 
-// A fixture is one database.
+// fixture is one database and the test that uses it.
 type fixture struct {
 	*testing.T
 	Store
@@ -159,7 +164,7 @@ func newFixture(t *testing.T, b Backend) *fixture {
 	return &fixture{t, s, start, b.Lines}
 }
 
-// add appends so many events to a stream.
+// add appends n events to a stream.
 func (f *fixture) add(id string, n int) es.Position {
 	f.Helper()
 	a := es.Append{Stream: es.Stream{Kind: "account", ID: id}, Expected: es.AnyVersion, Events: make([]es.Record, n)}
@@ -173,25 +178,22 @@ func (f *fixture) add(id string, n int) es.Position {
 	return position
 }
 
-// reach waits until the read model is there and has come to a position.
+// reach waits until the read model exists and has applied everything up to a position.
 func (f *fixture) reach(position es.Position) {
 	f.Helper()
+	eventually.True(f, "the projection exists", func() bool {
+		status, err := f.Status(f.Context())
+		return err == nil && len(status) > 0
+	})
 	ctx, cancel := context.WithTimeout(f.Context(), 3*time.Minute)
 	defer cancel()
-	for {
-		err := f.WaitFor(ctx, name, position)
-		if err == nil {
-			return
-		}
+	if err := f.WaitFor(ctx, name, position); err != nil {
 		status, _ := f.Status(f.Context())
-		if len(status) > 0 || ctx.Err() != nil {
-			f.Fatalf("%v\n%+v", err, status)
-		}
-		time.Sleep(10 * time.Millisecond) // nobody tells when the first process has come to it
+		f.Fatalf("%v\n%+v", err, status)
 	}
 }
 
-// check fails the test unless each record is in the read model once, and those of each stream in order.
+// check fails the test unless the read model has each record once and each stream in order.
 func (f *fixture) check() {
 	f.Helper()
 	lines := f.lines(f.T, f.Store)
@@ -200,11 +202,11 @@ func (f *fixture) check() {
 		i := strings.LastIndexByte(line, '/')
 		versions[line[:i]]++
 		if line[i+1:] != strconv.Itoa(versions[line[:i]]) {
-			f.Fatalf("%s is applied where version %d of its stream should be", line, versions[line[:i]])
+			f.Fatalf("%s is applied in place of version %d of its stream", line, versions[line[:i]])
 		}
 	}
 	head, err := es.Head(f.Context(), f.Store)
 	if err != nil || len(lines) != int(head) {
-		f.Errorf("%d records are applied of %d: %v", len(lines), head, err)
+		f.Errorf("%d of %d records are applied: %v", len(lines), head, err)
 	}
 }
