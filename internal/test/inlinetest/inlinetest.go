@@ -1,4 +1,4 @@
-// Package inlinetest tests the projections that run within the appends of a store, the same way for each backend.
+// Package inlinetest tests projections that run in the transactions of appends. The tests are the same for each SQL backend.
 package inlinetest
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/thalo-go/es/projection"
 )
 
-// A Store is what a backend opens.
+// Store is the store that a backend opens.
 type Store[Tx any] interface {
 	es.Log
 	projection.Projections[Tx]
@@ -25,28 +25,28 @@ type Store[Tx any] interface {
 	Close() error
 }
 
-// A Backend is a database to test. Statements number their parameters $1, $2 and so on, in the order in which they come.
+// Backend is a database to test. Statements have the parameters $1, $2 and so on, in this order.
 type Backend[Tx any] struct {
-	// Database makes a fresh database. Each call of open opens another store on it.
+	// Database creates an empty database. Each call of open opens another store on it.
 	Database func(t *testing.T) (open Open[Tx], query func(sql string) string)
 
 	// Exec runs a statement in the transaction of a handler.
 	Exec func(ctx context.Context, tx Tx, sql string, args ...any) error
 
-	// End ends the transaction of a handler, which it must not.
+	// End ends the transaction of a handler, which handlers must not do.
 	End func(ctx context.Context, tx Tx) error
 
-	// Together appends in one transaction what came at the same time, and returns what each got.
+	// Together makes calls of Append that share one transaction, and returns the result of each.
 	Together func(ctx context.Context, s Store[Tx], calls [][]es.Append) ([]es.Position, []error)
 
-	// Events is the table of events.
+	// Events is the name of the table of events.
 	Events string
 }
 
 // Open opens a store with inline projections.
 type Open[Tx any] func(inline ...projection.Projection[Tx]) (Store[Tx], error)
 
-// A fixture is one database.
+// fixture is one database and the test that uses it.
 type fixture[Tx any] struct {
 	*Backend[Tx]
 	*testing.T
@@ -54,38 +54,38 @@ type fixture[Tx any] struct {
 	query func(sql string) string
 }
 
-// Run runs all tests.
+// Run runs the tests on a backend.
 func Run[Tx any](t *testing.T, b Backend[Tx]) {
 	for _, c := range []struct {
 		name string
 		test func(f *fixture[Tx])
 	}{
 		{"read model and events are written together", together[Tx]},
-		{"a handler is given what readers will see", given[Tx]},
-		{"appends that share a transaction share a call of the handler", sharedCall[Tx]},
-		{"a handler that fails fails its append alone", failsAlone[Tx]},
-		{"a handler that fails every append fails each", failsAll[Tx]},
-		{"a panic in a handler fails its append alone", panics[Tx]},
-		{"what is not written is not handled", notWritten[Tx]},
-		{"a name that may be given once is given once", unique[Tx]},
-		{"of several projections all have it or none", several[Tx]},
-		{"the filter holds records back, and the checkpoint moves past them", filtered[Tx]},
-		{"more than a batch is handled in pieces", pieces[Tx]},
-		{"an append without events is no matter of projections", questions[Tx]},
-		{"a handler cannot append", handlerAppends[Tx]},
-		{"a handler that keeps an error to itself fails its append", swallowed[Tx]},
-		{"a handler that ends the transaction is told on", endsTransaction[Tx]},
-		{"an append whose context ends while it is handled is not written", contextEnds[Tx]},
-		{"one that is added later catches up when the store is opened", addedLater[Tx]},
-		{"what others append without it is applied by the next append", others[Tx]},
-		{"much that others append without it is caught up piece by piece", manyOthers[Tx]},
-		{"a record of others that the handler fails on is named, and nothing is written", othersFail[Tx]},
-		{"stores that run it and stores that do not race, and nothing is ever apart", racing[Tx]},
-		{"status and waiting are those of any projection", status[Tx]},
-		{"a rebuild begins anew at the next append", rebuild[Tx]},
-		{"a version raised is a read model of its own", raised[Tx]},
-		{"it goes on where Project has come to, and the other way round", handedOver[Tx]},
-		{"what cannot run inline is refused when the store is opened", refused[Tx]},
+		{"handlers get the records that readers see", given[Tx]},
+		{"appends in one transaction share a call of the handler", sharedCall[Tx]},
+		{"failing handler fails only its append", failsAlone[Tx]},
+		{"handler that fails on every append fails each", failsAll[Tx]},
+		{"panic in a handler fails only its append", panics[Tx]},
+		{"refused appends are not handled", notWritten[Tx]},
+		{"unique names are unique", unique[Tx]},
+		{"several projections all apply an append or none does", several[Tx]},
+		{"filter selects records and the checkpoint passes the rest", filtered[Tx]},
+		{"more than a batch is handled in several calls", batches[Tx]},
+		{"append without events calls no handler", checks[Tx]},
+		{"handlers cannot append", handlerAppends[Tx]},
+		{"handler that hides an SQL error fails its append", hidden[Tx]},
+		{"handler that ends the transaction fails its append", endsTransaction[Tx]},
+		{"append whose context ends in the handler is not written", contextEnds[Tx]},
+		{"new projection catches up when the store is opened", addedLater[Tx]},
+		{"records of stores without it are applied by the next append", others[Tx]},
+		{"many records of stores without it are applied in batches", manyOthers[Tx]},
+		{"failing record of another store is named and nothing is written", othersFail[Tx]},
+		{"read model agrees while stores with and without it race", racing[Tx]},
+		{"Status and WaitFor work as for any projection", status[Tx]},
+		{"rebuild starts at the next append", rebuild[Tx]},
+		{"new version is a read model of its own", newVersion[Tx]},
+		{"Project and inline runs continue from each other", handedOver[Tx]},
+		{"projection that cannot run inline is refused", refused[Tx]},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			open, query := b.Database(t)
@@ -94,7 +94,7 @@ func Run[Tx any](t *testing.T, b Backend[Tx]) {
 	}
 }
 
-// opened opens a store, which must not fail.
+// opened opens a store, which must succeed.
 func (f *fixture[Tx]) opened(inline ...projection.Projection[Tx]) Store[Tx] {
 	f.Helper()
 	s, err := f.open(inline...)
@@ -109,7 +109,7 @@ func (f *fixture[Tx]) opened(inline ...projection.Projection[Tx]) Store[Tx] {
 	return s
 }
 
-// sums counts the events of each stream, and keeps the position of the last. It fails on what is of type bad.
+// sums returns a projection that counts the events of each stream and keeps the position of the last. It fails on events of the type bad.
 func (f *fixture[Tx]) sums() projection.Projection[Tx] { return f.sumsIn("sums") }
 
 func (f *fixture[Tx]) sumsIn(table string) projection.Projection[Tx] {
@@ -140,21 +140,21 @@ type badError struct{ id string }
 
 func (e *badError) Error() string { return e.id + " is bad" }
 
-// apart returns how the read model differs from the events, both as of one moment.
-func (f *fixture[Tx]) apart() string { return f.apartFrom("sums") }
+// differences returns the number of streams whose row in the read model differs from their events, in one consistent read.
+func (f *fixture[Tx]) differences() string { return f.differencesIn("sums") }
 
-func (f *fixture[Tx]) apartFrom(table string) string {
+func (f *fixture[Tx]) differencesIn(table string) string {
 	return f.query(`select coalesce(sum(case when n = m and last = l then 0 else 1 end), 0) from (
 		select a.id, a.n, a.last, coalesce(b.n, 0) as m, coalesce(b.last, 0) as l from
 			(select id, count(*) as n, max(position) as last from ` + f.Events + ` group by id) a left join ` + table + ` b on b.id = a.id
 		union all select id, 0, 0, n, last from ` + table + ` where id not in (select id from ` + f.Events + `)) as x`)
 }
 
-// agrees fails the test if the read model is not what the events say.
+// agrees fails the test if the read model differs from the events.
 func (f *fixture[Tx]) agrees() {
 	f.Helper()
-	if n := f.apart(); n != "0" {
-		f.Fatalf("%s streams stand otherwise in the read model than in the log:\n%s\n%s", n,
+	if n := f.differences(); n != "0" {
+		f.Fatalf("%s streams differ between the read model and the log:\n%s\n%s", n,
 			f.query("select id || ' ' || n || ' ' || last from sums order by id"), f.query("select position || ' ' || kind || ' ' || id || ' ' || version from "+f.Events+" order by position"))
 	}
 }
@@ -163,12 +163,12 @@ func stream(id string) es.Stream { return es.Stream{Kind: "account", ID: id} }
 
 func event(kind, data string) es.Record { return es.Record{Type: kind, Data: []byte(data)} }
 
-// at appends one event of a type at a version.
+// at returns an Append of one event of a type at a version.
 func at(id string, version es.Version, kind string) es.Append {
 	return es.Append{Stream: stream(id), Expected: version, Events: []es.Record{event(kind, id)}}
 }
 
-// many appends so many events behind whatever is there.
+// many returns an Append of n events at any version.
 func many(id string, n int) es.Append {
 	a := es.Append{Stream: stream(id), Expected: es.AnyVersion}
 	for i := range n {
@@ -198,13 +198,13 @@ func (f *fixture[Tx]) all(s es.Log) []es.Record {
 	return records
 }
 
-// A tape is what a handler was given.
+// tape records the records that a handler got.
 type tape struct {
 	mu    sync.Mutex
 	calls [][]es.Record
 }
 
-// on lets a projection be taped.
+// on returns the projection with its calls recorded on a tape.
 func on[Tx any](p projection.Projection[Tx], t *tape) projection.Projection[Tx] {
 	handle := p.Handle
 	p.Handle = func(ctx context.Context, tx Tx, records []es.Record) error {
@@ -228,7 +228,7 @@ func (t *tape) clear() {
 	t.calls = nil
 }
 
-// same compares records as readers do, to whom no data and empty data are the same.
+// same compares records. Missing and empty data are equal.
 func (f *fixture[Tx]) same(got, want []es.Record) {
 	f.Helper()
 	for _, records := range [][]es.Record{got, want} {
@@ -239,7 +239,7 @@ func (f *fixture[Tx]) same(got, want []es.Record) {
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		f.Errorf("the handler was given other records than readers (-read +given):\n%s", diff)
+		f.Errorf("the handler got other records than readers (-read +handled):\n%s", diff)
 	}
 }
 
@@ -260,7 +260,7 @@ func together[Tx any](f *fixture[Tx]) {
 		f.agrees()
 	}
 	if n := f.query("select cast(sum(n) as bigint) from sums"); n != "28" {
-		f.Errorf("the read model has counted %s events, want 28", n)
+		f.Errorf("the read model counts %s events, want 28", n)
 	}
 }
 
@@ -275,7 +275,7 @@ func given[Tx any](f *fixture[Tx]) {
 	f.Together(f.Context(), s, [][]es.Append{{at("a", 2, "one")}, {at("a", 2, "lost")}, {many("a", 2)}, {at("new", 0, "first"), at("a", 5, "two")}, {at("new", 0, "lost")}})
 	data := []byte("as it was")
 	f.append(s, es.Append{Stream: stream("memory"), Expected: 0, Events: []es.Record{{Type: "t", Data: data}}})
-	copy(data, "SPOILT...")
+	copy(data, "OVERWRITE")
 	f.same(tape.records(), f.all(s))
 	f.agrees()
 }
@@ -312,7 +312,7 @@ func failsAlone[Tx any](f *fixture[Tx]) {
 			calls = append(calls, []es.Append{at(fmt.Sprint(i), 0, "good"), at("old", es.AnyVersion, "good")})
 		}
 	}
-	calls[8] = []es.Append{at("7", 1, "good")} // decided on what is not written
+	calls[8] = []es.Append{at("7", 1, "good")} // decided on an append that is not written
 	positions, errs := f.Together(f.Context(), s, calls)
 	last := es.Position(1)
 	for i, err := range errs {
@@ -321,15 +321,15 @@ func failsAlone[Tx any](f *fixture[Tx]) {
 		switch {
 		case bad[i]:
 			if !errors.As(err, &failed) || failed.id != "account/"+fmt.Sprint(i)+"/1" || positions[i] != 0 || !strings.Contains(err.Error(), "sums") {
-				f.Errorf("append %d, which the handler fails on, got %d, %v", i, positions[i], err)
+				f.Errorf("append %d, on which the handler fails, returned %d, %v", i, positions[i], err)
 			}
 		case i == 8:
 			if !errors.As(err, &conflict) {
-				f.Errorf("an append behind one that failed got %v, want a conflict", err)
+				f.Errorf("an append after one that failed returned %v, want a conflict", err)
 			}
 		default:
 			if err != nil || positions[i] != last+2 {
-				f.Errorf("append %d, which the handler does not fail on, got %d, %v; want %d", i, positions[i], err, last+2)
+				f.Errorf("append %d, on which the handler does not fail, returned %d, %v; want %d", i, positions[i], err, last+2)
 			}
 			last += 2
 		}
@@ -351,7 +351,7 @@ func failsAll[Tx any](f *fixture[Tx]) {
 	_, errs := f.Together(f.Context(), s, calls)
 	for i, err := range errs {
 		if failed := (*badError)(nil); !errors.As(err, &failed) || failed.id != "account/"+fmt.Sprint(i)+"/1" {
-			f.Errorf("append %d got %v", i, err)
+			f.Errorf("append %d returned %v", i, err)
 		}
 	}
 	if got := f.all(s); len(got) > 0 {
@@ -375,7 +375,7 @@ func panics[Tx any](f *fixture[Tx]) {
 	var failed *es.PanicError
 	var bad *badError
 	if !errors.As(errs[1], &failed) || !errors.As(errs[1], &bad) || !strings.Contains(string(failed.Stack), "inlinetest") {
-		f.Errorf("the append that it panics on got %v", errs[1])
+		f.Errorf("the append on which the handler panics returned %v", errs[1])
 	}
 	if err := errors.Join(errs[0], errs[2]); err != nil {
 		f.Error(err)

@@ -42,7 +42,7 @@ func addedLater[Tx any](f *fixture[Tx]) {
 	s := f.opened(p)
 	f.agrees()
 	if len(tape.calls) != 5 || prepared != 1 || caughtUp != 1 || last.Cursor != 2301 || last.End != 2301 || last.At != 2301 {
-		f.Errorf("it was caught up in %d calls, prepared %d times, told %d times, with the last progress %+v", len(tape.calls), prepared, caughtUp, last)
+		f.Errorf("there were %d calls of Handle, %d of Prepare and %d of OnCaughtUp, with the last progress %+v", len(tape.calls), prepared, caughtUp, last)
 	}
 	f.append(s, at("b", 1, "good"))
 	f.same(tape.records(), f.all(s))
@@ -51,7 +51,7 @@ func addedLater[Tx any](f *fixture[Tx]) {
 	f.append(again, at("b", 2, "good"))
 	f.agrees()
 	if len(tape.calls) != 1 || prepared != 1 {
-		f.Errorf("when it was opened again the handler was called %d times, and prepared %d times in all", len(tape.calls), prepared)
+		f.Errorf("after reopening there were %d calls of Handle, and %d of Prepare in total", len(tape.calls), prepared)
 	}
 }
 
@@ -65,7 +65,7 @@ func others[Tx any](f *fixture[Tx]) {
 	f.append(without, at("a", 1, "good"))
 	_, errs := f.Together(f.Context(), with, [][]es.Append{{at("a", 2, "good")}, {at("c", 0, "bad")}, {at("c", 0, "good")}})
 	if errs[0] != nil || errs[1] == nil || errs[2] != nil {
-		f.Errorf("got %v", errs)
+		f.Errorf("the appends returned %v", errs)
 	}
 	f.agrees()
 	f.append(without, at("a", 3, "good"))
@@ -87,10 +87,10 @@ func manyOthers[Tx any](f *fixture[Tx]) {
 
 func othersFail[Tx any](f *fixture[Tx]) {
 	p := f.sums()
-	mended := false
+	fixed := false
 	handle := p.Handle
 	p.Handle = func(ctx context.Context, tx Tx, records []es.Record) error {
-		if mended {
+		if fixed {
 			for i := range records {
 				records[i].Type = "good"
 			}
@@ -104,7 +104,7 @@ func othersFail[Tx any](f *fixture[Tx]) {
 		var stopped *projection.Error
 		var bad *badError
 		if !errors.As(err, &stopped) || !errors.As(err, &bad) || stopped.Record.Position != 21 || stopped.Record.ID() != "account/x/1" {
-			f.Fatalf("got %v, want an error about account/x/1", err)
+			f.Fatalf("Append returned %v, want an error about account/x/1", err)
 		}
 	}
 	if _, err := f.open(p); err == nil {
@@ -116,11 +116,11 @@ func othersFail[Tx any](f *fixture[Tx]) {
 	if n := len(f.all(without)); n != 41 {
 		f.Errorf("the log has %d records, want 41", n)
 	}
-	mended = true
+	fixed = true
 	f.append(with, at("a", 0, "good"))
 	f.agrees()
 	if st := f.status(without, "sums"); st.Error != "" {
-		f.Errorf("its status has still the error %q", st.Error)
+		f.Errorf("the status still has the error %q", st.Error)
 	}
 }
 
@@ -139,24 +139,25 @@ func racing[Tx any](f *fixture[Tx]) {
 				}
 				_, err := s.Append(f.Context(), at(fmt.Sprint(w), es.AnyVersion, kind), at("hot", es.AnyVersion, "good"))
 				if (err == nil) != (kind == "good") {
-					f.Errorf("writer %d got %v for a %s event", w, err, kind)
+					f.Errorf("Append of writer %d returned %v for a %s event", w, err, kind)
 				}
 			}
 		})
 	}
 	go func() { all.Wait(); close(done) }()
-	// What the two append is never apart. What the third appends is, until one of them appends again: so behind the checkpoint nothing may be.
-	for looks := 0; ; looks++ {
+	// The events of the two stores with the projection are always in the read model. Those of the third are missing until one of the
+	// two appends again, so the read model is compared with the events up to its last position.
+	for reads := 0; ; reads++ {
 		n := f.query(`select count(*) from (select id, count(*) as n from ` + f.Events + ` where position <= (select last from sums order by last desc limit 1) group by id) e
 			full join sums s on s.id = e.id where coalesce(s.n, 0) <> coalesce(e.n, 0)`)
 		if n != "0" {
-			f.Errorf("%s streams stand otherwise in the read model than up to its last position", n)
+			f.Errorf("%s streams differ in the read model from their events up to its last position", n)
 		}
 		select {
 		case <-done:
 			f.append(stores[0], at("end", 0, "good"))
 			f.agrees()
-			f.Logf("looked %d times", looks)
+			f.Logf("compared %d times", reads)
 			return
 		default:
 		}
@@ -166,12 +167,12 @@ func racing[Tx any](f *fixture[Tx]) {
 func status[Tx any](f *fixture[Tx]) {
 	s := f.opened(f.sums())
 	if st := f.status(s, "sums"); st.Cursor != 0 || st.Source != s.ID() || st.Head != 0 || st.Lag != 0 {
-		f.Errorf("before the first append it is %+v", st)
+		f.Errorf("before the first append the status is %+v", st)
 	}
 	position := f.append(s, many("a", 3))
 	last := f.all(s)[2]
 	if st := f.status(s, "sums"); st.Cursor != 3 || st.Head != 3 || st.Lag != 0 || st.Behind != 0 || !st.CaughtUp || !st.Time.Equal(last.Time) || st.Error != "" {
-		f.Errorf("after an append it is %+v, want the checkpoint 3 at %v", st, last.Time)
+		f.Errorf("after an append the status is %+v, want the checkpoint 3 at %v", st, last.Time)
 	}
 	if err := s.WaitFor(f.Context(), "sums", position); err != nil {
 		f.Error(err)
@@ -213,7 +214,7 @@ func rebuild[Tx any](f *fixture[Tx]) {
 	f.agrees()
 }
 
-func raised[Tx any](f *fixture[Tx]) {
+func newVersion[Tx any](f *fixture[Tx]) {
 	old := f.opened(f.sums())
 	f.append(old, many("a", 5))
 	second := f.sumsIn("second")
@@ -222,15 +223,15 @@ func raised[Tx any](f *fixture[Tx]) {
 	f.append(old, at("b", 0, "good"))
 	f.append(both, at("c", 0, "good"))
 	f.agrees()
-	if n := f.apartFrom("second"); n != "0" {
-		f.Errorf("%s streams stand otherwise in the second read model", n)
+	if n := f.differencesIn("second"); n != "0" {
+		f.Errorf("%s streams differ in the second read model", n)
 	}
 	f.append(f.opened(second), at("d", 0, "good"))
-	if n := f.apartFrom("second"); n != "0" {
-		f.Errorf("%s streams stand otherwise in the second read model", n)
+	if n := f.differencesIn("second"); n != "0" {
+		f.Errorf("%s streams differ in the second read model", n)
 	}
-	if n := f.apart(); n != "1" {
-		f.Errorf("%s streams stand otherwise in the first read model, which was not run; want d", n)
+	if n := f.differences(); n != "1" {
+		f.Errorf("%s streams differ in the first read model, which did not run for d; want 1", n)
 	}
 }
 
@@ -258,16 +259,16 @@ func handedOver[Tx any](f *fixture[Tx]) {
 	f.append(inline, at("e", 0, "good"))
 	f.agrees()
 	f.same(tape.records(), f.all(s))
-	f.Run("but not if it is divided", func(t *testing.T) {
+	f.Run("but not with partitions", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		p := f.sumsIn("divided")
+		p := f.sumsIn("partitioned")
 		p.Partitions = 3
 		p.OnCaughtUp = func(context.Context) error { cancel(); return nil }
 		if err := s.Project(ctx, p); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
-		if _, err := f.open(f.sumsIn("divided")); !errors.Is(err, es.ErrInvalid) {
-			t.Errorf("got %v, want es.ErrInvalid", err)
+		if _, err := f.open(f.sumsIn("partitioned")); !errors.Is(err, es.ErrInvalid) {
+			t.Errorf("opening returned %v, want es.ErrInvalid", err)
 		}
 	})
 }

@@ -32,7 +32,7 @@ func notWritten[Tx any](f *fixture[Tx]) {
 	})
 	for i, err := range errs {
 		if (err == nil) != (i == 2) {
-			f.Errorf("append %d got %v", i, err)
+			f.Errorf("append %d returned %v", i, err)
 		}
 	}
 	for _, call := range [][]es.Append{{once}, {at("a", 7, "lost")}} {
@@ -41,12 +41,12 @@ func notWritten[Tx any](f *fixture[Tx]) {
 		}
 	}
 	if got := tape.records(); len(got) != 1 || got[0].Stream != stream("b") {
-		f.Errorf("the handler was given %v, want what was written", got)
+		f.Errorf("the handler got %v, want the record that was written", got)
 	}
 	f.agrees()
 }
 
-// unique is what inline projections are for: a rule over several streams.
+// unique tests an invariant across streams, the main purpose of inline projections.
 func unique[Tx any](f *fixture[Tx]) {
 	s := f.opened(projection.Projection[Tx]{
 		Name: "names",
@@ -56,7 +56,7 @@ func unique[Tx any](f *fixture[Tx]) {
 		Handle: func(ctx context.Context, tx Tx, records []es.Record) error {
 			for _, r := range records {
 				if err := f.Exec(ctx, tx, "insert into names values ($1, $2)", r.Type, r.Stream.ID); err != nil {
-					return es.Invariant("NAME_TAKEN", "%s is somebody else's: %v", r.Type, err)
+					return es.Invariant("NAME_TAKEN", "%s is taken: %v", r.Type, err)
 				}
 			}
 			return nil
@@ -70,25 +70,25 @@ func unique[Tx any](f *fixture[Tx]) {
 	for i, err := range errs {
 		var taken *es.InvariantError
 		if i < 5 && err != nil || i >= 5 && (!errors.As(err, &taken) || taken.Code != "NAME_TAKEN") {
-			f.Errorf("append %d got %v", i, err)
+			f.Errorf("append %d returned %v", i, err)
 		}
 	}
 	if n := len(f.all(s)); n != 5 {
-		f.Errorf("%d names were given, want 5", n)
+		f.Errorf("%d names are taken, want 5", n)
 	}
 }
 
 func several[Tx any](f *fixture[Tx]) {
 	first, second := f.sums(), f.sumsIn("second")
-	first.Filter.Types = []string{"good", "other"} // so that the other one fails
+	first.Filter.Types = []string{"good", "other"} // so that only the second one fails
 	s := f.opened(first, second)
 	_, errs := f.Together(f.Context(), s, [][]es.Append{{at("a", 0, "good")}, {at("b", 0, "good"), at("b", 1, "bad")}, {at("c", 0, "other")}})
 	if errs[0] != nil || errs[2] != nil || errs[1] == nil || !strings.Contains(errs[1].Error(), "second") {
-		f.Errorf("got %v", errs)
+		f.Errorf("the appends returned %v", errs)
 	}
 	f.agrees()
-	if n := f.apartFrom("second"); n != "0" {
-		f.Errorf("%s streams stand otherwise in the second read model", n)
+	if n := f.differencesIn("second"); n != "0" {
+		f.Errorf("%s streams differ in the second read model", n)
 	}
 }
 
@@ -103,46 +103,46 @@ func filtered[Tx any](f *fixture[Tx]) {
 	other.Stream.Kind = "order"
 	last := f.append(s, other)
 	if got := tape.records(); len(got) != 2 || got[0].Position != 1 || got[1].Position != 3 {
-		f.Errorf("the handler was given %v, want positions 1 and 3", got)
+		f.Errorf("the handler got %v, want positions 1 and 3", got)
 	}
 	if st := f.status(s, "sums"); st.Cursor != projection.Cursor(last) || st.Lag != 0 {
 		f.Errorf("the checkpoint is %d, want %d", st.Cursor, last)
 	}
 }
 
-func pieces[Tx any](f *fixture[Tx]) {
+func batches[Tx any](f *fixture[Tx]) {
 	var tape tape
 	p := f.sums()
 	p.Batch = 10
 	s := f.opened(on(p, &tape))
 	f.append(s, many("a", 25))
 	if len(tape.calls) != 3 || len(tape.calls[2]) != 5 {
-		f.Errorf("25 records came in %d calls, want 3", len(tape.calls))
+		f.Errorf("25 records were handled in %d calls, want 3", len(tape.calls))
 	}
 	f.same(tape.records(), f.all(s))
 	f.agrees()
 }
 
-func questions[Tx any](f *fixture[Tx]) {
+func checks[Tx any](f *fixture[Tx]) {
 	var tape tape
 	s := f.opened(on(f.sums(), &tape))
 	f.append(s, at("a", 0, "good"))
 	tape.clear()
 	if position, err := s.Append(f.Context(), es.Append{Stream: stream("a"), Expected: 1}); position != 0 || err != nil {
-		f.Errorf("a question that holds got %d, %v", position, err)
+		f.Errorf("a check with the right version returned %d, %v", position, err)
 	}
 	if _, err := s.Append(f.Context(), es.Append{Stream: stream("a"), Expected: 2}); err == nil {
-		f.Error("a question that does not hold got no error")
+		f.Error("a check with the wrong version returned no error")
 	}
 	if position, err := s.Append(f.Context()); position != 0 || err != nil {
-		f.Errorf("an append of nothing got %d, %v", position, err)
+		f.Errorf("an empty call returned %d, %v", position, err)
 	}
 	_, errs := f.Together(f.Context(), s, [][]es.Append{{{Stream: stream("a"), Expected: 1}}, {at("b", 0, "good")}, {{Stream: stream("b"), Expected: 1}}})
 	if err := errors.Join(errs...); err != nil {
 		f.Error(err)
 	}
 	if got := tape.records(); len(got) != 1 {
-		f.Errorf("the handler was given %v", got)
+		f.Errorf("the handler got %v, want one record", got)
 	}
 	f.agrees()
 }
@@ -158,11 +158,11 @@ func handlerAppends[Tx any](f *fixture[Tx]) {
 	s = f.opened(p)
 	_, err := s.Append(f.Context(), at("a", 0, "good"))
 	if !errors.Is(got, es.ErrInvalid) || !errors.Is(err, es.ErrInvalid) {
-		f.Errorf("the handler got %v, the caller %v; want es.ErrInvalid", got, err)
+		f.Errorf("Append returned %v to the handler and %v to the caller; want es.ErrInvalid", got, err)
 	}
 }
 
-func swallowed[Tx any](f *fixture[Tx]) {
+func hidden[Tx any](f *fixture[Tx]) {
 	p := f.sums()
 	handle := p.Handle
 	p.Handle = func(ctx context.Context, tx Tx, records []es.Record) error {
@@ -179,9 +179,9 @@ func swallowed[Tx any](f *fixture[Tx]) {
 	if err := errors.Join(errs[0], errs[2]); err != nil {
 		f.Error(err)
 	}
-	// In SQLite a statement that failed leaves the transaction as it was, so that there is nothing to find out.
+	// In SQLite a failed statement leaves the transaction intact, so the store cannot notice it.
 	if errs[1] == nil && f.Events != "es_events" {
-		f.Error("the append that it failed on was written")
+		f.Error("the append on which the handler hid an error was written")
 	}
 	f.agrees()
 }
@@ -205,7 +205,7 @@ func endsTransaction[Tx any](f *fixture[Tx]) {
 	ends = false
 	f.append(s, at("b", 0, "good"))
 	f.append(s, many("a", 1))
-	if got != nil { // otherwise what was committed is apart, by the handler's own doing
+	if got != nil { // otherwise the handler itself committed a read model that differs
 		f.agrees()
 	}
 }
@@ -233,12 +233,12 @@ func contextEnds[Tx any](f *fixture[Tx]) {
 	}
 	position, err := s.Append(ctx, at("gone", 0, "good"))
 	if err == nil || position != 0 || !errors.Is(err, context.Canceled) {
-		f.Errorf("the append got %d, %v; want that its context has ended", position, err)
+		f.Errorf("the append returned %d, %v; want the context's error", position, err)
 	}
 	f.append(s, at("b", 0, "good"))
 	f.agrees()
 	if i := slices.IndexFunc(f.all(s), func(r es.Record) bool { return r.Stream.ID == "gone" }); i >= 0 && !errors.Is(err, es.ErrUnknownOutcome) {
-		f.Error("it was written")
+		f.Error("the append was written")
 	}
 }
 
@@ -255,7 +255,7 @@ func refused[Tx any](f *fixture[Tx]) {
 			p := f.sums()
 			change(&p)
 			if s, err := f.open(p); !errors.Is(err, es.ErrInvalid) {
-				t.Errorf("got %v, want es.ErrInvalid", err)
+				t.Errorf("opening returned %v, want es.ErrInvalid", err)
 				if err == nil {
 					_ = s.Close()
 				}
@@ -263,18 +263,18 @@ func refused[Tx any](f *fixture[Tx]) {
 		})
 	}
 	if _, err := f.open(f.sums(), f.sums()); !errors.Is(err, es.ErrInvalid) {
-		f.Errorf("given twice: got %v, want es.ErrInvalid", err)
+		f.Errorf("opening with the same projection twice returned %v, want es.ErrInvalid", err)
 	}
 	boom := errors.New("boom")
 	p := f.sums()
 	p.Prepare = func(context.Context, Tx) error { return boom }
 	if _, err := f.open(p); !errors.Is(err, boom) {
-		f.Errorf("with a Prepare that fails: got %v", err)
+		f.Errorf("opening with a Prepare that fails returned %v, want its error", err)
 	}
 	p = f.sums()
 	p.OnCaughtUp = func(context.Context) error { return boom }
 	if _, err := f.open(p); !errors.Is(err, boom) {
-		f.Errorf("with an OnCaughtUp that fails: got %v", err)
+		f.Errorf("opening with an OnCaughtUp that fails returned %v, want its error", err)
 	}
 	f.append(f.opened(f.sums()), at("a", 0, "good"))
 	f.agrees()
