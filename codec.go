@@ -1,29 +1,17 @@
 package es
 
 import (
-	"encoding"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
-	"sort"
 )
 
-// A Codec turns events into records and back. [JSON] is the one to begin with.
-// All methods may be called from many goroutines.
-type Codec[E any] interface {
-	// Encode returns a record with the event's Type and Data and, if it needs any, Meta.
-	// An event that it has no name for makes an [*UnknownEventError].
-	Encode(event E) (Record, error)
-
-	// Decode returns the event of a record. Its error names the stream, the version and the type.
-	// It returns [ErrRetired], bare, for an event that is to be read past.
-	Decode(record Record) (E, error)
-}
-
-// JSONCodec is a [Codec] that keeps events as JSON, each under a name of its own. [JSON] makes it.
+// Codec turns events into records and back. [JSON] and [CodecFunc] return one.
+// Encode, Decode and Names may be called concurrently.
 //
-// The methods that add to it are for the time before its first use, where it is declared:
+// Rename, Upcast and Retire configure a codec. They belong to its declaration, before its first use:
 //
 //	var Codec = es.JSON(map[string]Event{
 //		"opened":       Opened{},
@@ -32,37 +20,42 @@ type Codec[E any] interface {
 //		Rename("account-opened", "opened").
 //		Upcast("deposited", es.From(func(old struct{ Euros int64 }) Event { return Deposited{Cents: 100 * old.Euros} })).
 //		Retire("statement-printed")
-type JSONCodec[E any] struct {
-	names   map[reflect.Type]string
-	decode  map[string]func(data []byte) (E, error)
-	retired map[string]bool
+type Codec[E any] struct {
+	names     map[reflect.Type]string // of the events to encode
+	decoders  map[string]Upcaster[E]  // by stored name
+	retired   map[string]bool         // stored names
+	marshal   func(v any) ([]byte, error)
+	unmarshal func(data []byte, v any) error
+
+	encode func(event E) (Record, error) // of CodecFunc; otherwise nil
+	decode func(r Record) (E, error)     // of CodecFunc; otherwise nil
 }
 
-// JSON returns a codec for the events whose names and types the map shows: each name with a value of the type, as a rule its zero value.
-// A name is for ever: it is what is stored. When the shape of an event changes, give the new shape a new name and upcast the old one.
+// JSON returns a codec that stores each event as JSON under the name that the map gives for its type. The map holds one
+// value of each type, usually its zero value. Names are permanent: to change the shape of an event, give the new shape
+// a new name and [Codec.Upcast] the old one.
 //
-// Reading is tolerant: a field that the type does not have is passed over, one that the data does not have stays zero.
+// Unknown fields in stored data are ignored, and missing fields stay zero.
 //
-// JSON panics on what would lose events: two names for one type, a pointer, a type that encoding/json cannot take, or of which it would
-// drop a part without a word, such as an unexported field or a big.Int that is not behind a pointer.
-func JSON[E any](events map[string]E) *JSONCodec[E] {
-	c := &JSONCodec[E]{
-		names:   make(map[reflect.Type]string),
-		decode:  make(map[string]func([]byte) (E, error)),
-		retired: make(map[string]bool),
-	}
-	names := make([]string, 0, len(events))
-	for name := range events {
-		names = append(names, name)
-	}
-	sort.Strings(names) // so that a message is the same every time
-	for _, name := range names {
+// JSON panics on what would lose data: two names for one type, pointers, types that encoding/json rejects, and types of
+// which it would silently drop a field, such as one with an unexported field.
+func JSON[E any](events map[string]E) *Codec[E] {
+	c := &Codec[E]{names: make(map[reflect.Type]string), marshal: json.Marshal, unmarshal: json.Unmarshal}
+	for _, name := range slices.Sorted(maps.Keys(events)) { // sorted, so that a panic is the same every time
 		c.add(name, reflect.TypeOf(events[name]))
 	}
 	return c
 }
 
-func (c *JSONCodec[E]) add(name string, t reflect.Type) {
+// CodecFunc returns a codec of two functions, for events whose stored name does not follow from their Go type.
+//
+// Encode returns a record with Type, Data and, if needed, Meta, and an [*UnknownEventError] for an event that it cannot
+// store. Decode returns [ErrRetired] for an event to skip. Both may be called concurrently.
+func CodecFunc[E any](encode func(event E) (Record, error), decode func(r Record) (E, error)) *Codec[E] {
+	return &Codec[E]{encode: encode, decode: decode, marshal: json.Marshal, unmarshal: json.Unmarshal}
+}
+
+func (c *Codec[E]) add(name string, t reflect.Type) {
 	if t == nil {
 		panic(fmt.Sprintf("es: JSON: %q has no event: give a value of its type, such as Opened{}", name))
 	}
@@ -72,61 +65,62 @@ func (c *JSONCodec[E]) add(name string, t reflect.Type) {
 	if other, twice := c.names[t]; twice {
 		panic(fmt.Sprintf("es: JSON: %v has two names, %q and %q: keep the one to write, and Rename the other", t, other, name))
 	}
-	if part := unstorable(t, false, nil); part != "" {
-		panic(fmt.Sprintf("es: JSON: %q: encoding/json cannot keep %s, or give %v MarshalJSON and UnmarshalJSON of its own", name, part, t))
+	if part := lossy(t, false, nil); part != "" {
+		panic(fmt.Sprintf("es: JSON: %q: encoding/json cannot keep %s, or give %v MarshalJSON and UnmarshalJSON methods", name, part, t))
 	}
-	c.claim(name)
 	c.names[t] = name
-	c.decode[name] = func(data []byte) (E, error) {
+	c.set(name, func(r Record, unmarshal func([]byte, any) error) (E, error) {
 		p := reflect.New(t)
-		if err := json.Unmarshal(data, p.Interface()); err != nil {
+		if err := unmarshal(r.Data, p.Interface()); err != nil {
 			var none E
 			return none, err
 		}
 		return p.Elem().Interface().(E), nil
-	}
+	})
 }
 
-func (c *JSONCodec[E]) claim(name string) {
+// set sets the decoder of a stored name, which must be free.
+func (c *Codec[E]) set(name string, decode Upcaster[E]) {
+	c.reserve(name)
+	if c.decoders == nil {
+		c.decoders = make(map[string]Upcaster[E])
+	}
+	c.decoders[name] = decode
+}
+
+func (c *Codec[E]) reserve(name string) {
 	if bad := badName(name, MaxType); bad != "" {
-		panic(fmt.Sprintf("es: JSON: event name %.80q %s", name, bad))
+		panic(fmt.Sprintf("es: codec: event name %.80q %s", name, bad))
 	}
-	if c.decode[name] != nil || c.retired[name] {
-		panic(fmt.Sprintf("es: JSON: event name %q is given twice: a stored name has one meaning", name))
+	if c.decoders[name] != nil || c.retired[name] {
+		panic(fmt.Sprintf("es: codec: event name %q is used twice: a stored name has one meaning", name))
 	}
 }
 
-// Rename reads what is stored under an old name as the event that now has another. It panics if the new name is unknown or the old one is taken.
-func (c *JSONCodec[E]) Rename(old, now string) *JSONCodec[E] {
-	decode := c.decode[now]
+// Rename makes Decode read events stored under an old name as the event that now has another name.
+// It panics if the new name is unknown or the old one is in use.
+func (c *Codec[E]) Rename(old, name string) *Codec[E] {
+	decode := c.decoders[name]
 	if decode == nil {
-		panic(fmt.Sprintf("es: JSON: Rename(%q, %q): there is no event %q", old, now, now))
+		if c.decode == nil {
+			panic(fmt.Sprintf("es: codec: Rename(%q, %q): there is no event %q", old, name, name))
+		}
+		decode = func(r Record, _ func([]byte, any) error) (E, error) {
+			r.Type = name
+			return c.decode(r)
+		}
 	}
 	return c.Upcast(old, decode)
 }
 
-// Upcast reads what is stored under an old name by a function of its data; [From] makes one from a function of the old shape.
-// It panics if the name is taken.
-func (c *JSONCodec[E]) Upcast(old string, up func(data []byte) (E, error)) *JSONCodec[E] {
-	c.claim(old)
-	c.decode[old] = up
-	return c
-}
+// Upcaster decodes an old shape of an event. unmarshal is that of the codec.
+type Upcaster[E any] func(r Record, unmarshal func(data []byte, v any) error) (E, error)
 
-// Retire reads past what is stored under the names: their versions count and change no state. It panics if a name is taken.
-func (c *JSONCodec[E]) Retire(names ...string) *JSONCodec[E] {
-	for _, name := range names {
-		c.claim(name)
-		c.retired[name] = true
-	}
-	return c
-}
-
-// From makes an upcaster for [JSONCodec.Upcast] from a function that turns the old shape of an event into one of today.
-func From[Old, E any](up func(old Old) E) func(data []byte) (E, error) {
-	return func(data []byte) (E, error) {
+// From returns an [Upcaster] that turns an old shape into an event of today.
+func From[Old, E any](up func(old Old) E) Upcaster[E] {
+	return func(r Record, unmarshal func([]byte, any) error) (E, error) {
 		var old Old
-		if err := json.Unmarshal(data, &old); err != nil {
+		if err := unmarshal(r.Data, &old); err != nil {
 			var none E
 			return none, err
 		}
@@ -134,113 +128,63 @@ func From[Old, E any](up func(old Old) E) func(data []byte) (E, error) {
 	}
 }
 
-// Names returns the names under which the codec stores events, sorted; not the old ones it also reads.
-func (c *JSONCodec[E]) Names() []string {
-	names := make([]string, 0, len(c.names))
-	for _, name := range c.names {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	return names
+// Upcast makes Decode read events stored under an old name by a function; see [From]. It panics if the name is in use.
+func (c *Codec[E]) Upcast(old string, up Upcaster[E]) *Codec[E] {
+	c.set(old, up)
+	return c
 }
 
-// Encode implements [Codec].
-func (c *JSONCodec[E]) Encode(event E) (Record, error) {
+// Retire makes Decode return [ErrRetired] for events stored under these names. They count as versions and change no
+// state. It panics if a name is in use.
+func (c *Codec[E]) Retire(names ...string) *Codec[E] {
+	for _, name := range names {
+		c.reserve(name)
+		if c.retired == nil {
+			c.retired = make(map[string]bool)
+		}
+		c.retired[name] = true
+	}
+	return c
+}
+
+// Names returns the names under which events are stored, sorted. It omits names that are only read, and returns none
+// for a [CodecFunc].
+func (c *Codec[E]) Names() []string { return slices.Sorted(maps.Values(c.names)) }
+
+// Encode returns a record with the Type and Data of an event. An event without a name is an [*UnknownEventError].
+func (c *Codec[E]) Encode(event E) (Record, error) {
+	if c.encode != nil {
+		return c.encode(event)
+	}
 	t := reflect.TypeOf(event)
 	name, known := c.names[t]
 	if !known {
 		return Record{}, fmt.Errorf("es: encode: %w", &UnknownEventError{fmt.Sprint(t)})
 	}
-	data, err := json.Marshal(event)
+	data, err := c.marshal(event)
 	if err != nil {
 		return Record{}, fmt.Errorf("es: encode %s: %w", name, err)
 	}
 	return Record{Type: name, Data: data}, nil
 }
 
-// Decode implements [Codec].
-func (c *JSONCodec[E]) Decode(r Record) (E, error) {
+// Decode returns the event of a record. It returns [ErrRetired] if the event is retired, and an error that wraps an
+// [*UnknownEventError] if its type is unknown. Errors name the record.
+func (c *Codec[E]) Decode(r Record) (E, error) {
 	var none E
-	decode := c.decode[r.Type]
+	decode := c.decoders[r.Type]
 	if decode == nil {
-		if c.retired[r.Type] {
+		switch {
+		case c.retired[r.Type]:
 			return none, ErrRetired
+		case c.decode != nil:
+			return c.decode(r)
 		}
 		return none, fmt.Errorf("es: decode %s: %w", r.ID(), &UnknownEventError{r.Type})
 	}
-	event, err := decode(r.Data)
+	event, err := decode(r, c.unmarshal)
 	if err != nil {
-		return none, fmt.Errorf("es: decode %s, a %q: %w", r.ID(), r.Type, err)
+		return none, fmt.Errorf("es: decode %s, type %q: %w", r.ID(), r.Type, err)
 	}
 	return event, nil
-}
-
-var (
-	marshalers   = []reflect.Type{reflect.TypeFor[json.Marshaler](), reflect.TypeFor[encoding.TextMarshaler]()}
-	unmarshalers = []reflect.Type{reflect.TypeFor[json.Unmarshaler](), reflect.TypeFor[encoding.TextUnmarshaler]()}
-)
-
-func implements(t reflect.Type, interfaces []reflect.Type) bool {
-	return slices.ContainsFunc(interfaces, t.Implements)
-}
-
-// unstorable names a part of a type that encoding/json would drop or refuse or could not bring back, and what to do; or it returns "".
-// A value is addressable for encoding/json behind a pointer and in a slice; only there it finds methods with pointer receivers.
-func unstorable(t reflect.Type, addressable bool, within []reflect.Type) string {
-	if slices.Contains(within, t) {
-		return ""
-	}
-	within = append(within, t)
-	if p := reflect.PointerTo(t); t.Kind() != reflect.Pointer && t.Kind() != reflect.Interface && implements(p, marshalers) {
-		switch {
-		case !addressable && !implements(t, marshalers):
-			return fmt.Sprintf("%v, whose marshaling method has a pointer receiver and is not found on a value: keep a pointer to it", t)
-		case !implements(p, unmarshalers):
-			return fmt.Sprintf("%v, which has a method to marshal and none to unmarshal it: write it", t)
-		}
-		return spokenFor(t)
-	}
-	switch t.Kind() {
-	case reflect.Pointer, reflect.Slice:
-		return unstorable(t.Elem(), true, within)
-	case reflect.Array:
-		return unstorable(t.Elem(), addressable, within)
-	case reflect.Map:
-		if k := t.Key(); !implements(k, marshalers[1:]) && (k.Kind() < reflect.Int || k.Kind() > reflect.Uintptr) && k.Kind() != reflect.String {
-			return fmt.Sprintf("%v as the key of a map: make it a string or a number", k)
-		}
-		return unstorable(t.Elem(), false, within)
-	case reflect.Interface:
-		if t.NumMethod() > 0 {
-			return fmt.Sprintf("the interface %v: use a type that is not one", t)
-		}
-	case reflect.Chan, reflect.Func, reflect.Complex64, reflect.Complex128, reflect.UnsafePointer:
-		return fmt.Sprintf("a %v: leave it out", t)
-	case reflect.Struct:
-		for f := range t.Fields() {
-			if f.Tag.Get("json") == "-" || f.Name == "_" {
-				continue
-			}
-			if !f.IsExported() && (!f.Anonymous || f.Type.Kind() != reflect.Struct) {
-				return fmt.Sprintf("%v.%s, which is unexported: export it, tag it `json:\"-\"`", t, f.Name)
-			}
-			if part := unstorable(f.Type, addressable, within); part != "" {
-				return part
-			}
-		}
-	}
-	return ""
-}
-
-// spokenFor names the embedded field of a struct, such as a time.Time, whose marshaling method is promoted and so would write itself alone.
-func spokenFor(t reflect.Type) string {
-	if t.Kind() != reflect.Struct || t.NumField() == 1 {
-		return ""
-	}
-	for f := range t.Fields() {
-		if f.Anonymous && (implements(f.Type, marshalers) || implements(reflect.PointerTo(f.Type), marshalers)) {
-			return fmt.Sprintf("the other fields beside %v.%s, whose marshaling method speaks for all of them: give the field a name", t, f.Name)
-		}
-	}
-	return ""
 }

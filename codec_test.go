@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/thalo-go/es"
 )
 
@@ -258,7 +259,7 @@ func TestDecodingErrorsNameTheEvent(t *testing.T) {
 		}
 	}
 	repo := es.NewRepo(store, "thing", anything{}, es.JSON(map[string]happening{"plain": plain{}}))
-	_, _, loading := repo.Load(t.Context(), "1")
+	_, loading := repo.Load(t.Context(), "1")
 	_, executing := repo.Execute(t.Context(), "1", happening(plain{2}))
 	for _, err := range []error{loading, executing} {
 		if err == nil || !strings.Contains(err.Error(), "thing/1/2") || !strings.Contains(err.Error(), `"plain"`) {
@@ -269,7 +270,7 @@ func TestDecodingErrorsNameTheEvent(t *testing.T) {
 			t.Errorf("%v: it does not wrap what encoding/json says", err)
 		}
 	}
-	if at, err := repo.LoadAt(t.Context(), "1", 1); err != nil || at != (plain{1}) {
-		t.Errorf("LoadAt before the broken event: %v, %v", at, err)
+	if got, err := repo.LoadAt(t.Context(), "1", 1); err != nil || got.State != (plain{1}) {
+		t.Errorf("LoadAt before the broken event: %v, %v", got.State, err)
 	}
 }

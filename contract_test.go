@@ -36,7 +36,7 @@ func TestAGapInAHistoryIsNotReadOver(t *testing.T) {
 	ones(t, store, nil, 5, 1)
 	for _, missing := range []es.Version{1, 3} {
 		repo := newTally(holed{store, missing})
-		_, _, loading := repo.Load(t.Context(), "1")
+		_, loading := repo.Load(t.Context(), "1")
 		_, executing := repo.Execute(t.Context(), "1", add(1))
 		for _, err := range []error{loading, executing} {
 			if err == nil || !strings.Contains(err.Error(), "tally/1") || !strings.Contains(err.Error(), "damaged") {
@@ -67,7 +67,7 @@ func TestAReadThatFails(t *testing.T) {
 		name string
 		call func(repo *tallies) error
 	}{
-		{"for Load", func(repo *tallies) error { _, _, err := repo.Load(t.Context(), "1"); return err }},
+		{"for Load", func(repo *tallies) error { _, err := repo.Load(t.Context(), "1"); return err }},
 		{"for LoadAt", func(repo *tallies) error { _, err := repo.LoadAt(t.Context(), "1", 1); return err }},
 		{"for a command on a state that is not cached", func(repo *tallies) error { _, err := repo.Execute(t.Context(), "2", add(1)); return err }},
 		{"for a refusal to be confirmed", func(repo *tallies) error { _, err := repo.Execute(t.Context(), "1", refuse); return err }},
@@ -110,7 +110,7 @@ func TestWhatCannotBeStoredIsRefused(t *testing.T) {
 	if _, err := repo.Execute(t.Context(), "1", happening(ratio{math.NaN()})); err == nil || !strings.Contains(err.Error(), `encode ratio`) {
 		t.Errorf("%v; want it said, with the name of the event", err)
 	}
-	large := es.NewRepo(store, "tally", tally{}, padded{make([]byte, es.MaxData+1)})
+	large := es.NewRepo(store, "tally", tally{}, padded(make([]byte, es.MaxData+1)))
 	if _, err := large.Execute(t.Context(), "1", add(1)); !errors.Is(err, es.ErrInvalid) {
 		t.Errorf("%v; want ErrInvalid", err)
 	}
@@ -130,20 +130,19 @@ func TestEventsBesideAnErrorAreNotWritten(t *testing.T) {
 	}
 }
 
-// A marking codec gives each event metadata of its own, always the same map.
-type marking struct{ meta map[string]string }
-
-func (m marking) Encode(e added) (es.Record, error) {
-	r, err := tallyCodec.Encode(e)
-	r.Meta = m.meta
-	return r, err
+// marking returns a codec that gives every event the same metadata map.
+func marking(meta map[string]string) *es.Codec[added] {
+	return es.CodecFunc(func(e added) (es.Record, error) {
+		r, err := tallyCodec.Encode(e)
+		r.Meta = meta
+		return r, err
+	}, tallyCodec.Decode)
 }
-func (m marking) Decode(r es.Record) (added, error) { return tallyCodec.Decode(r) }
 
 func TestMetadataOfCodecAndCommand(t *testing.T) {
 	store := newSpy()
-	codec := marking{map[string]string{"schema": "3", "by": "codec"}}
-	repo := es.NewRepo(store, "tally", tally{}, codec)
+	meta := map[string]string{"schema": "3", "by": "codec"}
+	repo := es.NewRepo(store, "tally", tally{}, marking(meta))
 	mine := map[string]string{"by": "ann"}
 	for _, options := range [][]es.ExecuteOption{{es.Meta(mine)}, nil} {
 		if _, err := repo.Execute(t.Context(), "1", add(1, 2), options...); err != nil {
@@ -155,11 +154,11 @@ func TestMetadataOfCodecAndCommand(t *testing.T) {
 		got = append(got, r.Meta)
 	}
 	both := map[string]string{"schema": "3", "by": "ann"}
-	if diff := cmp.Diff([]map[string]string{both, both, codec.meta, codec.meta}, got); diff != "" {
+	if diff := cmp.Diff([]map[string]string{both, both, meta, meta}, got); diff != "" {
 		t.Errorf("metadata (-want +got):\n%s", diff)
 	}
-	if len(codec.meta) != 2 || codec.meta["by"] != "codec" || len(mine) != 1 {
-		t.Errorf("the maps given were changed: %v, %v", codec.meta, mine)
+	if len(meta) != 2 || meta["by"] != "codec" || len(mine) != 1 {
+		t.Errorf("the maps given were changed: %v, %v", meta, mine)
 	}
 }
 

@@ -21,7 +21,7 @@ func must[T any](v T, err error) T {
 func ExampleNewRepo() {
 	ctx := context.Background()
 	accounts := es.NewRepo(new(es.Mem), "account", account.Rules{}, account.Codec)
-	defer accounts.Close()
+	defer accounts.Close(context.Background())
 
 	opened, err := accounts.Execute(ctx, "ann", account.Open{Owner: "Ann"})
 	fmt.Println(opened.Version, opened.Events, err)
@@ -33,7 +33,7 @@ func ExampleNewRepo() {
 	// 2 5000 <nil>
 }
 
-// A refusal by the rules reaches the caller as it is. What a program acts on is its code.
+// Execute returns a refusal by the rules unchanged. Programs act on its code.
 func ExampleRepo_Execute() {
 	ctx := context.Background()
 	accounts := es.NewRepo(new(es.Mem), "account", account.Rules{}, account.Codec)
@@ -56,12 +56,12 @@ func ExampleRepo_Load() {
 	accounts := es.NewRepo(new(es.Mem), "account", account.Rules{}, account.Codec)
 	must(accounts.Execute(ctx, "ann", account.Open{Owner: "Ann"}))
 
-	ann, version, err := accounts.Load(ctx, "ann")
-	fmt.Println(ann.Owner, ann.Open, version, err)
+	ann, err := accounts.Load(ctx, "ann")
+	fmt.Println(ann.State.Owner, ann.State.Open, ann.Version, err)
 
-	// Nobody has opened this one: it is the zero state, not an error.
-	bob, version, err := accounts.Load(ctx, "bob")
-	fmt.Println(bob.Open, version, err)
+	// An aggregate without events has the zero state; that is not an error.
+	bob, err := accounts.Load(ctx, "bob")
+	fmt.Println(bob.State.Open, bob.Version, err)
 	// Output:
 	// Ann true 1 <nil>
 	// false 0 <nil>
@@ -75,17 +75,17 @@ func ExampleRepo_LoadAt() {
 	must(accounts.Execute(ctx, "ann", account.Withdraw{Amount: 20_00}))
 
 	for version := es.Version(1); version <= 4; version++ {
-		then, err := accounts.LoadAt(ctx, "ann", version)
-		fmt.Println(version, then.Balance, err)
+		at, err := accounts.LoadAt(ctx, "ann", version)
+		fmt.Println(version, at.State.Balance, err)
 	}
 	// Output:
 	// 1 0 <nil>
 	// 2 5000 <nil>
 	// 3 3000 <nil>
-	// 4 0 es: invalid: account/ann has version 3, not 4: ask for one from 0 to that
+	// 4 0 es: invalid: account/ann has no version 4: its version is 3
 }
 
-// A command that is sent twice with one identity takes effect once, and has the same answer both times.
+// A command that is sent twice with one id takes effect once and has the same result both times.
 func ExampleCommandID() {
 	ctx := context.Background()
 	accounts := es.NewRepo(new(es.Mem), "account", account.Rules{}, account.Codec)
@@ -100,20 +100,20 @@ func ExampleCommandID() {
 	// 2 5000 [{5000}] <nil>
 }
 
-// A person decides on what they have seen. If that is no longer so, they should look again.
+// A person decided on version 1. The account has changed since.
 func ExampleExpectVersion() {
 	ctx := context.Background()
 	accounts := es.NewRepo(new(es.Mem), "account", account.Rules{}, account.Codec)
 	must(accounts.Execute(ctx, "ann", account.Open{Owner: "Ann"}))
-	_, seen, _ := accounts.Load(ctx, "ann")
-	must(accounts.Execute(ctx, "ann", account.Deposit{Amount: 50_00})) // by somebody else
+	seen, _ := accounts.Load(ctx, "ann")
+	must(accounts.Execute(ctx, "ann", account.Deposit{Amount: 50_00})) // by another caller
 
-	_, err := accounts.Execute(ctx, "ann", account.Withdraw{Amount: 20_00}, es.ExpectVersion(seen))
+	_, err := accounts.Execute(ctx, "ann", account.Withdraw{Amount: 20_00}, es.ExpectVersion(seen.Version))
 	var conflict *es.ConflictError
 	if errors.As(err, &conflict) {
 		fmt.Println(conflict)
 	}
-	// Output: conflict: account/ann is not at version 1: load it and decide again
+	// Output: conflict: stream account/ann is not at version 1
 }
 
 func ExampleMeta() {
@@ -184,7 +184,7 @@ func ExampleJSON() {
 }
 
 // Amounts were once whole euros. What was stored then is read as an event of today; the store stays as it is.
-func ExampleJSONCodec_Upcast() {
+func ExampleCodec_Upcast() {
 	type event any
 	type deposited struct{ Cents int64 }
 	type inEuros struct{ Euros int64 }
@@ -201,7 +201,7 @@ func ExampleJSONCodec_Upcast() {
 }
 
 // An event that means nothing any more keeps its version and changes no state.
-func ExampleJSONCodec_Retire() {
+func ExampleCodec_Retire() {
 	ctx := context.Background()
 	store := new(es.Mem)
 	stream := es.Stream{Kind: "account", ID: "ann"}
@@ -215,12 +215,12 @@ func ExampleJSONCodec_Retire() {
 		"opened":    account.Opened{},
 		"deposited": account.Deposited{},
 	}).Retire("statement-printed")
-	ann, version, err := es.NewRepo(store, "account", account.Rules{}, codec).Load(ctx, "ann")
-	fmt.Println(ann.Balance, version, err)
+	ann, err := es.NewRepo(store, "account", account.Rules{}, codec).Load(ctx, "ann")
+	fmt.Println(ann.State.Balance, ann.Version, err)
 	// Output: 5000 3 <nil>
 }
 
-// Snapshots spare a load most of a long stream. They are taken behind the callers' backs; Close waits for the last one.
+// With snapshots a load reads only the end of a long stream. They are saved in the background; Close waits for them.
 func ExampleSnapshots() {
 	ctx := context.Background()
 	log := new(es.Mem)
@@ -231,7 +231,7 @@ func ExampleSnapshots() {
 	must(accounts.Execute(ctx, "ann", account.Open{Owner: "Ann"}))
 	must(accounts.Execute(ctx, "ann", account.Deposit{Amount: 50_00}))
 	must(accounts.Execute(ctx, "ann", account.Withdraw{Amount: 20_00}))
-	accounts.Close()
+	accounts.Close(context.Background())
 
 	snapshot, err := log.LoadSnapshot(ctx, es.Stream{Kind: "account", ID: "ann"})
 	fmt.Println(snapshot.Stream, snapshot.Version, snapshot.Schema, err)
@@ -297,7 +297,7 @@ func ExampleParseStream() {
 	fmt.Println(err)
 	// Output:
 	// "account" "branch/9/ann" <nil>
-	// es: invalid: stream name "account" has no "/": write kind/id, such as account/42
+	// es: invalid: stream name "account" has no "/": use kind/id, such as account/42
 }
 
 // One call of Append writes to several streams, all or nothing.
@@ -325,7 +325,7 @@ func ExampleStore() {
 		}
 	}
 	// Output:
-	// conflict: account/bob is not at version 4: load it and decide again
+	// conflict: stream account/bob is not at version 4
 	// 2 <nil>
 	// 1 account/ann/1 withdrawn <nil>
 	// 2 account/bob/1 deposited <nil>

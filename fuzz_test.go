@@ -2,6 +2,7 @@ package es_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"regexp"
 	"strconv"
@@ -176,7 +177,7 @@ func FuzzSnapshot(f *testing.F) {
 			f.Fatal(err)
 		}
 	}
-	if err := repo.Close(); err != nil {
+	if err := repo.Close(context.Background()); err != nil {
 		f.Fatal(err)
 	}
 	stream := es.Stream{Kind: "account", ID: "ann"}
@@ -184,7 +185,8 @@ func FuzzSnapshot(f *testing.F) {
 	if err != nil || good.Version == 0 {
 		f.Fatalf("there is no snapshot: %v", err)
 	}
-	want, _, err := newBank(log).Load(f.Context(), "ann")
+	at, err := newBank(log).Load(f.Context(), "ann")
+	want := at.State
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -204,7 +206,8 @@ func FuzzSnapshot(f *testing.F) {
 		}
 		repo := newBank(log)
 		repo.Snapshots = shelf
-		got, v, err := repo.Load(t.Context(), "ann")
+		at, err := repo.Load(t.Context(), "ann")
+		got, v := at.State, at.Version
 		if err != nil || v != 3 {
 			t.Fatalf("version %d, %v; want 3", v, err)
 		}

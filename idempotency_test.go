@@ -55,10 +55,10 @@ func TestACommandTakesEffectOnce(t *testing.T) {
 	t.Run("also from a snapshot", func(t *testing.T) {
 		snapshots := newBank(store)
 		snapshots.Snapshots, snapshots.SnapshotEvery = store.Log.(*es.Mem), 1
-		if _, _, err := snapshots.Load(t.Context(), "1"); err != nil {
+		if _, err := snapshots.Load(t.Context(), "1"); err != nil {
 			t.Fatal(err)
 		}
-		if err := snapshots.Close(); err != nil {
+		if err := snapshots.Close(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 		later := newBank(store)

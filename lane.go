@@ -8,33 +8,28 @@ import (
 	"slices"
 )
 
-// A lane is the commands on one aggregate. The first one is a round by itself, which its caller works on. Those that come meanwhile wait,
-// and a goroutine of their own works on them afterwards, round by round, so that no caller's context or panic decides over the others.
-// Everything in it is guarded by Repo.mu.
+// lane queues the commands on one aggregate.
+//
+// The first caller runs its own command. Commands that arrive while a round is running are queued and run in batches
+// (rounds) by a background goroutine, so that one caller's cancellation or panic does not affect the others.
+// Repo.mu guards it.
 type lane[S, C, E any] struct {
-	waiting []*call[S, C, E]
-	round   *round[S, C, E] // the one under way
+	queue []*call[S, C, E]
+	round *round[S, C, E] // the one that is running
 }
 
-// A round is the calls that a lane works on together.
-type round[S, C, E any] struct {
-	ctx    context.Context // ends when the contexts of all its calls have
-	cancel context.CancelFunc
-	live   int // calls that have neither been answered nor left
-	calls  []*call[S, C, E]
-}
-
-// A call is one Execute on its way through a lane.
+// call is one Execute.
 type call[S, C, E any] struct {
 	ctx     context.Context
 	command C
 	settings
 
-	busy  bool            // the lane runs rules for this call alone
-	phase phase           // guarded by Repo.mu
-	round *round[S, C, E] // guarded by Repo.mu; nil while it waits for one
+	running bool            // the rules run for this call
+	phase   phase           // guarded by Repo.mu
+	round   *round[S, C, E] // guarded by Repo.mu; nil while the call is queued
 
-	// The answer: written by whoever works on the lane, read by the caller once done is closed, or nil, if it is he.
+	// Results. The goroutine that runs the round writes them. The caller reads them after done is closed.
+	// done is nil if the caller runs the round itself.
 	done     chan struct{}
 	result   Result[S, E]
 	err      error
@@ -45,36 +40,50 @@ type call[S, C, E any] struct {
 type phase int8
 
 const (
-	waiting  phase = iota // nothing of it is on its way to the store
-	claimed               // its events may be on their way
-	answered              // the answer is there
-	left                  // its caller did not wait for the answer
+	waiting   phase = iota // nothing was sent to the store
+	claimed                // its events may have been sent
+	answered               // it has its results
+	abandoned              // its caller left without them
 )
 
-// over tells whether nobody waits for the call's answer any more.
-func (c *call[S, C, E]) over() bool { return c.phase == answered || c.phase == left }
+// over reports whether no caller waits for the results of the call.
+func (c *call[S, C, E]) over() bool { return c.phase == answered || c.phase == abandoned }
 
-// enter puts a call into the lane of its aggregate. If nobody works on that, it begins a round with the call and returns the lane:
-// the caller is to work on it.
+// run executes a call on an aggregate and returns when its results are set, or with an error if its caller gave up.
+func (r *Repo[S, C, E]) run(stream Stream, c *call[S, C, E]) error {
+	l, err := r.enter(stream, c)
+	switch {
+	case err != nil:
+		return err
+	case l == nil:
+		return r.wait(c)
+	}
+	if r.finish(stream, l) {
+		go r.drain(stream, l)
+	}
+	return nil
+}
+
+// enter queues a call. If the lane is idle, enter returns it with a round of this call, which the caller must run.
 func (r *Repo[S, C, E]) enter(stream Stream, c *call[S, C, E]) (*lane[S, C, E], error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return nil, fmt.Errorf("es: execute on %s: repo is %w", stream, ErrClosed)
+		return nil, fmt.Errorf("repo is %w", ErrClosed)
 	}
 	if l := r.lanes[stream.ID]; l != nil {
 		c.done = make(chan struct{})
-		l.waiting = append(l.waiting, c)
+		l.queue = append(l.queue, c)
 		return nil, nil
 	}
 	l := &lane[S, C, E]{}
-	l.begin([]*call[S, C, E]{c})
+	r.begin(stream, l, []*call[S, C, E]{c})
 	r.lanes[stream.ID] = l
-	r.work.Add(1)
+	r.busy.Add(1)
 	return l, nil
 }
 
-// wait waits for the answer of a call, or until its context has ended.
+// wait waits for the results of a call, or until its context is done.
 func (r *Repo[S, C, E]) wait(c *call[S, C, E]) error {
 	select {
 	case <-c.done:
@@ -84,22 +93,22 @@ func (r *Repo[S, C, E]) wait(c *call[S, C, E]) error {
 	}
 }
 
-// leave takes out a call whose context has ended. Without an error there is an answer after all.
+// leave abandons a call whose context is done. It returns nil if the call has its results after all.
 func (r *Repo[S, C, E]) leave(c *call[S, C, E]) error {
 	r.mu.Lock()
 	switch {
 	case c.phase == waiting:
-		c.phase = left
-		c.round.less()
+		c.phase = abandoned
+		c.round.release()
 		r.mu.Unlock()
 		return c.ctx.Err()
 	case c.phase == claimed && c.round.live > 1:
-		c.phase = left
-		c.round.less()
+		c.phase = abandoned
+		c.round.release()
 		r.mu.Unlock()
 		return fmt.Errorf("%w: %w", ErrUnknownOutcome, c.ctx.Err())
 	}
-	// Nobody else needs the round: its context has ended with this call's, and the store knows best how that went.
+	// This is the last waiter: cancel the round and wait for the store's answer.
 	if c.phase == claimed && c.round.cancel != nil {
 		c.round.cancel()
 	}
@@ -108,8 +117,8 @@ func (r *Repo[S, C, E]) leave(c *call[S, C, E]) error {
 	return nil
 }
 
-// less counts one call less and ends the round's context with the last one.
-func (r *round[S, C, E]) less() {
+// release counts one waiting caller less. The last one ends the context of the round.
+func (r *round[S, C, E]) release() {
 	if r == nil {
 		return
 	}
@@ -118,81 +127,80 @@ func (r *round[S, C, E]) less() {
 	}
 }
 
-// run works on a lane until nothing waits in it.
-func (r *Repo[S, C, E]) run(stream Stream, l *lane[S, C, E]) {
+// drain runs the rounds of a lane until its queue is empty.
+func (r *Repo[S, C, E]) drain(stream Stream, l *lane[S, C, E]) {
 	growStack()
 	for r.finish(stream, l) {
 	}
 }
 
-// finish works on the round of a lane, begins the next, and tells whether there is one.
+// finish runs the round of a lane and begins the next. It reports whether there is one.
 func (r *Repo[S, C, E]) finish(stream Stream, l *lane[S, C, E]) (more bool) {
 	finished := false
 	defer func() {
 		if !finished {
-			r.exit(l) // the rules called runtime.Goexit, which has ended this goroutine
+			r.exit(l) // the rules called runtime.Goexit, which ends this goroutine
 		}
 		switch more = r.next(stream, l); {
 		case !more:
-			r.work.Done()
+			r.busy.Done()
 		case !finished:
-			go r.run(stream, l)
+			go r.drain(stream, l)
 		}
 	}()
-	if p := protect(func() { r.settle(l.round.ctx, stream, l.round.calls) }); p != nil {
-		r.abort(l.round.calls, func(c *call[S, C, E]) { c.panicked = p }) // an event in the history that Evolve cannot take: nobody can be served
+	if p := protect(l.round.settle); p != nil {
+		r.logPanic(stream, p) // Evolve panicked on stored events, so no call of the round can be served
+		l.round.abort(l.round.calls, func(c *call[S, C, E]) { c.panicked = p })
 	}
 	finished = true
 	return more
 }
 
-// growStack makes the stack of a new goroutine as large as a round needs while there is next to nothing on it. Where it grows
-// in the middle of one, every frame has to be moved: that took a quarter of the time of a command on a cached state, and a sixth of one on a state
-// that has to be read, as decoding JSON goes deep.
+// growStack grows the stack of a new goroutine to what a round needs, while it is nearly empty. Growing it during a
+// round copies every frame, which took 17 to 25 % of the time of a command.
 //
 //go:noinline
 func growStack() {
-	var room [12 << 10]byte
-	runtime.KeepAlive(&room)
+	var frame [12 << 10]byte
+	runtime.KeepAlive(&frame)
 }
 
-// exit ends the caller for whom the rules called runtime.Goexit, and lets the others in the round wait for the next.
-// If the rules did so on history, all end.
+// exit handles runtime.Goexit in the rules. The call for which they ran exits, and the others move to the next round.
+// If the rules ran on stored events, all calls exit.
 func (r *Repo[S, C, E]) exit(l *lane[S, C, E]) {
 	calls := l.round.calls
-	if i := slices.IndexFunc(calls, func(c *call[S, C, E]) bool { return c.busy }); i >= 0 {
+	if i := slices.IndexFunc(calls, func(c *call[S, C, E]) bool { return c.running }); i >= 0 {
 		others := slices.Concat(calls[:i], calls[i+1:])
 		calls = calls[i : i+1]
-		r.unclaim(others)
+		l.round.unclaim(others)
 		r.mu.Lock()
-		l.waiting = append(others, l.waiting...)
+		l.queue = append(others, l.queue...)
 		r.mu.Unlock()
 	}
-	r.abort(calls, func(c *call[S, C, E]) { c.exited = true })
+	l.round.abort(calls, func(c *call[S, C, E]) { c.exited = true })
 }
 
-// next begins the next round with all that waits. It removes a lane in which nothing does.
+// next begins a round of the queued calls. It removes the lane if there are none.
 func (r *Repo[S, C, E]) next(stream Stream, l *lane[S, C, E]) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	calls := l.waiting[:0:len(l.waiting)]
-	for _, c := range l.waiting {
+	calls := l.queue[:0:len(l.queue)]
+	for _, c := range l.queue {
 		if c.phase == waiting {
 			calls = append(calls, c)
 		}
 	}
-	l.waiting = nil
+	l.queue = nil
 	if len(calls) == 0 {
 		delete(r.lanes, stream.ID)
 		return false
 	}
-	l.begin(calls)
+	r.begin(stream, l, calls)
 	return true
 }
 
-// begin makes a round of calls.
-func (l *lane[S, C, E]) begin(calls []*call[S, C, E]) {
-	l.round = &round[S, C, E]{ctx: calls[0].ctx, calls: calls, live: len(calls)}
+func (r *Repo[S, C, E]) begin(stream Stream, l *lane[S, C, E], calls []*call[S, C, E]) {
+	l.round = &round[S, C, E]{repo: r, stream: stream, ctx: calls[0].ctx, calls: calls, live: len(calls)}
 	if len(calls) > 1 {
 		l.round.ctx, l.round.cancel = context.WithCancel(context.WithoutCancel(calls[0].ctx))
 	}
@@ -201,10 +209,10 @@ func (l *lane[S, C, E]) begin(calls []*call[S, C, E]) {
 	}
 }
 
-// claim marks the calls as possibly on their way to the store, and leaves out those whose callers have left or have their answer.
-func (r *Repo[S, C, E]) claim(calls []*call[S, C, E]) []*call[S, C, E] {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// claim marks calls as possibly sent. It leaves out those that have an answer or were abandoned.
+func (r *round[S, C, E]) claim(calls []*call[S, C, E]) []*call[S, C, E] {
+	r.repo.mu.Lock()
+	defer r.repo.mu.Unlock()
 	if slices.ContainsFunc(calls, (*call[S, C, E]).over) {
 		calls = slices.DeleteFunc(slices.Clone(calls), (*call[S, C, E]).over)
 	}
@@ -214,10 +222,10 @@ func (r *Repo[S, C, E]) claim(calls []*call[S, C, E]) []*call[S, C, E] {
 	return calls
 }
 
-// unclaim says of calls that nothing of them is on its way to the store, and nothing was written.
-func (r *Repo[S, C, E]) unclaim(calls []*call[S, C, E]) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// unclaim marks calls as not sent.
+func (r *round[S, C, E]) unclaim(calls []*call[S, C, E]) {
+	r.repo.mu.Lock()
+	defer r.repo.mu.Unlock()
 	for _, c := range calls {
 		if c.phase == claimed {
 			c.phase = waiting
@@ -225,14 +233,14 @@ func (r *Repo[S, C, E]) unclaim(calls []*call[S, C, E]) {
 	}
 }
 
-// answer hands the calls the answers that are in them.
-func (r *Repo[S, C, E]) answer(calls ...*call[S, C, E]) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// answer hands the results in the calls to their callers.
+func (r *round[S, C, E]) answer(calls ...*call[S, C, E]) {
+	r.repo.mu.Lock()
+	defer r.repo.mu.Unlock()
 	for _, c := range calls {
 		if !c.over() {
 			c.phase = answered
-			c.round.less()
+			c.round.release()
 			if c.done != nil {
 				close(c.done)
 			}
@@ -240,33 +248,40 @@ func (r *Repo[S, C, E]) answer(calls ...*call[S, C, E]) {
 	}
 }
 
-func (r *Repo[S, C, E]) fail(calls []*call[S, C, E], err error) {
+func (r *round[S, C, E]) fail(calls []*call[S, C, E], err error) {
 	for _, c := range calls {
 		c.err = err
 	}
 	r.answer(calls...)
 }
 
-// abort answers the calls of a round that did not come to its end; set says how.
-func (r *Repo[S, C, E]) abort(calls []*call[S, C, E], set func(*call[S, C, E])) {
-	r.mu.Lock()
+// abort answers the calls of a round that did not complete; set sets the result.
+func (r *round[S, C, E]) abort(calls []*call[S, C, E], set func(*call[S, C, E])) {
+	r.repo.mu.Lock()
 	for _, c := range calls {
 		if c.phase != answered {
 			set(c)
 		}
 	}
-	r.mu.Unlock()
+	r.repo.mu.Unlock()
 	r.answer(calls...)
 }
 
-// run runs the user's code for one call, to which a panic goes.
-func (c *call[S, C, E]) run(f func()) {
-	c.busy = true
+// guard runs code of the user for one call, which gets its panic.
+func (r *round[S, C, E]) guard(c *call[S, C, E], f func()) {
+	c.running = true
 	c.panicked = protect(f)
-	c.busy = false // not reached if f calls runtime.Goexit
+	c.running = false // not reached if f calls runtime.Goexit
+	if c.panicked != nil {
+		r.repo.logPanic(r.stream, c.panicked)
+	}
 }
 
-// protect runs the user's code and returns its panic.
+func (r *Repo[S, C, E]) logPanic(stream Stream, p *PanicError) {
+	r.log().Error("es: panic in the rules", "stream", stream.String(), "err", p, "stack", string(p.Stack))
+}
+
+// protect runs code of the user and returns its panic.
 func protect(f func()) (p *PanicError) {
 	defer func() {
 		if v := recover(); v != nil {

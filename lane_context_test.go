@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/thalo-go/es"
 )
 
@@ -59,7 +60,8 @@ func (k *caller) has(t *testing.T, sum int) {
 
 func sum(t *testing.T, store es.Store) int {
 	t.Helper()
-	state, _, err := newTally(store).Load(t.Context(), "1")
+	at, err := newTally(store).Load(t.Context(), "1")
+	state := at.State
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +84,7 @@ func ends(t *testing.T, endings map[string]ending) {
 				if _, err := repo.Execute(t.Context(), "1", add(1)); err != nil {
 					t.Errorf("the lane does not go on: %v", err)
 				}
-				if err := repo.Close(); err != nil {
+				if err := repo.Close(context.Background()); err != nil {
 					t.Error(err)
 				}
 			})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/account"
 )
@@ -113,8 +114,8 @@ func TestManyRoundsNeedFewAppends(t *testing.T) {
 		if n := len(store.take().Appends); n > 2*rounds {
 			t.Errorf("%d commands took %d appends; one for each round of %d callers is enough", callers*rounds, n, callers)
 		}
-		if state, version, err := repo.Load(t.Context(), "1"); err != nil || state.N != callers*rounds || version != callers*rounds {
-			t.Errorf("the sum is %d at version %d, %v; want %d", state.N, version, err, callers*rounds)
+		if at, err := repo.Load(t.Context(), "1"); err != nil || at.State.N != callers*rounds || at.Version != callers*rounds {
+			t.Errorf("the sum is %d at version %d, %v; want %d", at.State.N, at.Version, err, callers*rounds)
 		}
 	})
 }
@@ -172,7 +173,7 @@ func TestAConflictDecidesTheWholeRoundAgain(t *testing.T) {
 		if a.err != errRefused {
 			t.Errorf("the first was decided on a state that was none any more: %v, %v", a.result, a.err)
 		}
-		if want := (es.Result[total, added]{State: total{106}, Version: 3, Position: 3, Events: []added{{5}}}); !cmp.Equal(b.result, want) || b.err != nil {
+		if want := (es.Result[total, added]{Versioned: es.Versioned[total]{State: total{106}, Version: 3, Position: 3}, Events: []added{{5}}}); !cmp.Equal(b.result, want) || b.err != nil {
 			t.Errorf("the second got %v, %v; want %v", b.result, b.err, want)
 		}
 		if c.err != nil || c.result.Version != 3 || c.result.State.N != 106 || c.result.Position != 3 {
@@ -226,14 +227,14 @@ func TestAStoreThatFailsHurtsOnlyWhoHadSomethingToWrite(t *testing.T) {
 func TestRoundsKeepToTheLimitsOfAnAppend(t *testing.T) {
 	for _, test := range []struct {
 		name    string
-		codec   es.Codec[added]
+		codec   *es.Codec[added]
 		command do
 		callers int
 		want    []int
 	}{
 		{"events", tallyCodec, add(make([]int, es.MaxEvents*2/5)...), 5, []int{2, 2, 1}},
 		{"events, to the last one", tallyCodec, add(make([]int, es.MaxEvents/2)...), 4, []int{2, 2}},
-		{"bytes", padded{make([]byte, es.MaxData)}, add(1), 6, []int{4, 2}},
+		{"bytes", padded(make([]byte, es.MaxData)), add(1), 6, []int{4, 2}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -254,11 +255,11 @@ func TestRoundsKeepToTheLimitsOfAnAppend(t *testing.T) {
 	}
 }
 
-// A padded codec makes events of a size.
-type padded struct{ data []byte }
-
-func (p padded) Encode(added) (es.Record, error) { return es.Record{Type: "added", Data: p.data}, nil }
-func (p padded) Decode(es.Record) (added, error) { return added{1}, nil }
+// padded returns a codec whose events all have the same data.
+func padded(data []byte) *es.Codec[added] {
+	return es.CodecFunc(func(added) (es.Record, error) { return es.Record{Type: "added", Data: data}, nil },
+		func(es.Record) (added, error) { return added{1}, nil })
+}
 
 func TestACommandTwiceInOneRoundTakesEffectOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -282,13 +283,13 @@ func TestACommandTwiceInOneRoundTakesEffectOnce(t *testing.T) {
 			send(add(5), es.CommandID("c")),
 		)
 		for i, want := range map[int]es.Result[total, added]{
-			0: {State: total{106}, Version: 3, Position: 3, Events: []added{{5}}},
-			1: {State: total{113}, Version: 4, Position: 4, Events: []added{{7}}},
-			2: {State: total{106}, Version: 3, Position: 3, Events: []added{{5}}},
+			0: {Versioned: es.Versioned[total]{State: total{106}, Version: 3, Position: 3}, Events: []added{{5}}},
+			1: {Versioned: es.Versioned[total]{State: total{113}, Version: 4, Position: 4}, Events: []added{{7}}},
+			2: {Versioned: es.Versioned[total]{State: total{106}, Version: 3, Position: 3}, Events: []added{{5}}},
 			3: done,
 			4: done,
-			6: {State: total{122}, Version: 5, Position: 5, Events: []added{{9}}},
-			7: {State: total{106}, Version: 3, Position: 3, Events: []added{{5}}},
+			6: {Versioned: es.Versioned[total]{State: total{122}, Version: 5, Position: 5}, Events: []added{{9}}},
+			7: {Versioned: es.Versioned[total]{State: total{106}, Version: 3, Position: 3}, Events: []added{{5}}},
 		} {
 			if k := callers[i]; k.err != nil || !cmp.Equal(k.result, want) {
 				t.Errorf("caller %d: %v, %v; want %v", i, k.result, k.err, want)
@@ -317,7 +318,7 @@ func TestCloseWaitsForCommandsAndRefusesLaterOnes(t *testing.T) {
 		waits := call(t.Context(), repo, add(2))
 		synctest.Wait()
 		closed := make(chan struct{})
-		go func() { defer close(closed); repo.Close() }()
+		go func() { defer close(closed); repo.Close(context.Background()) }()
 		synctest.Wait()
 		late := call(t.Context(), repo, add(4))
 		synctest.Wait()
@@ -334,10 +335,10 @@ func TestCloseWaitsForCommandsAndRefusesLaterOnes(t *testing.T) {
 		synctest.Wait()
 		under.has(t, 1)
 		waits.has(t, 3)
-		if err := repo.Close(); err != nil {
+		if err := repo.Close(context.Background()); err != nil {
 			t.Errorf("closed again: %v", err)
 		}
-		if err := newTally(store).Close(); err != nil {
+		if err := newTally(store).Close(context.Background()); err != nil {
 			t.Errorf("closed without having been used: %v", err)
 		}
 	})

@@ -5,58 +5,62 @@ import (
 	"time"
 )
 
-// DefaultLease is how long the leases of projections and relays last: the time without a sign of life after which another takes over.
-const DefaultLease = 10 * time.Second
-
-// A Lease says who works on something that one at a time should work on, such as a relay.
+// Lease grants one holder exclusive work, such as a relay, for a limited time.
 type Lease struct {
 	Name   string
 	Holder string
-	Until  time.Time // by the clock of the database; UTC, in whole microseconds
-	Note   string    // what the holder says of its work; for people and programs that watch
+	Until  time.Time // by the clock of the database; UTC, whole microseconds
+	Note   string    // what the holder says about its work, for operators and tools
 }
 
-// Leases lets one of several processes work, and another take over when that one is not heard of. It spares them from getting in each other's way.
-// Correctness must not rest on it: a holder that was paused does not know that its lease has run out.
-// [Mem] and the stores of packages sqlite and postgres implement it. All methods may be called from many goroutines.
+// Leases let one of several processes work, and let another take over when the holder stops renewing.
+// They reduce contention. Correctness must not depend on them: a paused holder does not notice that its lease has expired.
+//
+// [Mem] and the stores of packages sqlite and postgres implement it. All methods may be called concurrently.
+//
+// Not for users to implement: it may gain methods.
 type Leases interface {
-	// AcquireLease takes a lease for a time, or renews it, unless somebody else has it, and returns it as it stands then: the caller has it
-	// if the holder is his. What cannot be a lease (see [CheckLease]) makes an error that wraps [ErrInvalid].
+	// AcquireLease acquires or renews a lease for d and returns the current lease.
+	// The caller holds it if its Holder equals holder. An invalid lease is an error that wraps [ErrInvalid]; see [CheckLease].
 	AcquireLease(ctx context.Context, name, holder string, d time.Duration, note string) (Lease, error)
 
-	// ReleaseLease gives a lease back, if the holder has it: it is gone then.
+	// ReleaseLease deletes a lease if holder holds it.
 	ReleaseLease(ctx context.Context, name, holder string) error
 
-	// ListLeases returns all leases, sorted by name byte by byte, those that have run out among them.
+	// ListLeases returns all leases, including expired ones, sorted bytewise by name.
 	ListLeases(ctx context.Context) ([]Lease, error)
 }
 
-// Checkpoints remembers how far readers of the log have come that keep their effects elsewhere.
-// [Mem] and the stores of packages sqlite and postgres implement it. All methods may be called from many goroutines.
+// Checkpoints keep the positions of readers whose effects are outside the database.
+//
+// [Mem] and the stores of packages sqlite and postgres implement it. All methods may be called concurrently.
+//
+// Not for users to implement: it may gain methods.
 type Checkpoints interface {
 	// LoadCheckpoint returns the checkpoint with a name, or 0 if there is none.
 	LoadCheckpoint(ctx context.Context, name string) (Position, error)
 
-	// MoveCheckpoint moves a checkpoint from one position to another, which may be lower, and tells whether it was at the first.
-	// After an error that is neither the context's nor wraps [ErrInvalid] it may have been moved: load it and look.
-	// What cannot be a checkpoint (see [CheckCheckpoint]) makes an error that wraps ErrInvalid.
+	// MoveCheckpoint moves a checkpoint from one position to another, which may be lower, if it is at from.
+	// It reports whether it was. An invalid checkpoint is an error that wraps [ErrInvalid]; see [CheckCheckpoint].
+	// After any other error, except that of the context, the checkpoint may have moved: load it to find out.
 	MoveCheckpoint(ctx context.Context, name string, from, to Position) (moved bool, err error)
 }
 
-// CheckLease tells whether a lease can be asked for: name and holder are text of at most [MaxID] bytes, the note is text of at most
-// [MaxMeta] bytes and may be empty, and the time is more than none. Those who implement [Leases] call it before anything else.
+// CheckLease reports what makes a lease invalid, or nil. Name and holder are text of 1 to [MaxID] bytes, the note is
+// text of at most [MaxMeta] bytes, and the duration is positive. The error wraps [ErrInvalid].
+// Implementations of [Leases] call it first.
 func CheckLease(name, holder string, d time.Duration, note string) error {
 	if bad := badName(name, MaxID); bad != "" {
-		return invalid("name of lease %.80q %s", name, bad)
+		return invalid("lease name %.80q %s", name, bad)
 	}
 	if bad := badName(holder, MaxID); bad != "" {
 		return invalid("lease %s: holder %.80q %s", name, holder, bad)
 	}
 	if d <= 0 {
-		return invalid("lease %s: it is asked for %v: ask for a time that whoever works can renew it in, such as 10 seconds", name, d)
+		return invalid("lease %s: duration %v: must be positive", name, d)
 	}
 	if len(note) > MaxMeta {
-		return invalid("lease %s: a note of %d bytes: the limit is %d", name, len(note), MaxMeta)
+		return invalid("lease %s: note has %d bytes: the limit is %d", name, len(note), MaxMeta)
 	}
 	if !isText(note) {
 		return invalid("lease %s: note %.80q has a NUL byte or is not UTF-8: encode it as text", name, note)
@@ -64,14 +68,14 @@ func CheckLease(name, holder string, d time.Duration, note string) error {
 	return nil
 }
 
-// CheckCheckpoint tells whether a checkpoint can be moved: its name is text of at most [MaxID] bytes, and no position is below 0.
-// Those who implement [Checkpoints] call it before anything else.
+// CheckCheckpoint reports what makes a checkpoint invalid, or nil. Its name is text of 1 to [MaxID] bytes, and its
+// positions are not negative. The error wraps [ErrInvalid]. Implementations of [Checkpoints] call it first.
 func CheckCheckpoint(name string, from, to Position) error {
 	if bad := badName(name, MaxID); bad != "" {
-		return invalid("name of checkpoint %.80q %s", name, bad)
+		return invalid("checkpoint name %.80q %s", name, bad)
 	}
 	if min(from, to) < 0 {
-		return invalid("checkpoint %s: position %d: the beginning is 0", name, min(from, to))
+		return invalid("checkpoint %s: position %d: must not be negative", name, min(from, to))
 	}
 	return nil
 }

@@ -6,26 +6,26 @@ import (
 	"unicode/utf8"
 )
 
-// Limits on what a store takes: the same in every backend, and checked before anything is written.
-// They are wide enough for events and narrow enough for an index, a message and a round trip.
+// Limits, the same in every store and checked before anything is written.
+// They fit an index key, a Kafka message and a round trip.
 const (
 	MaxKind    = 128      // bytes of a stream's kind
 	MaxID      = 512      // bytes of a stream's id
 	MaxType    = 256      // bytes of an event's stored name
 	MaxData    = 16 << 20 // bytes of one event's data
-	MaxMeta    = 64 << 10 // bytes of one event's metadata: keys and values together
-	MaxCommand = 1024     // bytes of a command's identity: room for a Record.ID and a suffix
+	MaxMeta    = 64 << 10 // bytes of one event's metadata, keys and values together
+	MaxCommand = 1024     // bytes of a command id; fits a Record.ID and a suffix
 	MaxEvents  = 10_000   // events in one call of Store.Append
 	MaxBytes   = 64 << 20 // bytes of data and metadata in one call of Store.Append
 )
 
-// Check tells whether a store can have the stream. Its error wraps [ErrInvalid] and says what to mend.
+// Check reports what makes the stream's name invalid, or nil. The error wraps [ErrInvalid].
 func (s Stream) Check() error {
 	if bad := badName(s.Kind, MaxKind); bad != "" {
 		return invalid("kind of stream %.80q %s", s, bad)
 	}
 	if strings.Contains(s.Kind, "/") {
-		return invalid("kind of stream %.80q has a \"/\", which separates kind and id: use another character", s)
+		return invalid("kind of stream %.80q contains \"/\", which separates kind and id", s)
 	}
 	if bad := badName(s.ID, MaxID); bad != "" {
 		return invalid("id of stream %.80q %s", s, bad)
@@ -33,8 +33,8 @@ func (s Stream) Check() error {
 	return nil
 }
 
-// CheckAppends tells whether one call of [Store.Append] is within the limits. Every store calls it before it does anything else.
-// Its error wraps [ErrInvalid], names the stream and the thing, and says what to mend.
+// CheckAppends reports what makes the arguments of [Store.Append] invalid, or nil. The error wraps [ErrInvalid] and
+// names the stream. Implementations of [Store] call it first.
 func CheckAppends(appends ...Append) error {
 	events, bytes := 0, 0
 	var seen map[command]bool
@@ -49,7 +49,7 @@ func CheckAppends(appends ...Append) error {
 		if a.Command != "" && len(appends) > 1 {
 			c := command{a.Stream, a.Command}
 			if seen[c] {
-				return invalid("append to %s: command %q is given twice in one call", a.Stream, a.Command)
+				return invalid("append to %s: command %q occurs twice in one call", a.Stream, a.Command)
 			}
 			if seen == nil {
 				seen = make(map[command]bool)
@@ -58,15 +58,15 @@ func CheckAppends(appends ...Append) error {
 		}
 	}
 	if events > MaxEvents {
-		return invalid("append of %d events in one call: the limit is %d; append in several calls", events, MaxEvents)
+		return invalid("append of %d events: the limit is %d; use several calls", events, MaxEvents)
 	}
 	if bytes > MaxBytes {
-		return invalid("append of %d bytes in one call: the limit is %d; append in several calls", bytes, MaxBytes)
+		return invalid("append of %d bytes: the limit is %d; use several calls", bytes, MaxBytes)
 	}
 	return nil
 }
 
-// A command is the identity of a command: its id counts within a stream.
+// command identifies a command within its stream.
 type command struct {
 	stream Stream
 	id     string
@@ -99,7 +99,7 @@ func (r *Record) check(stream Stream) (bytes int, err error) {
 		return 0, invalid("append to %s: event type %.80q %s", stream, r.Type, bad)
 	}
 	if len(r.Data) > MaxData {
-		return 0, invalid("append to %s: event %q has %d bytes of data: the limit is %d; store large things elsewhere and refer to them", stream, r.Type, len(r.Data), MaxData)
+		return 0, invalid("append to %s: event %q has %d bytes of data: the limit is %d; store large data elsewhere", stream, r.Type, len(r.Data), MaxData)
 	}
 	meta := 0
 	for key, value := range r.Meta {
@@ -114,7 +114,7 @@ func (r *Record) check(stream Stream) (bytes int, err error) {
 	return len(r.Data) + meta, nil
 }
 
-// badName says what is wrong with a name and what to do, or "".
+// badName returns the second half of a sentence that says what is wrong with a name, or "".
 func badName(name string, limit int) string {
 	switch {
 	case name == "":

@@ -2,31 +2,32 @@ package es
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
 	"iter"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 )
 
-// Mem is a [Log] in memory, for tests and first steps: the reference for the promises of [Store] and [Log], durability apart,
-// and the smallest model of how to write one. It is ready to use as new(es.Mem).
+// Mem is a [Log] in memory, with snapshots, leases and checkpoints, for tests and first steps. It is the reference
+// implementation: except for durability it keeps every promise of its interfaces. Its zero value is ready to use.
 type Mem struct {
-	mu        sync.Mutex
-	id        string
-	records   []Record            // by position; only ever appended to, so that a reader may use what it has seen without the lock
-	streams   map[Stream][]Record // by version; the same
-	commands  map[command]span
-	snapshots map[Stream]Snapshot
-	changed   chan struct{} // closed by the next append; nil while nobody waits
-
-	leases      map[string]Lease    // see memlease.go
-	checkpoints map[string]Position // the same
+	mu          sync.Mutex
+	id          string
+	records     []Record            // by position; append-only, so that readers need no lock for what they have seen
+	streams     map[Stream][]Record // by version; append-only
+	commands    map[command]span
+	snapshots   map[Stream]Snapshot
+	leases      map[string]Lease
+	checkpoints map[string]Position
+	changed     chan struct{} // closed by the next append; nil if there are no waiters
 }
 
-// A span is the versions that a command caused.
+// span is the versions of the events of a command.
 type span struct{ first, last Version }
 
 // Append implements [Store].
@@ -45,7 +46,7 @@ func (m *Mem) Append(ctx context.Context, appends ...Append) (Position, error) {
 	return m.write(appends), nil
 }
 
-// check gives the verdict on a whole call before anything is written.
+// check validates a whole call before anything is written.
 func (m *Mem) check(appends []Append) error {
 	heads := make(map[Stream]Version, len(appends))
 	for _, a := range appends {
@@ -72,7 +73,7 @@ func (m *Mem) write(appends []Append) Position {
 	before := len(m.records)
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	if before > 0 && now.Before(m.records[before-1].Time) {
-		now = m.records[before-1].Time // the clock was set back; the log's time is not
+		now = m.records[before-1].Time // the clock was set back; the time of a log never decreases
 	}
 	for _, a := range appends {
 		stream := m.streams[a.Stream]
@@ -204,6 +205,76 @@ func (m *Mem) LoadSnapshot(ctx context.Context, stream Stream) (Snapshot, error)
 	s := m.snapshots[stream]
 	s.Data = bytes.Clone(s.Data)
 	return s, ctx.Err()
+}
+
+// AcquireLease implements [Leases].
+func (m *Mem) AcquireLease(ctx context.Context, name, holder string, d time.Duration, note string) (Lease, error) {
+	if err := CheckLease(name, holder, d, note); err != nil {
+		return Lease{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return Lease{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now().UTC()
+	l, found := m.leases[name]
+	if !found || l.Holder == holder || !l.Until.After(now) {
+		l = Lease{Name: name, Holder: holder, Until: now.Add(d).Truncate(time.Microsecond), Note: note}
+		if m.leases == nil {
+			m.leases = make(map[string]Lease)
+		}
+		m.leases[name] = l
+	}
+	return l, nil
+}
+
+// ReleaseLease implements [Leases].
+func (m *Mem) ReleaseLease(ctx context.Context, name, holder string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.leases[name].Holder == holder {
+		delete(m.leases, name)
+	}
+	return nil
+}
+
+// ListLeases implements [Leases].
+func (m *Mem) ListLeases(ctx context.Context) ([]Lease, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	leases := slices.SortedFunc(maps.Values(m.leases), func(a, b Lease) int { return cmp.Compare(a.Name, b.Name) })
+	return leases, ctx.Err()
+}
+
+// LoadCheckpoint implements [Checkpoints].
+func (m *Mem) LoadCheckpoint(ctx context.Context, name string) (Position, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.checkpoints[name], ctx.Err()
+}
+
+// MoveCheckpoint implements [Checkpoints].
+func (m *Mem) MoveCheckpoint(ctx context.Context, name string, from, to Position) (moved bool, err error) {
+	if err := CheckCheckpoint(name, from, to); err != nil {
+		return false, err
+	}
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.checkpoints[name] != from {
+		return false, nil
+	}
+	if m.checkpoints == nil {
+		m.checkpoints = make(map[string]Position)
+	}
+	m.checkpoints[name] = to
+	return true, nil
 }
 
 func (r Record) clone() Record {

@@ -128,7 +128,7 @@ func newModel(t *testing.T) *model {
 
 func (m *model) close() {
 	for _, repo := range m.repos {
-		repo.Close()
+		repo.Close(context.Background())
 	}
 }
 
@@ -239,7 +239,7 @@ func message(err error) string {
 func (m *model) decide(id string, c account.Command, commandID string, expected es.Version) (bankResult, error) {
 	h := m.history[id]
 	if v, found := h.commands[commandID]; found {
-		return bankResult{State: h.at(v), Version: v, Events: h.events[v-1 : v : v]}, nil
+		return bankResult{Versioned: versioned(h.at(v), v), Events: h.events[v-1 : v : v]}, nil
 	}
 	if expected >= 0 && expected != h.version() {
 		return bankResult{}, &es.ConflictError{Stream: es.Stream{Kind: "account", ID: id}, Expected: expected}
@@ -255,7 +255,7 @@ func (m *model) decide(id string, c account.Command, commandID string, expected 
 	if commandID != "" && len(events) > 0 {
 		h.commands[commandID] = h.version()
 	}
-	return bankResult{State: h.at(h.version()), Version: h.version(), Events: events}, nil
+	return bankResult{Versioned: versioned(h.at(h.version()), h.version()), Events: events}, nil
 }
 
 func worth(e account.Event) int64 {
@@ -294,7 +294,8 @@ func (m *model) position(id string, version es.Version) es.Position {
 
 func (m *model) load(t *rapid.T) {
 	id, repo := m.draw(t)
-	a, version, err := repo.Load(m.t.Context(), id)
+	at, err := repo.Load(m.t.Context(), id)
+	a, version := at.State, at.Version
 	h := m.history[id]
 	if want := h.at(h.version()); err != nil || a != want || version != h.version() {
 		t.Fatalf("load %s: %+v, version %d, %v; want %+v, version %d", id, a, version, err, want, h.version())
@@ -305,7 +306,8 @@ func (m *model) loadAt(t *rapid.T) {
 	id, repo := m.draw(t)
 	h := m.history[id]
 	version := es.Version(rapid.IntRange(0, len(h.events)+1).Draw(t, "version"))
-	a, err := repo.LoadAt(m.t.Context(), id, version)
+	at, err := repo.LoadAt(m.t.Context(), id, version)
+	a := at.State
 	if version > h.version() {
 		if !errors.Is(err, es.ErrInvalid) {
 			t.Fatalf("load %s at %d of %d: %+v, %v; want ErrInvalid", id, version, h.version(), a, err)
@@ -338,4 +340,8 @@ func (m *model) check(t *rapid.T) {
 	if sum != m.cash {
 		t.Fatalf("the accounts hold %d cents, the customers gave %d", sum, m.cash)
 	}
+}
+
+func versioned(a account.Account, v es.Version) es.Versioned[account.Account] {
+	return es.Versioned[account.Account]{State: a, Version: v}
 }

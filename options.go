@@ -2,13 +2,13 @@ package es
 
 import "maps"
 
-// Keys of [Record.Meta] that the toolkit sets and reads.
+// Reserved keys of [Record.Meta].
 const (
-	MetaCorrelation = "correlation" // the identity of what began it all; the same along a chain of causes
-	MetaCausation   = "causation"   // Record.ID of the event to which the command reacted
+	MetaCorrelation = "correlation" // identity of what started a chain of causes
+	MetaCausation   = "causation"   // Record.ID of the event that the command reacted to
 )
 
-// An ExecuteOption is an option of one [Repo.Execute].
+// ExecuteOption is an option of one [Repo.Execute].
 type ExecuteOption func(*settings)
 
 type settings struct {
@@ -19,20 +19,20 @@ type settings struct {
 	meta         map[string]string
 }
 
-// CommandID gives the command an identity: on its aggregate it takes effect at most once, however often and from wherever it is sent.
-// The second time, Execute returns what it returned the first time. A command that was refused or had nothing to do took no effect:
-// sent again, it is decided anew. An id has at most [MaxCommand] bytes.
+// CommandID identifies the command. It is applied at most once per aggregate, from any process. A repeat returns the
+// original result. Refused and no-op commands are not recorded: a repeat is decided again.
+// An id has at most [MaxCommand] bytes.
 func CommandID(id string) ExecuteOption {
 	return func(s *settings) { s.commandID, s.hasCommandID = id, true }
 }
 
-// ExpectVersion lets the command be decided on that version of the aggregate alone, the one that a person looked at, say.
-// If the aggregate has moved on, Execute returns a [*ConflictError] and does not retry.
+// ExpectVersion makes Execute fail with a [*ConflictError] unless the aggregate is at version v.
+// The command is not retried. Use it when the caller decided on a version that a person has seen.
 func ExpectVersion(v Version) ExecuteOption {
 	return func(s *settings) { s.expected, s.hasExpected = v, true }
 }
 
-// Meta adds metadata to the events of the command. Keys given twice have the last value.
+// Meta adds metadata to the events of the command. The last value of a key wins.
 func Meta(meta map[string]string) ExecuteOption {
 	return func(s *settings) {
 		merged := make(map[string]string, len(s.meta)+len(meta))
@@ -42,8 +42,8 @@ func Meta(meta map[string]string) ExecuteOption {
 	}
 }
 
-// CausedBy notes in the metadata that the command reacts to an event: its id as causation, and its correlation,
-// or its id if it has none, as correlation.
+// CausedBy records in the metadata that the command reacts to an event. The event's id becomes the causation.
+// The event's correlation, or its id if it has none, becomes the correlation.
 func CausedBy(r Record) ExecuteOption {
 	correlation := r.Meta[MetaCorrelation]
 	if correlation == "" {

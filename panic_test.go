@@ -25,11 +25,11 @@ func TestAPanicReachesItsOwnCallerAlone(t *testing.T) {
 		name    string
 		command do
 		rules   tally
-		codec   es.Codec[added]
+		codec   *es.Codec[added]
 	}{
 		{"in Decide", blowUp, tally{}, tallyCodec},
 		{"in Evolve", add(1, 13), tally{onThirteen}, tallyCodec},
-		{"in the codec", add(13), tally{}, touchy{onThirteen}},
+		{"in the codec", add(13), tally{}, calling(onThirteen)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -64,11 +64,10 @@ func TestAPanicReachesItsOwnCallerAlone(t *testing.T) {
 	}
 }
 
-// A touchy codec calls a function before it encodes.
-type touchy struct{ touch func(added) }
-
-func (c touchy) Encode(e added) (es.Record, error) { c.touch(e); return tallyCodec.Encode(e) }
-func (c touchy) Decode(r es.Record) (added, error) { return tallyCodec.Decode(r) }
+// calling returns a codec that calls a function before it encodes.
+func calling(f func(added)) *es.Codec[added] {
+	return es.CodecFunc(func(e added) (es.Record, error) { f(e); return tallyCodec.Encode(e) }, tallyCodec.Decode)
+}
 
 func TestAPanicOnHistoryReachesThoseWhoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -160,7 +159,7 @@ func TestGoexitEndsItsOwnCallerAlone(t *testing.T) {
 		if k := callers[4]; k.err != errRefused {
 			t.Errorf("the refused one got %v", k.err)
 		}
-		if err := repo.Close(); err != nil {
+		if err := repo.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -178,7 +177,7 @@ func TestGoexitOnHistoryEndsThoseWhoWait(t *testing.T) {
 		if !k.exited {
 			t.Errorf("the caller got %v, %v", k.result, k.err)
 		}
-		if err := repo.Close(); err != nil {
+		if err := repo.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})

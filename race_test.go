@@ -57,7 +57,8 @@ func oneCall(t *testing.T, repo *tallies, random *rand.Rand, clock *atomic.Int64
 	var err error
 	if random.IntN(4) == 0 {
 		m.begin = clock.Add(1)
-		m.result.State, m.version, err = repo.Load(t.Context(), "1")
+		m.result.Versioned, err = repo.Load(t.Context(), "1")
+		m.version = m.result.Version
 		m.end = clock.Add(1)
 		if err != nil {
 			t.Error(err)
@@ -183,8 +184,8 @@ func TestMoneyIsMovedNotMade(t *testing.T) {
 	movers.Wait()
 	want := 8 * 19 * 20 / 2
 	for id, want := range map[string]int{"1": -want, "2": want} {
-		if state, _, err := newTally(store.Log).Load(t.Context(), id); err != nil || state.N != want {
-			t.Errorf("tally %s is %d, %v; want %d", id, state.N, err, want)
+		if at, err := newTally(store.Log).Load(t.Context(), id); err != nil || at.State.N != want {
+			t.Errorf("tally %s is %d, %v; want %d", id, at.State.N, err, want)
 		}
 	}
 }

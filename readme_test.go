@@ -27,7 +27,7 @@ func Example_tasks() {
 	accounts.Snapshots = store
 	accounts.SnapshotEvery = 500
 	accounts.SnapshotSchema = 2 // raise it when the state or Evolve changes
-	defer accounts.Close()
+	defer accounts.Close(ctx)
 
 	check := func(_ es.Result[account.Account, account.Event], err error) {
 		if err != nil {
@@ -40,17 +40,17 @@ func Example_tasks() {
 			accounts.Execute(ctx, "ann", account.Deposit{Amount: 50_00}, es.CommandID("salary-2026-11"))
 		check(result, err)
 	}
-	_, seen, _ := accounts.Load(ctx, "ann")
+	seen, _ := accounts.Load(ctx, "ann")
 	check(accounts.Execute(ctx, "ann", account.Withdraw{Amount: 20_00}))
 
 	_, err =
-		accounts.Execute(ctx, "ann", account.Close{}, es.ExpectVersion(seen))
+		accounts.Execute(ctx, "ann", account.Close{}, es.ExpectVersion(seen.Version))
 	var conflict *es.ConflictError
 	fmt.Println(errors.As(err, &conflict), err)
 
 	then, err :=
 		accounts.LoadAt(ctx, "ann", 2)
-	fmt.Println(then.Balance, err)
+	fmt.Println(then.State.Balance, err)
 
 	position := es.Position(1)
 	for record, err := range es.Follow(ctx, store, position, es.Filter{Kinds: []string{"account"}}) {
@@ -64,7 +64,7 @@ func Example_tasks() {
 		}
 	}
 	// Output:
-	// true es: execute on account/ann: conflict: account/ann is not at version 2: load it and decide again
+	// true es: execute on account/ann: conflict: stream account/ann is not at version 2
 	// 5000 <nil>
 	// 2 account/ann/2 deposited
 	// 3 account/ann/3 withdrawn
@@ -99,5 +99,5 @@ func Example_changedEvents() {
 	fmt.Println(codec.Decode(es.Record{Type: "statement-printed"}))
 	// Output:
 	// {700} <nil>
-	// <nil> retired event
+	// <nil> retired event type
 }

@@ -10,18 +10,17 @@ import (
 	"time"
 )
 
-// A Snapshot is the state of one stream at a version, kept so that a load need not read the events before it.
-// It is a cache: one that is missing, broken or of another schema costs time and never correctness.
+// Snapshot is the state of a stream at a version. It is a cache: a missing or unusable snapshot only slows a load.
 type Snapshot struct {
 	Stream   Stream
 	Version  Version  // of the last event in the state
-	Position Position // of that event: a Repo uses the snapshot only if the log has that version there
-	Schema   int      // what the program calls the layout of the state; see [Repo.SnapshotSchema]
+	Position Position // of that event; the snapshot is used only if the log has that version there
+	Schema   int      // [Repo.SnapshotSchema]
 	Data     []byte
 }
 
-// Newer tells whether s is to be kept when other is saved: it has a higher schema, or the same and a higher version.
-// So during a deployment the old program does not undo the snapshots of the new one.
+// Newer reports whether s replaces other: it has a higher schema, or the same schema and a higher version.
+// During a deployment the old program therefore does not replace snapshots of the new one.
 func (s Snapshot) Newer(other Snapshot) bool {
 	if s.Schema != other.Schema {
 		return s.Schema > other.Schema
@@ -29,91 +28,112 @@ func (s Snapshot) Newer(other Snapshot) bool {
 	return s.Version > other.Version
 }
 
-// Snapshots keeps at most one [Snapshot] for each stream. [Mem] and the stores of packages sqlite and postgres implement it.
-// All methods may be called from many goroutines.
+// Snapshots keep at most one [Snapshot] per stream.
+//
+// [Mem] and the stores of packages sqlite and postgres implement it. All methods may be called concurrently.
+//
+// Not for users to implement: it may gain methods.
 type Snapshots interface {
-	// SaveSnapshot keeps the snapshot in place of the one before, unless that is newer; see [Snapshot.Newer].
-	// A name that no stream can have makes an error that wraps [ErrInvalid].
+	// SaveSnapshot saves a snapshot, unless the one it would replace is newer; see [Snapshot.Newer].
+	// An invalid stream name is an error that wraps [ErrInvalid].
 	SaveSnapshot(ctx context.Context, s Snapshot) error
 
 	// LoadSnapshot returns the snapshot of a stream, or the zero Snapshot if there is none.
 	LoadSnapshot(ctx context.Context, stream Stream) (Snapshot, error)
 }
 
-// A snapshotter takes the snapshots of a Repo behind the backs of its callers.
+// snapshotter saves the snapshots of a Repo in the background.
 type snapshotter[S any] struct {
 	store  Snapshots // nil if none are kept
 	schema int
 	every  Version
 	log    *slog.Logger
+	ctx    context.Context // of all saves
+	cancel context.CancelFunc
 
 	mu      sync.Mutex
-	pending map[Stream]versioned[S] // the latest state of each stream that is due
+	pending map[Stream]state[S] // the latest state to save, by stream
 	running bool
 	closed  bool
-	work    sync.WaitGroup // run
-	refused bool           // the state does not survive JSON: said once, not at every snapshot
+	refused bool           // the state does not survive JSON; logged once
+	saving  sync.WaitGroup // run
 }
 
-// maxPending bounds the states that wait to be saved. One that finds no room comes round again after every more events.
+// maxPending is the number of states that wait to be saved. A state dropped for lack of room is considered again after
+// SnapshotEvery more events.
 const maxPending = 256
+
+// saveTimeout is the time that one save may take.
+const saveTimeout = 30 * time.Second
 
 func (s *snapshotter[S]) init(store Snapshots, schema, every int, log *slog.Logger) {
 	s.store, s.schema, s.every, s.log = store, schema, Version(every), log
-	s.pending = make(map[Stream]versioned[S])
+	s.pending = make(map[Stream]state[S])
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 }
 
-// close lets no further snapshots be taken, and waits for those that are due.
+// close rejects further snapshots and waits for pending ones.
 func (s *snapshotter[S]) close() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	s.work.Wait()
+	s.saving.Wait()
 }
 
-// load returns the state in the snapshot of a stream, if there is one that fits.
-func (s *snapshotter[S]) load(ctx context.Context, stream Stream, upTo Version) (at versioned[S], found bool) {
+// abandon drops pending snapshots and cancels the save in flight.
+func (s *snapshotter[S]) abandon() {
+	s.mu.Lock()
+	s.closed = true
+	clear(s.pending)
+	s.mu.Unlock()
+	if s.cancel != nil {
+		s.cancel()
+	}
+}
+
+// load returns the state of a stream's snapshot, if there is a suitable one.
+func (s *snapshotter[S]) load(ctx context.Context, stream Stream, upTo Version) (at state[S], found bool) {
 	if s.store == nil {
 		return at, false
 	}
 	snapshot, err := s.store.LoadSnapshot(ctx, stream)
 	if err != nil {
-		s.log.Warn("es: snapshot not loaded, reading all events instead", "stream", stream.String(), "err", err)
+		s.log.Warn("es: cannot load snapshot, reading all events", "stream", stream.String(), "err", err)
 		return at, false
 	}
 	if snapshot.Version == 0 || snapshot.Version > upTo || snapshot.Schema != s.schema {
 		return at, false
 	}
-	var kept kept
+	var data snapshotData
 	err = guarded(func() error {
-		if err := json.Unmarshal(snapshot.Data, &kept); err != nil {
+		if err := json.Unmarshal(snapshot.Data, &data); err != nil {
 			return err
 		}
-		return json.Unmarshal(kept.State, &at.state)
+		return json.Unmarshal(data.State, &at.State)
 	})
 	if err != nil {
-		s.log.Warn("es: snapshot is broken, reading all events instead", "stream", stream.String(), "version", snapshot.Version, "err", err)
-		return versioned[S]{}, false
+		s.log.Warn("es: corrupt snapshot, reading all events", "stream", stream.String(), "version", snapshot.Version, "err", err)
+		return state[S]{}, false
 	}
-	at.version, at.position, at.digest = snapshot.Version, snapshot.Position, kept.Digest
+	at.Version, at.Position, at.digest = snapshot.Version, snapshot.Position, data.Digest
 	return at, true
 }
 
-// consider takes a snapshot if one fell due on the way from one version to a state.
-func (s *snapshotter[S]) consider(stream Stream, from Version, at versioned[S]) {
-	if s.store == nil || at.version/s.every == from/s.every {
+// consider schedules a snapshot of a state if one became due since an earlier version.
+func (s *snapshotter[S]) consider(stream Stream, from Version, at state[S]) {
+	if s.store == nil || at.Version/s.every == from/s.every {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	later, due := s.pending[stream]
-	if s.refused || s.closed || due && later.version/s.every >= at.version/s.every || !due && len(s.pending) == maxPending {
+	scheduled, due := s.pending[stream]
+	if s.refused || s.closed || due && scheduled.Version/s.every >= at.Version/s.every || !due && len(s.pending) == maxPending {
 		return
 	}
 	s.pending[stream] = at
 	if !s.running {
 		s.running = true
-		s.work.Go(s.run)
+		s.saving.Go(s.run)
 	}
 }
 
@@ -121,11 +141,11 @@ func (s *snapshotter[S]) run() {
 	for {
 		s.mu.Lock()
 		var stream Stream
-		var at versioned[S]
+		var at state[S]
 		for stream, at = range s.pending {
 			break
 		}
-		if at.version == 0 {
+		if at.Version == 0 {
 			s.running = false
 			s.mu.Unlock()
 			return
@@ -136,53 +156,53 @@ func (s *snapshotter[S]) run() {
 	}
 }
 
-func (s *snapshotter[S]) save(stream Stream, at versioned[S]) {
-	data, err := storable(at)
+func (s *snapshotter[S]) save(stream Stream, at state[S]) {
+	data, err := encodeSnapshot(at)
 	if err != nil {
-		s.log.Error("es: no snapshots are kept", "stream", stream.String(), "type", reflect.TypeFor[S]().String(), "err", err)
+		s.log.Error("es: saving no snapshots", "stream", stream.String(), "type", reflect.TypeFor[S]().String(), "err", err)
 		s.mu.Lock()
 		s.refused = true
 		clear(s.pending)
 		s.mu.Unlock()
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(s.ctx, saveTimeout)
 	defer cancel()
-	err = s.store.SaveSnapshot(ctx, Snapshot{Stream: stream, Version: at.version, Position: at.position, Schema: s.schema, Data: data})
+	err = s.store.SaveSnapshot(ctx, Snapshot{Stream: stream, Version: at.Version, Position: at.Position, Schema: s.schema, Data: data})
 	if err != nil {
-		s.log.Warn("es: snapshot not saved", "stream", stream.String(), "version", at.version, "err", err)
+		s.log.Warn("es: cannot save snapshot", "stream", stream.String(), "version", at.Version, "err", err)
 	}
 }
 
-// A kept is the data of a snapshot: the state, and the digest of the last event in it.
-type kept struct {
+// snapshotData is the data of a snapshot: the state, and the digest of the last event in it.
+type snapshotData struct {
 	Digest uint64
 	State  json.RawMessage
 }
 
-// storable returns the JSON of a state, if that brings back an equal one.
-func storable[S any](at versioned[S]) (data []byte, err error) {
+// encodeSnapshot encodes a state and verifies that it survives the round trip.
+func encodeSnapshot[S any](at state[S]) (data []byte, err error) {
 	err = guarded(func() error {
-		state, err := json.Marshal(at.state)
+		encoded, err := json.Marshal(at.State)
 		if err != nil {
 			return err
 		}
 		var back S
-		if err := json.Unmarshal(state, &back); err != nil {
+		if err := json.Unmarshal(encoded, &back); err != nil {
 			return err
 		}
-		if data, err = json.Marshal(kept{at.digest, state}); err != nil {
+		if data, err = json.Marshal(snapshotData{at.digest, encoded}); err != nil {
 			return err
 		}
-		if !reflect.DeepEqual(at.state, back) {
-			return errors.New("the state does not come back from JSON as it was: export its fields, or give its type MarshalJSON and UnmarshalJSON")
+		if !reflect.DeepEqual(at.State, back) {
+			return errors.New("state does not survive a JSON round trip: export its fields, or give its type MarshalJSON and UnmarshalJSON methods")
 		}
 		return nil
 	})
 	return data, err
 }
 
-// guarded runs the user's code and makes an error of its panic.
+// guarded runs code of the user and returns its panic as an error.
 func guarded(f func() error) (err error) {
 	if p := protect(func() { err = f() }); p != nil {
 		return p

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/thalo-go/es"
 )
 
@@ -90,7 +91,7 @@ func ones(t *testing.T, store es.Store, shelf es.Snapshots, n, every int) {
 			t.Fatal(err)
 		}
 	}
-	if err := repo.Close(); err != nil {
+	if err := repo.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -101,11 +102,10 @@ func TestSnapshotsAreTakenEveryNEvents(t *testing.T) {
 		steps []int // events of each command
 		want  []es.Version
 	}{
-		"one at a time":               {3, []int{1, 1, 1, 1, 1, 1, 1}, []es.Version{3, 6}},
-		"several at a time":           {10, []int{8, 5, 5, 5, 30}, []es.Version{13, 23, 53}},
-		"by default":                  {0, []int{99, 1, 99, 1}, []es.Version{100, 200}},
-		"at each, if asked for":       {1, []int{1, 1}, []es.Version{1, 2}},
-		"at each, if asked for worse": {-7, []int{1, 1}, []es.Version{1, 2}},
+		"one at a time":     {3, []int{1, 1, 1, 1, 1, 1, 1}, []es.Version{3, 6}},
+		"several at a time": {10, []int{8, 5, 5, 5, 30}, []es.Version{13, 23, 53}},
+		"by default":        {0, []int{99, 1, 99, 1}, []es.Version{100, 200}},
+		"after each event":  {1, []int{1, 1}, []es.Version{1, 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -130,10 +130,10 @@ func TestALongStreamWithoutSnapshotGetsOneWhenItIsLoaded(t *testing.T) {
 	store, shelf := newSpy(), new(shelf)
 	ones(t, store, nil, 25, 10)
 	repo := withSnapshots(store, shelf, 10)
-	if _, _, err := repo.Load(t.Context(), "1"); err != nil {
+	if _, err := repo.Load(t.Context(), "1"); err != nil {
 		t.Fatal(err)
 	}
-	if err := repo.Close(); err != nil {
+	if err := repo.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]es.Version{25}, shelf.versions()); diff != "" {
@@ -158,7 +158,8 @@ func TestLoadingReadsFromTheSnapshotOn(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			store.take()
-			state, err := repo.LoadAt(t.Context(), "1", test.at)
+			at, err := repo.LoadAt(t.Context(), "1", test.at)
+			state := at.State
 			if err != nil || state.N != int(test.at) {
 				t.Errorf("%v, %v; want %d", state, err, test.at)
 			}
@@ -207,15 +208,15 @@ func TestASnapshotThatIsNoGoodCostsTimeOnly(t *testing.T) {
 	}{
 		{"as it should be", put(func(*es.Snapshot) {}), "", true},
 		{"missing", func(*testing.T, *shelf) {}, "", false},
-		{"broken", put(func(s *es.Snapshot) { s.Data = []byte(`{"N":`) }), "broken", false},
-		{"of another type", put(func(s *es.Snapshot) { s.Data = []byte(`{"N":"twenty"}`) }), "broken", false},
-		{"empty", put(func(s *es.Snapshot) { s.Data = nil }), "broken", false},
+		{"broken", put(func(s *es.Snapshot) { s.Data = []byte(`{"N":`) }), "corrupt", false},
+		{"of another type", put(func(s *es.Snapshot) { s.Data = []byte(`{"N":"twenty"}`) }), "corrupt", false},
+		{"empty", put(func(s *es.Snapshot) { s.Data = nil }), "corrupt", false},
 		{"of an older schema", put(func(s *es.Snapshot) { s.Schema = 0 }), "", false},
 		{"of a newer schema", put(func(s *es.Snapshot) { s.Schema = 2 }), "", false},
-		{"ahead of the store", put(func(s *es.Snapshot) { s.Version, s.Position = 30, 30 }), "not of this history", false},
-		{"just ahead of the store", put(func(s *es.Snapshot) { s.Version, s.Position = 26, 26 }), "not of this history", false},
-		{"of another history", put(func(s *es.Snapshot) { s.Position = 19 }), "not of this history", false},
-		{"of no version that can be", put(func(s *es.Snapshot) { s.Version, s.Position = -3, 3 }), "not of this history", false},
+		{"ahead of the store", put(func(s *es.Snapshot) { s.Version, s.Position = 30, 30 }), "does not match the store's history", false},
+		{"just ahead of the store", put(func(s *es.Snapshot) { s.Version, s.Position = 26, 26 }), "does not match the store's history", false},
+		{"of another history", put(func(s *es.Snapshot) { s.Position = 19 }), "does not match the store's history", false},
+		{"of no version that can be", put(func(s *es.Snapshot) { s.Version, s.Position = -3, 3 }), "does not match the store's history", false},
 		{"out of reach", func(_ *testing.T, s *shelf) { s.load = func() error { return errors.New("no route to host") } }, "no route to host", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -225,14 +226,15 @@ func TestASnapshotThatIsNoGoodCostsTimeOnly(t *testing.T) {
 			repo := withSnapshots(store, shelf, 10)
 			repo.SnapshotSchema, repo.Logger = 1, journal.logger()
 			store.take()
-			state, version, err := repo.Load(t.Context(), "1")
+			at, err := repo.Load(t.Context(), "1")
+			state, version := at.State, at.Version
 			if err != nil || state.N != 25 || version != 25 {
 				t.Errorf("%v at version %d, %v; want 25", state, version, err)
 			}
 			if n := store.take().Records; test.good != (n == 6) || !test.good && n < 25 {
 				t.Errorf("it read %d records", n)
 			}
-			if err := repo.Close(); err != nil {
+			if err := repo.Close(context.Background()); err != nil {
 				t.Error(err)
 			}
 			if said := journal.String(); !strings.Contains(said, test.says) || (said == "") != (test.says == "") || said != "" && !strings.Contains(said, "tally/1") {
@@ -279,7 +281,7 @@ func TestAStateThatDoesNotSurviveJSONIsNeverKept(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := repo.Close(); err != nil {
+	if err := repo.Close(context.Background()); err != nil {
 		t.Error(err)
 	}
 	if n := len(shelf.versions()); n != 0 {
@@ -304,7 +306,7 @@ func TestAStateThatPanicsInJSONIsNeverKept(t *testing.T) {
 			t.Fatalf("%v, %v; want %d", result, err, i+1)
 		}
 	}
-	if err := repo.Close(); err != nil {
+	if err := repo.Close(context.Background()); err != nil {
 		t.Error(err)
 	}
 	if n := len(shelf.versions()); n != 0 {
@@ -323,7 +325,7 @@ func TestASnapshotThatCannotBeSavedIsSaid(t *testing.T) {
 	if _, err := repo.Execute(t.Context(), "1", add(1)); err != nil {
 		t.Fatal(err)
 	}
-	if err := repo.Close(); err != nil {
+	if err := repo.Close(context.Background()); err != nil {
 		t.Error(err)
 	}
 	if said := journal.String(); !strings.Contains(said, "disk full") || !strings.Contains(said, "tally/1") {
@@ -344,11 +346,11 @@ func TestSlowSnapshotsDelayNobody(t *testing.T) {
 			synctest.Wait()
 		}
 		// What is asked of an earlier version takes no place of what waits.
-		if state, err := repo.LoadAt(t.Context(), "1", 15); err != nil || state.N != 15 {
-			t.Errorf("%v, %v; want 15", state, err)
+		if at, err := repo.LoadAt(t.Context(), "1", 15); err != nil || at.State.N != 15 {
+			t.Errorf("%v, %v; want 15", at.State, err)
 		}
 		closed := make(chan struct{})
-		go func() { defer close(closed); repo.Close() }()
+		go func() { defer close(closed); repo.Close(context.Background()) }()
 		synctest.Wait()
 		select {
 		case <-closed:
@@ -399,11 +401,11 @@ func TestLoadingWhileClosing(t *testing.T) {
 			shelf.save = func() error { <-hold; return nil }
 			repo := withSnapshots(store, shelf, 1)
 			go func() {
-				if state, _, err := repo.Load(t.Context(), "1"); err != nil || state.N != 3 {
-					t.Errorf("%v, %v; want 3", state, err)
+				if at, err := repo.Load(t.Context(), "1"); err != nil || at.State.N != 3 {
+					t.Errorf("%v, %v; want 3", at.State, err)
 				}
 			}()
-			go repo.Close()
+			go repo.Close(context.Background())
 			synctest.Wait()
 			close(hold)
 		})
@@ -415,9 +417,9 @@ func TestASnapshotAfterCloseIsNotTaken(t *testing.T) {
 		store, shelf := newSpy(), new(shelf)
 		ones(t, store, nil, 3, 1)
 		repo := withSnapshots(store, shelf, 1)
-		repo.Close()
-		if state, _, err := repo.Load(t.Context(), "1"); err != nil || state.N != 3 {
-			t.Errorf("%v, %v; want 3", state, err)
+		repo.Close(context.Background())
+		if at, err := repo.Load(t.Context(), "1"); err != nil || at.State.N != 3 {
+			t.Errorf("%v, %v; want 3", at.State, err)
 		}
 		synctest.Wait()
 		if n := len(shelf.versions()); n > 0 {
@@ -450,7 +452,7 @@ func TestAnOldProgramDoesNotUndoTheSnapshotsOfANewOne(t *testing.T) {
 		if _, err := repo.Execute(t.Context(), "1", add(1)); err != nil {
 			t.Fatal(err)
 		}
-		if err := repo.Close(); err != nil {
+		if err := repo.Close(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -458,7 +460,7 @@ func TestAnOldProgramDoesNotUndoTheSnapshotsOfANewOne(t *testing.T) {
 	if err != nil || snapshot.Schema != 2 || snapshot.Version != 1 {
 		t.Errorf("%+v, %v; want that of schema 2", snapshot, err)
 	}
-	if state, _, err := withSnapshots(store, shelf, 1).Load(t.Context(), "1"); err != nil || state.N != 2 || !json.Valid(snapshot.Data) {
-		t.Errorf("%v, %v; want 2", state, err)
+	if at, err := withSnapshots(store, shelf, 1).Load(t.Context(), "1"); err != nil || at.State.N != 2 || !json.Valid(snapshot.Data) {
+		t.Errorf("%v, %v; want 2", at.State, err)
 	}
 }

@@ -8,9 +8,10 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"go.uber.org/goleak"
+
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/account"
-	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -125,7 +126,8 @@ func stored(t testing.TB, store es.Store, stream es.Stream) []es.Record {
 // balance loads an account as the store has it, by a repo that knows nothing yet.
 func balance(t testing.TB, store es.Store, id string) (int64, es.Version) {
 	t.Helper()
-	a, version, err := newBank(store).Load(t.Context(), id)
+	at, err := newBank(store).Load(t.Context(), id)
+	a, version := at.State, at.Version
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package es_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -12,7 +13,7 @@ import (
 )
 
 // grown is the codec of a bank that has called its events otherwise in its time, counted in euros, and kept what it printed.
-func grown() *es.JSONCodec[account.Event] {
+func grown() *es.Codec[account.Event] {
 	type inEuros struct{ Euros int64 }
 	return es.JSON(map[string]account.Event{
 		"opened":       account.Opened{},
@@ -22,8 +23,8 @@ func grown() *es.JSONCodec[account.Event] {
 	}).
 		Rename("account-opened", "opened").
 		Upcast("deposited", es.From(func(old inEuros) account.Event { return account.Deposited{Amount: 100 * old.Euros} })).
-		Upcast("adjusted", func(data []byte) (account.Event, error) {
-			if string(data) == "0" {
+		Upcast("adjusted", func(r es.Record, _ func([]byte, any) error) (account.Event, error) {
+			if string(r.Data) == "0" {
 				return nil, es.ErrRetired // most of them meant nothing
 			}
 			return account.Withdrawn{Amount: 1}, nil
@@ -47,15 +48,15 @@ func TestHistoryIsReadAsItWasMeant(t *testing.T) {
 	repo := es.NewRepo(store, "account", account.Rules{}, grown())
 
 	for version, want := range []int64{0, 0, 700, 700, 700, 699, 699, 704, 704} {
-		if a, err := repo.LoadAt(t.Context(), "1", es.Version(version)); err != nil || a.Balance != want {
-			t.Errorf("at version %d: %+v, %v; want %d", version, a, err, want)
+		if at, err := repo.LoadAt(t.Context(), "1", es.Version(version)); err != nil || at.State.Balance != want {
+			t.Errorf("at version %d: %+v, %v; want %d", version, at.State, err, want)
 		}
 	}
-	if a, version, err := repo.Load(t.Context(), "1"); err != nil || version != 8 || a != (account.Account{Owner: "Ada", Open: true, Balance: 704}) {
-		t.Errorf("loaded %+v at version %d, %v; the last event is retired and has a version", a, version, err)
+	if at, err := repo.Load(t.Context(), "1"); err != nil || at.Version != 8 || at.State != (account.Account{Owner: "Ada", Open: true, Balance: 704}) {
+		t.Errorf("loaded %+v at version %d, %v; the last event is retired and has a version", at.State, at.Version, err)
 	}
 	t.Run("what a command led to is what still counts of it", func(t *testing.T) {
-		want := bankResult{State: account.Account{Owner: "Ada", Open: true, Balance: 704}, Version: 8, Position: 8, Events: []account.Event{account.Deposited{Amount: 5}}}
+		want := bankResult{Versioned: es.Versioned[account.Account]{State: account.Account{Owner: "Ada", Open: true, Balance: 704}, Version: 8, Position: 8}, Events: []account.Event{account.Deposited{Amount: 5}}}
 		if diff := cmp.Diff(want, execute(t, repo, "1", account.Deposit{Amount: 5}, es.CommandID("c"))); diff != "" {
 			t.Error(diff)
 		}
@@ -66,10 +67,10 @@ func TestHistoryIsReadAsItWasMeant(t *testing.T) {
 			repo := es.NewRepo(store, "account", account.Rules{}, grown())
 			repo.Snapshots, repo.SnapshotEvery = shelf, 8
 			store.take()
-			if a, version, err := repo.Load(t.Context(), "1"); err != nil || version != 8 || a.Balance != 704 {
-				t.Errorf("loaded %+v at version %d, %v", a, version, err)
+			if at, err := repo.Load(t.Context(), "1"); err != nil || at.Version != 8 || at.State.Balance != 704 {
+				t.Errorf("loaded %+v at version %d, %v", at.State, at.Version, err)
 			}
-			if err := repo.Close(); err != nil {
+			if err := repo.Close(context.Background()); err != nil {
 				t.Error(err)
 			}
 		}
@@ -109,27 +110,27 @@ func TestRetiredEventsCannotBeWritten(t *testing.T) {
 }
 
 func TestAStoredNameHasOneMeaning(t *testing.T) {
-	up := func([]byte) (account.Event, error) { return nil, nil }
+	up := func(es.Record, func([]byte, any) error) (account.Event, error) { return nil, nil }
 	for _, test := range []struct {
 		name string
-		add  func(c *es.JSONCodec[account.Event])
+		add  func(c *es.Codec[account.Event])
 		says []string
 	}{
-		{"Rename to a name that is not there", func(c *es.JSONCodec[account.Event]) { c.Rename("old", "new") }, []string{`Rename("old", "new")`, `no event "new"`}},
-		{"Rename to a retired name", func(c *es.JSONCodec[account.Event]) { c.Rename("old", "card-printed") }, []string{`no event "card-printed"`}},
-		{"Rename of a name in use", func(c *es.JSONCodec[account.Event]) { c.Rename("closed", "opened") }, []string{`"closed"`, "twice"}},
-		{"Rename twice", func(c *es.JSONCodec[account.Event]) { c.Rename("account-opened", "opened") }, []string{`"account-opened"`, "twice"}},
-		{"Upcast of a name in use", func(c *es.JSONCodec[account.Event]) { c.Upcast("opened", up) }, []string{`"opened"`, "twice"}},
-		{"Upcast of a retired name", func(c *es.JSONCodec[account.Event]) { c.Upcast("card-printed", up) }, []string{`"card-printed"`, "twice"}},
-		{"Upcast twice", func(c *es.JSONCodec[account.Event]) { c.Upcast("deposited", up) }, []string{`"deposited"`, "twice"}},
-		{"Upcast of no name", func(c *es.JSONCodec[account.Event]) { c.Upcast("", up) }, []string{"is empty"}},
-		{"Retire of a name in use", func(c *es.JSONCodec[account.Event]) { c.Retire("fine", "opened") }, []string{`"opened"`, "twice"}},
-		{"Retire of an upcast name", func(c *es.JSONCodec[account.Event]) { c.Retire("deposited") }, []string{`"deposited"`, "twice"}},
-		{"Retire twice", func(c *es.JSONCodec[account.Event]) { c.Retire("card-printed") }, []string{`"card-printed"`, "twice"}},
+		{"Rename to a name that is not there", func(c *es.Codec[account.Event]) { c.Rename("old", "new") }, []string{`Rename("old", "new")`, `no event "new"`}},
+		{"Rename to a retired name", func(c *es.Codec[account.Event]) { c.Rename("old", "card-printed") }, []string{`no event "card-printed"`}},
+		{"Rename of a name in use", func(c *es.Codec[account.Event]) { c.Rename("closed", "opened") }, []string{`"closed"`, "twice"}},
+		{"Rename twice", func(c *es.Codec[account.Event]) { c.Rename("account-opened", "opened") }, []string{`"account-opened"`, "twice"}},
+		{"Upcast of a name in use", func(c *es.Codec[account.Event]) { c.Upcast("opened", up) }, []string{`"opened"`, "twice"}},
+		{"Upcast of a retired name", func(c *es.Codec[account.Event]) { c.Upcast("card-printed", up) }, []string{`"card-printed"`, "twice"}},
+		{"Upcast twice", func(c *es.Codec[account.Event]) { c.Upcast("deposited", up) }, []string{`"deposited"`, "twice"}},
+		{"Upcast of no name", func(c *es.Codec[account.Event]) { c.Upcast("", up) }, []string{"is empty"}},
+		{"Retire of a name in use", func(c *es.Codec[account.Event]) { c.Retire("fine", "opened") }, []string{`"opened"`, "twice"}},
+		{"Retire of an upcast name", func(c *es.Codec[account.Event]) { c.Retire("deposited") }, []string{`"deposited"`, "twice"}},
+		{"Retire twice", func(c *es.Codec[account.Event]) { c.Retire("card-printed") }, []string{`"card-printed"`, "twice"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			said := panicOf(func() { test.add(grown()) })
-			for _, want := range append(test.says, "es: JSON: ") {
+			for _, want := range append(test.says, "es: codec: ") {
 				if !strings.Contains(said, want) {
 					t.Errorf("it panicked with %q, which does not say %q", said, want)
 				}

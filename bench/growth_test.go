@@ -99,7 +99,7 @@ func (g grown) compare(b *testing.B, side measure.Side) {
 func growthLoad(b *testing.B, g grown) {
 	repo := g.repo()
 	g.compare(b, measure.Side{Name: "Load", Callers: 1, Op: func(ctx context.Context, _ int) error {
-		_, _, err := repo.Load(ctx, g.account())
+		_, err := repo.Load(ctx, g.account())
 		return err
 	}})
 }

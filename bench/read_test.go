@@ -41,7 +41,8 @@ func loads(b *testing.B, s backend, events int, snapshot bool) {
 	accounts := min(16, max(1, 16_000/events))
 	repo := newRepo()
 	ours, err := work.Loads(b.Context(), "Load", work.To(bed), func(ctx context.Context, id string) (es.Version, error) {
-		_, version, err := repo.Load(ctx, id)
+		at, err := repo.Load(ctx, id)
+		version := at.Version
 		return version, err
 	}, accounts, events)
 	check(b, err)
@@ -49,7 +50,7 @@ func loads(b *testing.B, s backend, events int, snapshot bool) {
 		// Each is loaded once, which has its snapshot taken, and Close waits for that.
 		_, err := ours.Times(b.Context(), accounts)
 		check(b, err)
-		check(b, repo.Close())
+		check(b, repo.Close(context.Background()))
 		repo = newRepo()
 	}
 	if bed.plain == nil {

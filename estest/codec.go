@@ -14,7 +14,7 @@ import (
 // The samples should include at least one event of each type with every field set, because a zero field survives any codec.
 //
 // TestCodec cannot test that names and shapes are those of earlier releases. Keep some stored events to test that.
-func TestCodec[E any](t testing.TB, codec es.Codec[E], events []E) {
+func TestCodec[E any](t testing.TB, codec *es.Codec[E], events []E) {
 	t.Helper()
 	if len(events) == 0 {
 		t.Errorf("there are no events to test the codec with: give one of each type")
@@ -27,7 +27,7 @@ func TestCodec[E any](t testing.TB, codec es.Codec[E], events []E) {
 }
 
 // roundTrip encodes and decodes an event. It returns a description of the problem, or "".
-func roundTrip[E any](codec es.Codec[E], event E) string {
+func roundTrip[E any](codec *es.Codec[E], event E) string {
 	before := picture(event)
 	record, err := codec.Encode(event)
 	if err != nil {

@@ -18,8 +18,7 @@ type custom struct {
 	decode func(r es.Record) (any, error)
 }
 
-func (c custom) Encode(event any) (es.Record, error) { return c.encode(event) }
-func (c custom) Decode(r es.Record) (any, error)     { return c.decode(r) }
+func (c custom) codec() *es.Codec[any] { return es.CodecFunc(c.encode, c.decode) }
 
 type (
 	moved struct {
@@ -78,20 +77,20 @@ func TestCodecFindsDefects(t *testing.T) {
 
 	for _, test := range []struct {
 		name   string
-		codec  es.Codec[any]
+		codec  *es.Codec[any]
 		events []any
 		texts  []string
 	}{
 		{"nothing", es.JSON(map[string]any{"moved": moved{}}), []any{whole, moved{}}, nil},
-		{"no events", data("moved"), nil, []string{"no events"}},
+		{"no events", data("moved").codec(), nil, []string{"no events"}},
 		{"a field", es.JSON(map[string]any{"secret": secret{}}), []any{secret{1, "1234"}}, []string{`stored as "secret" {"Amount":1}`, "Pin", "1234"}},
-		{"a type", data("moved"), []any{whole, &whole}, []string{`stored as "moved"`, "another type, estest_test.moved"}},
+		{"a type", data("moved").codec(), []any{whole, &whole}, []string{`stored as "moved"`, "another type, estest_test.moved"}},
 		{"an event without a name", es.JSON(map[string]any{"moved": moved{}}), []any{secret{}}, []string{"Encode returned", "unknown event"}},
-		{"an event that cannot be read", refuses, []any{whole}, []string{"Decode of \"moved\"", "cannot read"}},
-		{"a name that no store accepts", data(""), []any{whole}, []string{"no store accepts", "event type"}},
-		{"a name that changes", unstable, []any{whole}, []string{`"moved1" at first and "moved2" when it is encoded again`}},
-		{"an event that Encode modifies", modifies, []any{whole}, []string{"Encode modifies the event"}},
-		{"data that Decode modifies", overwrites, []any{whole}, []string{"Decode modifies the data"}},
+		{"an event that cannot be read", refuses.codec(), []any{whole}, []string{"Decode of \"moved\"", "cannot read"}},
+		{"a name that no store accepts", data("").codec(), []any{whole}, []string{"no store accepts", "event type"}},
+		{"a name that changes", unstable.codec(), []any{whole}, []string{`"moved1" at first and "moved2" when it is encoded again`}},
+		{"an event that Encode modifies", modifies.codec(), []any{whole}, []string{"Encode modifies the event"}},
+		{"data that Decode modifies", overwrites.codec(), []any{whole}, []string{"Decode modifies the data"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			recorder.Fails(t, func(t testing.TB) { estest.TestCodec(t, test.codec, test.events) }, test.texts...)

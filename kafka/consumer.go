@@ -178,7 +178,7 @@ func (c *Consumer) check() error {
 
 // Typed makes a handler of one that takes events: it decodes each record by the codec, and reads past those that are retired.
 // An event that the codec does not know, or cannot decode, is an error of the record; a [Consumer.Filter] keeps away what is not meant.
-func Typed[E any](codec es.Codec[E], handle func(ctx context.Context, r es.Record, event E) error) func(ctx context.Context, r es.Record) error {
+func Typed[E any](codec *es.Codec[E], handle func(ctx context.Context, r es.Record, event E) error) func(ctx context.Context, r es.Record) error {
 	return func(ctx context.Context, r es.Record) error {
 		event, err := codec.Decode(r)
 		if err == es.ErrRetired { //nolint:errorlint // the contract of Codec: it comes bare

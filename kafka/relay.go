@@ -19,7 +19,7 @@ const (
 	DefaultRelayBatch = 5000             // records in a transaction
 	DefaultRelayBytes = 16 << 20         // bytes of data in a transaction
 	DefaultKeepAlive  = 6 * time.Hour    // without a transaction
-	DefaultRelayLease = es.DefaultLease  // without a sign of life
+	DefaultRelayLease = 10 * time.Second // without a sign of life
 	DefaultOverdue    = 10 * time.Second // the longest a transaction may be open
 )
 

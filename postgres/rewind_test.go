@@ -137,7 +137,8 @@ func TestRewoundRepo(t *testing.T) {
 				if err != nil || result.State.Balance != test.want+5 {
 					t.Errorf("balance %d, want %d: %v", result.State.Balance, test.want+5, err)
 				}
-				state, version, err := r.Load(t.Context(), "hot")
+				at, err := r.Load(t.Context(), "hot")
+				state, version := at.State, at.Version
 				if err != nil || state.Balance != test.want+5 || version != result.Version {
 					t.Errorf("balance %d at version %d, want %d at %d: %v", state.Balance, version, test.want+5, result.Version, err)
 				}
@@ -156,8 +157,8 @@ func TestRewoundRepoIsNotTheFirstToNotice(t *testing.T) {
 		execute(t, r, rules.Open{Owner: "x"}, rules.Deposit{Amount: 100}, rules.Deposit{Amount: 1000}, rules.Deposit{Amount: 10000})
 		rewind(t, url, 2)
 		execute(t, bank(open(t, url)), rules.Deposit{Amount: 1}, rules.Deposit{Amount: 2})
-		if state, version, err := r.Load(t.Context(), "hot"); err != nil || state.Balance != 103 || version != 4 {
-			t.Errorf("balance %d at version %d, want 103 at 4: %v", state.Balance, version, err)
+		if at, err := r.Load(t.Context(), "hot"); err != nil || at.State.Balance != 103 || at.Version != 4 {
+			t.Errorf("balance %d at version %d, want 103 at 4: %v", at.State.Balance, at.Version, err)
 		}
 		execute(t, r, rules.Deposit{Amount: 10000}) // cached again, and its time is not known
 		rewind(t, url, 4)
@@ -165,8 +166,8 @@ func TestRewoundRepoIsNotTheFirstToNotice(t *testing.T) {
 		if _, err := s.Append(t.Context(), es.Append{Stream: account("other"), Expected: es.AnyVersion, Events: events(1)}); err != nil {
 			t.Fatal(err)
 		}
-		if state, err := bank(s).LoadAt(t.Context(), "hot", 5); err != nil || state.Balance != 107 {
-			t.Fatalf("balance %d, want 107: %v", state.Balance, err)
+		if at, err := bank(s).LoadAt(t.Context(), "hot", 5); err != nil || at.State.Balance != 107 {
+			t.Fatalf("balance %d, want 107: %v", at.State.Balance, err)
 		}
 		if _, err := r.Execute(t.Context(), "hot", rules.Withdraw{Amount: 5000}); err == nil {
 			t.Error("5000 cents were taken from what is lost")
@@ -213,8 +214,8 @@ func TestRewoundRepoWithManyCommands(t *testing.T) {
 		inside(t, 50, "Execute")
 		release()
 		all.Wait()
-		if state, _, err := r.Load(t.Context(), "hot"); err != nil || state.Balance != 153 {
-			t.Errorf("balance %d, want 153: %v", state.Balance, err)
+		if at, err := r.Load(t.Context(), "hot"); err != nil || at.State.Balance != 153 {
+			t.Errorf("balance %d, want 153: %v", at.State.Balance, err)
 		}
 		dense(t, s)
 	})

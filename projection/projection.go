@@ -63,7 +63,7 @@ type Projection[Tx any] struct {
 	// Batch is how many records one transaction has at most. 0 means [DefaultBatch].
 	Batch int
 
-	// Lease is how long a worker that is not heard of keeps its shards. 0 means [es.DefaultLease]. A transaction that stands still
+	// Lease is how long a worker that is not heard of keeps its shards. 0 means 10s. A transaction that stands still
 	// for so long is ended by a database that can.
 	Lease time.Duration
 

@@ -72,7 +72,8 @@ func ExampleStore_Backup() {
 		log.Fatal(err)
 	}
 	defer backup.Close()
-	state, version, err := es.NewRepo(backup, "account", account.Rules{}, account.Codec).Load(ctx, "42")
+	at, err := es.NewRepo(backup, "account", account.Rules{}, account.Codec).Load(ctx, "42")
+	state, version := at.State, at.Version
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -155,7 +155,8 @@ func pgLoad(ctx context.Context, r *round) (ours, theirs measure.Side, err error
 	ours, err = work.Loads(ctx, "Load", work.To(store), func(ctx context.Context, id string) (es.Version, error) {
 		repo := work.NewRepo(store)
 		repo.CacheSize = -1
-		_, version, err := repo.Load(ctx, id)
+		at, err := repo.Load(ctx, id)
+		version := at.Version
 		return version, err
 	}, 16, 1000)
 	if err != nil {

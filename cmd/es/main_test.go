@@ -44,7 +44,7 @@ func fill(t testing.TB, store log) {
 	do("ann", account.Deposit{Amount: 100_00}, es.CommandID("salary"))
 	do("ann", account.Withdraw{Amount: 30_00}, es.CommandID("transfer-1"), es.Meta(map[string]string{es.MetaCorrelation: "transfer-1"}))
 	do("bob", account.Deposit{Amount: 30_00}, es.CommandID("transfer-1"), es.Meta(map[string]string{es.MetaCorrelation: "transfer-1"}))
-	if err := accounts.Close(); err != nil { // the snapshot of ann, at version 3
+	if err := accounts.Close(context.Background()); err != nil { // the snapshot of ann, at version 3
 		t.Fatal(err)
 	}
 	_, err := store.Append(t.Context(), es.Append{Stream: es.Stream{Kind: "note", ID: "a\x1b[31m/b"}, Expected: 0, Events: []es.Record{

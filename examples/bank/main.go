@@ -128,7 +128,9 @@ func newBank(ctx context.Context, log es.Log) (*bank, error) {
 	}, err
 }
 
-func (b *bank) close() error { return errors.Join(b.transfers.Close(), b.accounts.Close()) }
+func (b *bank) close() error {
+	return errors.Join(b.transfers.Close(context.Background()), b.accounts.Close(context.Background()))
+}
 
 var owners = []string{"ann", "bob", "cem", "dee", "eve", "fay", "gus", "hal"}
 
@@ -183,7 +185,8 @@ func (b *bank) retry(ctx context.Context) error {
 // Every state that ever was can be had again.
 func (b *bank) history(ctx context.Context) error {
 	for version := es.Version(1); version <= 3; version++ {
-		a, err := b.accounts.LoadAt(ctx, b.id("bob"), version)
+		at, err := b.accounts.LoadAt(ctx, b.id("bob"), version)
+		a := at.State
 		if err != nil {
 			return err
 		}

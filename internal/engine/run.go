@@ -18,6 +18,9 @@ import (
 	"github.com/thalo-go/es/projection"
 )
 
+// defaultLease is the time after which a silent worker loses its shards.
+const defaultLease = 10 * time.Second
+
 // A task is one run of a projection or a reaction, from Project to its return.
 type task[Tx any] struct {
 	*Engine[Tx]
@@ -111,7 +114,7 @@ func (t *task[Tx]) check() error {
 		t.batch = projection.DefaultBatch
 	}
 	if t.lease == 0 {
-		t.lease = es.DefaultLease
+		t.lease = defaultLease
 	}
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)

@@ -42,8 +42,8 @@ func On(repo *Repo) Execute {
 // OnRepo makes Accounts of a Repo.
 func OnRepo(repo *Repo) Accounts {
 	return Accounts{On(repo), func(ctx context.Context, id string) (es.Version, error) {
-		_, version, err := repo.Load(ctx, id)
-		return version, err
+		at, err := repo.Load(ctx, id)
+		return at.Version, err
 	}}
 }
 

@@ -67,7 +67,8 @@ func TestBothSidesLoadTheSameAccount(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want, wantVersion, err := work.NewRepo(log).Load(ctx, "1")
+	at, err := work.NewRepo(log).Load(ctx, "1")
+	want, wantVersion := at.State, at.Version
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/notices"
 	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
@@ -27,7 +26,7 @@ func main() {
 	brokers := flag.String("kafka", "localhost:9092", "the addresses of some brokers of the cluster to which the bank publishes")
 	store := flag.String("store", "notices.db", "the SQLite file with the notices")
 	once := flag.Bool("once", false, "end when everything there is has been read")
-	lease := flag.Duration("lease", es.DefaultLease, "how long the work of one that was killed is left alone before another takes it over")
+	lease := flag.Duration("lease", 10*time.Second, "how long the work of one that was killed is left alone before another takes it over")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

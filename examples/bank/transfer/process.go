@@ -36,10 +36,11 @@ func (p Process) Handle(ctx context.Context, r es.Record) error {
 	if err != nil {
 		return err
 	}
-	var t Transfer
-	if t, err = p.Transfers.LoadAt(ctx, r.Stream.ID, r.Version); err != nil {
+	at, err := p.Transfers.LoadAt(ctx, r.Stream.ID, r.Version)
+	if err != nil {
 		return err
 	}
+	t := at.State
 	switch event.(type) {
 	case Asked:
 		return p.step(ctx, r, t.From, account.Send{Amount: t.Amount}, Taken{}, func(code string) Command { return Refused{code} })

@@ -41,7 +41,7 @@ func processOn(t *testing.T, log es.Log) transfer.Process {
 		Unclaimed: "unclaimed",
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(p.Transfers.Close(), p.Accounts.Close()); err != nil {
+		if err := errors.Join(p.Transfers.Close(context.Background()), p.Accounts.Close(context.Background())); err != nil {
 			t.Error(err)
 		}
 	})
@@ -95,7 +95,8 @@ func bank(t *testing.T) (*es.Mem, transfer.Process) {
 
 func balance(t *testing.T, p transfer.Process, id string) int64 {
 	t.Helper()
-	a, _, err := p.Accounts.Load(t.Context(), id)
+	at, err := p.Accounts.Load(t.Context(), id)
+	a := at.State
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,8 +110,8 @@ func ended(t *testing.T, p transfer.Process) {
 		"brought": transfer.StageBrought, "refused": transfer.StageRefused, "returned": transfer.StageReturned,
 		"to nobody": transfer.StageReturned, "from nobody": transfer.StageRefused,
 	} {
-		if got, _, err := p.Transfers.Load(t.Context(), id); err != nil || got.Stage != want {
-			t.Errorf("the transfer %q is %q, %v; want %q", id, got.Stage, err, want)
+		if at, err := p.Transfers.Load(t.Context(), id); err != nil || at.State.Stage != want {
+			t.Errorf("the transfer %q is %q, %v; want %q", id, at.State.Stage, err, want)
 		}
 	}
 	if ann, bob := balance(t, p, "ann"), balance(t, p, "bob"); ann != 70 || bob != 30 {
@@ -215,7 +216,8 @@ func TestWhatCanNeitherBeBroughtNorReturnedGoesToTheBank(t *testing.T) {
 			}
 		}
 	}
-	got, _, err := p.Transfers.Load(t.Context(), "t")
+	at, err := p.Transfers.Load(t.Context(), "t")
+	got := at.State
 	if err != nil || got.Stage != transfer.StageReturned || balance(t, p, "unclaimed") != 30 || closing == 0 {
 		t.Errorf("the transfer is %+v, %v; the bank has %d", got, err, balance(t, p, "unclaimed"))
 	}

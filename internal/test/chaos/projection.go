@@ -57,7 +57,7 @@ func runProjections(ctx context.Context, a *actor) error {
 	}
 	group.Go(func() error { return a.went(ctx, reactionBonus, store.React(inner, a.bonus(bonuses))) })
 	err = group.Wait()
-	return errors.Join(err, bonuses.Close(), store.Close())
+	return errors.Join(err, bonuses.Close(context.Background()), store.Close())
 }
 
 // went says of a projection that has ended whether it was to.

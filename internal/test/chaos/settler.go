@@ -17,7 +17,7 @@ func runSettler(ctx context.Context, a *actor) error {
 		return err
 	}
 	w := newWriter(a, store)
-	defer func() { _, _ = w.accounts.Close(), store.Close() }()
+	defer func() { _, _ = w.accounts.Close(context.Background()), store.Close() }()
 	if err := w.endow(ctx); err != nil { // in a short run no writer may have come to its end
 		return err
 	}

@@ -39,14 +39,14 @@ func runWriter(ctx context.Context, a *actor) error {
 	}
 	w := newWriter(a, store)
 	if err := w.endow(ctx); err != nil {
-		return errors.Join(err, w.accounts.Close(), store.Close())
+		return errors.Join(err, w.accounts.Close(context.Background()), store.Close())
 	}
 	var work sync.WaitGroup
 	for g := range a.Goroutines {
 		work.Go(func() { w.run(ctx, g) })
 	}
 	work.Wait()
-	return errors.Join(w.accounts.Close(), store.Close())
+	return errors.Join(w.accounts.Close(context.Background()), store.Close())
 }
 
 // endow opens the accounts and gives each what it has at the beginning. Every writer does so, and it takes effect once.
@@ -227,7 +227,8 @@ func (w *writer) atomicOnce(ctx context.Context, t transfer) Kind {
 	var appends []es.Append
 	var parts []Part
 	for i, id := range []string{t.from, t.to} {
-		state, version, err := w.accounts.Load(ctx, id)
+		at, err := w.accounts.Load(ctx, id)
+		state, version := at.State, at.Version
 		if err != nil {
 			return "" // a store that is away; the next attempt is another transfer
 		}

@@ -73,14 +73,14 @@ func TestRepo(t *testing.T) {
 		{"metadata that is no text", execute("account", "ann", es.Meta(map[string]string{"k": "\xff"})), "encode it as text", false},
 		{"large metadata", execute("account", "ann", es.Meta(map[string]string{"k": strings.Repeat("x", es.MaxMeta)})), "put it into the data", false},
 		{"a version before the first", loadAt(-1), "versions count from 1", false},
-		{"a version that was not reached", loadAt(7), "ask for one from 0 to that", false},
+		{"a version that was not reached", loadAt(7), "has no version 7", false},
 		{"a stream name without a slash", func(context.Context) error { _, err := es.ParseStream("ann"); return err }, "write kind/id, such as account/42", false},
 		{"a position beyond the end", func(ctx context.Context) error { _, err := new(es.Mem).Changed(ctx, 7); return err }, "reset the reader to a position that both have", true},
 		{"an event that the codec does not know", func(ctx context.Context) error {
 			log := new(es.Mem)
 			_, err := log.Append(ctx, es.Append{Stream: es.Stream{Kind: "account", ID: "ann"}, Events: []es.Record{{Type: "renamed"}}})
 			if err == nil {
-				_, _, err = es.NewRepo(log, "account", account.Rules{}, account.Codec).Load(ctx, "ann")
+				_, err = es.NewRepo(log, "account", account.Rules{}, account.Codec).Load(ctx, "ann")
 			}
 			return err
 		}, "add it to the codec (an old name: Rename, Upcast or Retire it)", true},

@@ -123,8 +123,8 @@ func TestAMillionStreams(t *testing.T) {
 		// A Repo on all of them has a cache of its own size.
 		r := es.NewRepo(log, "account", account.Rules{}, account.Codec)
 		for i := range min(n, 30_000) {
-			if _, v, err := r.Load(t.Context(), fmt.Sprint(i)); err != nil || v != 1 {
-				t.Fatalf("account/%d at version %d: %v", i, v, err)
+			if at, err := r.Load(t.Context(), fmt.Sprint(i)); err != nil || at.Version != 1 {
+				t.Fatalf("account/%d at version %d: %v", i, at.Version, err)
 			}
 		}
 		h.within(t, log, 256)
@@ -143,12 +143,13 @@ func TestAStreamOfAMillionEvents(t *testing.T) {
 			r := es.NewRepo(log, "account", account.Rules{}, account.Codec)
 			r.Snapshots = log.(es.Snapshots)
 			begin := time.Now()
-			a, v, err := r.Load(t.Context(), "ann")
+			at, err := r.Load(t.Context(), "ann")
+			a, v := at.State, at.Version
 			d = time.Since(begin)
 			if err != nil || int(a.Balance) != n || int(v) != n+1 {
 				t.Errorf("balance %d at version %d, %v: want %d at %d", a.Balance, v, err, n, n+1)
 			}
-			must(t, r.Close())
+			must(t, r.Close(context.Background()))
 			return d
 		}
 		cold, warm := load(), load()
@@ -214,7 +215,8 @@ func TestTenThousandCommandsAtOnce(t *testing.T) {
 		t.Logf("%d commands in %v", n, time.Since(begin).Round(time.Millisecond))
 		sum := 0
 		for _, id := range accounts {
-			a, _, err := es.NewRepo(log, "account", account.Rules{}, account.Codec).Load(t.Context(), id)
+			at, err := es.NewRepo(log, "account", account.Rules{}, account.Codec).Load(t.Context(), id)
+			a := at.State
 			must(t, err)
 			sum += int(a.Balance)
 		}

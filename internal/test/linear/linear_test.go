@@ -228,7 +228,7 @@ func TestMem(t *testing.T) {
 	l := &load{services: []service{cached, uncached}, clients: 8, each: size(400)}
 	l.run(t.Context())
 	for _, s := range []*local{cached, uncached} {
-		if err := errors.Join(s.registers.Close(), s.accounts.Close()); err != nil {
+		if err := errors.Join(s.registers.Close(context.Background()), s.accounts.Close(context.Background())); err != nil {
 			t.Error(err)
 		}
 	}

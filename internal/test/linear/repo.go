@@ -10,7 +10,8 @@ import (
 // Make makes a call on a Repo. It returns false if the call failed in a way that says that it took no effect.
 func Make[S, C, E any](ctx context.Context, repo *es.Repo[S, C, E], call Call[C]) (Answer, bool) {
 	if call.Command == nil {
-		s, v, err := repo.Load(ctx, call.ID)
+		at, err := repo.Load(ctx, call.ID)
+		s, v := at.State, at.Version
 		return Answer{State: Print(s), Version: v}, err == nil
 	}
 	var options []es.ExecuteOption

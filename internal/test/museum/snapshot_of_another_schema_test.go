@@ -93,14 +93,15 @@ func ourRelease[S any](log es.Log, a es.Aggregate[S, rules.Command, rules.Event]
 		return release{
 			do: func(ctx context.Context, id string, c rules.Command) error {
 				r := start()
-				defer r.Close() // so that the snapshot is there
+				defer r.Close(context.Background()) // so that the snapshot is there
 				_, err := r.Execute(ctx, id, c)
 				return err
 			},
 			balance: func(ctx context.Context, id string) (int64, error) {
 				r := start()
-				defer r.Close()
-				s, _, err := r.Load(ctx, id)
+				defer r.Close(context.Background())
+				at, err := r.Load(ctx, id)
+				s := at.State
 				return balance(s), err
 			},
 		}

@@ -1,0 +1,291 @@
+package es
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// round executes a group of commands on one aggregate. It decides them one after the other and appends their events
+// together. This file is the algorithm of a Repo: load, decide, append, and again on conflict.
+type round[S, C, E any] struct {
+	repo   *Repo[S, C, E]
+	stream Stream
+	calls  []*call[S, C, E]
+	ctx    context.Context    // done when the contexts of all callers are
+	cancel context.CancelFunc // of ctx; nil if there is only one call
+	live   int                // callers that wait for an answer; guarded by Repo.mu
+
+	open    []*call[S, C, E] // calls without an answer
+	base    state[S]         // the state on which the next plan is decided
+	fresh   bool             // base was read after the round began
+	attempt int              // conflicts so far
+}
+
+// settle answers every call of the round. It returns when each has its answer or was abandoned by its caller.
+func (r *round[S, C, E]) settle() {
+	r.open = r.calls
+	base, cached := r.repo.cache.get(r.stream.ID)
+	if !cached {
+		var err error
+		if base, err = r.repo.load(r.ctx, r.stream, math.MaxInt64); err != nil {
+			r.fail(r.open, err)
+			return
+		}
+		r.repo.cache.put(r.stream.ID, base)
+	}
+	r.base, r.fresh = base, !cached
+	for r.step() {
+	}
+}
+
+// step plans the open calls and appends the plan once. It reports whether there is more to do.
+func (r *round[S, C, E]) step() (more bool) {
+	if r.open = r.claim(r.open); len(r.open) == 0 {
+		return false
+	}
+	p := r.plan()
+	if len(p.appends) == 0 && !r.fresh {
+		r.unclaim(r.open)
+		return r.refresh() // a refusal or no-op must not be based on a stale state
+	}
+	var conflict *ConflictError
+	var duplicate *DuplicateError
+	err := r.append(&p)
+	switch {
+	case err == nil:
+		r.written(&p)
+	case errors.As(err, &duplicate):
+		r.repeated(&p, duplicate)
+	case errors.As(err, &conflict):
+		return r.retry(err)
+	default:
+		r.failed(&p, err)
+	}
+	return true
+}
+
+// plan is the outcome of deciding calls one after the other, each on the state after the one before.
+type plan[S, C, E any] struct {
+	calls   []*call[S, C, E] // the calls decided, in order
+	appends []Append         // what they write
+	sent    []*call[S, C, E] // the call of each append
+	settled []*call[S, C, E] // calls with nothing to write: refusals, no-ops and panics
+	later   []*call[S, C, E] // calls that must be planned again
+	end     state[S]         // the state after all of them
+}
+
+func (r *round[S, C, E]) plan() plan[S, C, E] {
+	p := plan[S, C, E]{end: r.base}
+	size, events := 0, 0 // of all appends, in bytes and events
+	var ids map[string]bool
+	for i, c := range r.open {
+		if c.hasCommandID && ids[c.commandID] {
+			p.later = append(p.later, c) // a duplicate: answered from the first one after that is written
+			continue
+		}
+		a, next, ok := r.decide(p.end, c)
+		if !ok {
+			p.calls = append(p.calls, c)
+			p.settled = append(p.settled, c)
+			continue
+		}
+		bytes, _ := a.check()
+		if size, events = size+bytes, events+len(a.Events); len(p.appends) > 0 && (size > MaxBytes || events > MaxEvents) {
+			p.later = append(p.later, r.open[i:]...)
+			break
+		}
+		if c.hasCommandID {
+			if ids == nil {
+				ids = make(map[string]bool)
+			}
+			ids[c.commandID] = true
+		}
+		p.calls = append(p.calls, c)
+		p.appends = append(p.appends, a)
+		p.sent = append(p.sent, c)
+		p.end = next
+	}
+	return p
+}
+
+// decide lets the rules decide on one command and sets its result. It is ok if there is something to append.
+func (r *round[S, C, E]) decide(at state[S], c *call[S, C, E]) (a Append, next state[S], ok bool) {
+	c.err = nil
+	c.result = result[S, E](at, nil)
+	if c.hasExpected && c.expected != at.Version {
+		c.err = fmt.Errorf("es: execute on %s: %w", r.stream, &ConflictError{r.stream, c.expected})
+		return a, at, false
+	}
+	next = at
+	r.guard(c, func() {
+		var events []E
+		if events, c.err = r.repo.rules.Decide(at.State, c.command); c.err != nil || len(events) == 0 {
+			return
+		}
+		a = Append{Stream: r.stream, Expected: at.Version, Command: c.commandID, Events: make([]Record, len(events))}
+		for i, event := range events {
+			if a.Events[i], c.err = r.repo.codec.Encode(event); c.err != nil {
+				return
+			}
+			a.Events[i].Meta = merge(a.Events[i].Meta, c.meta)
+			next.State = r.repo.rules.Evolve(next.State, event)
+		}
+		if c.err = CheckAppends(a); c.err != nil {
+			return
+		}
+		next.Version += Version(len(events))
+		next.Time = time.Time{} // not known until it is read
+		next.digest = a.Events[len(events)-1].digest()
+		c.result = result(next, events)
+		ok = true
+	})
+	return a, next, ok
+}
+
+// result returns the outcome of a command. It has no time, so that a repeated command has the result of the first one.
+func result[S, E any](at state[S], events []E) Result[S, E] {
+	at.Time = time.Time{}
+	return Result[S, E]{Versioned: at.Versioned, Events: events}
+}
+
+func merge(meta, more map[string]string) map[string]string {
+	if len(meta) == 0 {
+		return more
+	}
+	meta = maps.Clone(meta)
+	maps.Copy(meta, more)
+	return meta
+}
+
+// append writes a plan, everything or nothing, and sets the position of each result.
+func (r *round[S, C, E]) append(p *plan[S, C, E]) error {
+	at := r.base.Position
+	if len(p.appends) > 0 {
+		last, err := r.repo.store.Append(r.ctx, p.appends...)
+		if err != nil {
+			return err
+		}
+		p.end.Position = last
+		at = last - Position(p.end.Version-r.base.Version)
+	}
+	for _, c := range p.calls {
+		at += Position(len(c.result.Events))
+		c.result.Position = at
+		if c.result.Version == r.base.Version {
+			c.result.Position = r.base.Position
+		}
+	}
+	return nil
+}
+
+// written answers the calls of a plan that was appended, and continues from its end.
+func (r *round[S, C, E]) written(p *plan[S, C, E]) {
+	r.answer(p.sent...) // these are done, whatever happens to the others
+	for _, c := range p.settled {
+		if c.hasCommandID && c.panicked == nil {
+			r.confirm(c)
+		}
+	}
+	r.answer(p.settled...)
+	r.repo.snapshots.consider(r.stream, r.base.Version, p.end)
+	r.base, r.fresh, r.open = p.end, false, p.later
+	r.repo.cache.put(r.stream.ID, r.base)
+}
+
+// confirm asks the store whether it has a command that was refused or had nothing to do.
+// A command that took effect the first time is usually refused the second time.
+func (r *round[S, C, E]) confirm(c *call[S, C, E]) {
+	_, err := r.repo.store.Append(r.ctx, Append{Stream: r.stream, Expected: AnyVersion, Command: c.commandID})
+	var duplicate *DuplicateError
+	if errors.As(err, &duplicate) {
+		r.recall(c, duplicate)
+	} else if err != nil {
+		c.err = fmt.Errorf("es: execute on %s: %w", r.stream, err)
+	}
+}
+
+// repeated answers the call whose command the store has already. The others are planned again.
+func (r *round[S, C, E]) repeated(p *plan[S, C, E], duplicate *DuplicateError) {
+	var others []*call[S, C, E]
+	for _, c := range p.calls {
+		if c.hasCommandID && c.commandID == duplicate.Command {
+			r.recall(c, duplicate)
+			r.answer(c)
+		} else {
+			others = append(others, c)
+		}
+	}
+	r.open = append(others, p.later...)
+	r.unclaim(r.open)
+}
+
+// recall sets the result of a call to the outcome of the first time.
+func (r *round[S, C, E]) recall(c *call[S, C, E], d *DuplicateError) {
+	r.guard(c, func() { c.result, c.err = r.repo.firstOutcome(r.ctx, r.stream, d) })
+}
+
+// failed answers the calls of an append that failed. The others were not confirmed by it and are planned again.
+func (r *round[S, C, E]) failed(p *plan[S, C, E], err error) {
+	r.repo.cache.drop(r.stream.ID)
+	r.fail(p.sent, fmt.Errorf("es: execute on %s: %w", r.stream, err))
+	r.open = slices.Concat(p.settled, p.later)
+	r.unclaim(r.open)
+}
+
+// retry prepares another attempt after a conflict: it pauses and reads what the other writer appended.
+func (r *round[S, C, E]) retry(conflict error) (more bool) {
+	r.repo.cache.drop(r.stream.ID)
+	if r.attempt++; r.attempt > max(0, cmp.Or(r.repo.Retries, defaultRetries)) {
+		r.fail(r.open, fmt.Errorf("es: execute on %s: gave up after %d attempts: %w", r.stream, r.attempt, conflict))
+		return false
+	}
+	r.unclaim(r.open)
+	if err := pause(r.ctx, r.attempt); err != nil {
+		r.fail(r.open, fmt.Errorf("es: execute on %s: %w", r.stream, err))
+		return false
+	}
+	if errors.Is(conflict, ErrRewound) {
+		r.repo.cache.purge() // other cached states may be of the lost history too
+		return r.rebase(r.repo.load(r.ctx, r.stream, math.MaxInt64))
+	}
+	return r.refresh()
+}
+
+// refresh continues on the state that the store has now.
+func (r *round[S, C, E]) refresh() (more bool) {
+	return r.rebase(r.repo.refresh(r.ctx, r.stream, r.base))
+}
+
+func (r *round[S, C, E]) rebase(base state[S], err error) (more bool) {
+	if err != nil {
+		r.fail(r.open, err)
+		return false
+	}
+	r.base, r.fresh = base, true
+	r.repo.cache.put(r.stream.ID, base)
+	return true
+}
+
+// pause waits before an attempt: not at all before the first retry, then a random time of up to 1 ms, doubled with each
+// further attempt up to 128 ms. This is the "full jitter" of Brooker, "Exponential Backoff And Jitter" (AWS, 2015).
+func pause(ctx context.Context, attempt int) error {
+	if attempt < 2 {
+		return ctx.Err() // usually the other writer is done
+	}
+	limit := time.Millisecond << min(attempt-2, 7)
+	timer := time.NewTimer(rand.N(limit))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
