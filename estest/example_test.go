@@ -37,5 +37,5 @@ func ExampleTestCodec() {
 	codec := es.JSON(map[string]any{"opened": account.Opened{}})
 	estest.TestCodec(t, codec, []any{account.Opened{Owner: "Ann"}, Renamed{"Bob"}})
 	// Output:
-	// estest_test.Renamed{Name:"Bob"}: Encode returned es: encode: unknown event "estest_test.Renamed": add it to the codec (an old name: Rename, Upcast or Retire it)
+	// estest_test.Renamed{Name:"Bob"}: Encode returned es: encode: unknown event "estest_test.Renamed": add it to the codec, or Rename, Upcast or Retire it
 }

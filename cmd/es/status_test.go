@@ -123,7 +123,7 @@ func TestStatusParkAndRebuild(t *testing.T) {
 		{"give --yes", []string{"rebuild", "balances@2"}},
 		{"there is none of that name and version", []string{"rebuild", "balances", "--yes"}},
 		{"nothing of account/bob is parked", []string{"park", "retry", "balances@2", "account/bob"}},
-		{"write kind/id", []string{"park", "drop", "balances@2", "bob"}},
+		{"use kind/id", []string{"park", "drop", "balances@2", "bob"}},
 	} {
 		if code, _, stderr := program(t, append([]string{"-s", path}, test.args...)...); code != exitFailed || !strings.Contains(stderr, test.says) {
 			t.Errorf("es %q: exit code %d, and it should say %q:\n%s", test.args, code, test.says, stderr)

@@ -61,7 +61,7 @@ func TestRepo(t *testing.T) {
 	}
 	check(t, []wrong{
 		{"no kind", execute("", "ann"), "is empty: give it a name", false},
-		{"a kind with a slash", execute("a/b", "ann"), "use another character", false},
+		{"a kind with a slash", execute("a/b", "ann"), "which separates kind and id", false},
 		{"a long kind", execute(long, "ann"), "the limit is 128", false},
 		{"a kind that is no text", execute("a\xff", "ann"), "names are text", false},
 		{"no id", execute("account", ""), "is empty: give it a name", false},
@@ -72,10 +72,10 @@ func TestRepo(t *testing.T) {
 		{"a negative version", execute("account", "ann", es.ExpectVersion(-1)), "give 0 or more, or leave ExpectVersion out", false},
 		{"metadata that is no text", execute("account", "ann", es.Meta(map[string]string{"k": "\xff"})), "encode it as text", false},
 		{"large metadata", execute("account", "ann", es.Meta(map[string]string{"k": strings.Repeat("x", es.MaxMeta)})), "put it into the data", false},
-		{"a version before the first", loadAt(-1), "versions count from 1", false},
+		{"a version before the first", loadAt(-1), "must not be negative", false},
 		{"a version that was not reached", loadAt(7), "has no version 7", false},
-		{"a stream name without a slash", func(context.Context) error { _, err := es.ParseStream("ann"); return err }, "write kind/id, such as account/42", false},
-		{"a position beyond the end", func(ctx context.Context) error { _, err := new(es.Mem).Changed(ctx, 7); return err }, "reset the reader to a position that both have", true},
+		{"a stream name without a slash", func(context.Context) error { _, err := es.ParseStream("ann"); return err }, "use kind/id, such as account/42", false},
+		{"a position beyond the end", func(ctx context.Context) error { _, err := new(es.Mem).Changed(ctx, 7); return err }, "belongs to another store, or this one was restored from a backup", true},
 		{"an event that the codec does not know", func(ctx context.Context) error {
 			log := new(es.Mem)
 			_, err := log.Append(ctx, es.Append{Stream: es.Stream{Kind: "account", ID: "ann"}, Events: []es.Record{{Type: "renamed"}}})
@@ -83,7 +83,7 @@ func TestRepo(t *testing.T) {
 				_, err = es.NewRepo(log, "account", account.Rules{}, account.Codec).Load(ctx, "ann")
 			}
 			return err
-		}, "add it to the codec (an old name: Rename, Upcast or Retire it)", true},
+		}, "add it to the codec, or Rename, Upcast or Retire it", true},
 	})
 }
 
@@ -159,7 +159,7 @@ func TestProjections(t *testing.T) {
 		{"a lease for no time", func(ctx context.Context) error {
 			_, err := s.AcquireLease(ctx, "relay", "me", 0, "")
 			return err
-		}, "ask for a time", false},
+		}, "must be positive", false},
 	})
 	status, err := s.Status(t.Context())
 	if err != nil || len(status) != 0 {
@@ -232,7 +232,7 @@ func TestPrograms(t *testing.T) {
 		t.Skip("it builds programs")
 	}
 	folder := t.TempDir()
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", folder, "../../examples/bank", "../../examples/loans", "../../cmd/es")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", folder, "../../../examples/bank", "../../../examples/loans", "../../../cmd/es")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
