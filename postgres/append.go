@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,10 +16,11 @@ import (
 	"github.com/thalo-go/es/internal/engine"
 )
 
-// Append implements [es.Store]. It waits for the transaction that it shares with whoever else appends at the time.
+// Append implements [es.Store]. It waits for its transaction, which it shares with other appends made at the same time.
 //
-// If the connection breaks before the answer, the store finds out whether the records were written, and writes them if they were not,
-// until the context ends. If the server cannot be reached at all for [Config.ConnectTimeout], nothing was written and the error says so.
+// If the connection breaks before the answer, the store finds out whether the records were written, and writes them if they were not.
+// It tries until the context ends. If the server cannot be reached within [Config.ConnectTimeout], nothing was written and the error
+// says so.
 func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, error) {
 	if err := es.CheckAppends(appends...); err != nil {
 		return 0, err
@@ -34,7 +31,7 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 	if s.config.ReadOnly {
 		return 0, fmt.Errorf("postgres: append: %w", errReadOnly)
 	}
-	if err := s.outside(ctx); err != nil {
+	if err := s.refuseInHandler(ctx); err != nil {
 		return 0, fmt.Errorf("postgres: append: %w", err)
 	}
 	position, err := s.queue.Append(ctx, appends)
@@ -43,7 +40,7 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 		var duplicate *es.DuplicateError
 		var refusal *engine.RefusedError
 		switch {
-		case errors.As(err, &refusal): // first, for its error may be any
+		case errors.As(err, &refusal): // first, because it may wrap any error
 			return 0, fmt.Errorf("postgres: append: %w", err)
 		case errors.As(err, &conflict), errors.As(err, &duplicate):
 			return 0, fmt.Errorf("postgres: %w", err)
@@ -53,44 +50,29 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 	return position, nil
 }
 
-var errReadOnly = fmt.Errorf("%w: the store was opened to read: open it without Config.ReadOnly to write", es.ErrInvalid)
+var errReadOnly = fmt.Errorf("%w: the store is read-only: open it without Config.ReadOnly to write", es.ErrInvalid)
 
-// begin takes a connection for the next batch.
+// begin takes a connection for the next transaction of the group commit.
 func (s *Store) begin(ctx context.Context) (commit.Tx, error) {
-	t := &tx{store: s}
-	return t, t.begin(ctx)
-}
-
-// connect takes a connection, trying again until the context ends.
-func (s *Store) connect(ctx context.Context) (*pgxpool.Conn, error) {
-	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		conn, err := s.pool.Acquire(ctx)
-		if err == nil || !isConnecting(err) && ctx.Err() == nil {
-			return conn, err
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return nil, fmt.Errorf("no connection to the server: %w", err)
-		case <-s.closing:
-			return nil, errClosed
-		}
+	t := &groupTx{store: s}
+	err := t.connect(ctx)
+	if s.inline != nil {
+		return &inlineTx{groupTx: t}, err
 	}
+	return t, err
 }
 
-// A tx is a transaction of the group commit.
-type tx struct {
+// A groupTx writes the requests of a transaction of the group commit.
+type groupTx struct {
 	store *Store
 	conn  *pgxpool.Conn // nil after it broke
-	most  int           // requests in a batch, since an inline projection refused one; 0 means any number
-	tries int           // that came to nothing through the database's fault
 }
 
-// begin takes a connection to write on, and waits for the server as long as Config.ConnectTimeout.
-func (t *tx) begin(ctx context.Context) error {
+// connect takes a connection to write on. It waits up to Config.ConnectTimeout for the server.
+func (t *groupTx) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, t.store.config.ConnectTimeout)
 	defer cancel()
-	conn, err := t.store.connect(ctx)
+	conn, err := t.store.acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("nothing was written: %w", err)
 	}
@@ -99,99 +81,93 @@ func (t *tx) begin(ctx context.Context) error {
 }
 
 // Write implements commit.Tx.
-func (t *tx) Write(ctx context.Context, requests []*commit.Request) {
-	defer t.release()
-	defer t.store.heads.tell(requests)
-	defer t.store.batch.reset() // it must not keep the callers' events until others come
-	for rest := requests; len(rest) > 0; {
-		if t.conn == nil { // the batch before lost it, and gave up
-			if err := t.begin(ctx); err != nil {
-				fail(rest, err)
-				return
-			}
-		}
-		rest = t.write(ctx, rest)
+func (t *groupTx) Write(ctx context.Context, requests []*commit.Request) {
+	defer t.end(requests)
+	for len(requests) > 0 && t.ready(ctx, requests) {
+		requests, _ = t.write(ctx, requests, t.store.attempt) // only an inline transaction is rolled back
 	}
 }
 
-func (t *tx) release() {
+// ready connects again if the batch before has lost the connection. If that fails, so do the requests.
+func (t *groupTx) ready(ctx context.Context, requests []*commit.Request) bool {
+	if t.conn != nil {
+		return true
+	}
+	err := t.connect(ctx)
+	if err != nil {
+		fail(requests, err)
+	}
+	return err == nil
+}
+
+// end runs after the last batch of a transaction.
+func (t *groupTx) end(requests []*commit.Request) {
+	t.store.batch.reset() // so that it does not keep the callers' events
+	t.store.heads.report(requests)
+	t.release()
+}
+
+func (t *groupTx) release() {
 	if t.conn != nil {
 		t.conn.Release()
 		t.conn = nil
 	}
 }
 
-// write brings one batch to its verdicts, and returns the requests that need another one.
-func (t *tx) write(ctx context.Context, requests []*commit.Request) []*commit.Request {
-	s := t.store
-	b := &s.batch
+// An attempt writes a batch once. known and token are the fingerprint that the server compares with the log.
+type attempt func(ctx context.Context, conn *pgx.Conn, b *batch, known es.Position, token int64) (answer, error)
+
+// write writes one batch, and returns the requests that need another one. The error is that of an attempt that was rolled back: then none
+// of the requests returned was written.
+func (t *groupTx) write(ctx context.Context, requests []*commit.Request, attempt attempt) ([]*commit.Request, error) {
+	s, b := t.store, &t.store.batch
 	look := s.cautious > 0
 	if look {
 		s.cautious--
 	}
 	for {
-		part, apart := t.split(requests)
-		rest := b.fill(part, &s.heads, look)
-		if len(apart) > 0 {
-			rest = slices.Concat(rest, apart)
-		}
+		b.fill(requests, &s.heads, look)
 		if len(b.requests) == 0 {
-			return rest
+			return b.rest, nil
 		}
 		known, token := s.heads.fingerprint()
-		answer, err := t.call(ctx, b, known, token)
-		switch {
-		case err == nil && answer.before == rewound:
-			if err := t.rewind(ctx); err != nil {
-				fail(b.requests, err)
-				return rest
-			}
-		case err == nil && answer.before == mustLook:
-			look = true
-			s.cautious = cautiousBatches
-		case err == nil:
-			s.settle(b, answer)
-			t.most *= 2
-			return rest
-		case s.remedied(err):
-		case isUncommitted(err):
-			if err := t.mend(ctx, err); err != nil {
-				return t.give(b, rest, err)
-			}
-		case pgconn.SafeToRetry(err): // nothing was sent
-			t.broken()
-			if err := t.begin(ctx); err != nil {
-				fail(b.requests, err)
-				return rest
-			}
-		case isUnknown(err):
-			again, err := t.resolve(ctx, b, known, err)
-			if err != nil {
-				fail(b.requests, err)
-				return rest
+		a, err := attempt(ctx, t.conn.Conn(), b, known, token)
+		switch s.outcome(a, err) {
+		case written:
+			s.settle(b, a)
+			return b.rest, nil
+		case rewound:
+			err = t.rewind(ctx)
+		case collided:
+			look, s.cautious = true, cautiousBatches
+			err = nil
+		case isolated:
+			err = nil
+		case rolledBack:
+			return requests, err
+		case unsent:
+			t.dropConn()
+			err = t.connect(ctx)
+		case unknown:
+			var again []*commit.Request
+			if again, err = t.resolve(ctx, b, known, err); err != nil {
+				break
 			}
 			if len(again) == 0 {
-				return rest
+				return b.rest, nil
 			}
-			requests = slices.Concat(again, rest)
-			look = len(again) < len(b.requests)
-		default:
+			look = len(again) < len(b.requests) // versions that the store knows of may have grown
+			requests = slices.Concat(again, b.rest)
+		}
+		if err != nil {
 			fail(b.requests, err)
-			return rest
+			return b.rest, nil
 		}
 	}
 }
 
-// cautiousBatches is how many batches look up heads first after one that met a conflict: where there is one, there are more.
+// cautiousBatches is how many batches look up heads before they write, after one that met a conflict. Conflicts come in groups.
 const cautiousBatches = 8
-
-// remedied tells whether the store has mended what a call failed of, so that it can be made again.
-func (s *Store) remedied(err error) bool {
-	return sqlState(err) == wrongIsolation && !s.wrapped.Swap(true)
-}
-
-// isUnknown tells whether a call may have been carried out although it failed: anything but the server's word that it was not.
-func isUnknown(err error) bool { return !isRefused(err) }
 
 func fail(requests []*commit.Request, err error) {
 	for _, r := range requests {
@@ -199,42 +175,81 @@ func fail(requests []*commit.Request, err error) {
 	}
 }
 
-// An answer is what the functions that append return.
-type answer struct {
-	before                  es.Position // the one before the first event, or rewound, or mustLook
-	verdicts, firsts, lasts []int64     // for each append, if they were judged
+// An outcome is what became of an attempt, and decides what happens next.
+type outcome int
+
+const (
+	written    outcome = iota // or given a verdict
+	rewound                   // nothing was written: the log is not the one that the store knows
+	collided                  // nothing was written: a stream or a command was there already
+	isolated                  // nothing was written: the transaction had another isolation level than read committed; now the store sets it
+	rolledBack                // nothing was written: an inline projection, or the commit, failed
+	unsent                    // nothing was written: the connection broke before anything was sent
+	failed                    // nothing was written: the server refused it
+	unknown                   // the connection broke before the answer
+)
+
+// outcome classifies the answer to an attempt.
+func (s *Store) outcome(a answer, err error) outcome {
+	if err == nil {
+		switch a.before {
+		case answerRewound:
+			return rewound
+		case answerCollided:
+			return collided
+		}
+		return written
+	}
+	if s.setsIsolation(err) {
+		return isolated
+	}
+	if _, ok := errors.AsType[*uncommittedError](err); ok {
+		return rolledBack
+	}
+	switch {
+	case pgconn.SafeToRetry(err):
+		return unsent
+	case classify(err).has(refused):
+		return failed
+	}
+	return unknown
 }
 
-const (
-	rewound  = -1
-	mustLook = -2
-)
-
-const (
-	good      = 0
-	conflict  = 1
-	duplicate = 2
-)
-
-// attempt writes a batch, by the short way if there is one.
-func (s *Store) attempt(ctx context.Context, conn *pgx.Conn, b *batch, known es.Position, token int64) (a answer, err error) {
-	if s.strides(b, known) {
-		if written, err := s.step(ctx, conn, b, known, token); written || err != nil {
+// attempt writes a batch in one round trip, by the fast path if it is open.
+func (s *Store) attempt(ctx context.Context, conn *pgx.Conn, b *batch, known es.Position, token int64) (answer, error) {
+	if s.takesFastPath(b, known) {
+		if done, err := s.appendNext(ctx, conn, b, known, token); done || err != nil {
 			return answer{before: known}, err
 		}
 	}
-	if a, err = s.call(ctx, s.alone(), conn, b, known, token); err == nil {
-		s.stride.note(a.before == known)
+	a, err := s.send(ctx, s.runner(), conn, b, known, token)
+	if err == nil {
+		s.solo.observe(a.before == known)
 	}
 	return a, err
 }
 
-// call writes a batch, in one round trip.
-func (s *Store) call(ctx context.Context, run runner, conn *pgx.Conn, b *batch, known es.Position, token int64) (a answer, err error) {
+// send calls the function that writes a batch, in one round trip.
+func (s *Store) send(ctx context.Context, run runner, conn *pgx.Conn, b *batch, known es.Position, token int64) (a answer, err error) {
 	stmt, params := b.call(&s.statements, known, token)
 	err = run(ctx, conn, stmt, params, func(row [][]byte) error { return a.read(row, b.look) })
 	return a, err
 }
+
+// An answer is what the functions that append return.
+type answer struct {
+	before                  es.Position // the one before the first event, or answerRewound, or answerCollided
+	verdicts, firsts, lasts []int64     // of each append, if the function judged them
+}
+
+// Answers and verdicts of the functions in migrations/001.sql.
+const (
+	answerRewound  = -1
+	answerCollided = -2
+
+	verdictConflict  = 1
+	verdictDuplicate = 2
+)
 
 // read reads the row that a function returned.
 func (a *answer) read(row [][]byte, judged bool) error {
@@ -249,58 +264,7 @@ func (a *answer) read(row [][]byte, judged bool) error {
 	return errors.Join(errs[:]...)
 }
 
-// A runner runs a statement and calls read with every row.
-type runner func(ctx context.Context, conn *pgx.Conn, stmt *statement, params [][]byte, read func(row [][]byte) error) error
-
-// alone returns what runs a statement in a transaction of its own at isolation level read committed.
-func (s *Store) alone() runner {
-	if s.config.ReadOnly {
-		return func(context.Context, *pgx.Conn, *statement, [][]byte, func([][]byte) error) error { return errReadOnly }
-	}
-	if s.wrapped.Load() {
-		return s.wrap
-	}
-	return s.each
-}
-
-// wrap runs a statement in a transaction of its own at isolation level read committed, for servers whose default is another; still one round trip.
-func (s *Store) wrap(ctx context.Context, conn *pgx.Conn, stmt *statement, params [][]byte, read func(row [][]byte) error) error {
-	var batch pgconn.Batch
-	batch.ExecParams("begin isolation level read committed", nil, nil, nil, nil)
-	batch.ExecParams(stmt.sql, params, nil, binaryFormat, binaryFormat)
-	batch.ExecParams("commit", nil, nil, nil, nil)
-	unsent := conn.IsClosed() || ctx.Err() != nil
-	results := conn.PgConn().ExecBatch(ctx, &batch)
-	var failed error
-	for results.NextResult() {
-		reader := results.ResultReader()
-		for reader.NextRow() {
-			failed = errors.Join(failed, read(reader.Values()))
-		}
-	}
-	err := results.Close()
-	if err != nil && !conn.IsClosed() {
-		_, _ = conn.Exec(ctx, "rollback") // the first error says what is wrong; a connection that stays in the transaction is not used again
-	}
-	switch {
-	case err == nil:
-		return failed
-	case unsent:
-		return err
-	}
-	return &sentError{err}
-}
-
-// A sentError is that of a request that was sent, and so may have been carried out. Of a batch whose connection breaks before its
-// answer pgconn says that it is safe to retry: it reports what it meets when it reads once more, from the connection that it has closed.
-type sentError struct{ error }
-
-func (e *sentError) Unwrap() error { return e.error }
-
-// SafeToRetry is what pgconn.SafeToRetry asks.
-func (e *sentError) SafeToRetry() bool { return false }
-
-// settle gives the requests of a batch their verdicts.
+// settle gives the requests of a batch their verdicts, and updates the heads and the fingerprint.
 func (s *Store) settle(b *batch, a answer) {
 	s.heads.mu.Lock()
 	defer s.heads.mu.Unlock()
@@ -310,17 +274,12 @@ func (s *Store) settle(b *batch, a answer) {
 	for n, r := range b.requests {
 		r.Err = verdict(r, b, a, i)
 		r.Position = 0
-		if r.Err == nil {
+		if r.Err == nil && r.Events > 0 { // without events, the head may include writes newer than the fingerprint
 			position += es.Position(r.Events)
-			if r.Events > 0 {
-				r.Position = position
-				last = b.last[n]
-			}
+			r.Position = position
+			last = b.last[n]
 			for j := range r.Appends {
-				if r.Events == 0 {
-					break // others may have written it, behind the fingerprint
-				}
-				s.note(b, &r.Appends[j], a, i+j)
+				s.learnHead(b, &r.Appends[j], a, i+j)
 			}
 		}
 		i += len(r.Appends)
@@ -334,72 +293,63 @@ func (s *Store) settle(b *batch, a answer) {
 	}
 }
 
-// note remembers the head that a stream has after an append of a batch.
-func (s *Store) note(b *batch, a *es.Append, answer answer, i int) {
-	switch {
-	case answer.lasts != nil:
+// learnHead remembers the head of a stream after an append of a batch.
+func (s *Store) learnHead(b *batch, a *es.Append, answer answer, i int) {
+	if answer.lasts != nil {
 		s.heads.learn(a.Stream, es.Version(answer.lasts[i]))
-	default:
-		s.heads.learn(a.Stream, b.heads[a.Stream])
+		return
 	}
+	s.heads.learn(a.Stream, b.heads[a.Stream])
 }
 
+// verdict returns the error for a request whose first append is number i of the batch.
 func verdict(r *commit.Request, b *batch, a answer, i int) error {
+	if a.verdicts == nil {
+		return nil
+	}
 	for j := range r.Appends {
-		if a.verdicts == nil {
-			return nil
-		}
 		x := &r.Appends[j]
 		switch a.verdicts[i+j] {
-		case conflict:
+		case verdictConflict:
 			return conflictOf(x, b.lost[i+j])
-		case duplicate:
+		case verdictDuplicate:
 			return &es.DuplicateError{Stream: x.Stream, Command: x.Command, First: es.Version(a.firsts[i+j]), Last: es.Version(a.lasts[i+j])}
 		}
 	}
 	return nil
 }
 
-// rewind drops what the store knew, because the database has lost its end, and takes a new fingerprint.
-func (t *tx) rewind(ctx context.Context) error {
+// rewind drops what the store knows of the log, because the database has lost its end, and takes a new fingerprint.
+func (t *groupTx) rewind(ctx context.Context) error {
 	s := t.store
 	position, token, err := s.top(ctx, t.conn.Conn())
 	if err == nil {
-		s.heads.forget(position, token)
+		s.heads.rewind(position, token)
 	}
 	return err
 }
 
-// top returns the last position and the token that stands there.
-func (s *Store) top(ctx context.Context, conn *pgx.Conn) (position es.Position, token int64, err error) {
-	err = s.each(ctx, conn, s.statements.head, nil, func(row [][]byte) error {
-		position, token = es.Position(getInt8(row[0])), getInt8(row[1])
-		return nil
-	})
-	s.grown(position)
-	return position, token, err
-}
-
-// broken gives up a connection that broke.
-func (t *tx) broken() {
+// dropConn drops a connection that broke.
+func (t *groupTx) dropConn() {
 	t.release()
 	if t.store.ownPool {
 		t.store.pool.Reset() // where one connection broke, others are likely to be broken
 	}
 }
 
-// resolve finds out about a batch whose connection broke before the answer, on a new connection: it returns the requests
-// that were not written, and gives the others their verdicts. It tries until the context ends, or the store is closed.
-func (t *tx) resolve(ctx context.Context, b *batch, known es.Position, cause error) ([]*commit.Request, error) {
-	t.broken()
+// resolve finds out on a new connection about a batch whose answer was lost. It returns the requests that were not written, and gives
+// the others their verdicts. It tries until the context ends or the store is closed.
+func (t *groupTx) resolve(ctx context.Context, b *batch, known es.Position, cause error) ([]*commit.Request, error) {
+	t.dropConn()
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		again, err := t.ask(ctx, b, known)
-		switch {
-		case err == nil:
+		again, err := t.lookUp(ctx, b, known)
+		if err == nil {
 			return again, nil
-		case t.store.remedied(err):
+		}
+		if t.store.setsIsolation(err) {
 			continue
-		case isRefused(err) && !isPassing(err):
+		}
+		if f := classify(err); f.has(refused) && !f.has(blocked) {
 			return nil, fmt.Errorf("%w: %w; and then: %w", es.ErrUnknownOutcome, cause, err)
 		}
 		t.release()
@@ -415,10 +365,11 @@ func (t *tx) resolve(ctx context.Context, b *batch, known es.Position, cause err
 	}
 }
 
-func (t *tx) ask(ctx context.Context, b *batch, known es.Position) (again []*commit.Request, err error) {
+// lookUp asks the server which events of a batch it has, and fences off the batch if it has none.
+func (t *groupTx) lookUp(ctx context.Context, b *batch, known es.Position) (again []*commit.Request, err error) {
 	s := t.store
 	if t.conn == nil {
-		if t.conn, err = s.connect(ctx); err != nil {
+		if t.conn, err = s.acquire(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -428,7 +379,7 @@ func (t *tx) ask(ctx context.Context, b *batch, known es.Position) (again []*com
 		landed[getInt8(row[1])-b.tokens] = es.Position(getInt8(row[0]))
 		return nil
 	}
-	if err = s.alone()(ctx, t.conn.Conn(), s.statements.resolve, params, read); err != nil {
+	if err = s.runner()(ctx, t.conn.Conn(), s.statements.resolve, params, read); err != nil {
 		return nil, err
 	}
 	for i, r := range b.requests {
@@ -441,13 +392,4 @@ func (t *tx) ask(ctx context.Context, b *batch, known es.Position) (again []*com
 		s.watcher.wrote(position)
 	}
 	return again, nil
-}
-
-// isNetwork tells whether an error is one of the network rather than of the request.
-func isNetwork(err error) bool {
-	var network net.Error
-	var connect *pgconn.ConnectError
-	return errors.As(err, &network) || errors.As(err, &connect) ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
-		errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) || pgconn.SafeToRetry(err)
 }

@@ -11,13 +11,14 @@ import (
 	"github.com/thalo-go/es/internal/commit"
 )
 
-// A batch is what one call of a function that appends is given. Its memory is used again for the next.
+// A batch holds the parameters of one call of a function that appends. Its memory is reused for the next batch.
 type batch struct {
-	requests []*commit.Request // those in it
-	last     []int             // of each, how many events are in the batch up to and with it
-	lost     []bool            // of each append, whether it expects a version that is known of a history that is no more
-	look     bool
-	tokens   int64 // event n of the batch, counted from 1, has this plus n
+	requests []*commit.Request // those in the batch
+	rest     []*commit.Request // those that need another batch
+	last     []int             // of each request, the number of events in the batch up to and including its own
+	lost     []bool            // of each append, whether it expects a version of a lost history
+	look     bool              // whether the function has to look up heads and commands before it writes
+	tokens   int64             // event n of the batch, counted from 1, has this plus n
 	events   int
 
 	// Parameters of the function, as it names them.
@@ -27,7 +28,7 @@ type batch struct {
 	aCall, aStream, aExpected, aCount, aCommand array
 	anyMeta                                     bool
 	params                                      params
-	heads                                       map[es.Stream]es.Version // as they are after the batch, as far as is known
+	heads                                       map[es.Stream]es.Version // after the batch, if they are known
 	streams                                     map[es.Stream]int        // index into s_*
 	commands                                    map[command]bool
 }
@@ -40,7 +41,7 @@ type command struct {
 func (b *batch) reset() {
 	clear(b.requests)
 	b.params.reset()
-	b.requests, b.last, b.lost, b.look, b.events, b.anyMeta = b.requests[:0], b.last[:0], b.lost[:0], false, 0, false
+	b.requests, b.rest, b.last, b.lost, b.look, b.events, b.anyMeta = b.requests[:0], nil, b.last[:0], b.lost[:0], false, 0, false
 	b.tokens = rand.Int64N(math.MaxInt64 - 2*es.MaxEvents)
 	for _, a := range []*array{&b.eKind, &b.eID, &b.eType, &b.eMeta, &b.cKind, &b.cID, &b.cCommand, &b.sKind, &b.sID} {
 		a.reset(oidText)
@@ -60,33 +61,32 @@ func (b *batch) reset() {
 	clear(b.commands)
 }
 
-// fill takes requests into the batch, and returns those that must wait for another one.
-// A request that cannot succeed gets its verdict without being asked about, if there are others by which the server tells that
-// what the store knows is still so.
-func (b *batch) fill(requests []*commit.Request, h *heads, look bool) (rest []*commit.Request) {
+// fill takes requests into the batch. A request that conflicts with the cached heads gets its verdict at once and is left out, if other
+// requests in the batch will verify the heads.
+func (b *batch) fill(requests []*commit.Request, h *heads, look bool) {
 	b.reset()
 	b.look = look
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var past *commit.Request
+	var conflicting *commit.Request
 	for i, r := range requests {
 		if b.repeats(r) {
-			return requests[i:] // the server is asked about commands before it writes, so not about those of the same batch
+			b.rest = requests[i:] // command ids are checked before the insert, so duplicates cannot share a batch
+			return
 		}
 		if r.Err = stale(r, h); r.Err == nil {
 			b.take(r, h)
-		} else if past == nil && !errors.Is(r.Err, es.ErrRewound) {
-			past = r
+		} else if conflicting == nil && !errors.Is(r.Err, es.ErrRewound) {
+			conflicting = r
 		}
 	}
-	if len(b.requests) == 0 && past != nil {
-		b.take(past, h)
+	if len(b.requests) == 0 && conflicting != nil {
+		b.take(conflicting, h)
 	}
-	return nil
 }
 
 func (b *batch) take(r *commit.Request, h *heads) {
-	var reached map[es.Stream]es.Version // with what the call has before
+	var reached map[es.Stream]es.Version // including the appends of the request so far
 	if h.rewound {
 		reached = make(map[es.Stream]es.Version, len(r.Appends))
 	}
@@ -98,16 +98,17 @@ func (b *batch) take(r *commit.Request, h *heads) {
 		}
 		v, found := reached[a.Stream]
 		if !found {
-			v = h.knows(a.Stream)
+			v = h.version(a.Stream)
 		}
-		// What other calls of the batch write does not count: nobody has seen it yet.
-		b.add(len(b.requests), a, h.lost(a, v), h)
+		// The writes of other requests in the batch do not count, because no reader has seen them.
+		b.add(len(b.requests), a, h.isLost(a, v), h)
 		reached[a.Stream] = v + es.Version(len(a.Events))
 	}
 	b.requests = append(b.requests, r)
 	b.last = append(b.last, b.events)
 }
 
+// repeats reports whether a request has a command id that the batch has already.
 func (b *batch) repeats(r *commit.Request) bool {
 	for i := range r.Appends {
 		if a := &r.Appends[i]; a.Command != "" && b.commands[command{a.Stream, a.Command}] {
@@ -117,17 +118,17 @@ func (b *batch) repeats(r *commit.Request) bool {
 	return false
 }
 
-// stale finds a conflict without asking the server: history only grows. A command must be asked for, for it may be a duplicate.
+// stale returns the conflict of a request with the cached heads, or nil. A command may be a duplicate, so the server has to judge it.
 func stale(r *commit.Request, h *heads) error {
 	if len(r.Appends) != 1 {
 		return nil
 	}
 	a := &r.Appends[0]
-	known := h.knows(a.Stream)
+	known := h.version(a.Stream)
 	switch {
 	case a.Command != "" || a.Expected == es.AnyVersion:
 		return nil
-	case h.lost(a, known):
+	case h.isLost(a, known):
 		return conflictOf(a, true)
 	case known > a.Expected:
 		return conflictOf(a, false)
@@ -146,7 +147,7 @@ func conflictOf(a *es.Append, lost bool) error {
 func (b *batch) add(call int, a *es.Append, lost bool, h *heads) {
 	head, planned := b.heads[a.Stream]
 	if !planned {
-		head = h.knows(a.Stream)
+		head = h.version(a.Stream)
 	}
 	expected := int64(a.Expected)
 	if lost {
@@ -197,14 +198,14 @@ func (b *batch) meta(meta map[string]string) string {
 		return ""
 	}
 	b.anyMeta = true
-	text, _ := json.Marshal(meta) // a map of strings has no error
+	text, _ := json.Marshal(meta) // has no error for a map of strings
 	return string(text)
 }
 
-// single tells whether the batch is one event whose version is known, and no more.
+// single reports whether the batch consists of one event with a known version and without a command.
 func (b *batch) single() bool { return b.events == 1 && b.cKind.n == 0 && !b.look }
 
-// event is what there is of each event.
+// event returns the arrays with one element for each event.
 func (b *batch) event() [6]*array {
 	return [...]*array{&b.eKind, &b.eID, &b.eVersion, &b.eType, &b.eData, &b.eMeta}
 }

@@ -4,107 +4,203 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"io"
+	"net"
+	"os"
+	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/thalo-go/es"
 )
 
-// SQLSTATEs that the store acts on. Source: appendix A of PostgreSQL's documentation; ES... are our own (migrations/001.sql).
+// SQLSTATEs and their classes that the store acts on. Source: appendix A of PostgreSQL's documentation. ES001 is one of our own; see
+// migrations/001.sql.
 const (
 	wrongIsolation        = "ES001"
-	invalidStatementName  = "26000"
-	duplicateStatement    = "42P05"
-	undefinedTable        = "42P01"
-	undefinedFunction     = "42883"
-	invalidSchemaName     = "3F000"
-	insufficientPrivilege = "42501"
-	readOnlyTransaction   = "25006"
-	insufficientResources = "53" // a class
-	diskFull              = "53100"
-	tooManyConnections    = "53300"
-	queryCanceled         = "57014"
-	lockNotAvailable      = "55P03"
-	deadlockDetected      = "40P01"
-	serializationFailure  = "40001"
-	idleInTransaction     = "25P03"
-	adminShutdown         = "57P01"
-	crashShutdown         = "57P02"
 	connectionException   = "08" // a class
-	cannotConnectNow      = "57P03"
+	invalidParameterValue = "22023"
+	readOnlyTransaction   = "25006"
+	idleInTransaction     = "25P03"
+	invalidStatementName  = "26000"
 	invalidAuthorization  = "28000"
 	invalidPassword       = "28P01"
 	invalidCatalogName    = "3D000"
+	invalidSchemaName     = "3F000"
+	serializationFailure  = "40001"
+	deadlockDetected      = "40P01"
+	insufficientPrivilege = "42501"
 	undefinedObject       = "42704" // a parameter in the URL that the server does not know
-	invalidParameterValue = "22023"
+	undefinedFunction     = "42883"
+	undefinedTable        = "42P01"
+	duplicateStatement    = "42P05"
+	insufficientResources = "53" // a class
+	diskFull              = "53100"
+	tooManyConnections    = "53300"
+	lockNotAvailable      = "55P03"
+	queryCanceled         = "57014"
+	adminShutdown         = "57P01"
+	crashShutdown         = "57P02"
+	cannotConnectNow      = "57P03"
 )
 
-func sqlState(err error) string {
-	var e *pgconn.PgError
-	if errors.As(err, &e) {
-		return e.Code
+// A trait is something about an error that decides what the store does next.
+type trait uint16
+
+const (
+	refused       trait = 1 << iota // the server reports that the statement failed, so nothing of it was written
+	network                         // the connection could not be made, or broke
+	permanent                       // connecting fails until the configuration changes
+	starting                        // the server will accept connections later
+	blocked                         // the server is up but cannot carry out the statement at present
+	repeatable                      // a transaction that failed with this error can be run again
+	lostStatement                   // a pooler lost or mixed up a prepared statement
+	isolation                       // the transaction needs isolation level read committed
+)
+
+// traits are those of SQLSTATEs and of classes of SQLSTATEs. A code also has the traits of its class.
+var traits = map[string]trait{
+	wrongIsolation: isolation,
+
+	// A protocol violation (08P01) is not permanent: pgbouncer reports it while its server is not available.
+	connectionException:   repeatable,
+	invalidAuthorization:  permanent,
+	invalidPassword:       permanent,
+	invalidCatalogName:    permanent,
+	insufficientPrivilege: permanent,
+	undefinedObject:       permanent,
+	invalidParameterValue: permanent,
+
+	readOnlyTransaction:   blocked | repeatable, // a replica that may yet be promoted
+	lockNotAvailable:      blocked | repeatable,
+	deadlockDetected:      blocked | repeatable,
+	insufficientResources: blocked | repeatable,
+	queryCanceled:         blocked,
+	serializationFailure:  repeatable,
+	idleInTransaction:     repeatable,
+	adminShutdown:         repeatable,
+	crashShutdown:         repeatable,
+	cannotConnectNow:      repeatable | starting,
+	tooManyConnections:    starting,
+	invalidStatementName:  repeatable | lostStatement,
+	duplicateStatement:    repeatable | lostStatement,
+}
+
+// A fault is a classified error.
+type fault struct {
+	code   string // its SQLSTATE; "" if the server did not report it
+	traits trait
+}
+
+// classify returns what the store must know about an error. It is the only place that looks into errors of the server and the network.
+func classify(err error) fault {
+	var f fault
+	if err == nil {
+		return f
 	}
-	return ""
-}
-
-// isRefused tells whether the server itself says that a statement failed, so that nothing of it was written.
-// FATAL and PANIC are something else: they end the connection, possibly after the commit.
-func isRefused(err error) bool {
-	var e *pgconn.PgError
-	return errors.As(err, &e) && e.SeverityUnlocalized == "ERROR"
-}
-
-// isPassing tells whether what the server says of itself is likely to pass: it is a replica that is yet to be promoted, it has no room,
-// somebody holds a lock.
-func isPassing(err error) bool {
-	switch code := sqlState(err); code {
-	case readOnlyTransaction, queryCanceled, lockNotAvailable, deadlockDetected:
-		return true
-	default:
-		return strings.HasPrefix(code, insufficientResources)
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		f.code = e.Code
+		f.traits = traits[e.Code] | traits[e.Code[:min(2, len(e.Code))]]
+		// FATAL and PANIC end the connection, possibly after the commit.
+		if e.SeverityUnlocalized == "ERROR" {
+			f.traits |= refused
+		}
 	}
-}
-
-// hopeless tells whether connecting failed for a reason that time does not mend. A protocol violation (08P01) is not one: with that
-// pgbouncer says that its server is away.
-func hopeless(err error) bool {
-	switch sqlState(err) {
-	case invalidAuthorization, invalidPassword, invalidCatalogName, insufficientPrivilege, undefinedObject, invalidParameterValue:
-		return true
+	if isNetwork(err) {
+		f.traits |= network
 	}
-	var config *pgconn.ParseConfigError
-	return errors.As(err, &config)
+	if _, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
+		f.traits |= permanent
+	}
+	if _, ok := errors.AsType[*brokenError](err); ok {
+		f.traits |= repeatable
+	}
+	return f
 }
 
-// explain adds to an error of the server what there is to do about it.
+// has reports whether the error has any of some traits.
+func (f fault) has(t trait) bool { return f.traits&t != 0 }
+
+// unreachable reports whether the server could not be reached but may be later.
+func (f fault) unreachable() bool {
+	switch {
+	case f.has(permanent):
+		return false
+	case f.code == "":
+		return f.has(network)
+	}
+	return f.has(starting) || !f.has(refused)
+}
+
+// unavailable reports whether an operation failed because of the database and not because of what it was asked.
+func (f fault) unavailable() bool {
+	return f.has(network) && !f.has(permanent) || f.has(blocked|repeatable)
+}
+
+// isNetwork reports whether an error comes from the network and not from the statement.
+func isNetwork(err error) bool {
+	var network net.Error
+	var connect *pgconn.ConnectError
+	return errors.As(err, &network) || errors.As(err, &connect) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) || pgconn.SafeToRetry(err)
+}
+
+// A brokenError reports that a connection was not available or broke, or that a statement of the store was cancelled from outside.
+// It says nothing about a handler or its records. It is an [es.ErrUnavailable].
+type brokenError struct{ error }
+
+func (e *brokenError) Unwrap() error { return e.error }
+
+// Is reports whether the target is [es.ErrUnavailable].
+func (e *brokenError) Is(target error) bool { return target == es.ErrUnavailable }
+
+// A sentError is that of a request that was sent and may have been carried out. If a connection breaks before the answer to a batch,
+// pgconn reports that it is safe to retry, because its last attempt to read is from a connection that it has already closed.
+type sentError struct{ error }
+
+func (e *sentError) Unwrap() error { return e.error }
+
+// SafeToRetry is the method that pgconn.SafeToRetry looks for.
+func (e *sentError) SafeToRetry() bool { return false }
+
+// An uncommittedError is that of a transaction whose commit was not sent or was refused.
+type uncommittedError struct{ error }
+
+func (e *uncommittedError) Unwrap() error { return e.error }
+
+// explain adds the remedy to an error of the server.
 func explain(err error) error {
-	switch sqlState(err) {
+	remedy := ""
+	switch classify(err).code {
 	case undefinedTable, undefinedFunction, invalidSchemaName:
-		return fmt.Errorf("%w: the schema is not there, or is not complete: run Migrate with a role that may create it", err)
+		remedy = "the schema is missing or incomplete: run Migrate with a role that may create it"
 	case insufficientPrivilege:
-		return fmt.Errorf("%w: grant the role what docs/operations.md lists, or run Migrate with the owner's", err)
+		remedy = "grant the role what docs/operations.md lists, or run Migrate as the owner"
 	case readOnlyTransaction:
-		return fmt.Errorf("%w: this is a replica, or was made read-only: connect to the primary (target_session_attrs=read-write); nothing was written", err)
+		remedy = "this server is read-only: connect to the primary (target_session_attrs=read-write); nothing was written"
 	case diskFull:
-		return fmt.Errorf("%w: nothing was written; free some space and send it again", err)
+		remedy = "nothing was written; free some space and send it again"
 	case queryCanceled, lockNotAvailable:
-		return fmt.Errorf("%w: statement_timeout or lock_timeout ended it, or somebody did; nothing was written", err)
+		remedy = "statement_timeout, lock_timeout or an operator cancelled it; nothing was written"
 	case wrongIsolation:
-		return fmt.Errorf("%w: begin the transaction with isolation level read committed", err)
+		remedy = "begin the transaction with isolation level read committed"
+	default:
+		return err
 	}
-	return err
+	return fmt.Errorf("%w: %s", err, remedy)
 }
 
-// within wraps an error with what was being done, but leaves the context's own as it is.
-func within(ctx context.Context, what string, err error) error {
+// within adds the operation to an error, but returns the context's own error unchanged.
+func within(ctx context.Context, operation string, err error) error {
 	if err == nil {
 		return nil
 	}
 	if ctxErr := ctx.Err(); ctxErr != nil && !errors.Is(err, es.ErrUnknownOutcome) {
 		return ctxErr
 	}
-	if isNetwork(err) && !hopeless(err) || isPassing(err) || (backend{}).Passing(err) {
-		err = &brokenError{err} // for a reaction, whose commands fail with it: it is not the record's fault
+	if classify(err).unavailable() {
+		err = &brokenError{err}
 	}
-	return fmt.Errorf("postgres: %s: %w", what, explain(err))
+	return fmt.Errorf("postgres: %s: %w", operation, explain(err))
 }

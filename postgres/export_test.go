@@ -113,7 +113,7 @@ func (s *Store) ReadTogether(ctx context.Context, streams ...es.Stream) ([][]es.
 // Resolve asks for a call of append that was never made, as if it had been behind a position.
 func (s *Store) Resolve(ctx context.Context, behind es.Position) error {
 	params := [][]byte{int8Param(int64(behind)), int8Param(2), int8Param(3)}
-	return s.once(ctx, s.alone(), s.statements.resolve, params, func([][]byte) error { return errors.New("an event of that call was found") })
+	return s.once(ctx, s.runner(), s.statements.resolve, params, func([][]byte) error { return errors.New("an event of that call was found") })
 }
 
 // MigrateTo makes a schema as an earlier release has it.
@@ -126,5 +126,5 @@ func MigrateTo(ctx context.Context, pool *pgxpool.Pool, version int) error {
 	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error { return s.migrateTo(ctx, tx, version) })
 }
 
-// Striding tells whether the next single event would go the short way.
-func (s *Store) Striding() bool { return s.stride.ready() }
+// FastPath reports whether the next single event would take the fast path.
+func (s *Store) FastPath() bool { return s.solo.open() }

@@ -10,41 +10,42 @@ import (
 	"github.com/thalo-go/es/internal/commit"
 )
 
-// heads is what the store knows to be in the database, because it has read or written it itself: of each stream last used, a version
-// that it has reached. History only grows, so a stream can be further on but not behind, and that the unique key finds.
+// heads caches a version of each recently used stream that the stream has reached. Streams only grow, so a cached version may be too
+// low but never too high; the unique key detects the first.
 //
-// What could make it untrue is a database that has lost its end: a failover to a replica that was behind, a restore of an older copy.
-// Hence the fingerprint: the highest position known and the token that stands there go along with every batch, and the server
-// compares. Positions are dense and in commit order, so if that one record is the same, so is everything below it.
-// So all that is known must be of the history of which the fingerprint is: what a read has seen counts only if the fingerprint
-// was there in the same snapshot. Otherwise a store that reads before it appends would take a new history for the one it knows.
+// The exception is a database that has lost its end, by a failover to a replica that was behind or a restore of an older copy. The
+// fingerprint detects this: each batch carries the highest known position and the token of its record, and the server compares them.
+// Positions are dense and in commit order, so if that record is the same, everything below it is.
+//
+// Everything cached must therefore belong to the fingerprint's history. A read counts only if the fingerprint was in its snapshot.
+// Otherwise a store that reads before it appends would mistake a new history for the one it knows.
 type heads struct {
 	mu       sync.Mutex
 	versions *simplelru.LRU[es.Stream, es.Version]
 	position es.Position // of the fingerprint
 	token    int64
-	epoch    int  // counts the times that history was not what it had been
-	rewound  bool // it was, at least once: versions that are not known are taken for lost until they have been read
+	epoch    int  // the number of rewinds
+	rewound  bool // epoch > 0: versions above the cached one are assumed lost until they were read
 
-	// told has the streams of which somebody was told, or has written, since history was rewound. What is read here may be read by
-	// another than who appends, so the first to expect a version of a stream is told in any case, and reads again.
-	told *simplelru.LRU[es.Stream, struct{}]
+	// reported is the set of streams written, or reported as conflicting, since the rewind. A read may come from a different caller than
+	// the append, so the first append to each stream fails once regardless, which forces a reload.
+	reported *simplelru.LRU[es.Stream, struct{}]
 }
 
 const knownHeads = 1 << 16 // streams
 
 func (h *heads) init() {
-	h.versions, _ = simplelru.NewLRU[es.Stream, es.Version](knownHeads, nil) // fails for a size below 1 only
-	h.told, _ = simplelru.NewLRU[es.Stream, struct{}](knownHeads, nil)
+	h.versions, _ = simplelru.NewLRU[es.Stream, es.Version](knownHeads, nil) // fails only for a size below 1
+	h.reported, _ = simplelru.NewLRU[es.Stream, struct{}](knownHeads, nil)
 }
 
-// lost tells whether an append, to a stream known to have reached a version, may expect one of a history that is no more.
-func (h *heads) lost(a *es.Append, reached es.Version) bool {
-	return h.rewound && a.Expected > 0 && (reached < a.Expected || !h.told.Contains(a.Stream))
+// isLost reports whether an append to a stream that has reached a version may expect a version of a lost history.
+func (h *heads) isLost(a *es.Append, reached es.Version) bool {
+	return h.rewound && a.Expected > 0 && (reached < a.Expected || !h.reported.Contains(a.Stream))
 }
 
-// tell notes who has been told by the verdicts of requests.
-func (h *heads) tell(requests []*commit.Request) {
+// report notes the streams of requests that were written or reported as rewound.
+func (h *heads) report(requests []*commit.Request) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.rewound {
@@ -55,37 +56,37 @@ func (h *heads) tell(requests []*commit.Request) {
 			continue
 		}
 		for i := range r.Appends {
-			h.told.Add(r.Appends[i].Stream, struct{}{})
+			h.reported.Add(r.Appends[i].Stream, struct{}{})
 		}
 	}
 }
 
-// knows returns a version that the stream has reached; 0 if nothing is known.
-func (h *heads) knows(stream es.Stream) es.Version {
+// version returns a version that the stream has reached, or 0 if none is known.
+func (h *heads) version(stream es.Stream) es.Version {
 	v, _ := h.versions.Get(stream)
 	return v
 }
 
 // learn notes that a stream has reached a version.
 func (h *heads) learn(stream es.Stream, version es.Version) {
-	if version > h.knows(stream) {
+	if version > h.version(stream) {
 		h.versions.Add(stream, version)
 	}
 }
 
-// start sets the fingerprint of a store that knows nothing yet.
+// start sets the first fingerprint.
 func (h *heads) start(position es.Position, token int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.position, h.token = position, token
 }
 
-// forget drops everything, because the fingerprint was not found, and takes a new one.
-func (h *heads) forget(position es.Position, token int64) {
+// rewind drops everything, because the fingerprint was not found, and sets a new one.
+func (h *heads) rewind(position es.Position, token int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.versions.Purge()
-	h.told.Purge()
+	h.reported.Purge()
 	h.position, h.token = position, token
 	h.epoch++
 	h.rewound = true
@@ -97,7 +98,7 @@ func (h *heads) fingerprint() (es.Position, int64) {
 	return h.position, h.token
 }
 
-// A mark is the fingerprint with which a read began.
+// A mark is the fingerprint at the start of a read.
 type mark struct {
 	position es.Position
 	token    int64
@@ -110,18 +111,18 @@ func (h *heads) mark() mark {
 	return mark{h.position, h.token, h.epoch}
 }
 
-// read notes what a read has seen: the last record of a stream, and the token that stands with it. The fingerprint of the mark was there.
+// read notes the last record of a stream and its token, as a read saw them whose snapshot had the mark.
 func (h *heads) read(m mark, stream es.Stream, version es.Version, position es.Position, token int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case m.epoch != h.epoch:
 		return
-	case position <= m.position: // the fingerprint of the mark vouches for it, and that of now for the one of the mark
+	case position <= m.position: // the mark covers it, and the current fingerprint covers the mark
 	case m.position == h.position:
 		h.position, h.token = position, token
 	default:
-		return // others wrote it a moment ago, and nothing says that it is of the same history as what the store has written meanwhile
+		return // another writer's record, which may belong to another history than what this store has written since the mark
 	}
 	h.learn(stream, version)
 }

@@ -20,41 +20,105 @@ import (
 	"github.com/thalo-go/es/projection"
 )
 
-// call writes a batch: in one round trip if there are no inline projections, and otherwise in a transaction of
-// one round trip to the handlers, those of the handlers, and one to the commit.
-func (t *tx) call(ctx context.Context, b *batch, known es.Position, token int64) (answer, error) {
-	s, conn := t.store, t.conn.Conn()
-	if s.inline == nil || b.events == 0 {
+// An inlineTx is a groupTx whose batches are handled by inline projections before they commit. If a projection refuses a batch, the next
+// one is half as large, and so on until the refused request is alone.
+type inlineTx struct {
+	*groupTx
+	most  int // requests in a batch, since a projection refused one; 0 means any number
+	tries int // failures that were not due to what is appended
+}
+
+// Write implements commit.Tx.
+func (t *inlineTx) Write(ctx context.Context, requests []*commit.Request) {
+	defer t.end(requests)
+	for len(requests) > 0 && t.ready(ctx, requests) {
+		part, others := requests, []*commit.Request(nil)
+		if t.most > 0 && t.most < len(requests) {
+			part, others = requests[:t.most], requests[t.most:]
+		}
+		rest, err := t.write(ctx, part, t.store.attemptInline)
+		if err != nil {
+			rest = t.rolledBack(ctx, rest, err)
+		} else {
+			t.most *= 2
+		}
+		requests = slices.Concat(rest, others)
+	}
+}
+
+// rolledBack returns the requests that need another batch, after one of them was rolled back with an error.
+func (t *inlineTx) rolledBack(ctx context.Context, requests []*commit.Request, err error) []*commit.Request {
+	b := &t.store.batch
+	broken := t.conn.Conn().IsClosed()
+	if broken {
+		t.dropConn()
+	}
+	var refusal *engine.RefusedError
+	switch {
+	case errors.As(err, &refusal) && len(b.requests) > 1:
+		t.most = len(b.requests) / 2
+		return slices.Concat(b.requests, b.rest)
+	case errors.As(err, &refusal):
+		t.most, err = 1, refusal
+	default:
+		if err = t.recover(ctx, err, broken || classify(err).has(repeatable)); err == nil {
+			return requests
+		}
+	}
+	fail(b.requests, err)
+	return b.rest
+}
+
+// recover prepares to write a batch again that was rolled back, or returns the error that its requests get.
+func (t *inlineTx) recover(ctx context.Context, err error, repeatable bool) error {
+	const most = 5
+	s := t.store
+	switch {
+	case errors.Is(err, engine.ErrBehind):
+		t.release() // the pool may have no other connection
+		if err := s.inline.CatchUp(ctx); err != nil {
+			return fmt.Errorf("nothing was written: %w", err)
+		}
+	case repeatable && t.tries < most && ctx.Err() == nil:
+		t.tries++
+		select {
+		case <-time.After((5*time.Millisecond + rand.N(5*time.Millisecond)) << t.tries):
+		case <-ctx.Done():
+		case <-s.closing:
+		}
+	default:
+		return fmt.Errorf("nothing was written: %w", err)
+	}
+	if t.conn == nil {
+		return t.connect(ctx)
+	}
+	return nil
+}
+
+// attemptInline writes a batch and lets the projections handle it, in a transaction of one round trip up to the handlers, those of the
+// handlers, and one for the commit. A batch without events is written as without projections.
+func (s *Store) attemptInline(ctx context.Context, conn *pgx.Conn, b *batch, known es.Position, token int64) (answer, error) {
+	if b.events == 0 {
 		return s.attempt(ctx, conn, b, known, token)
 	}
-	a, states, at, err := s.enter(ctx, conn, b, known, token)
+	a, states, at, err := s.beginInline(ctx, conn, b, known, token)
 	records := b.records(a, at)
 	if err == nil && len(records) > 0 {
-		if err = s.apply(ctx, conn, a.before, states, records); err == nil {
-			err = s.leave(ctx, conn, states, records)
+		if err = s.handleInline(ctx, conn, a.before, states, records); err == nil {
+			err = s.commitInline(ctx, conn, states, records)
 		}
 	}
 	if status := conn.PgConn().TxStatus(); status != idle && !conn.IsClosed() {
 		brief, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookLimit)
 		defer cancel()
-		_, _ = conn.Exec(brief, "rollback") // the first error says what is wrong; a connection that stays in the transaction is not used again
+		_, _ = conn.Exec(brief, "rollback") // if it fails, the pool closes the connection; the first error is the cause
 	}
 	return a, err
 }
 
-// An uncommittedError is that of a transaction of which the commit was not sent, or was refused.
-type uncommittedError struct{ error }
-
-func (e *uncommittedError) Unwrap() error { return e.error }
-
-func isUncommitted(err error) bool {
-	var u *uncommittedError
-	return errors.As(err, &u)
-}
-
-// enter begins a transaction, writes a batch in it and asks what the projections need, in one round trip.
-// A process that stands still with the lock keeps everybody from appending, so the server is to end the transaction then.
-func (s *Store) enter(ctx context.Context, conn *pgx.Conn, b *batch, known es.Position, token int64) (a answer, states []engine.State, at time.Time, err error) {
+// beginInline begins a transaction, writes a batch in it and reads the state of the projections, in one round trip. The server ends the
+// transaction if this process stops sending while it holds the lock, because no other process can append until then.
+func (s *Store) beginInline(ctx context.Context, conn *pgx.Conn, b *batch, known es.Position, token int64) (a answer, states []engine.State, at time.Time, err error) {
 	stmt, params := b.call(&s.statements, known, token)
 	queries := s.inline.States()
 	states = make([]engine.State, len(queries))
@@ -85,21 +149,7 @@ func (s *Store) enter(ctx context.Context, conn *pgx.Conn, b *batch, known es.Po
 	return a, states, at, nil
 }
 
-// enqueue puts a statement into a batch: prepared, unless the pooler knows nothing of that.
-func (s *Store) enqueue(ctx context.Context, conn *pgx.Conn, batch *pgconn.Batch, stmt *statement, params [][]byte) {
-	if !s.unprepared.Load() {
-		name := stmt.names[s.growth.Load()]
-		_, err := conn.Prepare(ctx, name, stmt.sql)
-		if err == nil {
-			batch.ExecPrepared(name, params, binaryFormat, binaryFormat)
-			return
-		}
-		s.giveUpPrepared(err)
-	}
-	batch.ExecParams(stmt.sql, params, nil, binaryFormat, binaryFormat)
-}
-
-// textParams are parameters as text.
+// textParams returns parameters in the text format.
 func textParams(args []any) [][]byte {
 	params := make([][]byte, len(args))
 	for i, arg := range args {
@@ -113,30 +163,12 @@ func readState(row [][]byte) (engine.State, error) {
 	return engine.State{Cursor: projection.Cursor(cursor), Rebuild: string(row[1]) != "f", Found: true}, err
 }
 
-// exchange sends several statements in one round trip, and calls read with every row and the number of its statement.
-func exchange(ctx context.Context, conn *pgx.Conn, batch *pgconn.Batch, read func(i int, row [][]byte) error) error {
-	results := conn.PgConn().ExecBatch(ctx, batch)
-	var failed error
-	for i := 0; results.NextResult(); i++ {
-		reader := results.ResultReader()
-		for reader.NextRow() {
-			if failed == nil {
-				failed = read(i, reader.Values())
-			}
-		}
-	}
-	if err := results.Close(); err != nil {
-		return err
-	}
-	return failed
-}
-
-// records returns what a batch has written, as readers will see it. The handlers may keep it.
+// records returns what a batch has written, as readers will see it. The handlers may keep the records.
 func (b *batch) records(a answer, at time.Time) []es.Record {
 	if a.before < 0 || b.events == 0 {
 		return nil
 	}
-	versions, _ := getInts(b.eVersion.param()) // what was encoded can be decoded
+	versions, _ := getInts(b.eVersion.param()) // has no error: it was encoded here
 	records := make([]es.Record, 0, b.events)
 	i, n := 0, 0 // of the append and of the event in the batch
 	for _, r := range b.requests {
@@ -170,40 +202,38 @@ func cloneMeta(meta map[string]string) map[string]string {
 	return maps.Clone(meta)
 }
 
-// apply lets the projections handle what was written.
-func (s *Store) apply(ctx context.Context, conn *pgx.Conn, before es.Position, states []engine.State, records []es.Record) error {
+// handleInline lets the projections handle what was written.
+func (s *Store) handleInline(ctx context.Context, conn *pgx.Conn, before es.Position, states []engine.State, records []es.Record) error {
 	t, err := transactionOn(ctx, conn)
 	if err == nil {
-		err = s.inline.Apply(context.WithValue(ctx, inside{}, s), handed{t}, states, before, records)
+		err = s.inline.Apply(context.WithValue(ctx, inHandler{}, s), handlerTx{t}, states, before, records)
 	}
 	if err == nil {
-		err = stillIn(conn)
+		err = checkTransaction(conn)
 	}
 	var refusal *engine.RefusedError
 	switch {
 	case err == nil, errors.Is(err, es.ErrUnknownOutcome):
 		return err
-	case conn.IsClosed() && errors.As(err, &refusal): // no fault of what was to be written
+	case conn.IsClosed() && errors.As(err, &refusal): // the handler failed because the connection broke
 		err = refusal.Err
 	}
 	return &uncommittedError{err}
 }
 
-// stillIn tells whether handlers have left the transaction as they should.
-func stillIn(conn *pgx.Conn) error {
+// checkTransaction checks that no handler ended or aborted the transaction.
+func checkTransaction(conn *pgx.Conn) error {
 	switch conn.PgConn().TxStatus() {
 	case idle:
-		return fmt.Errorf("%w: the handler of an inline projection has ended the transaction, which is the store's to end", es.ErrUnknownOutcome)
+		return fmt.Errorf("%w: the handler of an inline projection ended the transaction, which only the store may end", es.ErrUnknownOutcome)
 	case aborted:
-		return &engine.RefusedError{Projection: "that is inline", Err: errors.New("a statement of its handler failed, and the handler returned no error: return what Exec and Query return")}
+		return &engine.RefusedError{Projection: "that is inline", Err: errors.New("a statement of its handler failed and the handler returned no error: return the errors of Exec and Query")}
 	}
 	return nil
 }
 
-const aborted = 'E' // the status of a connection whose transaction can only be rolled back
-
-// leave moves the checkpoints and commits, in one round trip.
-func (s *Store) leave(ctx context.Context, conn *pgx.Conn, states []engine.State, records []es.Record) error {
+// commitInline moves the checkpoints and commits, in one round trip.
+func (s *Store) commitInline(ctx context.Context, conn *pgx.Conn, states []engine.State, records []es.Record) error {
 	var batch pgconn.Batch
 	for _, m := range s.inline.Moves(states, records) {
 		batch.ExecParams(m.SQL, textParams(m.Args), nil, nil, nil)
@@ -211,95 +241,38 @@ func (s *Store) leave(ctx context.Context, conn *pgx.Conn, states []engine.State
 	batch.ExecParams("commit", nil, nil, nil, nil)
 	unsent := conn.IsClosed() || ctx.Err() != nil
 	err := exchange(ctx, conn, &batch, func(int, [][]byte) error { return nil })
-	switch {
+	switch f := classify(err); {
 	case err == nil:
 		s.inline.Moved()
 		return nil
-	case isRefused(err) && !(backend{s}).Passing(err):
+	case f.has(refused) && !f.has(repeatable):
 		return &uncommittedError{s.inline.Refuse(err)}
-	case isRefused(err), unsent:
+	case f.has(refused), unsent:
 		return &uncommittedError{err}
 	}
 	return &sentError{err}
 }
 
-// mend does what there is to be done before a batch that was not committed is written again, or returns why it is not.
-func (t *tx) mend(ctx context.Context, err error) error {
-	const most = 5
-	s := t.store
-	passing := t.conn.Conn().IsClosed() || (backend{s}).Passing(err)
-	if t.conn.Conn().IsClosed() {
-		t.broken()
-	}
-	var refusal *engine.RefusedError
-	switch {
-	case errors.As(err, &refusal):
-		return err
-	case errors.Is(err, engine.ErrBehind):
-		t.release() // the pool may have no other
-		if err := s.inline.CatchUp(ctx); err != nil {
-			return fmt.Errorf("nothing was written: %w", err)
-		}
-	case passing && t.tries < most && ctx.Err() == nil:
-		t.tries++
-		select {
-		case <-time.After((5*time.Millisecond + rand.N(5*time.Millisecond)) << t.tries):
-		case <-ctx.Done():
-		case <-s.closing:
-		}
-	default:
-		return fmt.Errorf("nothing was written: %w", err)
-	}
-	if t.conn == nil {
-		return t.begin(ctx)
-	}
-	return nil
-}
-
-// split returns the requests for the next batch, and the others.
-func (t *tx) split(requests []*commit.Request) (part, apart []*commit.Request) {
-	if t.most == 0 || t.most >= len(requests) {
-		return requests, nil
-	}
-	return requests[:t.most], requests[t.most:]
-}
-
-// give gives the requests of a batch that could not be written their verdict, and returns those that need another one. If a projection has
-// refused one of several, the next batch is half as large; and so on, until the one that it refuses is alone.
-func (t *tx) give(b *batch, rest []*commit.Request, err error) []*commit.Request {
-	var refusal *engine.RefusedError
-	if errors.As(err, &refusal) {
-		err = refusal
-		if n := len(b.requests); n > 1 {
-			t.most = n / 2
-			return slices.Concat(b.requests, rest)
-		}
-		t.most = 1
-	}
-	fail(b.requests, err)
-	return rest
-}
-
-// between reads records after a position up to another, in a transaction.
-func (s *Store) between(ctx context.Context, t pgx.Tx, after, upTo es.Position, most int) ([]es.Record, error) {
+// readRange reads records after a position up to another, in a transaction.
+func (s *Store) readRange(ctx context.Context, t pgx.Tx, after, upTo es.Position, most int) ([]es.Record, error) {
 	limit := min(most, int(upTo-after), lastPage)
 	p := s.pageOn(ctx, t.Conn(), page{}, s.statements.all, es.Stream{}, mark{}, limit, nil, int8Param(int64(after)), int8Param(int64(limit)))
 	return p.records, p.err
 }
 
-// handed is a transaction as handlers are given it: the store ends it.
-type handed struct{ pgx.Tx }
+// A handlerTx is the transaction that handlers get. They cannot end it.
+type handlerTx struct{ pgx.Tx }
 
-var errNotYours = errors.New("postgres: the transaction is the store's to end: return nil to commit it, and an error to roll it back")
+var errNotYours = errors.New("postgres: only the store ends this transaction: return nil to commit it, or an error to roll it back")
 
 // Commit implements pgx.Tx.
-func (handed) Commit(context.Context) error { return errNotYours }
+func (handlerTx) Commit(context.Context) error { return errNotYours }
 
 // Rollback implements pgx.Tx.
-func (handed) Rollback(context.Context) error { return errNotYours }
+func (handlerTx) Rollback(context.Context) error { return errNotYours }
 
-// transactionOn returns the transaction that a connection is in. pgx makes one only together with a statement that begins it, in a round trip
-// of its own; so it is made once for each connection.
+// transactionOn returns the transaction that a connection is in. pgx makes a pgx.Tx only together with a statement that begins the
+// transaction, in a round trip of its own. So one is made once for each connection and kept.
 func transactionOn(ctx context.Context, conn *pgx.Conn) (pgx.Tx, error) {
 	const key = "es: transaction"
 	kept := conn.PgConn().CustomData()
@@ -313,13 +286,75 @@ func transactionOn(ctx context.Context, conn *pgx.Conn) (pgx.Tx, error) {
 	return t, err
 }
 
-// inside is the key under which the context of a handler has its store.
-type inside struct{}
+// inHandler is the key of the store in the context of its handlers.
+type inHandler struct{}
 
-// outside refuses an append by a handler, which would wait for ever for the batch that the handler is part of.
-func (s *Store) outside(ctx context.Context) error {
-	if s.inline != nil && ctx.Value(inside{}) == s {
-		return fmt.Errorf("%w: the handler of an inline projection cannot append: do it in a reaction", es.ErrInvalid)
+// refuseInHandler refuses an append by a handler, which would wait forever for its own batch.
+func (s *Store) refuseInHandler(ctx context.Context) error {
+	if s.inline != nil && ctx.Value(inHandler{}) == s {
+		return fmt.Errorf("%w: the handler of an inline projection cannot append: use a reaction", es.ErrInvalid)
 	}
 	return nil
+}
+
+// appendInline appends in the application's transaction and lets the inline projections handle it. If that fails, the transaction is as it
+// was before and can continue.
+func (t *inTx) appendInline(ctx context.Context, r *commit.Request) (es.Position, error) {
+	part, err := t.tx.Begin(ctx)
+	if err != nil {
+		return 0, within(ctx, "append", err)
+	}
+	last, err := t.appendPart(ctx, part, r)
+	if err == nil {
+		err = within(ctx, "append", part.Commit(ctx))
+	}
+	if err != nil {
+		brief, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookLimit)
+		defer cancel()
+		_ = part.Rollback(brief) // the first error is the cause
+		return 0, err
+	}
+	return last, nil
+}
+
+func (t *inTx) appendPart(ctx context.Context, part pgx.Tx, r *commit.Request) (es.Position, error) {
+	s, b, conn := t.store, new(batch), part.Conn()
+	a, err := t.append(ctx, conn, r, b)
+	if err != nil {
+		return 0, err
+	}
+	var at time.Time
+	err = s.each(ctx, conn, s.statements.time, nil, func(row [][]byte) error {
+		at = getTime(row[0])
+		return nil
+	})
+	if err != nil {
+		return 0, within(ctx, "append", err)
+	}
+	db, states := backend{s}, []engine.State(nil)
+	for _, q := range s.inline.States() {
+		var state engine.State
+		err := db.Query(ctx, part, func(scan func(...any) error) error {
+			state.Found = true
+			return scan(&state.Cursor, &state.Rebuild)
+		}, q.SQL, q.Args...)
+		if err != nil {
+			return 0, within(ctx, "append", err)
+		}
+		states = append(states, state)
+	}
+	records := b.records(a, at)
+	err = s.inline.ApplyAll(context.WithValue(ctx, inHandler{}, s), handlerTx{part}, states, a.before, records)
+	if err == nil {
+		err = checkTransaction(conn)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("postgres: append: %w", err)
+	}
+	for _, m := range s.inline.Moves(states, records) {
+		if _, err := db.Exec(ctx, part, m.SQL, m.Args...); err != nil {
+			return 0, within(ctx, "append", err)
+		}
+	}
+	return records[len(records)-1].Position, nil
 }

@@ -19,7 +19,7 @@ func (s *Store) AcquireLease(ctx context.Context, name, holder string, d time.Du
 			l = lease(name, row)
 			return nil
 		}
-		err := s.once(ctx, s.alone(), s.statements.acquireLease, [][]byte{[]byte(name), []byte(holder), int8Param(micros), []byte(note)}, read)
+		err := s.once(ctx, s.runner(), s.statements.acquireLease, [][]byte{[]byte(name), []byte(holder), int8Param(micros), []byte(note)}, read)
 		if err == nil && l == nil { // somebody else has it
 			err = s.once(ctx, s.each, s.statements.loadLease, [][]byte{[]byte(name)}, read)
 		}
@@ -41,7 +41,7 @@ func (s *Store) ReleaseLease(ctx context.Context, name, holder string) error {
 	if es.CheckLease(name, holder, 1, "") != nil {
 		return ctx.Err() // nobody has it, and the server would refuse the name
 	}
-	return within(ctx, "lease "+name, s.once(ctx, s.alone(), s.statements.releaseLease, [][]byte{[]byte(name), []byte(holder)}, nil))
+	return within(ctx, "lease "+name, s.once(ctx, s.runner(), s.statements.releaseLease, [][]byte{[]byte(name), []byte(holder)}, nil))
 }
 
 // ListLeases implements [es.Leases].
@@ -74,7 +74,7 @@ func (s *Store) MoveCheckpoint(ctx context.Context, name string, from, to es.Pos
 	if from == 0 {
 		stmt, params = s.statements.firstCheckpoint, params[:2]
 	}
-	err = s.once(ctx, s.alone(), stmt, params, func([][]byte) error {
+	err = s.once(ctx, s.runner(), stmt, params, func([][]byte) error {
 		moved = true
 		return nil
 	})

@@ -151,7 +151,7 @@ func (s *Store) prepareSchema(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	if there {
-		return fmt.Errorf("%w: schema %s has a table events and no version: it is damaged (restore a backup), or somebody else's (set Config.Schema to another)", es.ErrInvalid, s.schema)
+		return fmt.Errorf("%w: schema %s has a table events and no version: it is corrupt (restore a backup), or not a store (set Config.Schema)", es.ErrInvalid, s.schema)
 	}
 	return script(ctx, tx, s.sql(createMeta))
 }
@@ -178,7 +178,7 @@ func (s *Store) schemaVersion(ctx context.Context, db interface {
 	}
 	have, err := strconv.Atoi(text)
 	if err != nil || have < 1 {
-		return 0, fmt.Errorf("%w: schema version %q in %s.meta is not a number: it is damaged; restore a backup", es.ErrInvalid, text, s.schema)
+		return 0, fmt.Errorf("%w: schema version %q in %s.meta is not a positive number, so it is corrupt: restore a backup", es.ErrInvalid, text, s.schema)
 	}
 	if have > schemaVersion {
 		return 0, fmt.Errorf("%w: schema %s has version %d and this release knows versions up to %d: it was used by a newer release; upgrade this program", es.ErrInvalid, s.schema, have, schemaVersion)

@@ -33,22 +33,22 @@ type Store struct {
 	ownPool bool
 	config  Config
 	schema  string // quoted
-	channel string // of announcements
+	channel string // of notifications
 	id      string
 
-	unprepared atomic.Bool  // behind a pooler that does not know prepared statements
-	wrapped    atomic.Bool  // the server's default isolation is not read committed
-	growth     atomic.Int32 // of the log, as far as is known; see statement
+	unprepared atomic.Bool  // a pooler does not support prepared statements
+	wrapped    atomic.Bool  // the server's default isolation level is not read committed
+	growth     atomic.Int32 // of the log, as the store knows it; see statement
 	statements statements
 	heads      heads
 	queue      *commit.Queue
-	batch      batch // the memory of the one that is being written
-	stride     stride
-	cautious   int // batches that are to look before they write, because one before met a conflict
+	batch      batch // being written
+	solo       soloWriter
+	cautious   int // batches that look up heads before they write, because of a recent conflict
 	loader     loader
 	watcher    watcher
 	projects   *engine.Engine[pgx.Tx]
-	inline     *engine.Inline[pgx.Tx] // nil if there are none
+	inline     *engine.Inline[pgx.Tx] // nil without inline projections
 	closing    chan struct{}
 	close      sync.Once
 }
@@ -166,7 +166,7 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 	s.projects = engine.New(backend{s})
 	if len(c.Inline) > 0 {
 		var err error
-		if s.inline, err = s.projects.Inline(c.Inline, s.between); err != nil {
+		if s.inline, err = s.projects.Inline(c.Inline, s.readRange); err != nil {
 			return nil, fmt.Errorf("postgres: %w", err)
 		}
 	}
@@ -191,7 +191,7 @@ func (s *Store) open(ctx context.Context) error {
 			return nil
 		case ctx.Err() != nil:
 			return fmt.Errorf("postgres: open: %w; the last attempt: %w", ctx.Err(), err)
-		case !isConnecting(err):
+		case !classify(err).unreachable():
 			return fmt.Errorf("postgres: open: %w", explain(err))
 		}
 		select {
@@ -257,18 +257,4 @@ func (s *Store) closed() bool {
 	default:
 		return false
 	}
-}
-
-// isConnecting tells whether an error is one of reaching the server, which may yet come up.
-func isConnecting(err error) bool {
-	if err == nil || hopeless(err) {
-		return false
-	}
-	switch sqlState(err) {
-	case "":
-		return !errors.Is(err, es.ErrInvalid) && isNetwork(err)
-	case cannotConnectNow, tooManyConnections:
-		return true
-	}
-	return !isRefused(err)
 }

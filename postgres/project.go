@@ -74,15 +74,6 @@ func (b backend) Dialect() engine.Dialect {
 	}
 }
 
-// A brokenError is that of a connection that could not be had, or broke, and that of a statement of the engine's which was cancelled from outside:
-// by somebody, or by a timeout of the server's. It says nothing about the handler or its records. To those outside it is [es.ErrUnavailable].
-type brokenError struct{ error }
-
-func (e *brokenError) Unwrap() error { return e.error }
-
-// Is tells errors.Is.
-func (e *brokenError) Is(target error) bool { return target == es.ErrUnavailable }
-
 // Transact implements engine.Backend.
 func (b backend) Transact(ctx context.Context, o engine.Options, work func(ctx context.Context, tx pgx.Tx) error) error {
 	return b.prepared(func() error { return b.transact(ctx, o, work) })
@@ -154,7 +145,7 @@ func (b backend) broken(err error) error {
 	switch {
 	case b.store.closed():
 		return b.store.orClosed(err)
-	case hopeless(err), errors.Is(err, context.Canceled):
+	case classify(err).has(permanent), errors.Is(err, context.Canceled):
 		return fmt.Errorf("postgres: %w", explain(err))
 	}
 	return &brokenError{fmt.Errorf("postgres: %w", explain(err))}
@@ -180,7 +171,7 @@ func (b backend) of(err error) error {
 	}
 	b.store.giveUpPrepared(err)
 	err = fmt.Errorf("postgres: %w", explain(err))
-	if sqlState(err) == queryCanceled {
+	if classify(err).code == queryCanceled {
 		return &brokenError{err}
 	}
 	return err
@@ -232,18 +223,7 @@ func (b backend) view(ctx context.Context, row func(scan func(into ...any) error
 }
 
 // Passing implements engine.Backend.
-func (b backend) Passing(err error) bool {
-	if _, broke := errors.AsType[*brokenError](err); broke {
-		return true
-	}
-	switch code := sqlState(err); code {
-	case deadlockDetected, serializationFailure, lockNotAvailable, readOnlyTransaction, idleInTransaction, cannotConnectNow, adminShutdown, crashShutdown,
-		invalidStatementName, duplicateStatement:
-		return true
-	default:
-		return len(code) == 5 && (code[:2] == insufficientResources || code[:2] == connectionException)
-	}
-}
+func (b backend) Passing(err error) bool { return classify(err).has(repeatable) }
 
 // Hold implements engine.Backend. Others can write meanwhile.
 func (b backend) Hold() time.Duration { return 0 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -253,14 +252,6 @@ func (s *Store) readPage(ctx context.Context, read func(conn *pgx.Conn) page) pa
 	return p
 }
 
-// orClosed says of an error that the store was closed meanwhile, and its connections with it.
-func (s *Store) orClosed(err error) error {
-	if err == nil || !s.closed() || errors.Is(err, es.ErrClosed) {
-		return err
-	}
-	return fmt.Errorf("store is %w: %w", es.ErrClosed, err)
-}
-
 // pageOn reads a page, which may bring room for its records, of a stream, or, if that is the zero one, of the log. If give is not nil
 // it is given each piece but the last, which is returned.
 func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, p page, stmt *statement, stream es.Stream, m mark, limit int, give func(page), params ...[]byte) page {
@@ -372,7 +363,7 @@ func (s *Store) SaveSnapshot(ctx context.Context, n es.Snapshot) error {
 	if data == nil {
 		data = []byte{}
 	}
-	return within(ctx, "snapshot of "+n.Stream.String(), s.once(ctx, s.alone(), s.statements.saveSnapshot, [][]byte{
+	return within(ctx, "snapshot of "+n.Stream.String(), s.once(ctx, s.runner(), s.statements.saveSnapshot, [][]byte{
 		[]byte(n.Stream.Kind), []byte(n.Stream.ID), int8Param(int64(n.Version)), int8Param(int64(n.Position)), int8Param(int64(n.Schema)), data,
 	}, nil))
 }
@@ -389,17 +380,4 @@ func (s *Store) LoadSnapshot(ctx context.Context, stream es.Stream) (n es.Snapsh
 		return nil
 	})
 	return n, within(ctx, "snapshot of "+stream.String(), err)
-}
-
-// once runs a statement on a connection of its own.
-func (s *Store) once(ctx context.Context, run runner, stmt *statement, params [][]byte, f func(row [][]byte) error) error {
-	if s.closed() {
-		return fmt.Errorf("store is %w", es.ErrClosed)
-	}
-	conn, err := s.pool.Acquire(ctx)
-	if err != nil {
-		return s.orClosed(err)
-	}
-	defer conn.Release()
-	return s.orClosed(run(ctx, conn.Conn(), stmt, params, f))
 }

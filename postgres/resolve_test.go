@@ -239,7 +239,7 @@ func TestResolveWhileTheLockIsHeld(t *testing.T) {
 			go func() { answered <- l.append(t.Context(), s, named("a", account("a"), 0)) }()
 			waiting(t, url, 1)
 			proxy.Cut()
-			inside(t, 1, "postgres.(*tx).ask")
+			inside(t, 1, "postgres.(*groupTx).lookUp")
 			release()
 			if err := <-answered; err != nil {
 				t.Error(err)
@@ -375,7 +375,7 @@ func TestResolveEnds(t *testing.T) {
 			answered <- err
 		}()
 		<-lost
-		inside(t, 1, "postgres.(*tx).resolve")
+		inside(t, 1, "postgres.(*groupTx).resolve")
 		cancel(nil)
 		err := <-answered
 		if !errors.Is(err, es.ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {
@@ -414,7 +414,7 @@ func TestResolveEnds(t *testing.T) {
 			answered <- errs
 		}()
 		<-lost
-		inside(t, 1, "postgres.(*tx).resolve")
+		inside(t, 1, "postgres.(*groupTx).resolve")
 		cancel()
 		errs := <-answered
 		if !errors.Is(errs[0], es.ErrUnknownOutcome) || errs[1] == nil || errors.Is(errs[1], es.ErrUnknownOutcome) {

@@ -121,10 +121,10 @@ func TestSchemasThatAreRefused(t *testing.T) {
 			says   []string
 		}{
 			{"of a newer release", "update es.meta set value = '99' where key = 'schema'", []string{`"es"`, "version 99", "newer release", "upgrade"}},
-			{"with a version that is no number", "update es.meta set value = 'x' where key = 'schema'", []string{`"es".meta`, `"x"`, "damaged", "restore"}},
-			{"with a version that cannot be", "update es.meta set value = '0' where key = 'schema'", []string{`"es".meta`, `"0"`, "damaged", "restore"}},
-			{"with tables but no version", "delete from es.meta where key = 'schema'", []string{`"es"`, "damaged", "restore"}},
-			{"without an id", "delete from es.meta where key = 'store'", []string{`"es".meta`, "damaged", "restore"}},
+			{"with a version that is no number", "update es.meta set value = 'x' where key = 'schema'", []string{`"es".meta`, `"x"`, "corrupt", "restore"}},
+			{"with a version that cannot be", "update es.meta set value = '0' where key = 'schema'", []string{`"es".meta`, `"0"`, "corrupt", "restore"}},
+			{"with tables but no version", "delete from es.meta where key = 'schema'", []string{`"es"`, "corrupt", "restore"}},
+			{"without an id", "delete from es.meta where key = 'store'", []string{`"es".meta`, "corrupt", "restore"}},
 			{"of somebody else", "drop schema es cascade; create schema es; create table es.events (n integer)", []string{`"es"`, "Config.Schema"}},
 		} {
 			t.Run(test.name, func(t *testing.T) {

@@ -2,21 +2,24 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"math/bits"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/thalo-go/es"
 )
 
-// A statement is one that the store runs again and again, in the binary format.
+// A statement is one that the store runs often, in the binary format.
 //
-// A session keeps the plan of a prepared statement. One that was made while the table was almost empty, when scanning it is the cheapest
-// way, would scan it when it is large, until somebody runs analyze. So a statement has several names, and takes the next one
-// whenever the log has grown fourfold: under that it is prepared and planned anew.
+// A session keeps the plan of a prepared statement. A plan made while the table is almost empty scans the whole table, and would do so
+// after the table has grown, until it is analyzed. So a statement has several names, and takes the next one whenever the log has grown
+// fourfold. Under the new name it is prepared and planned again.
 type statement struct {
 	names [maxGrowth + 1]string
 	sql   string
@@ -24,7 +27,7 @@ type statement struct {
 
 const maxGrowth = 64 / 2
 
-// newStatement fills in what stands in braces; see sql.
+// newStatement returns the statement for a text with placeholders; see sql.
 func (s *Store) newStatement(sql string) *statement {
 	stmt := &statement{sql: s.sql(sql)}
 	h := fnv.New64a()
@@ -43,10 +46,27 @@ func (s *Store) grown(position es.Position) {
 	}
 }
 
-var binaryFormat = []int16{1} // one for all
+// acquire takes a connection from the pool. It retries until the context ends.
+func (s *Store) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		conn, err := s.pool.Acquire(ctx)
+		if err == nil || !classify(err).unreachable() && ctx.Err() == nil {
+			return conn, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no connection to the server: %w", err)
+		case <-s.closing:
+			return nil, errClosed
+		}
+	}
+}
 
-// query runs a statement: prepared once on each connection, or, behind a pooler that hands out connections by transaction
-// and knows nothing of prepared statements, parsed anew each time. Both are one round trip.
+var binaryFormat = []int16{1} // for all parameters or columns
+
+// query runs a statement in one round trip. It prepares the statement once on each connection. Behind a pooler that lends connections
+// by transaction and does not support prepared statements, the statement is parsed each time.
 func (s *Store) query(ctx context.Context, conn *pgx.Conn, stmt *statement, prepared bool, params [][]byte) *pgconn.ResultReader {
 	if prepared {
 		name := stmt.names[s.growth.Load()]
@@ -55,28 +75,41 @@ func (s *Store) query(ctx context.Context, conn *pgx.Conn, stmt *statement, prep
 			return conn.PgConn().ExecPrepared(ctx, name, params, binaryFormat, binaryFormat)
 		}
 		s.giveUpPrepared(err)
-		// For any other reason the statement fails in the same way if it is run without being prepared, and the caller hears of it there.
+		// With any other error the statement fails in the same way without being prepared, and the caller gets that error.
 	}
 	return conn.PgConn().ExecParams(ctx, stmt.sql, params, nil, binaryFormat, binaryFormat)
 }
 
-// giveUpPrepared tells whether an error is that of a pooler that loses or mixes up prepared statements. From then on the store does without.
-func (s *Store) giveUpPrepared(err error) bool {
-	switch sqlState(err) {
-	case invalidStatementName, duplicateStatement:
-		s.unprepared.Store(true)
-		return true
+// enqueue adds a statement to a batch, prepared if the store does that.
+func (s *Store) enqueue(ctx context.Context, conn *pgx.Conn, batch *pgconn.Batch, stmt *statement, params [][]byte) {
+	if !s.unprepared.Load() {
+		name := stmt.names[s.growth.Load()]
+		_, err := conn.Prepare(ctx, name, stmt.sql)
+		if err == nil {
+			batch.ExecPrepared(name, params, binaryFormat, binaryFormat)
+			return
+		}
+		s.giveUpPrepared(err)
 	}
-	return false
+	batch.ExecParams(stmt.sql, params, nil, binaryFormat, binaryFormat)
 }
 
-// each runs a statement and calls f with every row; the values are good only during the call.
+// giveUpPrepared reports whether a pooler lost or mixed up a prepared statement. If so, the store does not prepare statements any more.
+func (s *Store) giveUpPrepared(err error) bool {
+	if !classify(err).has(lostStatement) {
+		return false
+	}
+	s.unprepared.Store(true)
+	return true
+}
+
+// each runs a statement and calls f with every row. The values are valid only during the call.
 func (s *Store) each(ctx context.Context, conn *pgx.Conn, stmt *statement, params [][]byte, f func(row [][]byte) error) error {
 	_, err := s.exec(ctx, conn, stmt, params, f)
 	return err
 }
 
-// exec is like each, and returns what the server says that it did.
+// exec is like each, and returns the command tag.
 func (s *Store) exec(ctx context.Context, conn *pgx.Conn, stmt *statement, params [][]byte, f func(row [][]byte) error) (pgconn.CommandTag, error) {
 	for {
 		prepared := !s.unprepared.Load()
@@ -88,7 +121,7 @@ func (s *Store) exec(ctx context.Context, conn *pgx.Conn, stmt *statement, param
 			}
 		}
 		tag, err := result.Close()
-		// Others may have found out at the same time. And in a transaction of the application's, it is too late for another try.
+		// In a transaction of the application, which is aborted now, it is too late to try again.
 		if prepared && s.giveUpPrepared(err) && conn.PgConn().TxStatus() == idle {
 			continue
 		}
@@ -99,4 +132,105 @@ func (s *Store) exec(ctx context.Context, conn *pgx.Conn, stmt *statement, param
 	}
 }
 
-const idle = 'I' // the status of a connection that is in no transaction, in the protocol's ReadyForQuery
+// The status of a connection, as in the protocol's message ReadyForQuery.
+const (
+	idle    = 'I' // in no transaction
+	aborted = 'E' // in a transaction that can only be rolled back
+)
+
+// A runner runs a statement and calls read with every row.
+type runner func(ctx context.Context, conn *pgx.Conn, stmt *statement, params [][]byte, read func(row [][]byte) error) error
+
+// runner returns the function that runs a statement in a transaction of its own at isolation level read committed.
+func (s *Store) runner() runner {
+	switch {
+	case s.config.ReadOnly:
+		return func(context.Context, *pgx.Conn, *statement, [][]byte, func([][]byte) error) error { return errReadOnly }
+	case s.wrapped.Load():
+		return s.wrap
+	}
+	return s.each
+}
+
+// setsIsolation reports whether a statement failed because the server's default isolation level is not read committed. If so, the store
+// wraps such statements from now on, and the caller can repeat the statement.
+func (s *Store) setsIsolation(err error) bool {
+	return classify(err).has(isolation) && !s.wrapped.Swap(true)
+}
+
+// wrap runs a statement in a transaction at isolation level read committed, for servers with another default. It is one round trip.
+func (s *Store) wrap(ctx context.Context, conn *pgx.Conn, stmt *statement, params [][]byte, read func(row [][]byte) error) error {
+	var batch pgconn.Batch
+	batch.ExecParams("begin isolation level read committed", nil, nil, nil, nil)
+	batch.ExecParams(stmt.sql, params, nil, binaryFormat, binaryFormat)
+	batch.ExecParams("commit", nil, nil, nil, nil)
+	unsent := conn.IsClosed() || ctx.Err() != nil
+	results := conn.PgConn().ExecBatch(ctx, &batch)
+	var failed error
+	for results.NextResult() {
+		reader := results.ResultReader()
+		for reader.NextRow() {
+			failed = errors.Join(failed, read(reader.Values()))
+		}
+	}
+	err := results.Close()
+	if err != nil && !conn.IsClosed() {
+		_, _ = conn.Exec(ctx, "rollback") // if it fails, the pool closes the connection; the first error is the cause
+	}
+	switch {
+	case err == nil:
+		return failed
+	case unsent:
+		return err
+	}
+	return &sentError{err}
+}
+
+// exchange sends several statements in one round trip, and calls read with every row and the number of its statement.
+func exchange(ctx context.Context, conn *pgx.Conn, batch *pgconn.Batch, read func(i int, row [][]byte) error) error {
+	results := conn.PgConn().ExecBatch(ctx, batch)
+	var failed error
+	for i := 0; results.NextResult(); i++ {
+		reader := results.ResultReader()
+		for reader.NextRow() {
+			if failed == nil {
+				failed = read(i, reader.Values())
+			}
+		}
+	}
+	if err := results.Close(); err != nil {
+		return err
+	}
+	return failed
+}
+
+// once runs a statement on a connection from the pool.
+func (s *Store) once(ctx context.Context, run runner, stmt *statement, params [][]byte, f func(row [][]byte) error) error {
+	if s.closed() {
+		return fmt.Errorf("store is %w", es.ErrClosed)
+	}
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return s.orClosed(err)
+	}
+	defer conn.Release()
+	return s.orClosed(run(ctx, conn.Conn(), stmt, params, f))
+}
+
+// orClosed adds es.ErrClosed to an error if the store, and so its connections, were closed since the call began.
+func (s *Store) orClosed(err error) error {
+	if err == nil || !s.closed() || errors.Is(err, es.ErrClosed) {
+		return err
+	}
+	return fmt.Errorf("store is %w: %w", es.ErrClosed, err)
+}
+
+// top returns the last position of the log and its token.
+func (s *Store) top(ctx context.Context, conn *pgx.Conn) (position es.Position, token int64, err error) {
+	err = s.each(ctx, conn, s.statements.head, nil, func(row [][]byte) error {
+		position, token = es.Position(getInt8(row[0])), getInt8(row[1])
+		return nil
+	})
+	s.grown(position)
+	return position, token, err
+}

@@ -273,7 +273,7 @@ func TestFailover(t *testing.T) {
 		at := l.count()
 		eventually(t, "appends go on", func() bool { return l.count() > at+200 })
 		primary.Kill(t)
-		inside(t, 1, "postgres.(*Store).connect") // all that was acknowledged by then is lost if the standby does not have it
+		inside(t, 1, "postgres.(*Store).acquire") // all that was acknowledged by then is lost if the standby does not have it
 		settled(t, l)
 		standby.Start(t)
 		standby.Promote(t)

@@ -271,7 +271,7 @@ func (w *watcher) look() {
 	ctx, cancel := context.WithTimeout(w.ctx, lookLimit)
 	defer cancel()
 	switch head, err := w.store.head(ctx); {
-	case isConnecting(err) || w.ctx.Err() != nil:
+	case classify(err).unreachable() || w.ctx.Err() != nil:
 	case err == nil && head < seen.head:
 		w.rewound(head)
 	default:

@@ -15,7 +15,7 @@ import (
 // setOff appends to a stream of its own until the store takes the short way.
 func setOff(t testing.TB, s *postgres.Store) {
 	t.Helper()
-	for n := 0; !s.Striding(); n++ {
+	for n := 0; !s.FastPath(); n++ {
 		if n > 10_000 {
 			t.Fatal("the store never takes the short way")
 		}
@@ -84,7 +84,7 @@ func TestStride(t *testing.T) {
 				mustAppend(t, other, add(account("b"), 1))
 				mustAppend(t, s, add(account("alone"), 1))
 				before := alone
-				for alone = 0; !s.Striding(); alone++ {
+				for alone = 0; !s.FastPath(); alone++ {
 					mustAppend(t, s, add(account("alone"), 1))
 				}
 				if alone <= before {
@@ -228,7 +228,7 @@ func TestStrideThatBreaks(t *testing.T) {
 					{named("known", account("new"), 1), isNil},
 					{named("any", account("new"), es.AnyVersion), isNil},
 				} {
-					for n := 0; !s.Striding(); n++ {
+					for n := 0; !s.FastPath(); n++ {
 						_ = l.append(t.Context(), s, named(fmt.Sprint("before ", string(test.append.Events[0].Data), n), account(fmt.Sprint("alone", n)), es.AnyVersion)) // the ledger has the error
 					}
 					lost := lose(proxy, test.append.Stream.ID)
@@ -245,7 +245,7 @@ func TestStrideThatBreaks(t *testing.T) {
 			s, wire := openOn(t, url)
 			l := newLedger()
 			for _, a := range []es.Append{named("new", account("new"), 0), named("known", account("new"), 1), named("any", account("new"), es.AnyVersion)} {
-				for n := 0; !s.Striding(); n++ {
+				for n := 0; !s.FastPath(); n++ {
 					_ = l.append(t.Context(), s, named(fmt.Sprint("before ", string(a.Events[0].Data), n), account("alone"), es.AnyVersion)) // the ledger has the error
 				}
 				wire.keep(a.Stream.ID)
