@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+
+	"github.com/thalo-go/es/internal/group"
 )
 
 // lane queues the commands on one aggregate.
@@ -14,49 +16,35 @@ import (
 // (rounds) by a background goroutine, so that one caller's cancellation or panic does not affect the others.
 // Repo.mu guards it.
 type lane[S, C, E any] struct {
-	queue []*call[S, C, E]
+	group.Group[*call[S, C, E]]
 	round *round[S, C, E] // the one that is running
 }
 
 // call is one Execute.
 type call[S, C, E any] struct {
+	group.Member
 	ctx     context.Context
 	command C
 	settings
 
-	running bool            // the rules run for this call
-	phase   phase           // guarded by Repo.mu
-	round   *round[S, C, E] // guarded by Repo.mu; nil while the call is queued
+	running bool // the rules run for this call
 
-	// Results. The goroutine that runs the round writes them. The caller reads them after done is closed.
-	// done is nil if the caller runs the round itself.
-	done     chan struct{}
+	// Results. The goroutine that runs the round writes them. The caller reads them once it has run the round itself,
+	// or Done is closed.
 	result   Result[S, E]
 	err      error
 	panicked *PanicError
 	exited   bool // the rules called runtime.Goexit, as t.FailNow does
 }
 
-type phase int8
-
-const (
-	waiting   phase = iota // nothing was sent to the store
-	claimed                // its events may have been sent
-	answered               // it has its results
-	abandoned              // its caller left without them
-)
-
-// over reports whether no caller waits for the results of the call.
-func (c *call[S, C, E]) over() bool { return c.phase == answered || c.phase == abandoned }
-
 // run executes a call on an aggregate and returns when its results are set, or with an error if its caller gave up.
 func (r *Repo[S, C, E]) run(stream Stream, c *call[S, C, E]) error {
-	l, err := r.enter(stream, c)
+	l, lead, err := r.enter(stream, c)
 	switch {
 	case err != nil:
 		return err
-	case l == nil:
-		return r.wait(c)
+	case !lead:
+		return r.wait(l, c)
 	}
 	if r.finish(stream, l) {
 		go r.drain(stream, l)
@@ -64,67 +52,42 @@ func (r *Repo[S, C, E]) run(stream Stream, c *call[S, C, E]) error {
 	return nil
 }
 
-// enter queues a call. If the lane is idle, enter returns it with a round of this call, which the caller must run.
-func (r *Repo[S, C, E]) enter(stream Stream, c *call[S, C, E]) (*lane[S, C, E], error) {
+// enter joins the lane of an aggregate. If the lane was idle, the caller leads: it must run the round of its call.
+func (r *Repo[S, C, E]) enter(stream Stream, c *call[S, C, E]) (l *lane[S, C, E], lead bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return nil, fmt.Errorf("repo is %w", ErrClosed)
+		return nil, false, fmt.Errorf("repo is %w", ErrClosed)
 	}
-	if l := r.lanes[stream.ID]; l != nil {
-		c.done = make(chan struct{})
-		l.queue = append(l.queue, c)
-		return nil, nil
+	if l = r.lanes[stream.ID]; l == nil {
+		l = &lane[S, C, E]{}
+		r.lanes[stream.ID] = l
+		r.busy.Add(1)
 	}
-	l := &lane[S, C, E]{}
-	r.begin(stream, l, []*call[S, C, E]{c})
-	r.lanes[stream.ID] = l
-	r.busy.Add(1)
-	return l, nil
+	if lead = l.Join(c); lead {
+		l.round = r.newRound(stream, l.Lead(c))
+	}
+	return l, lead, nil
 }
 
 // wait waits for the results of a call, or until its context is done.
-func (r *Repo[S, C, E]) wait(c *call[S, C, E]) error {
+func (r *Repo[S, C, E]) wait(l *lane[S, C, E], c *call[S, C, E]) error {
 	select {
-	case <-c.done:
+	case <-c.Done():
 		return nil
 	case <-c.ctx.Done():
-		return r.leave(c)
 	}
-}
-
-// leave abandons a call whose context is done. It returns nil if the call has its results after all.
-func (r *Repo[S, C, E]) leave(c *call[S, C, E]) error {
 	r.mu.Lock()
-	switch {
-	case c.phase == waiting:
-		c.phase = abandoned
-		c.round.release()
-		r.mu.Unlock()
+	outcome := l.Leave(c)
+	r.mu.Unlock()
+	switch outcome {
+	case group.Withdrawn:
 		return c.ctx.Err()
-	case c.phase == claimed && c.round.live > 1:
-		c.phase = abandoned
-		c.round.release()
-		r.mu.Unlock()
+	case group.Abandoned:
 		return fmt.Errorf("%w: %w", ErrUnknownOutcome, c.ctx.Err())
 	}
-	// This is the last waiter: cancel the round and wait for the store's answer.
-	if c.phase == claimed && c.round.cancel != nil {
-		c.round.cancel()
-	}
-	r.mu.Unlock()
-	<-c.done
+	<-c.Done() // the round is cancelled, and the store knows how it ended
 	return nil
-}
-
-// release counts one waiting caller less. The last one ends the context of the round.
-func (r *round[S, C, E]) release() {
-	if r == nil {
-		return
-	}
-	if r.live--; r.live == 0 && r.cancel != nil {
-		r.cancel()
-	}
 }
 
 // drain runs the rounds of a lane until its queue is empty.
@@ -150,7 +113,7 @@ func (r *Repo[S, C, E]) finish(stream Stream, l *lane[S, C, E]) (more bool) {
 	}()
 	if p := protect(l.round.settle); p != nil {
 		r.logPanic(stream, p) // Evolve panicked on stored events, so no call of the round can be served
-		l.round.abort(l.round.calls, func(c *call[S, C, E]) { c.panicked = p })
+		l.round.abort(l.round.Calls, func(c *call[S, C, E]) { c.panicked = p })
 	}
 	finished = true
 	return more
@@ -168,13 +131,12 @@ func growStack() {
 // exit handles runtime.Goexit in the rules. The call for which they ran exits, and the others move to the next round.
 // If the rules ran on stored events, all calls exit.
 func (r *Repo[S, C, E]) exit(l *lane[S, C, E]) {
-	calls := l.round.calls
+	calls := l.round.Calls
 	if i := slices.IndexFunc(calls, func(c *call[S, C, E]) bool { return c.running }); i >= 0 {
 		others := slices.Concat(calls[:i], calls[i+1:])
 		calls = calls[i : i+1]
-		l.round.unclaim(others)
 		r.mu.Lock()
-		l.queue = append(others, l.queue...)
+		l.PutBack(slices.DeleteFunc(others, group.IsAnswered)...)
 		r.mu.Unlock()
 	}
 	l.round.abort(calls, func(c *call[S, C, E]) { c.exited = true })
@@ -184,68 +146,42 @@ func (r *Repo[S, C, E]) exit(l *lane[S, C, E]) {
 func (r *Repo[S, C, E]) next(stream Stream, l *lane[S, C, E]) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	calls := l.queue[:0:len(l.queue)]
-	for _, c := range l.queue {
-		if c.phase == waiting {
-			calls = append(calls, c)
-		}
-	}
-	l.queue = nil
-	if len(calls) == 0 {
+	if !l.Next() {
 		delete(r.lanes, stream.ID)
 		return false
 	}
-	r.begin(stream, l, calls)
+	l.round = r.newRound(stream, l.Take(nil))
 	return true
 }
 
-func (r *Repo[S, C, E]) begin(stream Stream, l *lane[S, C, E], calls []*call[S, C, E]) {
-	l.round = &round[S, C, E]{repo: r, stream: stream, ctx: calls[0].ctx, calls: calls, live: len(calls)}
-	if len(calls) > 1 {
-		l.round.ctx, l.round.cancel = context.WithCancel(context.WithoutCancel(calls[0].ctx))
+// newRound returns the round of some calls. Its context is that of its only call, or ends when the last caller leaves.
+func (r *Repo[S, C, E]) newRound(stream Stream, calls *group.Round[*call[S, C, E]]) *round[S, C, E] {
+	ctx := calls.Calls[0].ctx
+	if len(calls.Calls) > 1 {
+		ctx = calls.Context(ctx)
 	}
-	for _, c := range calls {
-		c.round = l.round
-	}
+	return &round[S, C, E]{Round: calls, repo: r, stream: stream, ctx: ctx}
 }
 
 // claim marks calls as possibly sent. It leaves out those that have an answer or were abandoned.
 func (r *round[S, C, E]) claim(calls []*call[S, C, E]) []*call[S, C, E] {
 	r.repo.mu.Lock()
 	defer r.repo.mu.Unlock()
-	if slices.ContainsFunc(calls, (*call[S, C, E]).over) {
-		calls = slices.DeleteFunc(slices.Clone(calls), (*call[S, C, E]).over)
-	}
-	for _, c := range calls {
-		c.phase = claimed
-	}
-	return calls
+	return group.Claim(calls)
 }
 
 // unclaim marks calls as not sent.
 func (r *round[S, C, E]) unclaim(calls []*call[S, C, E]) {
 	r.repo.mu.Lock()
 	defer r.repo.mu.Unlock()
-	for _, c := range calls {
-		if c.phase == claimed {
-			c.phase = waiting
-		}
-	}
+	group.Unclaim(calls)
 }
 
 // answer hands the results in the calls to their callers.
 func (r *round[S, C, E]) answer(calls ...*call[S, C, E]) {
 	r.repo.mu.Lock()
 	defer r.repo.mu.Unlock()
-	for _, c := range calls {
-		if !c.over() {
-			c.phase = answered
-			c.round.release()
-			if c.done != nil {
-				close(c.done)
-			}
-		}
-	}
+	group.Answer(calls...)
 }
 
 func (r *round[S, C, E]) fail(calls []*call[S, C, E], err error) {
@@ -258,13 +194,13 @@ func (r *round[S, C, E]) fail(calls []*call[S, C, E], err error) {
 // abort answers the calls of a round that did not complete; set sets the result.
 func (r *round[S, C, E]) abort(calls []*call[S, C, E], set func(*call[S, C, E])) {
 	r.repo.mu.Lock()
+	defer r.repo.mu.Unlock()
 	for _, c := range calls {
-		if c.phase != answered {
+		if !group.IsAnswered(c) {
 			set(c)
 		}
 	}
-	r.repo.mu.Unlock()
-	r.answer(calls...)
+	group.Answer(calls...)
 }
 
 // guard runs code of the user for one call, which gets its panic.

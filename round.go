@@ -10,17 +10,17 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/thalo-go/es/internal/group"
 )
 
 // round executes a group of commands on one aggregate. It decides them one after the other and appends their events
 // together. This file is the algorithm of a Repo: load, decide, append, and again on conflict.
 type round[S, C, E any] struct {
+	*group.Round[*call[S, C, E]]
 	repo   *Repo[S, C, E]
 	stream Stream
-	calls  []*call[S, C, E]
-	ctx    context.Context    // done when the contexts of all callers are
-	cancel context.CancelFunc // of ctx; nil if there is only one call
-	live   int                // callers that wait for an answer; guarded by Repo.mu
+	ctx    context.Context // done when the contexts of all callers are
 
 	open    []*call[S, C, E] // calls without an answer
 	base    state[S]         // the state on which the next plan is decided
@@ -30,7 +30,7 @@ type round[S, C, E any] struct {
 
 // settle answers every call of the round. It returns when each has its answer or was abandoned by its caller.
 func (r *round[S, C, E]) settle() {
-	r.open = r.calls
+	r.open = r.Calls
 	base, cached := r.repo.cache.get(r.stream.ID)
 	if !cached {
 		var err error
