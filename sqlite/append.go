@@ -16,11 +16,11 @@ import (
 	"github.com/thalo-go/es/internal/engine"
 )
 
-// Append implements [es.Store]. It waits for the transaction that it shares with whoever else appends at the time.
+// Append implements [es.Store]. Concurrent appends share a transaction.
 //
-// If another process holds the write lock longer than [Config.BusyTimeout], or the disk is full, nothing was written and the error says so.
-// If the disk fails at the very commit, or the context ends while the transaction is being written for others as well,
-// the error wraps [es.ErrUnknownOutcome].
+// If another process holds the write lock longer than [Config.BusyTimeout], or the disk is full, nothing is written, and the error wraps
+// [es.ErrUnavailable]. If the commit fails with an I/O error, or the context ends while the transaction is being written for
+// other callers as well, the error wraps [es.ErrUnknownOutcome].
 func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, error) {
 	if err := es.CheckAppends(appends...); err != nil {
 		return 0, err
@@ -34,7 +34,7 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 	position, err := s.queue.Append(ctx, appends)
 	if err != nil {
 		var refusal *engine.RefusedError
-		if !errors.As(err, &refusal) { // its error may be any
+		if !errors.As(err, &refusal) { // it may wrap any error of a handler
 			err = explain(err)
 		}
 		return 0, fmt.Errorf("sqlite: append: %w", err)
@@ -42,23 +42,23 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 	return position, nil
 }
 
-var errSealed = fmt.Errorf("%w: the store was opened to read: open it without Config.ReadOnly to write", es.ErrInvalid)
+var errReadOnly = fmt.Errorf("%w: the store is read-only: open it without Config.ReadOnly", es.ErrInvalid)
 
-// begin begins a transaction that may write, waiting as long as Config.BusyTimeout for other processes' to end.
+// begin begins a transaction that may write. It waits up to Config.BusyTimeout for transactions of other processes.
 func (s *Store) begin(ctx context.Context) (conn *sql.Conn, err error) {
 	err = s.beginWith(ctx, func(c *sql.Conn) error {
 		conn = c
-		// Without a context: beginning does not wait (busy_timeout is 0), and go-sqlite3 starts a goroutine for each context it watches.
+		// Without a context: "begin" does not wait (busy_timeout is 0), and go-sqlite3 starts a goroutine for each context that it watches.
 		_, err := c.ExecContext(background, "begin immediate")
 		return err
 	})
 	return conn, err
 }
 
-// beginWith tries to begin on the connection that writes until it does.
+// beginWith calls try with the writing connection until it succeeds. It retries while another process holds the lock.
 func (s *Store) beginWith(ctx context.Context, try func(conn *sql.Conn) error) error {
-	if s.sealed {
-		return errSealed
+	if s.readOnly {
+		return errReadOnly
 	}
 	if err := s.outside(ctx); err != nil {
 		return err
@@ -70,16 +70,16 @@ func (s *Store) beginWith(ctx context.Context, try func(conn *sql.Conn) error) e
 			if err = try(conn); err == nil {
 				return nil
 			}
-			_ = conn.Close() // hands it back to the pool
+			_ = conn.Close() // returns it to the pool
 		}
 		if !isBusy(err) {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%w, for longer than %v", err, s.busy)
+			return fmt.Errorf("%w for more than %v", err, s.busy)
 		}
 		select {
-		case <-time.After(100*time.Microsecond + rand.N(time.Millisecond)): // jittered, so that two processes take turns
+		case <-time.After(100*time.Microsecond + rand.N(time.Millisecond)): // jittered, so that neither of two processes starves
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -95,11 +95,11 @@ func (s *Store) beginAppend(ctx context.Context) (commit.Tx, error) {
 	return t, nil
 }
 
-// A tx is a transaction of the group commit.
+// tx is a transaction of the group commit.
 type tx struct {
 	store  *Store
 	conn   *sql.Conn
-	inline *sql.Tx // that of the inline projections, if there are any
+	inline *sql.Tx // the same transaction for inline projections; nil without any
 }
 
 func (t *tx) begin(ctx context.Context) (err error) {
@@ -111,7 +111,7 @@ func (t *tx) begin(ctx context.Context) (err error) {
 	return err
 }
 
-// Write implements commit.Tx. Without inline projections a transaction takes no longer than its disk, so nobody's context ends it.
+// Write implements commit.Tx. Without inline projections it ignores the context, as only the disk determines how long it takes.
 func (t *tx) Write(ctx context.Context, requests []*commit.Request) {
 	if t.inline != nil {
 		t.writeInline(ctx, requests)
@@ -119,30 +119,30 @@ func (t *tx) Write(ctx context.Context, requests []*commit.Request) {
 	}
 	err := t.write(requests, false)
 	if isConstraint(err) {
-		// A stream taken for new is not. Once more, with a look at every head, when other processes give the lock back.
+		// A stream that was assumed to be new exists. Write again and read every head.
 		if t.conn, err = t.store.begin(ctx); err == nil {
 			err = t.write(requests, true)
 		}
 	}
-	t.store.log.written += 4 * pageSize // those that every transaction changes
+	t.store.log.written += 4 * pageSize // pages changed by every transaction
 	for _, r := range requests {
 		t.store.log.written += int64(r.Bytes)
 		if err != nil {
-			r.Position, r.Err = 0, err // nobody's verdict stands: it may count on what a neighbour was to write
+			r.Position, r.Err = 0, err // all verdicts are void: they depend on rows that were not written
 		}
 	}
 }
 
 const pageSize = 4 << 10 // SQLite's own default
 
-// write writes the requests in the transaction that is open, ends it, and hands the connection back.
+// write writes the requests in the open transaction, ends it, and returns the connection to the pool.
 func (t *tx) write(requests []*commit.Request, careful bool) error {
 	defer t.conn.Close()
 	w := &t.store.writer
 	return t.conn.Raw(func(driver any) error {
 		err := w.try(driver.(*sqlite3.SQLiteConn), requests, careful)
 		if err == nil {
-			t.store.watcher.saw(w.head)
+			t.store.watcher.advance(w.head)
 		}
 		return err
 	})
@@ -153,14 +153,14 @@ func (w *writer) try(conn *sqlite3.SQLiteConn, requests []*commit.Request, caref
 	err := b.write(requests)
 	end := "commit"
 	if err != nil || len(b.rows) == 0 {
-		end = "rollback" // also when there is nothing to write: it costs no sync
+		end = "rollback" // also without rows, as it needs no sync
 	}
 	if _, endErr := conn.Exec(end, nil); err == nil && endErr != nil {
 		err = endErr
 		if isIO(endErr) {
-			err = fmt.Errorf("%w: %w", es.ErrUnknownOutcome, endErr) // after a failed sync, a crash may still bring it to light
+			err = fmt.Errorf("%w: %w", es.ErrUnknownOutcome, endErr) // after a failed sync, the rows may still reappear after a crash
 		}
-		_, _ = conn.Exec("rollback", nil) // fails if SQLite has rolled back already
+		_, _ = conn.Exec("rollback", nil) // returns an error if SQLite has rolled back already
 	}
 	if err != nil {
 		w.forget()
@@ -170,11 +170,11 @@ func (w *writer) try(conn *sqlite3.SQLiteConn, requests []*commit.Request, caref
 	return nil
 }
 
-// A batch is what the requests of one transaction come to.
+// batch is the rows of one transaction, and the state of the store after them.
 type batch struct {
 	*writer
 	conn     *sqlite3.SQLiteConn
-	careful  bool // look up every head that is not known, also those that are expected to be 0
+	careful  bool // read every head that is not cached, including those expected to be 0
 	heads    map[es.Stream]es.Version
 	commands map[command]span
 	rows     []row
@@ -186,7 +186,7 @@ func (w *writer) batch(conn *sqlite3.SQLiteConn, careful bool) *batch {
 	return &batch{writer: w, conn: conn, careful: careful, heads: make(map[es.Stream]es.Version)}
 }
 
-// write gives the requests their verdicts, and writes what is good.
+// write sets the verdicts of the requests and writes those that hold.
 func (b *batch) write(requests []*commit.Request) error {
 	err := b.ready(b.conn)
 	for _, r := range requests {
@@ -201,7 +201,7 @@ func (b *batch) write(requests []*commit.Request) error {
 	return err
 }
 
-// committed notes what the writer knows now.
+// committed updates the cache of the writer.
 func (b *batch) committed() {
 	if len(b.rows) == 0 {
 		return
@@ -227,11 +227,11 @@ type (
 	}
 )
 
-// add gives the verdict on one call of Append and, if it is good, takes its rows into the batch.
+// add returns the verdict on one call of Append. If there is none, it adds the rows of the call to the batch.
 func (b *batch) add(appends []es.Append) (position es.Position, verdict, err error) {
 	versions, verdict, err := b.judge(appends, b.careful)
 	if verdict != nil && len(appends) > 1 && !b.careful {
-		// A stream may have been taken for new that is not: then this call is refused for that, and not for what comes behind.
+		// An earlier stream of this call may have been assumed to be new although it exists. If so, that is the conflict to report.
 		versions, verdict, err = b.judge(appends, true)
 	}
 	if verdict != nil || err != nil {
@@ -249,10 +249,10 @@ func (b *batch) add(appends []es.Append) (position es.Position, verdict, err err
 	return position, nil, nil
 }
 
-// judge returns the version that each stream of a call has, or the verdict on the first append that does not hold.
-// Careful is as in batch.
+// judge returns the current version of each stream of a call, or the verdict on the first append that does not hold.
+// careful is as in batch.
 func (b *batch) judge(appends []es.Append, careful bool) (versions []es.Version, verdict, err error) {
-	var heads map[es.Stream]es.Version // as they will be; the batch's own change only if all goes well
+	var heads map[es.Stream]es.Version // after this call; those of the batch change only if all appends hold
 	if len(appends) > 1 {
 		heads = make(map[es.Stream]es.Version, len(appends))
 	}
@@ -310,7 +310,7 @@ func (b *batch) take(a *es.Append, version es.Version) error {
 	return nil
 }
 
-// headOf returns the version of the stream of an append, as it stands in the batch so far.
+// headOf returns the version of the stream of an append, including the rows of the batch so far.
 func (b *batch) headOf(a *es.Append, careful bool) (es.Version, error) {
 	if head, found := b.heads[a.Stream]; found {
 		return head, nil
@@ -319,7 +319,7 @@ func (b *batch) headOf(a *es.Append, careful bool) (es.Version, error) {
 		return head, nil
 	}
 	if a.Expected == 0 && !careful && len(a.Events) > 0 {
-		return 0, nil // if it is not, the unique index says so
+		return 0, nil // if the stream exists, the unique index rejects the row
 	}
 	return b.selectHead(a.Stream)
 }

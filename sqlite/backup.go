@@ -10,8 +10,8 @@ import (
 	"runtime"
 )
 
-// Backup writes a copy of the database, as it is at one moment, to a file that must not exist yet. Appends and reads go on meanwhile.
-// The file appears under its name when the copy is whole and on the disk. The copy is a store with the same ID.
+// Backup writes a consistent copy of the database to a file that must not exist. Appends and reads continue in the meantime.
+// The file appears under its name once the copy is complete and synced. The copy is a store with the same ID.
 func (s *Store) Backup(ctx context.Context, path string) error {
 	if err := s.backup(ctx, path); err != nil {
 		return fmt.Errorf("sqlite: backup of %s to %s: %w", s.name, path, explain(err))
@@ -23,12 +23,12 @@ func (s *Store) backup(ctx context.Context, path string) error {
 	if path == "" {
 		return errors.New("the path is empty: give a file")
 	}
-	absolute, err := filepath.Abs(path) // SQLite would take file:x and :memory: for something else than names
+	absolute, err := filepath.Abs(path) // SQLite does not treat file:x and :memory: as file names
 	if err != nil {
 		return err
 	}
 	if _, err := os.Lstat(absolute); err == nil {
-		return errors.New("it exists already: give a new name")
+		return errors.New("the file exists: give a new name")
 	}
 	partial := absolute + "." + rand.Text() + ".partial"
 	err = s.vacuumInto(ctx, partial)
@@ -39,7 +39,7 @@ func (s *Store) backup(ctx context.Context, path string) error {
 		err = os.Rename(partial, absolute)
 	}
 	if err != nil {
-		_ = os.Remove(partial) // it may not have come into being
+		_ = os.Remove(partial) // may not exist
 		return err
 	}
 	if runtime.GOOS == "windows" {
@@ -54,7 +54,7 @@ func (s *Store) vacuumInto(ctx context.Context, path string) error {
 		return err
 	}
 	defer conn.Close()
-	if s.sealed || s.read != s.write {
+	if s.readOnly || s.read != s.write {
 		if _, err := conn.ExecContext(ctx, "pragma query_only = off"); err != nil {
 			return err
 		}
@@ -65,7 +65,7 @@ func (s *Store) vacuumInto(ctx context.Context, path string) error {
 }
 
 func syncFile(path string) error {
-	flag := os.O_RDWR // which Windows asks for
+	flag := os.O_RDWR // required on Windows
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		flag = os.O_RDONLY
 	}

@@ -92,7 +92,7 @@ func TestBackupThatFails(t *testing.T) {
 				t.Fatal(err)
 			}
 			err := s.Backup(t.Context(), path)
-			if err == nil || !strings.Contains(err.Error(), "exists already: give a new name") || string(contents(t, path)) != text {
+			if err == nil || !strings.Contains(err.Error(), "exists: give a new name") || string(contents(t, path)) != text {
 				t.Errorf("the error is %v", err)
 			}
 		}

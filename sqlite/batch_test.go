@@ -239,7 +239,7 @@ func TestWaitingForTheLock(t *testing.T) {
 			for i := range 3 {
 				wg.Go(func() {
 					_, err := s.Append(t.Context(), at(fmt.Sprint(i), 0, "x"))
-					if !isCode(err, sqlite3.ErrBusy) || !errors.Is(err, es.ErrUnavailable) || !strings.Contains(err.Error(), "for longer than 1s: another process holds the lock; nothing was written") {
+					if !isCode(err, sqlite3.ErrBusy) || !errors.Is(err, es.ErrUnavailable) || !strings.Contains(err.Error(), "for more than 1s: another process holds the lock; nothing was written") {
 						t.Errorf("the verdict is %v", err)
 					}
 				})

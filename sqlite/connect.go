@@ -11,12 +11,12 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-// The pragmas of each kind of connection. They hold for a connection, not for a file, which is why a Store opens its own.
+// The pragmas of each kind of connection. They apply to a connection, not to a file, so a Store opens its own connections.
 const (
-	// A commit is on the disk when it returns: synchronous=FULL, and F_FULLFSYNC where the system has it (macOS).
-	// Waiting for the lock is done in Go, where a context can end it.
-	// The log is emptied at 16 MB, not at SQLite's 4: a crowd's transaction touches a page of the index for each stream, so that it would be
-	// emptied, with syncs of its own, at every other one.
+	// A commit is durable when it returns: synchronous=FULL, and F_FULLFSYNC on macOS.
+	// The store waits for locks in Go, where a context can end the wait.
+	// SQLite checkpoints the write-ahead log at 16 MB instead of 4. A large transaction changes an index page for each stream, so with 4 MB
+	// every other one would checkpoint, with syncs of its own.
 	writePragmas = `
 		pragma busy_timeout = 0;
 		pragma synchronous = full;
@@ -34,7 +34,7 @@ const (
 		pragma temp_store = memory`
 )
 
-// A connector makes connections without registering a driver, which would be state of the package.
+// connector opens connections without registering a driver, which would be package state.
 type connector struct {
 	driver *sqlite3.SQLiteDriver
 	dsn    string
@@ -52,10 +52,10 @@ func newConnector(uri, pragmas string) connector {
 	if pragmas == readPragmas {
 		lock = "deferred"
 	}
-	if strings.HasSuffix(uri, "?mode=ro") { // a "?" of the path is escaped
+	if strings.HasSuffix(uri, "?mode=ro") { // a "?" in the path is escaped
 		separator = "&"
 	}
-	// What database/sql begins takes the lock at once, as this package does: it would be too late to wait for it in the middle.
+	// With _txlock, transactions of database/sql take the write lock when they begin. Taking it later fails if another process has written.
 	return connector{&sqlite3.SQLiteDriver{ConnectHook: hook}, uri + separator + "_stmt_cache_size=64&_txlock=" + lock}
 }
 
@@ -65,7 +65,7 @@ func (c connector) Connect(context.Context) (driver.Conn, error) { return c.driv
 // Driver implements driver.Connector.
 func (c connector) Driver() driver.Driver { return c.driver }
 
-// useLog lets the database have a write-ahead log. SQLite gives no error if it cannot: it answers with the mode that it stays in.
+// useLog turns on the write-ahead log. If SQLite cannot, it returns no error, but the mode that remains in effect.
 func useLog(conn *sqlite3.SQLiteConn) error {
 	rows, err := conn.Query("pragma journal_mode = wal", nil)
 	if err != nil {
@@ -76,12 +76,12 @@ func useLog(conn *sqlite3.SQLiteConn) error {
 		return err
 	}
 	if mode[0] != "wal" {
-		return fmt.Errorf("no write-ahead log can be had here (journal mode %v): put the database on a local disk", mode[0])
+		return fmt.Errorf("write-ahead log not available (journal mode %v): put the database on a local disk", mode[0])
 	}
 	return nil
 }
 
-// fileURI turns an absolute path with slashes into the URI form that SQLite reads, so that "?", "#" and "%" in it are only characters.
+// fileURI converts an absolute path with slashes to a URI for SQLite, so that "?", "#" and "%" in it have no special meaning.
 // Source: https://www.sqlite.org/uri.html, section 3.1.
 func fileURI(path string) string {
 	if path[0] != '/' {

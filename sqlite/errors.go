@@ -18,12 +18,12 @@ func isConstraint(err error) bool {
 	return errors.As(err, &e) && e.Code == sqlite3.ErrConstraint
 }
 
-// explain adds to an error of SQLite what there is to do about it.
+// explain adds the remedy to an error of SQLite, and ErrUnavailable to temporary ones.
 func explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	if err.Error() == "sql: database is closed" { // database/sql has no value for it
+	if err.Error() == "sql: database is closed" { // database/sql exports no value for it
 		return fmt.Errorf("store is %w", es.ErrClosed)
 	}
 	var e sqlite3.Error
@@ -32,15 +32,15 @@ func explain(err error) error {
 	}
 	switch e.Code {
 	case sqlite3.ErrFull:
-		return fmt.Errorf("%w: %w: nothing was written; free some space and send it again", es.ErrUnavailable, err)
+		return fmt.Errorf("%w: %w: nothing was written; free disk space and try again", es.ErrUnavailable, err)
 	case sqlite3.ErrIoErr:
-		return fmt.Errorf("%w: %w: the disk or its file system fails: look into the system's log", es.ErrUnavailable, err)
+		return fmt.Errorf("%w: %w: the disk or file system failed: see the system's log", es.ErrUnavailable, err)
 	case sqlite3.ErrNotADB:
 		return fmt.Errorf("%w: give another path, or move the file away", err)
 	case sqlite3.ErrCorrupt:
-		return fmt.Errorf("%w: stop, keep the file for a closer look, and restore a backup", err)
+		return fmt.Errorf("%w: stop, keep the file for analysis, and restore a backup", err)
 	case sqlite3.ErrReadonly, sqlite3.ErrPerm, sqlite3.ErrCantOpen:
-		return fmt.Errorf("%w: check the permissions of the file and its folder, which SQLite writes to as well", err)
+		return fmt.Errorf("%w: check the permissions of the file and of its folder, to which SQLite writes as well", err)
 	case sqlite3.ErrBusy, sqlite3.ErrLocked:
 		return fmt.Errorf("%w: %w: another process holds the lock; nothing was written", es.ErrUnavailable, err)
 	}

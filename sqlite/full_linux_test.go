@@ -41,7 +41,7 @@ func TestFullDisk(t *testing.T) {
 			defer mu.Unlock()
 			if errors.Is(err, es.ErrUnknownOutcome) {
 				unknown++
-			} else if !isCode(err, sqlite3.ErrFull) || !strings.Contains(err.Error(), "nothing was written; free some space and send it again") {
+			} else if !isCode(err, sqlite3.ErrFull) || !strings.Contains(err.Error(), "nothing was written; free disk space and try again") {
 				t.Errorf("the error is %v", err)
 			}
 		})

@@ -65,7 +65,7 @@ func TestFull(t *testing.T) {
 		add(t, s, at("a", 0, "first"))
 		limit(t, s, 100)
 		acknowledged := fill(t, s, "", func(err error) {
-			if !isCode(err, sqlite3.ErrFull) || !errors.Is(err, es.ErrUnavailable) || !strings.Contains(err.Error(), "nothing was written; free some space and send it again") {
+			if !isCode(err, sqlite3.ErrFull) || !errors.Is(err, es.ErrUnavailable) || !strings.Contains(err.Error(), "nothing was written; free disk space and try again") {
 				t.Errorf("the error is %v", err)
 			}
 		})

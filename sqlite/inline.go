@@ -17,8 +17,8 @@ import (
 	"github.com/thalo-go/es/internal/engine"
 )
 
-// writeInline writes requests together with what the inline projections make of them. If one refuses a batch of several, the next is half as
-// large; and so on, until the request that it refuses is alone.
+// writeInline writes requests and applies the inline projections in the same transaction. If a projection refuses a batch of several requests,
+// writeInline halves it until the refused request is alone.
 func (t *tx) writeInline(ctx context.Context, requests []*commit.Request) {
 	s, most, careful := t.store, max(len(requests), 1), false
 	for {
@@ -34,7 +34,7 @@ func (t *tx) writeInline(ctx context.Context, requests []*commit.Request) {
 			part[0].Position, part[0].Err = 0, refusal
 			requests, most = requests[1:], 1
 		case isConstraint(err) && !careful:
-			careful = true // a stream taken for new is not: once more, with a look at every head
+			careful = true // a stream that was assumed to be new exists: try again and read every head
 		case errors.Is(err, engine.ErrBehind):
 			if err := s.inline.CatchUp(ctx); err != nil {
 				fail(requests, err)
@@ -60,12 +60,12 @@ func fail(requests []*commit.Request, err error) {
 	}
 }
 
-// attempt writes requests in the transaction that is open, ends it, and hands the connection back.
+// attempt writes requests in the open transaction, ends it, and returns the connection to the pool.
 func (t *tx) attempt(ctx context.Context, requests []*commit.Request, careful bool) (err error) {
 	s, w := t.store, &t.store.writer
 	defer t.conn.Close()
 	defer func() {
-		_ = t.inline.Rollback() // says so after a commit
+		_ = t.inline.Rollback() // returns an error after a commit
 		if err != nil {
 			w.forget()
 		}
@@ -84,23 +84,23 @@ func (t *tx) attempt(ctx context.Context, requests []*commit.Request, careful bo
 	if err := t.inline.Commit(); err != nil {
 		switch {
 		case isIO(err):
-			return fmt.Errorf("%w: %w", es.ErrUnknownOutcome, err) // after a failed sync, a crash may still bring it to light
+			return fmt.Errorf("%w: %w", es.ErrUnknownOutcome, err) // after a failed sync, the rows may still reappear after a crash
 		case isConstraint(err):
-			return s.inline.Refuse(err) // one that is looked at only now
+			return s.inline.Refuse(err) // a deferred constraint
 		}
 		return err
 	}
 	b.committed()
-	s.log.written += 4 * pageSize // those that every transaction changes
+	s.log.written += 4 * pageSize // pages changed by every transaction
 	for _, r := range requests {
 		s.log.written += int64(r.Bytes)
 	}
-	s.watcher.saw(w.head)
+	s.watcher.advance(w.head)
 	s.inline.Moved()
 	return nil
 }
 
-// project lets the projections handle what was written behind a position, and moves their checkpoints.
+// project applies the projections to records written after a position and moves their checkpoints.
 func (t *tx) project(ctx context.Context, before es.Position, records []es.Record) error {
 	s, db := t.store, backend{store: t.store}
 	var states []engine.State
@@ -118,21 +118,21 @@ func (t *tx) project(ctx context.Context, before es.Position, records []es.Recor
 	if err := s.inline.Apply(context.WithValue(ctx, inside{}, s), t.inline, states, before, records); err != nil {
 		return err
 	}
-	if err := t.stillIn(); err != nil {
+	if err := t.checkOpen(); err != nil {
 		return err
 	}
 	for _, m := range s.inline.Moves(states, records) {
 		if n, err := db.Exec(ctx, t.inline, m.SQL, m.Args...); err != nil {
 			return err
 		} else if n != 1 {
-			return fmt.Errorf("%d checkpoints of an inline projection were there to move, and not 1: nothing was written", n)
+			return fmt.Errorf("moved %d checkpoints of an inline projection, want 1: nothing was written", n)
 		}
 	}
 	return ctx.Err()
 }
 
-// stillIn tells whether handlers have left the transaction as they should. SQLite rolls it back by itself after some errors.
-func (t *tx) stillIn() error {
+// checkOpen returns an error if a handler has ended the transaction, or if SQLite has rolled it back after an error that the handler ignored.
+func (t *tx) checkOpen() error {
 	ended := false
 	if err := t.conn.Raw(func(driver any) error {
 		ended = driver.(*sqlite3.SQLiteConn).AutoCommit()
@@ -141,12 +141,12 @@ func (t *tx) stillIn() error {
 		return err
 	}
 	if _, err := t.inline.ExecContext(background, "select 1"); errors.Is(err, sql.ErrTxDone) {
-		return fmt.Errorf("%w: the handler of an inline projection has ended the transaction, which is the store's to end", es.ErrUnknownOutcome)
+		return fmt.Errorf("%w: the handler of an inline projection has ended the transaction", es.ErrUnknownOutcome)
 	}
-	return &engine.RefusedError{Projection: "that is inline", Err: errors.New("a statement of its handler failed, and the handler returned no error: return what Exec and Query return")}
+	return &engine.RefusedError{Projection: "that is inline", Err: errors.New("a statement of the handler failed, but the handler returned no error: return the errors of Exec and Query")}
 }
 
-// records returns what a batch has written, as readers will see it. The handlers may keep it.
+// records returns the records that the batch writes, as readers will see them. Handlers may retain them.
 func (b *batch) records() []es.Record {
 	records := make([]es.Record, len(b.rows))
 	at := time.UnixMicro(b.time).UTC()
@@ -163,7 +163,7 @@ func (b *batch) records() []es.Record {
 	return records
 }
 
-// between reads records after a position up to another, in a transaction.
+// between reads up to most records after a position and up to another, in a transaction.
 func (s *Store) between(_ context.Context, t *sql.Tx, after, upTo es.Position, most int) (records []es.Record, err error) {
 	rows, err := t.QueryContext(background, selectAll, int64(after), min(int64(most), int64(upTo-after)))
 	if err != nil {

@@ -24,7 +24,7 @@ const (
 	updateCheckpoint = "update es_checkpoints set position = ?2 where name = ?1 and position = ?3"
 )
 
-// AcquireLease implements [es.Leases]. The clock is that of the machine, which all who share the file have in common.
+// AcquireLease implements [es.Leases]. It uses the clock of the machine, which all processes that use the file share.
 func (s *Store) AcquireLease(ctx context.Context, name, holder string, d time.Duration, note string) (es.Lease, error) {
 	if err := es.CheckLease(name, holder, d, note); err != nil {
 		return es.Lease{}, err
@@ -114,7 +114,7 @@ func (s *Store) MoveCheckpoint(ctx context.Context, name string, from, to es.Pos
 	return moved && err == nil, within(ctx, "checkpoint "+name, err)
 }
 
-// transact runs f in a transaction of its own that may write. Beginning obeys the context; what is under way then is finished.
+// transact runs f in a transaction of its own that may write. The context can end only the wait for the lock, not the transaction.
 func (s *Store) transact(ctx context.Context, f func(conn *sql.Conn) error) error {
 	conn, err := s.begin(ctx)
 	if err != nil {
@@ -125,12 +125,12 @@ func (s *Store) transact(ctx context.Context, f func(conn *sql.Conn) error) erro
 		_, err = conn.ExecContext(background, "commit")
 	}
 	if err != nil {
-		_, _ = conn.ExecContext(background, "rollback") // the first error says what is wrong
+		_, _ = conn.ExecContext(background, "rollback") // the first error is the cause
 	}
 	return err
 }
 
-// within wraps an error with what was being done, but leaves the context's own as it is.
+// within adds the operation to an error. It returns the error of the context unchanged.
 func within(ctx context.Context, what string, err error) error {
 	if err == nil || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return err

@@ -2,6 +2,7 @@ package sqlite_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -142,8 +143,17 @@ func TestOpen(t *testing.T) {
 	})
 }
 
+func TestOpenRefusesNegativeSettings(t *testing.T) {
+	for field, c := range map[string]sqlite.Config{"BusyTimeout": {BusyTimeout: -1}, "PollInterval": {PollInterval: -1}} {
+		path := file(t)
+		if _, err := c.Open(path); !errors.Is(err, es.ErrInvalid) || !strings.Contains(err.Error(), "Config."+field) || len(folder(t, path)) > 0 {
+			t.Errorf("%s: the error is %v, the folder has %q; want ErrInvalid with the name of the field", field, err, folder(t, path))
+		}
+	}
+}
+
 func TestOpenRefusesAFile(t *testing.T) {
-	t.Run("no path", func(t *testing.T) { refused(t, "", "the path is empty: give a file or :memory: instead") })
+	t.Run("no path", func(t *testing.T) { refused(t, "", "the path is empty: give a file or :memory:") })
 	t.Run("a path with a NUL byte, behind which SQLite would not look", func(t *testing.T) {
 		path := file(t)
 		if _, err := sqlite.Open(path + "\x00.db"); err == nil || len(folder(t, path)) > 0 {

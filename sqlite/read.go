@@ -16,22 +16,22 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// background is for calls of the driver that do not wait: it starts a goroutine for each context that it watches.
+// background is for calls of the driver that do not block. For a context that can end, the driver starts a goroutine.
 var background = context.Background()
 
-// A page is read at once and handed out afterwards, so that the loop body runs with nothing held.
-// It grows, so that a reader of a few records does not pay for many; and its bytes are bounded, so that memory is.
+// Records are read in pages that are buffered, so that no connection is held while the loop body runs.
+// Pages grow, so that reading a few records stays cheap. pageBytes bounds the memory.
 const (
 	firstPage = 64
 	lastPage  = 1024
 	pageBytes = 4 << 20
 )
 
-// A filtered read looks at so many positions in one transaction. One that looked at all of a long log would keep SQLite from emptying its
-// write-ahead log, which grows meanwhile, and a few at a time for ever.
+// filterSpan is the number of positions that a filtered read scans in one transaction. While a transaction reads, SQLite cannot reset
+// its write-ahead log, so a scan of the whole log would make that file grow.
 const filterSpan = 20_000
 
-// The filtered read goes by position: by the index of the kinds it would sort all that matches for each page.
+// The filtered read scans by position ("not indexed"). With the index on kinds, SQLite would sort all matches for each page.
 const (
 	selectStream   = "select position, version, time, type, data, meta from es_events where kind = ? and id = ? and version > ? order by version limit ?"
 	selectAll      = "select position, version, time, type, data, meta, kind, id from es_events where position > ? order by position limit ?"
@@ -42,7 +42,7 @@ const (
 		order by position limit ?3`
 )
 
-// Read implements [es.Store]. It reads page by page, each in a transaction of its own.
+// Read implements [es.Store]. It reads each page in a transaction of its own.
 func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) iter.Seq2[es.Record, error] {
 	return func(yield func(es.Record, error) bool) {
 		if err := stream.Check(); err != nil {
@@ -50,7 +50,7 @@ func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) it
 			return
 		}
 		after := max(after, 0)
-		s.pages(ctx, yield, "read "+stream.String(), func(last *es.Record, limit int) (string, []driver.Value) {
+		s.readPages(ctx, yield, "read "+stream.String(), func(last *es.Record, limit int) (string, []driver.Value) {
 			if last != nil {
 				after = last.Version
 			}
@@ -59,7 +59,7 @@ func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) it
 	}
 }
 
-// All implements [es.Log]. It reads page by page, each in a transaction of its own.
+// All implements [es.Log]. It reads each page in a transaction of its own.
 func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) iter.Seq2[es.Record, error] {
 	return func(yield func(es.Record, error) bool) {
 		after := max(after, 0)
@@ -67,7 +67,7 @@ func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) it
 			s.filtered(ctx, yield, after, filter)
 			return
 		}
-		s.pages(ctx, yield, readLog, func(last *es.Record, limit int) (string, []driver.Value) {
+		s.readPages(ctx, yield, readLog, func(last *es.Record, limit int) (string, []driver.Value) {
 			if last != nil {
 				after = last.Position
 			}
@@ -87,7 +87,7 @@ func (s *Store) filtered(ctx context.Context, yield func(es.Record, error) bool,
 	kinds, types := names(filter.Kinds), names(filter.Types)
 	for after < head {
 		upTo := min(after+filterSpan, head)
-		more := s.pages(ctx, yield, readLog, func(last *es.Record, limit int) (string, []driver.Value) {
+		more := s.readPages(ctx, yield, readLog, func(last *es.Record, limit int) (string, []driver.Value) {
 			if last != nil {
 				after = last.Position
 			}
@@ -100,7 +100,7 @@ func (s *Store) filtered(ctx context.Context, yield func(es.Record, error) bool,
 	}
 }
 
-// names returns a list for json_each, or nil if it is empty. A name that no store takes matches nothing; JSON would make another of it.
+// names returns a list for json_each, or nil if it is empty. It leaves out invalid names, as they match nothing, and JSON would change them.
 func names(list []string) driver.Value {
 	if len(list) == 0 {
 		return nil
@@ -111,22 +111,22 @@ func names(list []string) driver.Value {
 			stored = append(stored, name)
 		}
 	}
-	text, _ := json.Marshal(stored) // a list of strings has no error
+	text, _ := json.Marshal(stored) // cannot fail for strings
 	return string(text)
 }
 
-// pages reads page after page and hands out the records. next gives the query for the page after a record, or for the first one.
-// It tells whether it came to the end, and the loop wants more.
-func (s *Store) pages(ctx context.Context, yield func(es.Record, error) bool, what string, next func(last *es.Record, limit int) (string, []driver.Value), stream es.Stream) bool {
-	room, _ := s.rooms.Get().(*[]es.Record)
-	if room == nil {
-		room = new([]es.Record)
+// readPages reads page by page and yields the records. next returns the query for the page after a record, or for the first page if last is nil.
+// readPages reports whether it reached the end without an error, and the loop did not break.
+func (s *Store) readPages(ctx context.Context, yield func(es.Record, error) bool, what string, next func(last *es.Record, limit int) (string, []driver.Value), stream es.Stream) bool {
+	reused, _ := s.pages.Get().(*[]es.Record)
+	if reused == nil {
+		reused = new([]es.Record)
 	}
-	page, most := (*room)[:0], 0
+	page, most := (*reused)[:0], 0
 	defer func() {
-		clear(page[:most]) // keeps no data alive
-		*room = page
-		s.rooms.Put(room)
+		clear(page[:most]) // so that the pool keeps no data alive
+		*reused = page
+		s.pages.Put(reused)
 	}()
 	var last *es.Record
 	for limit := firstPage; ; limit = min(4*limit, lastPage) {
@@ -158,7 +158,7 @@ func (s *Store) pages(ctx context.Context, yield func(es.Record, error) bool, wh
 	}
 }
 
-// readPage reads up to limit records behind those in a page, fewer if they are large, and tells whether that was all there is.
+// readPage appends up to limit records to a page, fewer if they are large. whole reports whether there are no more.
 func (s *Store) readPage(ctx context.Context, page []es.Record, query string, args []driver.Value, limit int, stream es.Stream) (_ []es.Record, whole bool, err error) {
 	conn, err := s.reader(ctx)
 	if err != nil {
@@ -168,7 +168,7 @@ func (s *Store) readPage(ctx context.Context, page []es.Record, query string, ar
 	s.log.reading.RLock()
 	defer s.log.reading.RUnlock()
 	err = conn.Raw(func(dc any) error {
-		// Without the context: each step is short, and watching it in each has a price. Between them scan looks at it.
+		// Without the context, as each step is short and watching a context is slow. scan checks it between the steps.
 		rows, err := dc.(driver.QueryerContext).QueryContext(background, query, named(args))
 		if err != nil {
 			return err
@@ -179,7 +179,7 @@ func (s *Store) readPage(ctx context.Context, page []es.Record, query string, ar
 	return page, whole, err
 }
 
-// reader returns a connection to read with.
+// reader returns a connection for reading.
 func (s *Store) reader(ctx context.Context) (*sql.Conn, error) {
 	if s.read == s.write {
 		if err := s.outside(ctx); err != nil {
@@ -223,7 +223,7 @@ func scan(ctx context.Context, page []es.Record, rows driver.Rows, limit int, st
 	return page, false, nil
 }
 
-// record makes a record of a row. go-sqlite3 gives each its own memory.
+// record sets r from a row. The values are not shared with other rows.
 func record(r *es.Record, values []driver.Value, stream es.Stream) error {
 	if len(values) > 6 {
 		stream.Kind, _ = values[6].(string)

@@ -66,9 +66,9 @@ func TestReadOnly(t *testing.T) {
 	})
 	t.Run("refuses, and makes nothing", func(t *testing.T) {
 		for _, test := range []struct{ name, path, says string }{
-			{"a file that is not there", file(t), "must be there"},
-			{"memory", ":memory:", "nothing to read"},
-			{"an empty file", filepath.Join(t.TempDir(), "empty.db"), "no store was ever made in it"},
+			{"a file that is not there", file(t), "must exist"},
+			{"memory", ":memory:", "cannot be read-only"},
+			{"an empty file", filepath.Join(t.TempDir(), "empty.db"), "not an es database"},
 		} {
 			if strings.HasPrefix(filepath.Base(test.path), "empty") {
 				if err := os.WriteFile(test.path, nil, 0o600); err != nil {
@@ -94,7 +94,7 @@ func TestReadOnly(t *testing.T) {
 		}
 		db := connect(t, path)
 		do(t, db, "delete from es_meta where key = 'schema'")
-		if _, err := readOnly.Open(path); err == nil || !strings.Contains(err.Error(), "which migrates it") {
+		if _, err := readOnly.Open(path); err == nil || !strings.Contains(err.Error(), "to migrate it") {
 			t.Errorf("opening: %v", err)
 		}
 		if n := ask[int](t, db, "select count(*) from es_meta"); n != 1 {

@@ -21,7 +21,7 @@ const schemaVersion = 3
 
 const createMeta = `create table if not exists es_meta (key text primary key, value text not null) strict, without rowid`
 
-// migrate brings the database to the schema of this release. Any number of processes may do it at once: one does, the others wait.
+// migrate updates the database to the schema of this release. If several processes call it at once, one migrates and the others wait.
 func (s *Store) migrate(ctx context.Context) error {
 	conn, err := s.begin(ctx)
 	if err != nil {
@@ -29,7 +29,7 @@ func (s *Store) migrate(ctx context.Context) error {
 	}
 	defer conn.Close()
 	if err := s.migrateWithin(ctx, conn); err != nil {
-		_, _ = conn.ExecContext(context.WithoutCancel(ctx), "rollback") // the first error says what is wrong
+		_, _ = conn.ExecContext(context.WithoutCancel(ctx), "rollback") // the first error is the cause
 		return err
 	}
 	if _, err := conn.ExecContext(ctx, "commit"); err != nil {
@@ -62,12 +62,12 @@ func (s *Store) migrateWithin(ctx context.Context, conn *sql.Conn) error {
 	if s.id == "" {
 		s.id = rand.Text()
 	}
-	// Also when they are there: SQLite writes nothing then, but refuses a file that may only be read, better now than at the first append.
+	// Also if the rows exist: SQLite writes nothing then, but returns an error now if the file is read-only, instead of at the first append.
 	_, err = conn.ExecContext(ctx, "insert or replace into es_meta (key, value) values ('schema', ?), ('store', ?)", strconv.Itoa(schemaVersion), s.id)
 	return err
 }
 
-// readMeta returns the schema version of a database, 0 if it has none, and the store's id. A version that this release does not know makes an error.
+// readMeta returns the schema version of a database, 0 if it has none, and the store's ID. It returns an error for a version of a newer release.
 func readMeta(ctx context.Context, conn *sql.Conn) (schema int, store string, err error) {
 	rows, err := conn.QueryContext(ctx, "select key, value from es_meta")
 	if err != nil {
@@ -87,16 +87,16 @@ func readMeta(ctx context.Context, conn *sql.Conn) (schema int, store string, er
 	}
 	if text, found := meta["schema"]; found {
 		if schema, err = strconv.Atoi(text); err != nil || schema < 1 {
-			return 0, "", fmt.Errorf("schema version %q in es_meta is none: the database is damaged; restore a backup", text)
+			return 0, "", fmt.Errorf("invalid schema version %q in es_meta: the database is damaged; restore a backup", text)
 		}
 	}
 	if schema > schemaVersion {
-		return 0, "", fmt.Errorf("the database has schema version %d and this release knows versions up to %d: it was used by a newer release; upgrade this program", schema, schemaVersion)
+		return 0, "", fmt.Errorf("the database has schema version %d, newer than %d of this release: upgrade this program", schema, schemaVersion)
 	}
 	return schema, meta["store"], nil
 }
 
-// inspect does for a store that only reads what migrate does for the others: the database must be as this release has it.
+// inspect checks that a read-only database has the schema of this release, and reads the store's ID.
 func (s *Store) inspect(ctx context.Context) error {
 	conn, err := s.read.Conn(ctx)
 	if err != nil {
@@ -108,16 +108,16 @@ func (s *Store) inspect(ctx context.Context) error {
 		return err
 	}
 	if !there {
-		return errors.New("it has no events: no store was ever made in it; give the path of another")
+		return errors.New("not an es database: it has no events table; give another path")
 	}
 	have, store, err := readMeta(ctx, conn)
 	switch {
 	case err != nil:
 		return err
 	case have < schemaVersion:
-		return fmt.Errorf("the database has schema version %d, this release needs %d, and it was opened to be read: open it once without Config.ReadOnly, which migrates it", have, schemaVersion)
+		return fmt.Errorf("the database has schema version %d, this release needs %d: open it once without Config.ReadOnly to migrate it", have, schemaVersion)
 	case store == "":
-		return errors.New("the store's id is missing in es_meta: the database is damaged; restore a backup")
+		return errors.New("the store's ID is missing in es_meta: the database is damaged; restore a backup")
 	}
 	s.id = store
 	return nil

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// A newer one stays: see es.Snapshot.Newer.
+	// Keeps a newer snapshot: see es.Snapshot.Newer.
 	upsertSnapshot = `insert into es_snapshots (kind, id, version, position, schema, data) values (?, ?, ?, ?, ?, ?)
 		on conflict (kind, id) do update set version = excluded.version, position = excluded.position, schema = excluded.schema, data = excluded.data
 		where (excluded.schema, excluded.version) >= (es_snapshots.schema, es_snapshots.version)`

@@ -1,14 +1,15 @@
-// Package sqlite keeps events in a SQLite database: for tests, for programs on one machine, for embedded use.
+// Package sqlite keeps events in a SQLite database, for tests, for programs on one machine and for embedded use.
 //
-// Appends are durable when they return (write-ahead log, synchronous=FULL) and share transactions: what many goroutines append at the
-// same time is written in one commit. Several processes may share the file. It must be on a local disk, as network file systems
-// do not keep SQLite's locks; while it is open, the files beside it whose names end with -wal and -shm are part of it.
+// Appends are durable when they return (write-ahead log, synchronous=FULL). Concurrent appends share transactions: one commit writes
+// the appends of many goroutines. Several processes may use the same file. It must be on a local disk, because network file systems
+// do not implement the locks that SQLite needs. While the database is open, the files with the same name and the endings -wal and -shm are part of it.
 //
-// The tables' names begin with es_, so that read models may stand beside them in the same database; see migrations for the columns.
-// A copy of a database in use is made with [Store.Backup], never by copying the file.
+// The names of the tables begin with es_, so that read models can be in the same database. The migrations folder has the columns.
+// To copy a database in use, call [Store.Backup]. Never copy the file.
 package sqlite
 
 import (
+	"cmp"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -24,22 +25,22 @@ import (
 	"github.com/thalo-go/es/internal/engine"
 )
 
-// Store is an [es.Log] in a SQLite database, and keeps snapshots, leases and checkpoints there. [Open] makes it.
+// Store is an [es.Log] in a SQLite database. It also keeps snapshots, leases and checkpoints and runs projections. [Open] returns it.
 type Store struct {
 	name     string
 	id       string
 	busy     time.Duration
-	sealed   bool    // Config.ReadOnly
-	write    *sql.DB // one connection; the same as read if the store is sealed
+	readOnly bool
+	write    *sql.DB // one connection; the same as read if the store is read-only
 	read     *sql.DB // a pool; the same as write for a database in memory
 	queue    *commit.Queue
 	writer   writer
 	log      logFile
 	watcher  watcher
 	projects *engine.Engine[*sql.Tx]
-	inline   *engine.Inline[*sql.Tx] // nil if there are none
-	rooms    sync.Pool               // of *[]es.Record: the memory of pages, used again
-	close    func() error            // does it once
+	inline   *engine.Inline[*sql.Tx] // nil without inline projections
+	pages    sync.Pool               // of *[]es.Record: reused memory of pages
+	close    func() error            // runs closeOnce at most once
 }
 
 var (
@@ -49,62 +50,71 @@ var (
 	_ es.Checkpoints = (*Store)(nil)
 )
 
-// Config is what can be set about a store. Its zero value is what [Open] uses.
+// Config is the settings of a store. Its zero value is what [Open] uses.
 type Config struct {
-	// BusyTimeout is how long an append waits for another process that holds the write lock. 0 means 10 seconds.
+	// BusyTimeout is how long an append waits for another process that holds the write lock. 0 means 10s.
 	BusyTimeout time.Duration
 
-	// Poll is how often Changed looks for what other processes have written, while anybody waits in it. 0 means 10 milliseconds.
-	// What this process writes wakes it at once.
-	Poll time.Duration
+	// PollInterval is the interval at which Changed polls for appends of other processes. 0 means 10ms. Changed polls only while
+	// a caller waits in it. Appends of this process wake it at once.
+	PollInterval time.Duration
 
-	// Inline are the projections that run within the transactions of appends, so that read model and events are never apart.
-	// Handle gets what an append, or several that share a transaction, are about to write. What it returns an error for is not written, and
-	// the caller of Append, he alone, gets an error that wraps it: so a handler can enforce what concerns several streams, such as a name that
-	// is given only once. It must be quick, as all who append wait for it; it must use its transaction only, and return the errors that it
-	// gets from it.
+	// Inline are projections that run in the transactions of appends, so that their read models never lag behind the events.
 	//
-	// Opening brings each to the end of the log, and takes as long as that takes. What others append that run without it is applied by the next
-	// append of one who runs with it. A projection that Project has run with one partition may go on inline, and the other way round, but not
-	// both at a time. Source, Partitions and Park are refused; Retries, Lease and Logger play no part; OnProgress and OnCaughtUp hear of opening.
+	// Handle is called with the records of one append, or of several that share a transaction, before they are committed. If Handle returns
+	// an error, that append is not written, and only its caller receives an error, which wraps that of Handle. So Handle can enforce an invariant
+	// across streams, such as unique names. Handle must be quick, because all appends wait for it. It must use only its transaction, and
+	// must return the errors that it receives from it.
+	//
+	// Open applies all records that an inline projection has not handled yet, which may take long. Events from processes without the
+	// projection are applied by the next append from a process with it. A projection that ran in Project with one partition may continue
+	// inline, and the other way round, but not both at the same time. Source, Partitions and Park are refused. Retries, Lease and Logger have no
+	// effect. OnProgress and OnCaughtUp are called by Open.
 	Inline []Projection
 
-	// ReadOnly opens a database that is there and leaves it as it is: nothing is made or migrated, and what would write makes an error
-	// that wraps [es.ErrInvalid]. SQLite may still make the files beside the database that its readers share.
+	// ReadOnly opens an existing database without changing it. Nothing is created or migrated, and methods that write return an error
+	// that wraps [es.ErrInvalid]. SQLite may still create the files beside the database that its readers share.
 	ReadOnly bool
 }
 
-// Open opens the database in a file, and makes or migrates it as needed. The folder must exist.
-// The path ":memory:" gives an empty database of its own that is gone when it is closed.
+// Open opens the database in a file. It creates and migrates the database if needed. The folder must exist.
+// The path ":memory:" opens an empty database of its own, which Close discards.
 //
-// A database of a newer release is refused, and so is a file that is no database.
+// Open returns an error if the file is not a database or was used by a newer release.
 func Open(path string) (*Store, error) { return Config{}.Open(path) }
 
 // Open is like the function [Open], with settings.
 func (c Config) Open(path string) (*Store, error) {
-	s := &Store{name: path, busy: c.BusyTimeout, sealed: c.ReadOnly}
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("sqlite: open %s: %w", path, err)
+	}
+	s := &Store{name: path, busy: cmp.Or(c.BusyTimeout, 10*time.Second), readOnly: c.ReadOnly}
 	s.close = sync.OnceValue(s.closeOnce)
-	if s.busy <= 0 {
-		s.busy = 10 * time.Second
-	}
-	if c.Poll <= 0 {
-		c.Poll = 10 * time.Millisecond
-	}
 	if err := s.connect(path); err != nil {
 		return nil, fmt.Errorf("sqlite: open %s: %w", path, explain(err))
 	}
 	s.queue = commit.New(s.beginAppend, commit.Options{})
 	s.projects = engine.New(&backend{store: s})
-	s.watcher.init(s, c.Poll, s.sealed || s.read != s.write)
+	s.watcher.init(s, cmp.Or(c.PollInterval, 10*time.Millisecond), s.readOnly || s.read != s.write)
 	if err := s.prepare(c.Inline); err != nil {
 		return nil, errors.Join(fmt.Errorf("sqlite: open %s: %w", path, err), s.Close())
 	}
 	return s, nil
 }
 
-// prepare makes the database ready for work.
+func (c Config) check() error {
+	switch {
+	case c.BusyTimeout < 0:
+		return fmt.Errorf("%w: Config.BusyTimeout is %v: must not be negative", es.ErrInvalid, c.BusyTimeout)
+	case c.PollInterval < 0:
+		return fmt.Errorf("%w: Config.PollInterval is %v: must not be negative", es.ErrInvalid, c.PollInterval)
+	}
+	return nil
+}
+
+// prepare migrates the database and starts the inline projections.
 func (s *Store) prepare(inline []Projection) (err error) {
-	if s.sealed {
+	if s.readOnly {
 		return explain(s.inspect(background))
 	}
 	if err := s.migrate(background); err != nil || len(inline) == 0 {
@@ -119,12 +129,12 @@ func (s *Store) prepare(inline []Projection) (err error) {
 func (s *Store) connect(path string) error {
 	switch {
 	case path == "":
-		return errors.New("the path is empty: give a file or :memory: instead")
+		return errors.New("the path is empty: give a file or :memory:")
 	case strings.IndexByte(path, 0) >= 0:
-		return fmt.Errorf("the path %q has a NUL byte: give another", path)
+		return fmt.Errorf("the path %q contains a NUL byte: give another", path)
 	}
-	if path == ":memory:" && s.sealed {
-		return errors.New("a database in memory is empty when it is opened: there is nothing to read")
+	if path == ":memory:" && s.readOnly {
+		return errors.New("a database in memory cannot be read-only: it is empty")
 	}
 	if path == ":memory:" {
 		s.write = sql.OpenDB(newConnector("file::memory:", memoryPragmas))
@@ -144,9 +154,9 @@ func (s *Store) connect(path string) error {
 		return errors.New("it is a folder: give a file in it")
 	}
 	uri := fileURI(filepath.ToSlash(absolute))
-	if s.sealed {
+	if s.readOnly {
 		if _, err := os.Stat(absolute); err != nil {
-			return fmt.Errorf("it is opened to be read, and must be there: %w", err)
+			return fmt.Errorf("a read-only database must exist: %w", err)
 		}
 		uri += "?mode=ro"
 	}
@@ -154,7 +164,7 @@ func (s *Store) connect(path string) error {
 	s.read = sql.OpenDB(newConnector(uri, readPragmas))
 	s.read.SetMaxOpenConns(readers)
 	s.read.SetMaxIdleConns(readers)
-	if s.sealed {
+	if s.readOnly {
 		s.write = s.read
 		return nil
 	}
@@ -164,15 +174,17 @@ func (s *Store) connect(path string) error {
 	return nil
 }
 
-// ID identifies the store for ever: it is made with the database and goes along with copies of it.
+// ID returns the permanent ID of the store. It is created with the database; copies of the database have the same one.
 func (s *Store) ID() string { return s.id }
 
-// DB gives read-only connections to the database, for queries by the application. For a database in memory it gives the only connection
-// there is: while a query has it, nothing else goes on; and it is not read-only, but the tables of this package must not be written through it.
+// DB returns read-only connections to the database, for queries by the application.
+//
+// For a database in memory it returns the store's only connection. It is not read-only, but must not be used to write to the tables of this package.
+// While a query uses it, all methods of the store wait.
 func (s *Store) DB() *sql.DB { return s.read }
 
-// Close waits for appends under way, ends waiting readers and closes the database. What is called afterwards returns an error
-// that wraps [es.ErrClosed]; Close itself may be called again.
+// Close waits for appends in flight, ends waiting readers and closes the database. Methods called afterwards return an error
+// that wraps [es.ErrClosed]. Close may be called again.
 func (s *Store) Close() error { return s.close() }
 
 func (s *Store) closeOnce() error {
@@ -180,10 +192,10 @@ func (s *Store) closeOnce() error {
 	s.watcher.close()
 	var err error
 	if s.read != s.write {
-		// The readers first: whoever closes last brings the write-ahead log into the file, and the writer syncs as it should.
+		// Readers first: the last connection to close checkpoints the write-ahead log, and only the writer's is set up to sync.
 		err = s.read.Close()
 	}
-	if conn, connErr := s.write.Conn(background); connErr == nil { // waits for a snapshot under way
+	if conn, connErr := s.write.Conn(background); connErr == nil { // waits for a snapshot in flight
 		err = errors.Join(err, conn.Raw(func(any) error { return s.writer.close() }), conn.Close())
 	}
 	return errors.Join(err, s.write.Close())

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// SQLite empties its write-ahead log when nobody reads it at the end of a commit. If somebody always does, the log grows as long as that
-// goes on (https://www.sqlite.org/wal.html#avoiding_excessively_large_wal_files), and what it has grown to it keeps of the disk.
-// So when it is larger than this, the next transaction waits a moment for those who are reading, and new ones wait for it.
-// Reads of this package are short; if one of the application's is not, the next attempt is made some seconds later.
+// SQLite cannot reset its write-ahead log while readers are active, and never shrinks the file
+// (https://www.sqlite.org/wal.html#avoiding_excessively_large_wal_files). With overlapping readers it would grow without limit.
+// So when it exceeds largeLog, the next transaction briefly blocks new readers, waits for the active ones and truncates the file.
+// Reads of this package are short. If a read of the application takes longer, the next attempt is made after trimPause.
 const (
 	largeLog  = 64 << 20 // bytes
 	trimPause = 10 * time.Second
@@ -18,16 +18,16 @@ const (
 	trimLog = "pragma busy_timeout = 250; pragma wal_checkpoint(truncate)"
 )
 
-// trim empties the write-ahead log if appends have made it large.
+// trim truncates the write-ahead log if appends have made it large.
 func (s *Store) trim(ctx context.Context) {
 	if s.log.written < s.log.large/16 {
-		return // not worth a look
+		return // cannot be large yet
 	}
 	s.log.written = 0
 	s.trimLarge(ctx)
 }
 
-// trimLarge empties the write-ahead log if it has become large. One caller at a time does; the others need not wait for it.
+// trimLarge truncates the write-ahead log if it is large, unless another goroutine is doing so.
 func (s *Store) trimLarge(ctx context.Context) {
 	if !s.log.trimming.TryLock() {
 		return
@@ -38,11 +38,11 @@ func (s *Store) trimLarge(ctx context.Context) {
 	}
 	conn, err := s.write.Conn(ctx)
 	if err != nil {
-		return // whoever needs the connection next is told
+		return // the next user of the connection gets the error
 	}
 	defer conn.Close()
-	s.log.reading.Lock()                         // SQLite alone would not get its turn: readers that overlap pass their places on to each other
-	_, _ = conn.ExecContext(background, trimLog) // what keeps it from working does not keep the append from it
+	s.log.reading.Lock()                         // without this lock, overlapping readers would never let SQLite truncate the file
+	_, _ = conn.ExecContext(background, trimLog) // an error does not affect the append
 	s.log.reading.Unlock()
 	_, _ = conn.ExecContext(background, "pragma busy_timeout = 0")
 	if s.log.size() >= s.log.large {
@@ -50,17 +50,17 @@ func (s *Store) trimLarge(ctx context.Context) {
 	}
 }
 
-// A logFile is the write-ahead log as a file. It is looked at by whoever begins an append or a transaction of a projection.
+// logFile is the file of the write-ahead log. Each append and each transaction of a projection checks its size before it begins.
 type logFile struct {
 	name     string // empty for a database in memory
 	large    int64
-	written  int64        // bytes that were appended since an append last looked at it, about
-	reading  sync.RWMutex // held by this store's reads
-	trimming sync.Mutex   // guards what follows
-	next     time.Time    // not to be emptied before
+	written  int64        // approximate bytes appended since an append last checked the size
+	reading  sync.RWMutex // locked by this store's readers
+	trimming sync.Mutex   // guards next
+	next     time.Time    // time of the next attempt
 }
 
-// init is given the name of the database, as SQLite has it: with links followed, and empty if it is in memory.
+// init sets the name of the file. database is the name that SQLite reports: with links resolved, and empty in memory.
 func (l *logFile) init(database string) {
 	if database != "" {
 		l.name = database + "-wal"

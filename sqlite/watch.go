@@ -9,17 +9,17 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// A watcher tells those who wait in Changed when the log has grown. What this store commits it hears of at once;
-// for what other processes commit it looks at the head of the log every few milliseconds, while anybody waits.
+// watcher wakes the callers of Changed when the log has grown. Commits of this store wake them at once.
+// For commits of other processes, a goroutine polls the head of the log while any caller waits.
 type watcher struct {
 	store  *Store
 	poll   time.Duration
 	shared bool // other processes may write to the database
 
 	mu      sync.Mutex
-	head    es.Position   // the last that was seen
-	err     error         // of the last look, if it failed
-	grown   chan struct{} // closed when head grows, or a look fails
+	head    es.Position   // the last known one
+	err     error         // of the last poll
+	grown   chan struct{} // closed when head grows or a poll fails
 	waiters int
 	polling bool
 	ended   bool          // whether closed is closed
@@ -33,8 +33,8 @@ func (w *watcher) init(s *Store, poll time.Duration, shared bool) {
 	w.closed = make(chan struct{})
 }
 
-// saw notes that the log reaches to a position.
-func (w *watcher) saw(head es.Position) { w.note(head, nil) }
+// advance records a new head of the log.
+func (w *watcher) advance(head es.Position) { w.note(head, nil) }
 
 func (w *watcher) note(head es.Position, err error) {
 	w.mu.Lock()
@@ -55,14 +55,14 @@ func (w *watcher) close() {
 	w.work.Wait()
 }
 
-// Changed implements [es.Log]. It hears of this store's appends at once and of other processes' within [Config.Poll].
-// Waiting costs one look at the end of the table each time, about 10 µs of one CPU, however many wait.
+// Changed implements [es.Log]. Appends of this store wake it at once, those of other processes within [Config.PollInterval].
+// Each poll takes about 10 µs of one CPU, however many callers wait.
 func (s *Store) Changed(ctx context.Context, after es.Position) (es.Position, error) {
 	head, err := s.head(ctx)
 	if err != nil {
 		return 0, err
 	}
-	s.watcher.saw(head)
+	s.watcher.advance(head)
 	if head > after {
 		return head, nil
 	}
@@ -104,7 +104,7 @@ func (w *watcher) wait(ctx context.Context, after es.Position) (es.Position, err
 	return w.head, nil
 }
 
-// run polls until nobody waits.
+// run polls until no caller waits.
 func (w *watcher) run() {
 	defer w.work.Done()
 	tick := time.NewTicker(w.poll)

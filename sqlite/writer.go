@@ -12,22 +12,23 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// A writer is what the group commit knows on its connection. It is used by whoever holds the open transaction.
+// writer caches the head of the log and of the streams last written, and has the prepared statements of the connection of the group commit.
+// Only the owner of the open transaction may use it.
 //
-// It remembers the head of the log and of the streams last written. That holds as long as SQLite's data_version says that
-// no other connection has changed the database: the comparison is made within the transaction, so nobody can change it afterwards.
+// The cache is valid while SQLite's data_version is unchanged, which means that no other connection has changed the database.
+// The writer compares it within the transaction, so that no other process can change the database afterwards.
 type writer struct {
-	conn        *sqlite3.SQLiteConn // that of the statements
+	conn        *sqlite3.SQLiteConn // of the statements
 	statements  map[string]driver.Stmt
 	dataVersion int64
-	known       bool // head, time and heads hold as of dataVersion
+	known       bool // head, time and heads are valid as of dataVersion
 	head        es.Position
-	time        int64 // of the record there, in microseconds since 1970
+	time        int64 // of the record at head, in microseconds since 1970
 	heads       *simplelru.LRU[es.Stream, es.Version]
 	args        []driver.NamedValue
 }
 
-const knownHeads = 1 << 16 // streams whose heads are remembered
+const knownHeads = 1 << 16 // streams whose heads are cached
 
 const (
 	selectDataVersion = "pragma data_version"
@@ -40,17 +41,17 @@ const (
 	eventColumns      = 8
 )
 
-// Many rows go into one statement, because each call of SQLite from Go has a price. The sizes are few, because each is a statement to prepare.
+// insertSizes are the numbers of rows that one statement can insert. Larger ones save calls of C; each is a statement to prepare.
 var insertSizes = []int{32, 8, 1}
 
-// ready makes what the writer knows true for the transaction that has begun.
+// ready refreshes the cache for the transaction that has begun, if another connection has changed the database.
 func (w *writer) ready(conn *sqlite3.SQLiteConn) error {
 	if w.conn != conn {
 		w.conn, w.statements = conn, make(map[string]driver.Stmt)
 		w.forget()
 	}
 	if w.heads == nil {
-		w.heads, _ = simplelru.NewLRU[es.Stream, es.Version](knownHeads, nil) // fails for a size below 1 only
+		w.heads, _ = simplelru.NewLRU[es.Stream, es.Version](knownHeads, nil) // returns an error only for a size below 1
 	}
 	var version [1]int64
 	if _, err := w.query(selectDataVersion, version[:]); err != nil {
@@ -59,7 +60,7 @@ func (w *writer) ready(conn *sqlite3.SQLiteConn) error {
 	if w.known && version[0] == w.dataVersion {
 		return nil
 	}
-	var last [2]int64 // zeros if there is none
+	var last [2]int64 // zeros if the log is empty
 	if _, err := w.query(selectLast, last[:]); err != nil {
 		return err
 	}
@@ -68,7 +69,7 @@ func (w *writer) ready(conn *sqlite3.SQLiteConn) error {
 	return nil
 }
 
-// close closes the statements. SQLite keeps a connection open, with its files and locks, as long as one of its statements is.
+// close closes the statements. SQLite keeps a connection, its files and its locks while one of its statements is open.
 func (w *writer) close() (err error) {
 	for _, stmt := range w.statements {
 		err = errors.Join(err, stmt.Close())
@@ -115,7 +116,7 @@ func (b *batch) insert() error {
 	return nil
 }
 
-// chunk says how many of the rows go into the next statement. A large one goes alone: go-sqlite3 copies all parameters at once.
+// chunk returns how many of the rows to insert with the next statement. A large row is inserted alone, as go-sqlite3 copies all parameters at once.
 func chunk(rows []row) int {
 	for _, size := range insertSizes {
 		bytes := 0
@@ -151,7 +152,7 @@ func (b *batch) insertRows(rows []row) error {
 	}
 	b.args = args
 	err := b.exec(insertStatement[len(rows)], args)
-	clear(args) // keeps no memory of the callers'
+	clear(args) // releases the callers' memory
 	return err
 }
 
@@ -163,14 +164,14 @@ var insertStatement = func() map[int]string {
 	return statements
 }()
 
-// query runs a statement that returns at most one row of integers, and tells whether it did.
+// query runs a statement that returns at most one row of integers, and reports whether there was one.
 func (w *writer) query(query string, row []int64, args ...driver.Value) (found bool, err error) {
 	return w.step(query, row, named(args))
 }
 
 func (w *writer) run(query string, args ...driver.Value) error { return w.exec(query, named(args)) }
 
-// exec runs a statement that returns no row. go-sqlite3 binds and steps a query in one call of C, and an Exec in one for each parameter.
+// exec runs a statement that returns no row. It runs it as a query, for which go-sqlite3 needs a single call of C; Exec needs one for each parameter.
 func (w *writer) exec(query string, args []driver.NamedValue) error {
 	_, err := w.step(query, nil, args)
 	return err

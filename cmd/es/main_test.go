@@ -201,7 +201,7 @@ func TestRefusals(t *testing.T) {
 		{"no store", []string{"verify"}, exitUsage, "--store"},
 		{"no verb", []string{"-s", store}, exitUsage, "expected one of"},
 		{"a verb that is not there", []string{"-s", store, "destroy"}, exitUsage, "destroy"},
-		{"a file that is not there", []string{"-s", nowhere, "verify"}, exitFailed, "must be there"},
+		{"a file that is not there", []string{"-s", nowhere, "verify"}, exitFailed, "must exist"},
 		{"a stream that is not there", []string{"-s", store, "read", "account/eve"}, exitFailed, "es streams -k account"},
 		{"a stream without a kind", []string{"-s", store, "read", "eve"}, exitFailed, "use kind/id"},
 		{"a server that is not there", []string{"-s", "postgres://u:geheim@127.0.0.1:1/x", "--timeout", "300ms", "verify"}, exitFailed, "postgres: open"},

@@ -130,7 +130,7 @@ func TestStatusParkAndRebuild(t *testing.T) {
 		}
 	}
 	nowhere := filepath.Join(t.TempDir(), "none.db")
-	if code, _, stderr := program(t, "-s", nowhere, "rebuild", "balances", "--yes"); code != exitFailed || !strings.Contains(stderr, "must be there") {
+	if code, _, stderr := program(t, "-s", nowhere, "rebuild", "balances", "--yes"); code != exitFailed || !strings.Contains(stderr, "must exist") {
 		t.Errorf("in a database that is not there: exit code %d: %s", code, stderr)
 	}
 }
