@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/internal/test/inlinetest"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
@@ -225,17 +226,17 @@ func refusing(handle func(context.Context, pgx.Tx, []es.Record) error) func(cont
 }
 
 // appendInlineInChild appends, with an inline projection, from many goroutines until it is ended or killed.
-func appendInlineInChild(ctx context.Context, arguments []string, say func(string, ...any)) error {
+func appendInlineInChild(ctx context.Context, arguments []string) error {
 	s, err := postgres.Config{Inline: []postgres.Projection{counts()}}.Open(ctx, arguments[0])
 	if err != nil {
 		return err
 	}
-	say("ready")
+	child.Say("ready")
 	for w := range 8 {
 		go func() {
 			for {
 				if _, err := s.Append(ctx, add(account(fmt.Sprint(w)), 1), add(account("hot"), 1)); err != nil {
-					say("%v", err)
+					child.Say(err)
 					return
 				}
 			}
@@ -252,8 +253,8 @@ func TestInlineSurvivesKills(t *testing.T) {
 	url := server.Database(t)
 	openWith(t, postgres.Config{Inline: []postgres.Projection{counts()}}, url)
 	for range 6 {
-		c := startChild(t, "inline", url)
-		if line := c.line(t); line != "ready" {
+		c := child.Start(t, "inline", url)
+		if line := c.Line(t); line != "ready" {
 			t.Fatal(line)
 		}
 		before := scalar[int64](t, url, "select count(*) from es.events")

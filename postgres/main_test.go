@@ -1,14 +1,9 @@
 package postgres_test
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"iter"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -17,14 +12,13 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
 )
 
 func TestMain(m *testing.M) {
-	if name := os.Getenv("ES_TEST_CHILD"); name != "" {
-		os.Exit(beChild(name, os.Args[1:]))
-	}
+	child.Main(children)
 	goleak.VerifyTestMain(servers{m})
 }
 
@@ -186,84 +180,12 @@ func eventually(t testing.TB, what string, is func() bool) {
 	}
 }
 
-// children are what this test binary does when a test starts it anew as another process; a file for some systems alone adds its own.
-// What a child says goes to the test line by line; it should end when its standard input does, as it does when the test is killed.
-var children = map[string]func(ctx context.Context, arguments []string, say func(format string, args ...any)) error{
+// children are the functions that child processes run. A file for some systems only adds its own.
+var children = map[string]child.Func{
 	"follow":   followInChild,
 	"follower": followToTheEndInChild,
 	"inline":   appendInlineInChild,
 	"opener":   openInChild,
 	"racer":    raceInChild,
 	"write":    writeInChild,
-}
-
-func beChild(name string, arguments []string) int {
-	ctx, cancel := context.WithCancel(context.Background())
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin) // that it ends is all there is to hear
-		cancel()
-	}()
-	err := children[name](ctx, arguments, func(format string, args ...any) { fmt.Printf(format+"\n", args...) })
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
-}
-
-// A child is another process.
-type child struct {
-	*exec.Cmd
-	lines *bufio.Scanner // what it says
-	input io.Closer      // closed to end it
-	fault strings.Builder
-}
-
-// startChild starts this test binary as another process, which ends with the test.
-func startChild(t testing.TB, name string, arguments ...string) *child {
-	t.Helper()
-	c := &child{Cmd: exec.Command(os.Args[0], arguments...)}
-	c.Env = append(os.Environ(), "ES_TEST_CHILD="+name)
-	c.Stderr = &c.fault
-	input, err := c.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	output, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.input, c.lines = input, bufio.NewScanner(output)
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if c.ProcessState == nil {
-			_ = c.Process.Kill() // it may have ended
-			_ = c.Wait()         // says that it was killed
-		}
-	})
-	return c
-}
-
-// line returns the next line that the child says.
-func (c *child) line(t testing.TB) string {
-	t.Helper()
-	if !c.lines.Scan() {
-		err := c.Wait()
-		t.Fatalf("the other process said no more: %v, %v\n%s", err, c.lines.Err(), c.fault.String())
-	}
-	return c.lines.Text()
-}
-
-// end waits until the child has ended well, and returns what it still said.
-func (c *child) end(t testing.TB) (lines []string) {
-	t.Helper()
-	for c.lines.Scan() {
-		lines = append(lines, c.lines.Text())
-	}
-	if err := errors.Join(c.lines.Err(), c.Wait()); err != nil {
-		t.Fatalf("the other process: %v\n%s", err, c.fault.String())
-	}
-	return lines
 }

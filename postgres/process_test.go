@@ -9,12 +9,13 @@ import (
 	"testing"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
 )
 
 // raceInChild appends from several goroutines what others append too.
-func raceInChild(ctx context.Context, arguments []string, say func(string, ...any)) error {
+func raceInChild(ctx context.Context, arguments []string) error {
 	s, err := postgres.Open(ctx, arguments[0])
 	if err != nil {
 		return err
@@ -27,7 +28,7 @@ func raceInChild(ctx context.Context, arguments []string, say func(string, ...an
 	done := make(chan error, writers)
 	for w := range writers {
 		go func() {
-			r := racer{s, fmt.Sprint(arguments[1], ".", w), say}
+			r := racer{s, fmt.Sprint(arguments[1], ".", w)}
 			var err error
 			for i := 0; i < rounds && err == nil; i++ {
 				err = r.round(ctx, i)
@@ -42,18 +43,18 @@ func raceInChild(ctx context.Context, arguments []string, say func(string, ...an
 	return errors.Join(append(errs, s.Close())...)
 }
 
-// followToTheEndInChild follows a log and says each record, up to the one that is the end.
-func followToTheEndInChild(ctx context.Context, arguments []string, say func(string, ...any)) error {
+// followToTheEndInChild follows a log and prints each record, up to the last one of the test.
+func followToTheEndInChild(ctx context.Context, arguments []string) error {
 	s, err := postgres.Open(ctx, arguments[0])
 	if err != nil {
 		return err
 	}
-	say("ready")
+	child.Say("ready")
 	for r, err := range es.Follow(ctx, s, 0, es.Filter{}) {
 		if err != nil {
 			return err
 		}
-		say("%d %s %s", r.Position, r.ID(), r.Data)
+		child.Say(r.Position, r.ID(), string(r.Data))
 		if r.Type == "end" {
 			break
 		}
@@ -65,7 +66,6 @@ func followToTheEndInChild(ctx context.Context, arguments []string, say func(str
 type racer struct {
 	store *postgres.Store
 	name  string
-	say   func(string, ...any)
 }
 
 // round appends to streams that all want: at their version, so that most lose at first, and a command that only one may bring.
@@ -85,8 +85,8 @@ func (r racer) round(ctx context.Context, i int) error {
 		} else if err != nil {
 			return err
 		}
-		r.say("%d %sa", position-1, data)
-		r.say("%d %sb", position, data)
+		child.Say(position-1, data+"a")
+		child.Say(position, data+"b")
 		break
 	}
 	position, err := r.store.Append(ctx, es.Append{Stream: account("commands"), Expected: es.AnyVersion, Events: event("c"), Command: fmt.Sprint(i)})
@@ -95,7 +95,7 @@ func (r racer) round(ctx context.Context, i int) error {
 	} else if err != nil {
 		return err
 	}
-	r.say("%d %sc", position, data)
+	child.Say(position, data+"c")
 	return nil
 }
 
@@ -107,17 +107,17 @@ func TestProcesses(t *testing.T) {
 		const processes, rounds, writers = 3, 6, 8
 		url := server.Database(t)
 		s := open(t, url)
-		follower := startChild(t, "follower", url)
-		if line := follower.line(t); line != "ready" {
+		follower := child.Start(t, "follower", url)
+		if line := follower.Line(t); line != "ready" {
 			t.Fatal(line)
 		}
-		var racers []*child
+		var racers []*child.Process
 		for i := range processes {
-			racers = append(racers, startChild(t, "racer", url, fmt.Sprint("p", i), fmt.Sprint(rounds)))
+			racers = append(racers, child.Start(t, "racer", url, fmt.Sprint("p", i), fmt.Sprint(rounds)))
 		}
 		acknowledged := make(map[string]string) // data by position
 		for _, c := range racers {
-			for _, line := range c.end(t) {
+			for _, line := range c.Finish(t) {
 				position, data, _ := strings.Cut(line, " ")
 				if other, taken := acknowledged[position]; taken {
 					t.Errorf("position %s was given to %s and to %s", position, other, data)
@@ -130,7 +130,7 @@ func TestProcesses(t *testing.T) {
 		if want := processes*writers*rounds*2 + rounds + 1; len(all) != want || len(acknowledged) != want-1 {
 			t.Errorf("%d events were acknowledged and there are %d, want %d and %d", len(acknowledged), len(all), want-1, want)
 		}
-		seen := follower.end(t)
+		seen := follower.Finish(t)
 		if len(seen) != len(all) {
 			t.Fatalf("the follower saw %d records of %d", len(seen), len(all))
 		}

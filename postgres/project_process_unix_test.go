@@ -8,13 +8,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/internal/test/processtest"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
 )
 
 func init() { //nolint:gochecknoinits // the literal of main_test.go is for all systems, and this child for some
-	children["projector"] = func(ctx context.Context, arguments []string, _ func(string, ...any)) error {
+	children["projector"] = func(ctx context.Context, arguments []string) error {
 		s, err := postgres.Open(ctx, arguments[0])
 		if err != nil {
 			return err
@@ -53,13 +54,11 @@ func TestProjectingProcesses(t *testing.T) {
 					pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{PoolSize: 10})
 					through = with(pooler.Through(url), "default_query_exec_mode=exec")
 				}
-				c := startChild(t, "projector", append([]string{through}, arguments...)...)
+				c := child.Start(t, "projector", through, arguments[0], arguments[1], arguments[2])
 				paused := make(chan struct{})
 				go func() {
-					for first := true; c.lines.Scan(); first = false {
-						if first {
-							close(paused)
-						}
+					if len(c.Await(1)) > 0 {
+						close(paused)
 					}
 				}()
 				return processtest.Process{Process: c.Process, Paused: paused}

@@ -11,12 +11,13 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
 )
 
 // openInChild opens a store, appends to it and says its ID.
-func openInChild(ctx context.Context, arguments []string, say func(string, ...any)) error {
+func openInChild(ctx context.Context, arguments []string) error {
 	s, err := postgres.Open(ctx, arguments[0])
 	if err != nil {
 		return err
@@ -24,7 +25,7 @@ func openInChild(ctx context.Context, arguments []string, say func(string, ...an
 	if _, err := s.Append(ctx, add(account("a"), 1)); err != nil {
 		return err
 	}
-	say("%s", s.ID())
+	child.Say(s.ID())
 	return s.Close()
 }
 
@@ -34,9 +35,9 @@ func TestOpenMakesTheSchema(t *testing.T) {
 		url := server.Database(t)
 		t.Run("also when ten processes and ten goroutines do so at once", func(t *testing.T) {
 			ids := make(chan string, 20)
-			var processes []*child
+			var processes []*child.Process
 			for range 10 {
-				processes = append(processes, startChild(t, "opener", url))
+				processes = append(processes, child.Start(t, "opener", url))
 			}
 			var all sync.WaitGroup
 			for range 10 {
@@ -57,7 +58,7 @@ func TestOpenMakesTheSchema(t *testing.T) {
 			}
 			all.Wait()
 			for _, c := range processes {
-				ids <- c.end(t)[0]
+				ids <- c.Finish(t)[0]
 			}
 			close(ids)
 			s := open(t, url)

@@ -9,12 +9,13 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
 )
 
 // writeInChild appends from many goroutines until it is killed, and says what was acknowledged.
-func writeInChild(ctx context.Context, arguments []string, say func(string, ...any)) error {
+func writeInChild(ctx context.Context, arguments []string) error {
 	s, err := postgres.Open(ctx, arguments[0])
 	if err != nil {
 		return err
@@ -33,7 +34,7 @@ func writeInChild(ctx context.Context, arguments []string, say func(string, ...a
 		}()
 	}
 	for a := range acknowledged {
-		say("%s", a)
+		child.Say(a)
 	}
 	return nil
 }
@@ -165,10 +166,10 @@ func TestKilledProcess(t *testing.T) {
 		f := follow(t, s, 0)
 		said := make(map[string]es.Position)
 		for turn := range 4 {
-			c := startChild(t, "write", url, fmt.Sprint("process ", turn))
+			c := child.Start(t, "write", url, fmt.Sprint("process ", turn))
 			for range 50 + turn*7 {
 				var at es.Position
-				line := c.line(t)
+				line := c.Line(t)
 				if _, err := fmt.Sscan(line, &at); err != nil {
 					t.Fatalf("%q: %v", line, err)
 				}

@@ -14,12 +14,13 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
 )
 
 // followInChild follows a log and says of each record its position and when it came.
-func followInChild(ctx context.Context, arguments []string, say func(string, ...any)) error {
+func followInChild(ctx context.Context, arguments []string) error {
 	s, err := postgres.Config{PollInterval: time.Hour}.Open(ctx, arguments[0])
 	if err != nil {
 		return err
@@ -28,7 +29,7 @@ func followInChild(ctx context.Context, arguments []string, say func(string, ...
 		if err != nil {
 			break // the test is over
 		}
-		say("%d %d", r.Position, time.Now().UnixNano())
+		child.Say(r.Position, time.Now().UnixNano())
 	}
 	return s.Close()
 }
@@ -91,15 +92,15 @@ func TestWakeAnotherProcess(t *testing.T) {
 		url := server.Database(t)
 		s := open(t, url)
 		mustAppend(t, s, add(account("a"), 1))
-		c := startChild(t, "follow", url)
-		c.line(t)
+		c := child.Start(t, "follow", url)
+		c.Line(t)
 		eventually(t, "the other process listens", func() bool { return len(listeners(t, url)) == 1 })
 		const turns = 40
 		var took []time.Duration
 		for i := range turns {
 			position := mustAppend(t, s, add(account("a"), 1))
 			committed := time.Now()
-			seen, at, _ := strings.Cut(c.line(t), " ")
+			seen, at, _ := strings.Cut(c.Line(t), " ")
 			nanos, err := strconv.ParseInt(at, 10, 64)
 			if err != nil || seen != fmt.Sprint(position) {
 				t.Fatalf("the other process saw %s, want %d: %v", seen, position, err)
@@ -114,10 +115,8 @@ func TestWakeAnotherProcess(t *testing.T) {
 		if median := took[len(took)/2]; median > 250*time.Millisecond {
 			t.Errorf("it was woken after %v: announcements do not arrive", median)
 		}
-		if err := c.input.Close(); err != nil {
-			t.Fatal(err)
-		}
-		c.end(t)
+		c.CloseInput(t)
+		c.Finish(t)
 	})
 }
 
