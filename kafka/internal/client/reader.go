@@ -87,21 +87,6 @@ func within(limit time.Duration, what string, f func() error) error {
 	}
 }
 
-// Bounds returns the offset of the first message of a partition and the one after the last committed message.
-func (r *Reader) Bounds(ctx context.Context, p Partition) (low, high int64, err error) {
-	if err := ctx.Err(); err != nil {
-		return 0, 0, err
-	}
-	err = r.Call("get the offsets of "+p.String(), func() (err error) {
-		low, high, err = r.QueryWatermarkOffsets(p.Topic, p.Number, int((AskFor - time.Second).Milliseconds()))
-		return err
-	})
-	if err != nil {
-		return 0, 0, fmt.Errorf("kafka: offsets of %v: %w", p, err)
-	}
-	return low, high, nil
-}
-
 // ToEnd makes ReadPartition stop at the end of what is committed when it gets there.
 const ToEnd = -1
 

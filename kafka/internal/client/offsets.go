@@ -1,0 +1,70 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+)
+
+// mostAttempts limits the attempts to get an offset. Each takes up to AskFor.
+const mostAttempts = 6
+
+// Bounds returns the offset of the first message of a partition and the one after the last committed message.
+func (r *Reader) Bounds(ctx context.Context, p Partition) (low, high int64, err error) {
+	if low, err = r.offset(ctx, p, kafka.EarliestOffsetSpec); err == nil {
+		high, err = r.offset(ctx, p, kafka.LatestOffsetSpec)
+	}
+	return low, high, err
+}
+
+// OffsetAt returns the offset of the first committed message that is not older than a time. It is negative if there is none.
+func (r *Reader) OffsetAt(ctx context.Context, p Partition, at time.Time) (int64, error) {
+	return r.offset(ctx, p, kafka.NewOffsetSpecForTimestamp(at.UnixMilli()))
+}
+
+// offset requests an offset as readers of committed messages see it. A busy broker may take longer than AskFor, and a
+// partition may have no leader for a moment, so it retries after all errors except permanent ones.
+func (r *Reader) offset(ctx context.Context, p Partition, spec kafka.OffsetSpec) (int64, error) {
+	for attempt := 1; ; attempt++ {
+		offset, err := r.listOffset(ctx, p, spec)
+		switch {
+		case err == nil:
+			return offset, nil
+		case ctx.Err() != nil:
+			return 0, ctx.Err()
+		case attempt == mostAttempts || !retriable(err):
+			return 0, fmt.Errorf("kafka: offsets of %v: %w", p, err)
+		}
+		r.log.Warn("kafka: cannot get the offsets of a partition, retrying", "partition", p.String(), "attempt", attempt, "err", err)
+		if err := Sleep(ctx, Backoff(attempt)); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (r *Reader) listOffset(ctx context.Context, p Partition, spec kafka.OffsetSpec) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, AskFor)
+	defer cancel()
+	request := map[kafka.TopicPartition]kafka.OffsetSpec{p.At(0): spec}
+	answer, err := r.Admin.ListOffsets(ctx, request,
+		kafka.SetAdminIsolationLevel(kafka.IsolationLevelReadCommitted), kafka.SetAdminRequestTimeout(AskFor))
+	if err != nil {
+		return 0, err
+	}
+	for _, info := range answer.ResultInfos {
+		if info.Error.Code() != kafka.ErrNoError {
+			return 0, info.Error
+		}
+		return int64(info.Offset), nil
+	}
+	return 0, errors.New("the answer is empty")
+}
+
+// retriable reports whether a request for an offset may succeed when it is repeated.
+func retriable(err error) bool {
+	e, ok := KafkaError(err)
+	return !ok || !e.IsFatal() && recovers(e) && e.Code() != kafka.ErrInvalidArg
+}
