@@ -4,6 +4,7 @@ import (
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
 	"github.com/thalo-go/es/kafka/internal/client"
+	"github.com/thalo-go/es/kafka/internal/deadletter"
 )
 
 // ConfigMap is the configuration of librdkafka, by the names that it documents, such as "bootstrap.servers".
@@ -24,4 +25,4 @@ type NoTopicError = client.NoTopicError
 func CheckpointTopic(prefix string) string { return "_" + prefix + ".relay-checkpoints" }
 
 // DeadLetterTopic returns the name of the topic in which a consumer group parks the failed records of a topic.
-func DeadLetterTopic(topic, group string) string { return topic + "." + group + ".dlt" }
+func DeadLetterTopic(topic, group string) string { return deadletter.Topic(topic, group) }

@@ -1,7 +1,9 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -9,102 +11,95 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/kafka/internal/client"
+	"github.com/thalo-go/es/kafka/internal/consume"
 )
 
-// Defaults of a [Consumer].
-const (
-	DefaultBuffer  = 1000             // messages
-	DefaultRetries = 5                // attempts after the first
-	DefaultDrain   = 10 * time.Second // that a handler may take to its end
-)
-
-// A Consumer handles the records of topics, each at least once: what it has handled is committed to Kafka afterwards, and never past a record that
-// failed. Any number of processes with the same group share the partitions.
+// Consumer handles the records of topics at least once. It commits the offsets of handled records to Kafka, never past a
+// record that failed. Processes with the same Group share the partitions.
 //
-// The records of a key, which is the id of their stream, are handled one after the other, in order. A record that fails is tried again
-// in place, with a growing jittered pause; the records of its key wait. If it fails for good the run stops before it, or it is parked
-// in a dead-letter topic, and the later records of its key behind it; see [es.OnError] and [DeadLetters].
+// Records with the same key, which is the id of their stream, are handled one after the other, in order. A record whose
+// handler fails is retried in place with backoff and jitter, while later records of its key wait. If it still fails after
+// Retries, Run stops before it or parks it in a dead-letter topic; see [es.OnError] and [DeadLetters].
 //
-// It polls whatever the handlers do, so one that takes longer than max.poll.interval.ms (librdkafka's default is five minutes) loses no partition: that
-// time only counts for a process that stands still altogether. A partition that is to move waits for its handlers; see Drain.
+// Consumer polls while handlers run, so a handler that takes longer than max.poll.interval.ms (five minutes by default)
+// does not lose its partition. Only a process that hangs as a whole does. A partition that is revoked waits for its
+// handlers; see Drain.
 //
-// For a read model in a database that is exactly once, use a [Source]. To run commands exactly once, give them es.CommandID(record.ID()).
+// To build a read model exactly once, use [Source]. To run a command exactly once, pass es.CommandID(record.ID()).
 //
-// The exported fields are settings, to be made before Run.
+// The exported fields are settings. They must not change after Run is called.
 type Consumer struct {
-	// Cluster is where the topics are.
 	Cluster Cluster
 
-	// Group names those who share the partitions. Another group reads everything anew.
+	// Group is the consumer group. A new group begins with the oldest record; see FromEnd.
 	Group string
 
-	// Topics are read. They must be there.
+	// Topics are the topics to read. They must exist.
 	Topics []string
 
-	// Filter selects the records that are handled, by the headers alone: the others are not decoded, and count as handled.
+	// Filter selects the records to handle by their headers alone. Others are not decoded and count as handled.
 	Filter es.Filter
 
-	// FromEnd lets a group that has never committed an offset begin with what comes from now on, in place of everything there is.
+	// FromEnd lets a group without committed offsets begin with new records only.
 	FromEnd bool
 
-	// Workers is how many records of one partition are handled at the same time, with different keys. 0 means 1.
-	// A key that is tried again holds up the others of its worker.
+	// Workers is the number of records of one partition that are handled at the same time, with different keys. 0 means 1.
+	// A key that is retried delays the other keys of its worker.
 	Workers int
 
-	// Buffer is how many messages of a partition are held in memory at most. 0 means [DefaultBuffer].
+	// Buffer is the maximum number of messages of one partition in memory. 0 means 1000.
 	Buffer int
 
-	// OnError says what becomes of a record that failed for good. The zero value is [es.Stop].
+	// OnError selects what happens to a record that still fails after Retries: [es.Stop], the default, or [es.Park].
 	OnError es.OnError
 
-	// Retries is how often a record that failed is tried again before that. 0 means [DefaultRetries], a negative number none.
-	// An error that wraps [es.ErrUnavailable] does not count: the store that a command goes to is away, say, and is waited for.
+	// Retries is how often a failed record is retried. 0 means 5; a negative value means no retries.
+	// Errors that wrap [es.ErrUnavailable] do not count: such a record is retried until its handler's dependency is back.
 	Retries int
 
-	// Drain is how long a handler may go on when the partition is taken away or the run ends, before its context does.
-	// 0 means [DefaultDrain]. Others wait for the partition so long.
+	// Drain is how long handlers may continue after their partition is revoked or the context of Run ends, before their
+	// own context is canceled. The partition is not reassigned until they return. 0 means 10s; a negative value means that
+	// they are canceled at once.
 	Drain time.Duration
 
-	// Replication is how many copies a dead-letter topic has that is made here. 0 means as many as the brokers' default.
+	// Replication is the replication factor of dead-letter topics that Run creates. 0 means the brokers' default.
 	Replication int
 
-	// Logger hears of assignments, retries, parked records, and of what librdkafka says. nil means nobody does.
+	// Logger receives assignments, retries, parked records and librdkafka's log. nil discards them.
 	Logger *slog.Logger
 
 	mu      sync.Mutex
-	running *consumption
+	running *consume.Run
 }
 
-// A ConsumerError says where and why a [Consumer] stopped.
+// ConsumerError reports where and why a [Consumer] stopped. Nothing is committed past the record.
 type ConsumerError struct {
 	Group     string
 	Topic     string
 	Partition int32
 	Offset    int64
-	Key       string
-	Record    es.Record // zero if the message is none
+	Record    es.Record // zero if the message is not a record
 	Err       error     // of the handler; a [*es.PanicError] if it panicked
 }
 
 func (e *ConsumerError) Error() string {
-	what := fmt.Sprintf("the message with key %q", e.Key)
+	what := "a message"
 	if e.Record.Version > 0 {
-		what = fmt.Sprintf("%s, a %q", e.Record.ID(), e.Record.Type)
+		what = e.Record.ID()
 	}
-	return fmt.Sprintf("kafka: consumer %s stopped before %s, at %s [%d] offset %d: %v; mend the handler and run it again, or let it park such records",
-		e.Group, what, e.Topic, e.Partition, e.Offset, e.Err)
+	return fmt.Sprintf("kafka: consumer %s stopped before %s (%s [%d] offset %d): %v", e.Group, what, e.Topic, e.Partition, e.Offset, e.Err)
 }
 
-// Unwrap returns the error of the handler.
+// Unwrap returns the handler's error.
 func (e *ConsumerError) Unwrap() error { return e.Err }
 
-// Run handles records until the context ends, and returns the context's error then; or a [*ConsumerError]; or at once an error that wraps
-// [es.ErrInvalid] for settings that cannot be; or another if the cluster does not let it go on.
+// Run handles records until ctx is done, and then returns ctx's error. It returns a [*ConsumerError] if a record failed,
+// an error that wraps [es.ErrInvalid] for invalid settings, and other errors from which the client cannot recover.
 //
-// The handler is called from several goroutines. Its context ends some time after Run's does, or after the partition was taken away; see Drain.
-// It must return then: nobody else gets the partition before.
+// Run calls handle from several goroutines. The context of a handler ends some time after ctx, or after its partition is
+// revoked; see Drain. It must return then, because no other process gets the partition before.
 func (c *Consumer) Run(ctx context.Context, handle func(ctx context.Context, r es.Record) error) error {
-	r, err := c.start(ctx, handle)
+	run, err := c.open(ctx, handle)
 	if err != nil {
 		return err
 	}
@@ -113,80 +108,65 @@ func (c *Consumer) Run(ctx context.Context, handle func(ctx context.Context, r e
 		c.running = nil
 		c.mu.Unlock()
 	}()
-	err = r.run(ctx)
-	if closing := r.close(ctx); err == nil {
-		err = closing
+	err = run.Run(ctx)
+	var f *consume.Failure
+	if errors.As(err, &f) {
+		return &ConsumerError{c.Group, f.Partition.Topic, f.Partition.Number, f.Offset, f.Record, f.Err}
 	}
 	return err
 }
 
-// start checks the settings and opens what a run needs.
-func (c *Consumer) start(ctx context.Context, handle func(ctx context.Context, r es.Record) error) (*consumption, error) {
+func (c *Consumer) open(ctx context.Context, handle func(ctx context.Context, r es.Record) error) (*consume.Run, error) {
 	if err := c.check(); err != nil {
 		return nil, err
-	}
-	config, err := client.ReaderConfig(c.Cluster.Config, c.Group)
-	if err != nil {
-		return nil, err
-	}
-	r := &consumption{
-		Consumer:   c,
-		handle:     handle,
-		log:        client.Logger(c.Logger).With("group", c.Group),
-		partitions: make(map[client.Partition]*partition),
-		failed:     make(chan error, 1),
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.running != nil {
-		return nil, client.Invalid("consumer %s is running already: make another Consumer", c.Group)
+		return nil, client.Invalid("consumer %s is running already: use another Consumer", c.Group)
 	}
-	if r.client, err = client.OpenReader(config, r.log); err != nil {
-		return nil, err
-	}
-	if r.topics, err = r.client.Describe(ctx, c.Topics...); err == nil {
-		r.letters, err = openLetters(ctx, r)
-	}
+	run, err := consume.Open(ctx, consume.Config{
+		Client:      c.Cluster.Config,
+		Group:       c.Group,
+		Topics:      c.Topics,
+		Filter:      c.Filter,
+		FromEnd:     c.FromEnd,
+		Workers:     cmp.Or(c.Workers, 1),
+		Buffer:      cmp.Or(c.Buffer, 1000),
+		Park:        c.OnError == es.Park,
+		Retries:     max(0, cmp.Or(c.Retries, 5)),
+		Drain:       max(0, cmp.Or(c.Drain, 10*time.Second)),
+		Replication: c.Replication,
+		Log:         client.Logger(c.Logger).With("group", c.Group),
+		Handle:      handle,
+	})
 	if err != nil {
-		_ = r.client.Close() // the first error says more
 		return nil, err
 	}
-	r.watch = client.Watch{Reader: r.client, Topics: r.topics, Log: r.log, Changed: r.changed, Gone: r.gone}
-	c.running = r
-	return r, nil
+	c.running = run
+	return run, nil
 }
+
+const topicNameRule = "a name has up to 249 letters, digits, dots, hyphens and underscores"
 
 func (c *Consumer) check() error {
 	switch {
 	case c.Group == "":
-		return client.Invalid("a consumer has no Group: name those who share the partitions")
+		return client.Invalid("a consumer has no Group: set the name of its consumer group")
 	case len(c.Topics) == 0:
-		return client.Invalid("consumer %s has no Topics: name those to read", c.Group)
+		return client.Invalid("consumer %s has no Topics: set those to read", c.Group)
 	case c.OnError != es.Stop && c.OnError != es.Park:
-		return client.Invalid("consumer %s: OnError %d: it is es.Stop or es.Park", c.Group, c.OnError)
+		return client.Invalid("consumer %s: OnError %d: use es.Stop or es.Park", c.Group, c.OnError)
+	case c.Workers < 0 || c.Buffer < 0 || c.Replication < 0:
+		return client.Invalid("consumer %s: negative Workers, Buffer or Replication: 0 is the default", c.Group)
 	}
 	for _, topic := range c.Topics {
 		if !client.IsTopicName(topic) {
-			return client.Invalid("consumer %s: topic %q: a name has up to 249 letters, digits, dots, hyphens and underscores", c.Group, topic)
+			return client.Invalid("consumer %s: topic %q: %s", c.Group, topic, topicNameRule)
 		}
 		if dead := DeadLetterTopic(topic, c.Group); !client.IsTopicName(dead) && c.OnError == es.Park {
-			return client.Invalid("consumer %s cannot have the dead-letter topic %q: a name has up to 249 letters, digits, dots, hyphens and underscores; choose another Group", c.Group, dead)
+			return client.Invalid("consumer %s: dead-letter topic %q: %s; use another Group", c.Group, dead, topicNameRule)
 		}
 	}
 	return nil
-}
-
-// Typed makes a handler of one that takes events: it decodes each record by the codec, and reads past those that are retired.
-// An event that the codec does not know, or cannot decode, is an error of the record; a [Consumer.Filter] keeps away what is not meant.
-func Typed[E any](codec *es.Codec[E], handle func(ctx context.Context, r es.Record, event E) error) func(ctx context.Context, r es.Record) error {
-	return func(ctx context.Context, r es.Record) error {
-		event, err := codec.Decode(r)
-		if err == es.ErrRetired { //nolint:errorlint // the contract of Codec: it comes bare
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		return handle(ctx, r, event)
-	}
 }

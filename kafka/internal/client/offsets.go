@@ -9,6 +9,13 @@ import (
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 )
 
+// Lag is the distance between a reader and the end of a partition, in offsets.
+type Lag struct {
+	End     int64
+	Offsets int64
+	Age     time.Duration
+}
+
 // mostAttempts limits the attempts to get an offset. Each takes up to AskFor.
 const mostAttempts = 6
 

@@ -1,0 +1,54 @@
+package consume
+
+import "time"
+
+// offsets tracks up to which offset all messages of a partition are done, while messages finish in any order.
+// Callers must hold partition.mu.
+type offsets struct {
+	inFlight []message // in order; the first is not done
+	first    uint64    // the number of the first
+	next     int64     // the offset after the last message seen
+}
+
+type message struct {
+	offset int64
+	time   time.Time // when it was written
+	done   bool
+}
+
+// oldest returns the time of the first message that is not done, if there is one.
+func (o *offsets) oldest() (time.Time, bool) {
+	if len(o.inFlight) == 0 {
+		return time.Time{}, false
+	}
+	return o.inFlight[0].time, true
+}
+
+// add adds a message and returns its number.
+func (o *offsets) add(offset int64, at time.Time) uint64 {
+	o.inFlight = append(o.inFlight, message{offset: offset, time: at})
+	o.next = offset + 1
+	return o.first + uint64(len(o.inFlight)) - 1
+}
+
+// skip notes that nothing is to be done for offsets below to, such as those of filtered messages and control records.
+func (o *offsets) skip(to int64) { o.next = max(o.next, to) }
+
+// done marks a message as done.
+func (o *offsets) done(number uint64) {
+	o.inFlight[number-o.first].done = true
+	n := 0
+	for n < len(o.inFlight) && o.inFlight[n].done {
+		n++
+	}
+	o.inFlight = o.inFlight[n:]
+	o.first += uint64(n)
+}
+
+// doneUpTo returns the offset below which everything is done.
+func (o *offsets) doneUpTo() int64 {
+	if len(o.inFlight) > 0 {
+		return o.inFlight[0].offset
+	}
+	return o.next
+}

@@ -1,0 +1,186 @@
+package consume
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"time"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
+	"github.com/thalo-go/es/kafka/internal/deadletter"
+	"github.com/thalo-go/es/kafka/internal/wire"
+)
+
+// worker processes the items of one lane.
+type worker struct {
+	*partition
+	writer deadletter.Writer[item]
+}
+
+// process processes an item, and returns false if the lane must end.
+func (w *worker) process(it item) bool {
+	if it.m == nil {
+		return w.flush() && w.replay(it.request)
+	}
+	if _, parked := w.letters.Key(string(it.m.Key)); parked {
+		return w.park(it, wire.EntryBehind, nil, 0) && w.flushIfFull()
+	}
+	attempts, r, err := w.try(it.m)
+	switch {
+	case w.interrupted(err):
+		return false
+	case err == nil:
+		w.done(it)
+		w.count(func(c *counts) { c.handled++ })
+		return true
+	case w.r.Park:
+		w.log.Error("kafka: parking a record and the later ones of its key",
+			"key", string(it.m.Key), "record", r.ID(), "offset", int64(it.m.TopicPartition.Offset), "attempts", attempts, "err", err)
+		return w.park(it, wire.EntryParked, err, attempts) && w.flush()
+	}
+	w.r.fail(&Failure{w.Partition, int64(it.m.TopicPartition.Offset), r, err})
+	return false
+}
+
+// interrupted reports whether the partition is stopping, so that an error says nothing about the record.
+func (w *worker) interrupted(err error) bool {
+	if err == nil {
+		return false
+	}
+	select {
+	case <-w.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// try calls the handler until it succeeds or has failed too often, and returns the number of attempts. A message that is
+// not a record fails at once. Errors that wrap [es.ErrUnavailable] do not count, because the record is not their cause.
+func (w *worker) try(m *kafka.Message) (attempts int, r es.Record, err error) {
+	if _, r, err = wire.Decode(m); err != nil {
+		return 1, r, err
+	}
+	failures := 0
+	for attempts = 1; ; attempts++ {
+		if err = handle(w.ctx, w.r.Handle, r); err != nil && !errors.Is(err, es.ErrUnavailable) {
+			failures++
+		}
+		if err == nil || failures > w.r.Retries || w.interrupted(err) {
+			return attempts, r, err
+		}
+		w.count(func(c *counts) { c.retried++ })
+		pause := client.Backoff(attempts)
+		w.log.Warn("kafka: a record failed, retrying", "record", r.ID(), "offset", int64(m.TopicPartition.Offset), "attempt", attempts, "pause", pause, "err", err)
+		if !w.sleep(pause) {
+			return attempts, r, err
+		}
+	}
+}
+
+// handle calls a handler and returns its panic as an error.
+func handle(ctx context.Context, f func(context.Context, es.Record) error, r es.Record) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &es.PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return f(ctx, r)
+}
+
+// sleep returns false if the partition stops before the time is over.
+func (w *worker) sleep(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-w.stopping:
+		return false
+	}
+}
+
+// park sends a message to the dead-letter topic. The message is done once it is written there; see flush.
+func (w *worker) park(it item, kind wire.EntryKind, cause error, attempts int) bool {
+	return w.send(wire.NewParked(it.m, kind, cause, attempts), it)
+}
+
+// note writes to the dead-letter topic what happened to an entry of a key.
+func (w *worker) note(key string, kind wire.EntryKind, entry int64, cause error) bool {
+	return w.send(wire.NewNote(key, kind, entry, cause))
+}
+
+func (w *worker) send(m *kafka.Message, items ...item) bool {
+	if err := w.writer.Send(w.ctx, w.letters, m, items...); err != nil {
+		return w.failed(err)
+	}
+	return true
+}
+
+// flush waits until all entries are written and read back. Only then is the set of parked keys known, on which the order
+// within a key depends.
+func (w *worker) flush() bool {
+	items, err := w.writer.Flush(w.ctx)
+	w.done(items...)
+	w.count(func(c *counts) { c.parked += int64(len(items)) })
+	if err != nil {
+		return w.failed(err)
+	}
+	return true
+}
+
+func (w *worker) flushIfFull() bool {
+	return w.writer.Pending() < deadletter.MaxPending || w.flush()
+}
+
+// failed ends the run because of an error of the dead-letter topic.
+func (w *worker) failed(err error) bool {
+	if !w.interrupted(err) {
+		w.r.fail(w.r.errorf("write to the dead-letter topic: %w; the record is not committed", err))
+	}
+	return false
+}
+
+// replay tries the parked messages of a key in order until one fails. If none fails, the key is not parked any more.
+func (w *worker) replay(request deadletter.Request) bool {
+	for {
+		key, parked := w.letters.Key(request.Key)
+		if !parked {
+			w.log.Info("kafka: no parked records left", "key", request.Key)
+			return true
+		}
+		for m, err := range w.letters.Messages(w.ctx, request.Key, key) {
+			if err == nil {
+				err = w.retry(m, request)
+			}
+			switch {
+			case w.interrupted(err):
+				return false
+			case err != nil:
+				w.log.Warn("kafka: a parked record failed again", "key", request.Key, "err", err)
+				return w.note(request.Key, wire.EntryTried, key.First, err) && w.flush()
+			case !w.note(request.Key, wire.EntryDone, int64(m.TopicPartition.Offset), nil), !w.flushIfFull():
+				return false
+			}
+		}
+		if !w.flush() {
+			return false
+		}
+	}
+}
+
+// retry tries one parked message, or drops it if that is requested.
+func (w *worker) retry(m *kafka.Message, request deadletter.Request) error {
+	if request.Kind == wire.EntryDrop && request.Of == int64(m.TopicPartition.Offset) {
+		w.log.Warn("kafka: dropping a parked record", "key", request.Key, "letter", request.Of)
+		return nil
+	}
+	_, _, err := w.try(m)
+	if err == nil {
+		w.count(func(c *counts) { c.handled++ })
+	}
+	return err
+}

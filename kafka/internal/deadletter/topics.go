@@ -1,0 +1,180 @@
+package deadletter
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"log/slog"
+	"sync"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+
+	"github.com/thalo-go/es/kafka/internal/client"
+)
+
+// Config is what [Open] requires of a run of a consumer.
+type Config struct {
+	Client      client.ConfigMap
+	Group       string
+	Topics      map[string]client.Topic // the consumed topics
+	Park        bool                    // create missing dead-letter topics
+	Replication int                     // of created topics; 0 means the brokers' default
+	Log         *slog.Logger
+	Fail        func(error) // ends the run
+}
+
+// Topics are the dead-letter topics of one run: a producer, and a reader that follows the partitions of the run.
+// A nil Topics has none.
+type Topics struct {
+	Config
+	reading  client.ConfigMap
+	names    map[string]bool // the consumed topics that have a dead-letter topic
+	producer *kafka.Producer
+	reader   *client.Reader
+	work     sync.WaitGroup
+	closing  chan struct{}
+
+	mu         sync.Mutex
+	partitions map[client.Partition]*Partition
+}
+
+// Open opens the dead-letter topics of a run. It returns nil if the run does not park and no earlier run has parked.
+func Open(ctx context.Context, r *client.Reader, c Config) (*Topics, error) {
+	t := &Topics{
+		Config: c, names: make(map[string]bool), closing: make(chan struct{}), partitions: make(map[client.Partition]*Partition),
+	}
+	for topic := range c.Topics {
+		exists, err := ensure(ctx, r, c, topic)
+		if err != nil {
+			return nil, err
+		}
+		if exists {
+			t.names[topic] = true
+		}
+	}
+	if len(t.names) == 0 {
+		return nil, nil
+	}
+	var err error
+	if t.reading, err = client.ReaderConfig(c.Client, c.Group); err != nil {
+		return nil, err
+	}
+	if t.producer, err = openProducer(c.Client, c.Log); err != nil {
+		return nil, err
+	}
+	if t.reader, err = client.OpenReader(t.reading, c.Log); err != nil {
+		t.producer.Close()
+		return nil, err
+	}
+	t.work.Go(t.drain)
+	t.work.Go(t.follow)
+	return t, nil
+}
+
+// drain receives the producer's events, because the producer blocks when they fill its channel.
+func (t *Topics) drain() {
+	for event := range t.producer.Events() {
+		if err, ok := event.(kafka.Error); ok {
+			t.Log.Warn("kafka: dead-letter topic: librdkafka error", "err", err, "code", err.Code().String())
+		}
+	}
+}
+
+// follow reads the entries of the partitions.
+func (t *Topics) follow() {
+	for {
+		select {
+		case <-t.closing:
+			return
+		default:
+		}
+		switch event := t.reader.Poll(int(client.PollFor.Milliseconds())).(type) {
+		case *kafka.Message:
+			if p := t.partition(event.TopicPartition); p != nil {
+				p.add(event)
+			}
+		case kafka.PartitionEOF:
+			if p := t.partition(kafka.TopicPartition(event)); p != nil {
+				p.reachedEnd(int64(event.Offset))
+			}
+		case kafka.Error:
+			t.failed(event)
+		}
+	}
+}
+
+// failed ends the run if librdkafka cannot recover from an error.
+func (t *Topics) failed(err kafka.Error) {
+	switch {
+	case err.Code() == kafka.ErrAutoOffsetReset:
+		t.Fail(fmt.Errorf("kafka: consumer %s: dead-letter topic: %w: parked records were deleted; set the group's offsets there", t.Group, err))
+	case err.IsFatal():
+		t.Fail(fmt.Errorf("kafka: consumer %s: dead-letter topic: %w", t.Group, err))
+	}
+}
+
+func (t *Topics) partition(p kafka.TopicPartition) *Partition {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.partitions[client.PartitionOf(p)]
+}
+
+// Of returns the dead-letter partition of a partition, if it has one.
+func (t *Topics) Of(p client.Partition) (client.Partition, bool) {
+	if t == nil || !t.names[p.Topic] {
+		return client.Partition{}, false
+	}
+	return client.Partition{Topic: Topic(p.Topic, t.Group), Number: p.Number}, true
+}
+
+// Follow begins to read the entries of a partition at an offset, a negative one meaning the oldest. It returns nil if the
+// partition has no dead-letter partition. Until Loaded, the caller must not handle messages of the partition.
+func (t *Topics) Follow(of client.Partition, begin kafka.Offset, requests func(Request)) (*Partition, error) {
+	name, ok := t.Of(of)
+	if !ok {
+		return nil, nil
+	}
+	p := newPartition(t, name, int64(begin), requests)
+	t.mu.Lock()
+	t.partitions[name] = p
+	t.mu.Unlock()
+	at := name.At(int64(begin))
+	if begin < 0 {
+		at.Offset = kafka.OffsetBeginning
+	}
+	if err := t.reader.IncrementalAssign([]kafka.TopicPartition{at}); err != nil {
+		return nil, fmt.Errorf("read %v: %w", name, err)
+	}
+	return p, nil
+}
+
+// Forget stops reading the entries of a partition.
+func (t *Topics) Forget(p *Partition) {
+	if p == nil {
+		return
+	}
+	t.mu.Lock()
+	delete(t.partitions, p.Partition)
+	t.mu.Unlock()
+	if err := t.reader.IncrementalUnassign([]kafka.TopicPartition{p.At(0)}); err != nil {
+		t.Log.Warn("kafka: cannot unassign a dead-letter partition", "partition", p.String(), "err", err)
+	}
+}
+
+// read reads a dead-letter partition from an entry to its end.
+func (t *Topics) read(ctx context.Context, p client.Partition, from int64) iter.Seq2[*kafka.Message, error] {
+	return client.ReadPartition(ctx, t.reading, t.Log, p, from, client.ToEnd)
+}
+
+// Close closes the clients. No writer may be in use.
+func (t *Topics) Close() {
+	if t == nil {
+		return
+	}
+	close(t.closing)
+	t.producer.Close()
+	t.work.Wait()
+	if err := t.reader.Close(); err != nil {
+		t.Log.Warn("kafka: cannot close the reader of the dead-letter topic", "err", err)
+	}
+}

@@ -1,0 +1,96 @@
+package deadletter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
+)
+
+// MaxPending is the number of entries that a Writer sends before its owner must call Flush.
+const MaxPending = 500
+
+// Writer sends entries to one partition and waits until the broker has acknowledged them. It belongs to one goroutine.
+// Each entry may carry a value, which Flush returns once the entry is written.
+type Writer[T any] struct {
+	partition *Partition
+	reports   chan kafka.Event
+	pending   int
+}
+
+// Pending returns the number of entries that Flush has not seen acknowledged.
+func (w *Writer[T]) Pending() int { return w.pending }
+
+// Send sends an entry with the values it carries.
+func (w *Writer[T]) Send(ctx context.Context, p *Partition, m *kafka.Message, values ...T) error {
+	if p == nil {
+		return errors.New("there is no dead-letter topic: OnError was es.Stop when the run began")
+	}
+	if w.reports == nil {
+		// Room for all entries, so that the producer never blocks on a Writer that is no longer flushed.
+		w.partition, w.reports = p, make(chan kafka.Event, MaxPending+2)
+	}
+	m.TopicPartition = p.At(int64(kafka.OffsetInvalid))
+	m.Opaque = values
+	for attempt := 0; ; attempt++ {
+		err := p.topics.producer.Produce(m, w.reports)
+		var full kafka.Error
+		if errors.As(err, &full) && full.Code() == kafka.ErrQueueFull {
+			if err := client.Sleep(ctx, client.Backoff(attempt)); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%v: %w", p, err)
+		}
+		w.pending++
+		return nil
+	}
+}
+
+// Flush waits until all entries are acknowledged and read back by the Partition. It returns the values of those that are.
+func (w *Writer[T]) Flush(ctx context.Context) (values []T, err error) {
+	last := int64(-1)
+	for w.pending > 0 {
+		select {
+		case event := <-w.reports:
+			m, ok := event.(*kafka.Message)
+			if !ok {
+				continue
+			}
+			w.pending--
+			if m.TopicPartition.Error != nil {
+				err = fmt.Errorf("%v: %w", w.partition, m.TopicPartition.Error)
+				continue
+			}
+			last = max(last, int64(m.TopicPartition.Offset))
+			values = append(values, m.Opaque.([]T)...)
+		case <-ctx.Done():
+			return values, ctx.Err()
+		}
+	}
+	if err == nil && last >= 0 {
+		err = w.partition.await(ctx, last)
+	}
+	return values, err
+}
+
+// openProducer opens an idempotent producer that reports what the brokers have acknowledged.
+func openProducer(user client.ConfigMap, log *slog.Logger) (*kafka.Producer, error) {
+	config, err := client.DeadLetterConfig(user)
+	if err != nil {
+		return nil, err
+	}
+	p, err := kafka.NewProducer(&config)
+	if err != nil {
+		return nil, fmt.Errorf("kafka: %w: %w", es.ErrInvalid, err)
+	}
+	go client.ForwardLogs(p.Logs(), log, nil) // until the producer is closed
+	return p, nil
+}

@@ -1,0 +1,238 @@
+package feed
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
+	"github.com/thalo-go/es/kafka/internal/wire"
+	"github.com/thalo-go/es/projection"
+)
+
+const (
+	batchBytes = 8 << 20               // limits a batch, approximately
+	gather     = 10 * time.Millisecond // how long a batch waits for more messages, if there are more
+)
+
+// feed reads one partition with its own client. So a feed that is not read delays no other, and prefetching is bounded.
+type feed struct {
+	client.Partition
+	source  *Source
+	reader  *client.Reader
+	filter  es.Filter
+	began   int64 // the offset at which the feed was opened
+	next    int64 // everything below has been read
+	end     int64 // of the partition, as far as known
+	atEnd   bool  // Next has reported the end
+	failed  chan error
+	highest map[string]es.Position // by store, see duplicate; nil without deduplication
+	store   string                 // of the records read
+
+	mu   sync.Mutex
+	stat Stats
+	last time.Time // of the last record read
+}
+
+func newFeed(s *Source, p client.Partition, reader *client.Reader, offset, high int64, filter es.Filter) *feed {
+	f := &feed{
+		Partition: p, source: s, reader: reader, filter: filter,
+		began: offset, next: offset, end: max(high, offset), failed: make(chan error, 1),
+	}
+	f.stat = Stats{Shard: shardName(p), Read: offset, Lag: client.Lag{End: f.end}}
+	if s.Deduplicate {
+		f.highest = make(map[string]es.Position)
+	}
+	return f
+}
+
+// reading is the batch that Next gathers.
+type reading struct {
+	batch    projection.Batch
+	bytes    int
+	messages int
+	until    time.Time // how long to wait for more
+}
+
+// Next implements [projection.Feed].
+func (f *feed) Next(ctx context.Context, most int) (projection.Batch, error) {
+	defer f.progress()
+	var r reading
+	for done := false; !done; {
+		if err := f.err(ctx); err != nil {
+			return projection.Batch{}, err
+		}
+		wait := f.wait(&r)
+		event := f.reader.Poll(int(wait.Milliseconds()))
+		var err error
+		if done, err = f.process(ctx, &r, event, most); err != nil {
+			return projection.Batch{}, err
+		}
+		if event == nil && r.messages > 0 && (wait == 0 || !time.Now().Before(r.until)) {
+			done = true
+		}
+	}
+	f.end = max(f.end, f.next)
+	r.batch.Next, r.batch.End = projection.Cursor(f.next), projection.Cursor(f.end)
+	return r.batch, nil
+}
+
+// wait returns how long to poll.
+func (f *feed) wait(r *reading) time.Duration {
+	if r.messages == 0 {
+		return client.PollFor
+	}
+	if wait := time.Until(r.until); wait > 0 && f.more() {
+		return wait
+	}
+	return 0
+}
+
+// process processes an event, and reports whether the batch is complete.
+func (f *feed) process(ctx context.Context, r *reading, event kafka.Event, most int) (done bool, err error) {
+	switch event := event.(type) {
+	case *kafka.Message:
+		if r.messages++; r.messages == 1 {
+			r.until = time.Now().Add(gather)
+		}
+		n, err := f.add(ctx, &r.batch, event)
+		r.bytes += n
+		return r.messages >= max(most, 1) || r.bytes >= batchBytes, err
+	case kafka.PartitionEOF:
+		// Control records may be between the last message and the end.
+		if at := int64(event.Offset); at > f.next || !f.atEnd || r.messages > 0 {
+			f.next, f.end, f.atEnd = max(f.next, at), at, true
+			return true, nil
+		}
+	case kafka.Error:
+		return false, f.check(ctx, event)
+	}
+	return false, nil
+}
+
+// err returns why the feed cannot continue, if so.
+func (f *feed) err(ctx context.Context) error {
+	select {
+	case err := <-f.failed:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	default:
+		return nil
+	}
+}
+
+func (f *feed) fail(err error) {
+	select {
+	case f.failed <- err:
+	default:
+	}
+}
+
+// more reports whether more messages will arrive soon. A single further offset is usually the control record of the
+// transaction just read.
+func (f *feed) more() bool {
+	if f.end <= f.next+1 {
+		if _, high, err := f.reader.GetWatermarkOffsets(f.Topic, f.Number); err == nil {
+			f.end = max(f.end, high)
+		}
+	}
+	return f.end > f.next+1
+}
+
+// add adds a message to a batch, and returns its size.
+func (f *feed) add(ctx context.Context, b *projection.Batch, m *kafka.Message) (int, error) {
+	offset := int64(m.TopicPartition.Offset)
+	if offset < f.next {
+		return 0, nil // delivered twice
+	}
+	if !wire.Match(f.filter, m) {
+		f.next = offset + 1
+		return 0, nil
+	}
+	store, r, err := wire.Decode(m)
+	if err != nil {
+		return 0, err
+	}
+	if err := f.expect(store, r); err != nil {
+		return 0, err
+	}
+	drop, err := f.duplicate(ctx, store, r, m)
+	if err != nil {
+		return 0, err
+	}
+	f.next = offset + 1
+	f.last = r.Time
+	if drop {
+		return 0, nil
+	}
+	b.Records = append(b.Records, r)
+	b.Cursors = append(b.Cursors, projection.Cursor(f.next))
+	return wire.MemorySize(m), nil
+}
+
+// expect returns an error for a record of another store.
+func (f *feed) expect(store string, r es.Record) error {
+	stores := f.source.Stores
+	switch {
+	case store == f.store:
+		return nil
+	case len(stores) > 0 && !slices.Contains(stores, store):
+		return client.Invalid("%v: %s is of store %s, which Stores does not name", f.Partition, r.ID(), store)
+	case len(stores) == 0 && f.store != "":
+		return client.Invalid("%v: %s is of store %s, earlier records of store %s; name both in Stores", f.Partition, r.ID(), store, f.store)
+	}
+	f.store = store
+	return nil
+}
+
+// check returns an error if one of librdkafka's errors ends the feed. It recovers from the others.
+func (f *feed) check(ctx context.Context, err kafka.Error) error {
+	switch err.Code() {
+	case kafka.ErrAutoOffsetReset:
+		return f.outOfRange(ctx)
+	case kafka.ErrUnknownTopic, kafka.ErrUnknownTopicOrPart, kafka.ErrUnknownPartition, kafka.ErrUnknownTopicID:
+		f.source.checkSoon()
+	case kafka.ErrTopicAuthorizationFailed:
+		return fmt.Errorf("kafka: read %v: %w; grant the user the right to read it", f.Partition, err)
+	}
+	if err.IsFatal() {
+		return fmt.Errorf("kafka: read %v: %w", f.Partition, err)
+	}
+	f.source.Log.Warn("kafka: librdkafka error", "partition", f.String(), "err", err, "code", err.Code().String())
+	return nil
+}
+
+// outOfRange returns why the next offset does not exist.
+func (f *feed) outOfRange(ctx context.Context) error {
+	low, high, err := f.source.client.Bounds(ctx, f.Partition)
+	if err != nil {
+		return err
+	}
+	if err := f.source.check(ctx); err != nil {
+		return err
+	}
+	if f.next > high {
+		return truncated(f.Partition, f.next, high)
+	}
+	return client.Invalid("%v: retention deleted offsets %d to %d before they were read; republish, and keep records longer", f.Partition, f.next, low-1)
+}
+
+// Applied implements [projection.Feed]. Offsets are committed later.
+func (f *feed) Applied(upTo projection.Cursor) {
+	f.mu.Lock()
+	f.stat.Applied = int64(upTo)
+	f.mu.Unlock()
+	f.source.setApplied(f.Partition, int64(upTo))
+}
+
+// Close implements [projection.Feed].
+func (f *feed) Close() error {
+	f.source.remove(f)
+	return f.reader.Close()
+}
