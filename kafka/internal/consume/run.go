@@ -219,13 +219,13 @@ func (r *Run) resume() {
 func (r *Run) check(ctx context.Context, err kafka.Error) error {
 	switch {
 	case err.Code() == kafka.ErrAutoOffsetReset:
-		_ = r.watch.Check(ctx) // a topic that was recreated is a better explanation
+		_ = r.watch.Check(ctx) // a topic that was created again explains more
 		select {
 		case changed := <-r.failed:
 			return changed
 		default:
 		}
-		return r.errorf("%w: retention deleted unhandled records, or the topic was recreated; set the group's offsets", err)
+		return r.errorf("%w: retention deleted unhandled records, or the topic was created again; set the group's offsets", err)
 	case err.IsFatal(), err.Code() == kafka.ErrTopicAuthorizationFailed, err.Code() == kafka.ErrGroupAuthorizationFailed:
 		return r.errorf("%w", err)
 	case err.Code() == kafka.ErrInvalidSessionTimeout:
@@ -235,7 +235,7 @@ func (r *Run) check(ctx context.Context, err kafka.Error) error {
 	return nil
 }
 
-// changed ends the run because a topic was recreated, or logs that it has grown.
+// changed ends the run because a topic was created again, or logs that it has grown.
 func (r *Run) changed(c client.Change) {
 	if c.Recreated() {
 		r.fail(r.errorf("topic %s was deleted and created again; set the group's offsets and restart", c.Topic))

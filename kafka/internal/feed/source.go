@@ -80,7 +80,7 @@ func Open(ctx context.Context, c Config) (*Source, error) {
 	return s, nil
 }
 
-// identity names the topics with their ids and numbers of partitions, so that a recreated or grown topic differs.
+// identity names the topics with their ids and numbers of partitions, so that a topic differs that was created again or has grown.
 func (s *Source) identity() string {
 	names := slices.Sorted(slices.Values(s.Topics))
 	for i, name := range names {
