@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -11,7 +12,7 @@ import (
 	"github.com/thalo-go/es/internal/commit"
 )
 
-// WriteTogether writes several calls of Append as the store does when they have come at the same time, in this order.
+// WriteTogether writes several calls of Append as the store does if they were made at the same time, in this order.
 func (s *Store) WriteTogether(ctx context.Context, calls ...[]es.Append) ([]es.Position, []error) {
 	requests := make([]*commit.Request, len(calls))
 	for i, appends := range calls {
@@ -34,26 +35,26 @@ func (s *Store) WriteTogether(ctx context.Context, calls ...[]es.Append) ([]es.P
 	return positions, errs
 }
 
-// Gathering tells how many reads wait to go out together.
+// Gathering returns the number of reads that wait for a shared query.
 func (s *Store) Gathering() int {
 	s.loader.mu.Lock()
 	defer s.loader.mu.Unlock()
-	return len(s.loader.queue)
+	return s.loader.group.Waiting()
 }
 
-// Loading tells how many round trips of reads are under way.
+// Loading returns the number of queries of reads in flight.
 func (s *Store) Loading() int {
 	s.loader.mu.Lock()
 	defer s.loader.mu.Unlock()
 	return s.loader.busy
 }
 
-// ReadTogetherBy has the server sort what is read for many, as a plan of its own making might.
+// ReadTogetherBy makes shared queries return their rows in another order, as a different plan might.
 func (s *Store) ReadTogetherBy(order string) {
 	s.statements.streams = s.newStatement(s.statements.streams.sql + " order by " + order)
 }
 
-// The binary format, for which the server is the judge.
+// The binary format, which tests compare with the server's.
 var (
 	Ints      = getInts
 	Timestamp = getTime
@@ -95,13 +96,17 @@ func Int4Array(ints ...int64) []byte {
 	return a.param()
 }
 
-// ReadTogether reads streams as the store does when they are asked for at the same time, and others are being read.
+// ReadTogether reads streams in one shared query.
 func (s *Store) ReadTogether(ctx context.Context, streams ...es.Stream) ([][]es.Record, error) {
 	loads := make([]*load, len(streams))
+	s.loader.mu.Lock()
 	for i, stream := range streams {
-		loads[i] = &load{ctx: ctx, stream: stream, page: page{whole: true}, done: make(chan struct{})}
+		loads[i] = &load{ctx: ctx, stream: stream, page: page{whole: true}}
+		s.loader.group.Wait(loads[i])
 	}
-	s.loader.together(loads)
+	round := s.loader.group.Take(nil)
+	s.loader.mu.Unlock()
+	s.loader.readTogether(round)
 	var records [][]es.Record
 	var errs []error
 	for _, q := range loads {
@@ -110,13 +115,13 @@ func (s *Store) ReadTogether(ctx context.Context, streams ...es.Stream) ([][]es.
 	return records, errors.Join(errs...)
 }
 
-// Resolve asks for a call of append that was never made, as if it had been behind a position.
-func (s *Store) Resolve(ctx context.Context, behind es.Position) error {
-	params := [][]byte{int8Param(int64(behind)), int8Param(2), int8Param(3)}
+// Resolve looks up a call of append that was never made, as if it had been sent at a position.
+func (s *Store) Resolve(ctx context.Context, after es.Position) error {
+	params := [][]byte{int8Param(int64(after)), int8Param(2), int8Param(3)}
 	return s.once(ctx, s.runner(), s.statements.resolve, params, func([][]byte) error { return errors.New("an event of that call was found") })
 }
 
-// MigrateTo makes a schema as an earlier release has it.
+// MigrateTo creates the schema of an earlier release.
 func MigrateTo(ctx context.Context, pool *pgxpool.Pool, version int) error {
 	s, err := Config{}.store(pool)
 	if err != nil {
@@ -128,3 +133,6 @@ func MigrateTo(ctx context.Context, pool *pgxpool.Pool, version int) error {
 
 // FastPath reports whether the next single event would take the fast path.
 func (s *Store) FastPath() bool { return s.solo.open() }
+
+// AbandonAfter sets how long an abandoned page may take to arrive before its query is cancelled.
+func (s *Store) AbandonAfter(d time.Duration) { s.abandonAfter = d }

@@ -7,7 +7,7 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// AcquireLease implements [es.Leases]. The clock is the server's.
+// AcquireLease implements [es.Leases]. It uses the server's clock.
 func (s *Store) AcquireLease(ctx context.Context, name, holder string, d time.Duration, note string) (es.Lease, error) {
 	if err := es.CheckLease(name, holder, d, note); err != nil {
 		return es.Lease{}, err
@@ -20,13 +20,13 @@ func (s *Store) AcquireLease(ctx context.Context, name, holder string, d time.Du
 			return nil
 		}
 		err := s.once(ctx, s.runner(), s.statements.acquireLease, [][]byte{[]byte(name), []byte(holder), int8Param(micros), []byte(note)}, read)
-		if err == nil && l == nil { // somebody else has it
+		if err == nil && l == nil { // another holder has it
 			err = s.once(ctx, s.each, s.statements.loadLease, [][]byte{[]byte(name)}, read)
 		}
 		if err != nil {
 			return es.Lease{}, within(ctx, "lease "+name, err)
 		}
-		if l != nil { // otherwise it has run out, or was given back, in between
+		if l != nil { // otherwise it expired or was released in between
 			return *l, nil
 		}
 	}
@@ -39,7 +39,7 @@ func lease(name string, row [][]byte) *es.Lease {
 // ReleaseLease implements [es.Leases].
 func (s *Store) ReleaseLease(ctx context.Context, name, holder string) error {
 	if es.CheckLease(name, holder, 1, "") != nil {
-		return ctx.Err() // nobody has it, and the server would refuse the name
+		return ctx.Err() // it does not exist, and the server would refuse the name
 	}
 	return within(ctx, "lease "+name, s.once(ctx, s.runner(), s.statements.releaseLease, [][]byte{[]byte(name), []byte(holder)}, nil))
 }
@@ -56,7 +56,7 @@ func (s *Store) ListLeases(ctx context.Context) (leases []es.Lease, err error) {
 // LoadCheckpoint implements [es.Checkpoints].
 func (s *Store) LoadCheckpoint(ctx context.Context, name string) (position es.Position, err error) {
 	if es.CheckCheckpoint(name, 0, 0) != nil {
-		return 0, ctx.Err() // there is none, and the server would refuse the name
+		return 0, ctx.Err() // it does not exist, and the server would refuse the name
 	}
 	err = s.once(ctx, s.each, s.statements.loadCheckpoint, [][]byte{[]byte(name)}, func(row [][]byte) error {
 		position = es.Position(getInt8(row[0]))

@@ -7,33 +7,34 @@ import (
 	"sync"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/group"
 )
 
-// A loader reads the beginnings of streams. A lone reader goes to the server by himself, and pays nothing for the others. Once there are more
-// than can, those who come gather, and go out together in one round trip: a crowd of commands on aggregates that are not cached shares it.
-// While a crowd is under way whoever comes waits for the next, which is as large as it can be then, instead of going alone beside it.
+// loader batches concurrent reads of streams. A reader that finds few queries in flight runs its own. When maxLoads are in flight, further
+// readers wait and share one query, for example many commands on aggregates that are not cached. While a shared query for crowdOf streams
+// or more is in flight, later readers wait for the next one, which is then as large as possible.
 type loader struct {
 	store  *Store
 	mu     sync.Mutex
-	queue  []*load
-	busy   int // round trips under way
-	crowds int // those of them for at least crowdOf
+	group  group.Group[*load]
+	busy   int // queries in flight
+	crowds int // those for at least crowdOf streams
 	work   sync.WaitGroup
 }
 
-// A load asks for the first page of a stream after a version.
+// A load requests the first page of a stream after a version.
 type load struct {
+	group.Member
 	ctx    context.Context
 	stream es.Stream
 	after  es.Version
-	page   page
-	done   chan struct{}
+	page   page // the answer
 }
 
 const (
-	maxLoads   = 2   // round trips at a time, so that requests gather; while one is for a crowd, another is only for a full one
-	crowdOf    = 16  // streams in a round trip, for which the next had better be large than soon
-	loadedOnce = 128 // streams in a round trip at most
+	maxLoads   = 2   // queries at the same time, so that others wait and share one; while one is for a crowd, another must be full
+	crowdOf    = 16  // streams in a query, from which the next one had better be large than soon
+	loadedOnce = 128 // streams in a query at most
 	loadBytes  = 1 << 20
 )
 
@@ -41,29 +42,32 @@ func (l *loader) init(s *Store) { l.store = s }
 
 func (l *loader) close() { l.work.Wait() }
 
-// load reads the first page of a stream after a version, and returns its first piece and what brings the others.
+// load reads the first page of a stream after a version. It returns the first piece, and a reading that brings the others, if any.
 func (l *loader) load(ctx context.Context, stream es.Stream, after es.Version) (page, *reading) {
 	l.mu.Lock()
-	if l.busy < maxLoads && l.crowds == 0 && len(l.queue) == 0 {
+	if l.busy < maxLoads && l.crowds == 0 && l.group.Waiting() == 0 {
 		l.busy++
 		l.mu.Unlock()
-		r := l.store.readStream(ctx, stream, after, lastPage, func() { l.over(0) }) // a bound costs a short stream nothing, and a long one a round trip
+		r := l.store.readStream(ctx, stream, after, lastPage, func() { l.done(0) })
 		return r.next(), r
 	}
-	q := &load{ctx: ctx, stream: stream, after: after, page: page{whole: true}, done: make(chan struct{})}
-	l.queue = append(l.queue, q)
+	q := &load{ctx: ctx, stream: stream, after: after, page: page{whole: true}}
+	l.group.Wait(q)
 	l.start()
 	l.mu.Unlock()
 	select {
-	case <-q.done:
+	case <-q.Done():
 		return q.page, nil
 	case <-ctx.Done():
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.group.Leave(q)
 		return page{err: ctx.Err()}, nil
 	}
 }
 
-// over notes that a round trip is over, and gives its place to what has gathered.
-func (l *loader) over(crowds int) {
+// done notes the end of a query, and starts the next one.
+func (l *loader) done(crowds int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.busy--
@@ -71,88 +75,88 @@ func (l *loader) over(crowds int) {
 	l.start()
 }
 
-// start sends out what has gathered, if its time has come. The caller holds the lock.
+// start starts queries for the readers that wait, as far as the limits allow. The caller holds the lock.
 func (l *loader) start() {
-	for n := len(l.queue); n > 0 && l.busy < maxLoads && (l.crowds == 0 || n >= loadedOnce); n = len(l.queue) {
-		n = min(n, loadedOnce)
-		loads := append([]*load(nil), l.queue[:n]...)
-		clear(l.queue[:n])
-		l.queue = l.queue[n:]
-		crowd := min(n/crowdOf, 1)
+	for n := l.group.Waiting(); n > 0 && l.busy < maxLoads && (l.crowds == 0 || n >= loadedOnce); n = l.group.Waiting() {
+		streams := 0
+		round := l.group.Take(func(*load, bool) bool { streams++; return streams <= loadedOnce })
+		crowd := min(len(round.Calls)/crowdOf, 1)
 		l.busy++
 		l.crowds += crowd
 		l.work.Go(func() {
-			l.together(loads)
-			l.over(crowd)
+			l.readTogether(round)
+			l.done(crowd)
 		})
 	}
 }
 
-// together reads many streams in one round trip.
-func (l *loader) together(loads []*load) {
+// readTogether reads the streams of a round in one query, which is cancelled when all its readers have left.
+func (l *loader) readTogether(round *group.Round[*load]) {
+	l.mu.Lock()
+	loads := group.Claim(round.Calls)
+	if len(loads) == 0 {
+		l.mu.Unlock()
+		return
+	}
+	ctx := round.Context(loads[0].ctx)
+	l.mu.Unlock()
+
 	var kinds, ids, afters array
 	kinds.reset(oidText)
 	ids.reset(oidText)
 	afters.reset(oidInt8)
-	waiting := loads[:0]
 	for _, q := range loads {
-		if q.ctx.Err() != nil {
-			continue // nobody waits for it
-		}
-		waiting = append(waiting, q)
 		kinds.text(q.stream.Kind)
 		ids.text(q.stream.ID)
 		afters.int8(int64(q.after))
 	}
-	if len(waiting) == 0 {
-		return
-	}
-	ctx, stop := anyOf(waiting)
-	defer stop()
 	m := l.store.heads.mark()
 	params := [][]byte{kinds.param(), ids.param(), afters.param(), int8Param(firstPage), int8Param(int64(m.position))}
-	t := trip{loads: waiting, mark: m}
-	err := l.store.once(ctx, l.store.each, l.store.statements.streams, params, t.take)
-	for _, q := range waiting {
-		if err != nil {
-			q.page = page{err: fmt.Errorf("together with %d others: %w", len(waiting)-1, err)}
+	pages := sharedPages{loads: loads, mark: m}
+	err := l.store.once(ctx, l.store.each, l.store.statements.streams, params, pages.take)
+	if err != nil {
+		err = fmt.Errorf("together with %d others: %w", len(loads)-1, err)
+		for _, q := range loads {
+			q.page = page{err: err}
 		}
-		close(q.done)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	group.Answer(loads...)
 }
 
-// A trip is a round trip in which many streams are read. Their records stand in rooms that they share, and so do names and data.
-type trip struct {
-	loads  []*load
-	mark   mark
-	memory memory
-	room   []es.Record
-	from   int // where those of the stream begin that is coming
-	stream int // its number
+// sharedPages fills the pages of many streams from one query. The records share backing arrays, names and memory for data.
+type sharedPages struct {
+	loads   []*load
+	mark    mark
+	memory  memory
+	records []es.Record // a backing array
+	from    int         // where the records of the current stream begin
+	stream  int         // the number of the current stream
 }
 
-const roomOf = 256 // records
+const sharedRecords = 256 // in a backing array
 
 // take adds a record to the page of its stream.
-func (t *trip) take(row [][]byte) error {
+func (s *sharedPages) take(row [][]byte) error {
 	n := int(getInt8(row[8])) - 1
-	if n < 0 || n >= len(t.loads) {
-		return errors.New("the server gave a record nobody asked for")
+	if n < 0 || n >= len(s.loads) {
+		return errors.New("the server returned a record of a stream that was not queried")
 	}
-	p := &t.loads[n].page
-	if n != t.stream {
+	p := &s.loads[n].page
+	if n != s.stream {
 		p.mixed = p.mixed || p.count > 0
-		t.stream, t.from = n, len(t.room)
+		s.stream, s.from = n, len(s.records)
 	}
 	if p.mixed {
-		*p = page{mixed: true} // who asked for it reads it by himself
+		*p = page{mixed: true} // the caller reads the stream in a query of its own
 		return nil
 	}
 	if p.size > loadBytes {
-		p.whole = false // the next page goes on from here
+		p.whole = false // the next page continues here
 		return nil
 	}
-	r, token, err := t.memory.record(row, t.loads[n].stream)
+	r, token, err := s.memory.record(row, s.loads[n].stream)
 	if err != nil {
 		return err
 	}
@@ -160,40 +164,17 @@ func (t *trip) take(row [][]byte) error {
 		*p = page{mixed: true}
 		return nil
 	}
-	if len(t.room) == cap(t.room) {
-		own := t.room[t.from:]
-		t.room, t.from = append(make([]es.Record, 0, max(roomOf, 2*len(own))), own...), 0
+	if len(s.records) == cap(s.records) {
+		own := s.records[s.from:]
+		s.records, s.from = append(make([]es.Record, 0, max(sharedRecords, 2*len(own))), own...), 0
 	}
-	t.room = append(t.room, r)
-	p.records, p.token = t.room[t.from:len(t.room):len(t.room)], token
+	s.records = append(s.records, r)
+	p.records, p.token = s.records[s.from:len(s.records):len(s.records)], token
 	p.count++
 	p.size += len(r.Data)
-	p.stands(t.mark, row[7])
+	p.verify(s.mark, row[7])
 	if p.count == firstPage {
 		p.whole = false
 	}
 	return nil
-}
-
-// anyOf returns a context that lives as long as that of any of the loads.
-func anyOf(loads []*load) (context.Context, func()) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(loads[0].ctx))
-	var mu sync.Mutex
-	live := len(loads)
-	stops := make([]func() bool, len(loads))
-	for i, q := range loads {
-		stops[i] = context.AfterFunc(q.ctx, func() {
-			mu.Lock()
-			defer mu.Unlock()
-			if live--; live == 0 {
-				cancel()
-			}
-		})
-	}
-	return ctx, func() {
-		for _, stop := range stops {
-			stop()
-		}
-		cancel()
-	}
 }

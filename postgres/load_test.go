@@ -9,9 +9,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/test/testserver"
@@ -120,7 +122,7 @@ func TestReadTogether(t *testing.T) {
 				})
 				if sent {
 					letGo()
-					inside(t, 1, "postgres.(*loader).together")
+					inside(t, 1, "postgres.(*loader).readTogether")
 					two.Wait()
 				}
 				leave()
@@ -214,8 +216,8 @@ func TestReadTogether(t *testing.T) {
 	})
 }
 
-// A reader who breaks off must not cost the pool its connection, nor leave it busy.
-func TestReadsBrokenOffKeepTheirConnection(t *testing.T) {
+// Breaking off a loop must neither cost the pool its connection nor leave it busy.
+func TestBreakingOffAReadKeepsItsConnection(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		pool := newPool(t, with(server.Database(t), "pool_max_conns=2"))
 		s, err := postgres.New(t.Context(), pool)
@@ -223,6 +225,7 @@ func TestReadsBrokenOffKeepTheirConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
+		s.AbandonAfter(time.Minute) // the machine may be busy
 		for range 6 {
 			mustAppend(t, s, add(account("a"), 1000))
 		}
@@ -230,6 +233,7 @@ func TestReadsBrokenOffKeepTheirConnection(t *testing.T) {
 			"Read": s.Read(t.Context(), account("a"), 0), "All": s.All(t.Context(), 0, es.Filter{}),
 		} {
 			_ = collect(t, read)
+			fillPool(t, pool) // the notification of an append may need the second connection at any time
 			before := pool.Stat().NewConnsCount()
 			for _, after := range []int{1, 63, 64, 65, 320, 321, 1023, 1024, 1025, 1344, 1345, 5440, 5441, 6000} {
 				n := 0
@@ -250,10 +254,22 @@ func TestReadsBrokenOffKeepTheirConnection(t *testing.T) {
 				eventually(t, "no connection is busy", func() bool { return pool.Stat().AcquiredConns() == 0 })
 			}
 			if made := pool.Stat().NewConnsCount() - before; made != 0 {
-				t.Errorf("%s: %d connections had to be made anew", name, made)
+				t.Errorf("%s: %d connections were replaced", name, made)
 			}
 		}
 	})
+}
+
+// fillPool makes a pool open all its connections.
+func fillPool(t testing.TB, pool *pgxpool.Pool) {
+	t.Helper()
+	for range pool.Config().MaxConns {
+		c, err := pool.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Release()
+	}
 }
 
 // A page comes piece by piece, and its connection must not wait for the reader.

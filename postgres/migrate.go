@@ -27,8 +27,8 @@ var parts string
 const schemaVersion = 3
 
 const (
-	// The catalogue is asked by an ordinary query, and not with to_regclass: that looks into a cache, which a session renews when
-	// it locks a table or begins a transaction, and so not after it has waited for another one's migration.
+	// This is a query of the catalog instead of to_regclass, which reads a cache. A session refreshes that cache when it locks a table or
+	// begins a transaction, but not after it has waited for another session's migration.
 	selectTable  = `select exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2)`
 	selectSpace  = `select exists (select from pg_catalog.pg_namespace where nspname = $1)`
 	createSchema = `create schema {schema}`
@@ -38,9 +38,9 @@ const (
 	insertMeta   = `insert into {schema}.meta (key, value) values ($1, $2) on conflict (key) do nothing`
 )
 
-// Migrate makes the schema or brings it to this release, and returns. [Open] and [New] do so as well; it is for set-ups in which
-// the program's own role may not: run it with the owner's first, and Open then needs no rights to change anything.
-// Any number of processes may do it at once.
+// Migrate creates the schema or updates it to this release. [Open] and [New] do this as well. Migrate is for deployments where the program's
+// role may not change the schema: run it as the owner first, and Open then needs no right to change anything.
+// Several processes may call it at the same time.
 func Migrate(ctx context.Context, pool *pgxpool.Pool) error { return Config{}.Migrate(ctx, pool) }
 
 // Migrate is like the function [Migrate], with settings.
@@ -63,19 +63,19 @@ func (s *Store) lockKey(purpose string) int64 {
 	return int64(h.Sum64())
 }
 
-// sql fills in what stands in braces: the schema, the keys of its locks, and the parts that functions have in common.
+// sql replaces the placeholders in braces: the schema, the keys of its locks, and the parts that functions share.
 func (s *Store) sql(text string) string {
 	for _, part := range []string{"declare", "enter", "lock"} {
 		_, rest, _ := strings.Cut(parts, "-- {"+part+"}\n")
 		rest, _, _ = strings.Cut(rest, "\n-- {")
 		text = strings.ReplaceAll(text, "{"+part+"}", rest)
 	}
-	quote := fmt.Sprintf("$es%x$", uint64(s.lockKey("quote"))) // stands in no name of a schema
+	quote := fmt.Sprintf("$es%x$", uint64(s.lockKey("quote"))) // occurs in no name of a schema
 	return strings.NewReplacer("{schema}", s.schema, "{key}", strconv.FormatInt(s.lockKey("append"), 10),
 		"{listeners}", strconv.FormatInt(s.lockKey("listeners"), 10), "$$", quote).Replace(text)
 }
 
-// migrate looks first, which needs no rights, and changes what is not as it should be.
+// migrate checks the version of the schema, which needs no rights, and updates an older schema.
 func (s *Store) migrate(ctx context.Context) error {
 	have, err := s.schemaVersion(ctx, s.pool)
 	if err != nil || have == schemaVersion {
@@ -85,29 +85,29 @@ func (s *Store) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // says so after a commit, and adds nothing to an error
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // it returns an error after a commit, and the first error is the cause
 	if err := s.migrateTo(ctx, tx, schemaVersion); err != nil {
 		return err
 	}
 	return tx.Commit(ctx)
 }
 
-// inspect does for a store that only reads what migrate does for the others: the schema must be as this release has it.
+// inspect is migrate for a read-only store: it returns an error unless the schema is that of this release.
 func (s *Store) inspect(ctx context.Context) error {
 	have, err := s.schemaVersion(ctx, s.pool)
 	switch {
 	case err != nil:
 		return err
 	case have == 0:
-		return fmt.Errorf("%w: the database has no store in schema %s: give the name of another database or schema", es.ErrInvalid, s.schema)
+		return fmt.Errorf("%w: the database has no store in schema %s: name another database or schema", es.ErrInvalid, s.schema)
 	case have < schemaVersion:
-		return fmt.Errorf("%w: schema %s has version %d, this release needs %d, and it was opened to be read: run Migrate with the owner's role", es.ErrInvalid, s.schema, have, schemaVersion)
+		return fmt.Errorf("%w: schema %s has version %d, this release needs %d, and the store is read-only: run Migrate as the owner", es.ErrInvalid, s.schema, have, schemaVersion)
 	}
 	return nil
 }
 
 func (s *Store) migrateTo(ctx context.Context, tx pgx.Tx, version int) error {
-	// A lock of the transaction, not of the session: that one a pooler would leave behind.
+	// A lock of the transaction, because a pooler would leave a lock of the session behind.
 	if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock($1)", pgx.QueryExecModeExec, s.lockKey("migrate")); err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (s *Store) migrateTo(ctx context.Context, tx pgx.Tx, version int) error {
 	return err
 }
 
-// prepareSchema makes what the migrations build on. A schema that is there is used, as the right to make one is seldom given.
+// prepareSchema creates the schema and its table meta. An existing schema is used, because few roles may create one.
 func (s *Store) prepareSchema(ctx context.Context, tx pgx.Tx) error {
 	var there bool
 	if err := tx.QueryRow(ctx, selectSpace, pgx.QueryExecModeExec, s.config.Schema).Scan(&there); err != nil {
@@ -162,7 +162,7 @@ func script(ctx context.Context, tx pgx.Tx, sql string) error {
 	return err
 }
 
-// schemaVersion returns the version of the schema in the database, 0 if there is none.
+// schemaVersion returns the version of the schema in the database, or 0 without one.
 func (s *Store) schemaVersion(ctx context.Context, db interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }) (int, error) {
@@ -181,7 +181,7 @@ func (s *Store) schemaVersion(ctx context.Context, db interface {
 		return 0, fmt.Errorf("%w: schema version %q in %s.meta is not a positive number, so it is corrupt: restore a backup", es.ErrInvalid, text, s.schema)
 	}
 	if have > schemaVersion {
-		return 0, fmt.Errorf("%w: schema %s has version %d and this release knows versions up to %d: it was used by a newer release; upgrade this program", es.ErrInvalid, s.schema, have, schemaVersion)
+		return 0, fmt.Errorf("%w: schema %s has version %d, this release supports up to %d: a newer release has migrated it, so upgrade this program", es.ErrInvalid, s.schema, have, schemaVersion)
 	}
 	return have, nil
 }

@@ -51,6 +51,8 @@ type Store struct {
 	inline     *engine.Inline[pgx.Tx] // nil without inline projections
 	closing    chan struct{}
 	close      sync.Once
+
+	abandonAfter time.Duration // see the constant
 }
 
 var (
@@ -156,7 +158,7 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 	}
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, connectTimeout)
 	c.PollInterval = cmp.Or(c.PollInterval, pollInterval)
-	s := &Store{pool: pool, config: c, schema: pgx.Identifier{c.Schema}.Sanitize(), channel: "es:" + c.Schema, closing: make(chan struct{})}
+	s := &Store{pool: pool, config: c, schema: pgx.Identifier{c.Schema}.Sanitize(), channel: "es:" + c.Schema, closing: make(chan struct{}), abandonAfter: abandonAfter}
 	s.unprepared.Store(pool.Config().ConnConfig.DefaultQueryExecMode != pgx.QueryExecModeCacheStatement)
 	s.prepare()
 	s.heads.init()

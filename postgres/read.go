@@ -14,37 +14,37 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// A page is read at once and handed out afterwards, so that the loop body runs with nothing held.
-// It grows, so that a reader of a few records does not pay for many; and its bytes are bounded, so that memory is.
+// Pages are buffered so that no connection is held while the loop body runs. They grow, so that reading a few records is cheap, and their
+// bytes are limited.
 const (
 	firstPage = 64
 	lastPage  = 1024
-	logPage   = 4096 // of the log: between two pages the server has nothing to do for as long as it takes to ask
+	logPage   = 4096 // of the log, where each page costs a round trip in which the server is idle
 	pageBytes = 8 << 20
 )
 
-// A page is a run of records, or a piece of one.
+// A page is consecutive records, or a piece of them.
 type page struct {
 	records []es.Record
 	token   int64 // of the last one
 	mark    mark
-	known   bool // the fingerprint of the mark was there
+	known   bool // the snapshot had the fingerprint of the mark
 	more    bool // other pieces of the page follow
 	err     error
 
-	// Of the page as far as this piece.
+	// Of the page up to and including this piece.
 	count int  // of records
 	size  int  // bytes of their data
-	whole bool // it goes to the end, as it was then
-	mixed bool // its records did not come in order, and are left out
+	whole bool // no records follow the page
+	mixed bool // its records arrived out of order and were dropped
 }
 
-// stands notes whether the fingerprint of the mark was there, given the token that was found in its place.
-func (p *page) stands(m mark, token []byte) {
+// verify notes whether the snapshot had the fingerprint of the mark, given the token at its position.
+func (p *page) verify(m mark, token []byte) {
 	p.mark, p.known = m, m.position == 0 || token != nil && getInt8(token) == m.token
 }
 
-// Read implements [es.Store]. It reads page by page. What many goroutines begin to read at the same time is read in one round trip.
+// Read implements [es.Store]. It reads page by page. Streams that many goroutines begin to read at the same time share one query.
 func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) iter.Seq2[es.Record, error] {
 	return func(yield func(es.Record, error) bool) {
 		if err := stream.Check(); err != nil {
@@ -65,7 +65,7 @@ func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) it
 			}
 			if !p.more && !p.whole && p.err == nil {
 				limit = nextLimit(p, limit, lastPage)
-				r = s.readStream(ctx, stream, after, limit, nil) // while the caller works on the last piece
+				r = s.readStream(ctx, stream, after, limit, nil) // while the loop body handles the last piece
 			}
 			if !handOut(ctx, p, what, yield) {
 				return
@@ -74,7 +74,7 @@ func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) it
 	}
 }
 
-// All implements [es.Log]. It reads page by page, the next one while the caller works on the one before.
+// All implements [es.Log]. It reads page by page, the next one while the loop body handles the one before.
 func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) iter.Seq2[es.Record, error] {
 	return func(yield func(es.Record, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
@@ -90,14 +90,14 @@ func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) it
 		reading := false
 		defer func() {
 			if reading { // the goroutine must not outlive the loop
-				stuck := time.AfterFunc(brief, cancel)
+				stuck := time.AfterFunc(s.abandonAfter, cancel)
 				<-ahead
 				stuck.Stop()
 			}
 			cancel()
 		}()
 		p := next(firstPage, nil)
-		var free []es.Record // of the page before, whose records have all been handed out
+		var free []es.Record // the memory of the page before, whose records have all been handed out
 		for limit := nextLimit(p, firstPage, logPage); ; {
 			if !p.whole && p.err == nil {
 				after = p.records[len(p.records)-1].Position
@@ -116,8 +116,8 @@ func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) it
 	}
 }
 
-// nextLimit is the size of the page after one: four times as many records, if as many of that size have room in its bytes.
-// What has no room comes over the wire in vain, as the server does not know of the bound.
+// nextLimit returns the number of records of the page after one: four times as many, or fewer if they would exceed the page's bytes.
+// The server does not know that limit, so records beyond it would be sent and dropped.
 func nextLimit(p page, limit, most int) int {
 	limit = min(4*limit, most)
 	if p.size > 0 {
@@ -126,7 +126,7 @@ func nextLimit(p page, limit, most int) int {
 	return limit
 }
 
-// handOut gives a page to the loop body, and tells whether there is more to read.
+// handOut gives a page to the loop body, and reports whether there is more to read.
 func handOut(ctx context.Context, p page, what string, yield func(es.Record, error) bool) bool {
 	if p.err != nil {
 		yield(es.Record{}, within(ctx, what, p.err))
@@ -156,7 +156,7 @@ func (s *Store) filtered(f es.Filter) (*statement, [][]byte) {
 	return s.statements.all, nil
 }
 
-// textArray leaves out names that no store takes, and the server would not: they match nothing.
+// textArray encodes the names of a filter. It omits names that no stream or type can have and the server would refuse: they match nothing.
 func textArray(names []string) []byte {
 	var a array
 	a.reset(oidText)
@@ -168,22 +168,23 @@ func textArray(names []string) []byte {
 	return a.param()
 }
 
-// A reading is a page that comes piece by piece: the caller works on what is there while the rest is on its way.
-// The connection never waits for him, as there is room for all pieces.
+// A reading is a page that arrives in pieces, so that the caller can handle the first ones early. The channel holds a whole page, so the
+// reader never blocks.
 type reading struct {
-	pieces chan page
-	cancel context.CancelFunc
+	pieces       chan page
+	cancel       context.CancelFunc
+	abandonAfter time.Duration
 }
 
 const (
-	pieceOf = 64                     // records
-	brief   = 100 * time.Millisecond // how long a page that nobody wants any more may take to come, so that its connection is still good afterwards
+	pieceOf      = 64                     // records
+	abandonAfter = 100 * time.Millisecond // how long an abandoned page may take to arrive before its query, and so its connection, is cancelled
 )
 
-// readStream begins to read a page of a stream. done, if not nil, is called when its connection is free.
+// readStream starts to read a page of a stream. It calls done, if not nil, when the connection is free.
 func (s *Store) readStream(ctx context.Context, stream es.Stream, after es.Version, limit int, done func()) *reading {
 	ctx, cancel := context.WithCancel(ctx)
-	r := &reading{make(chan page, limit/pieceOf+1), cancel}
+	r := &reading{make(chan page, limit/pieceOf+1), cancel, s.abandonAfter}
 	go func() {
 		defer close(r.pieces)
 		m := s.heads.mark()
@@ -201,23 +202,23 @@ func (s *Store) readStream(ctx context.Context, stream es.Stream, after es.Versi
 // next returns the next piece.
 func (r *reading) next() page { return <-r.pieces }
 
-// end waits until the page has come, or gives it up if that takes long.
+// end waits for the rest of an abandoned page, and cancels the query if that takes long.
 func (r *reading) end() {
 	if r == nil {
 		return
 	}
 	defer r.cancel()
-	if r.came() {
+	if r.drain() {
 		return
 	}
-	stuck := time.AfterFunc(brief, r.cancel)
+	stuck := time.AfterFunc(r.abandonAfter, r.cancel)
 	defer stuck.Stop()
 	for range r.pieces {
 	}
 }
 
-// came throws away the pieces that are here, which nobody wants any more, and tells whether they were the last.
-func (r *reading) came() bool {
+// drain drops the pieces that have arrived, and reports whether the last was among them.
+func (r *reading) drain() bool {
 	for {
 		select {
 		case _, more := <-r.pieces:
@@ -252,14 +253,14 @@ func (s *Store) readPage(ctx context.Context, read func(conn *pgx.Conn) page) pa
 	return p
 }
 
-// pageOn reads a page, which may bring room for its records, of a stream, or, if that is the zero one, of the log. If give is not nil
-// it is given each piece but the last, which is returned.
+// pageOn reads a page of a stream or, if stream is zero, of the log, on a connection. It reuses the memory of p.records. If give is not nil,
+// it gets each piece but the last one, which is returned.
 func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, p page, stmt *statement, stream es.Stream, m mark, limit int, give func(page), params ...[]byte) page {
 	p.whole = true
 	var mem memory
 	p.err = s.each(ctx, conn, stmt, params, func(row [][]byte) error {
 		if p.size > pageBytes {
-			p.whole = false // what is left is read again, in a smaller page
+			p.whole = false // the rest is read again, in a smaller page
 			return nil
 		}
 		if give != nil && len(p.records) == pieceOf {
@@ -275,7 +276,7 @@ func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, p page, stmt *statem
 		p.size += len(r.Data)
 		p.records, p.token = append(p.records, r), token
 		if stream.Kind != "" {
-			p.stands(m, row[7])
+			p.verify(m, row[7])
 		}
 		return nil
 	})
@@ -288,17 +289,17 @@ func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, p page, stmt *statem
 	return p
 }
 
-// A memory gives the records of a page theirs, in few pieces: names that come again are shared, and small data stands together.
+// A memory allocates names and data of records in few blocks. Recent names are shared, and small data is placed together.
 type memory struct {
-	names []string // the last few
-	room  []byte   // what is left of the last piece
-	size  int      // of the last piece
+	names []string // the most recent ones
+	free  []byte   // the rest of the last block
+	size  int      // of the last block
 }
 
 const (
 	sharedNames = 8
-	firstPiece  = 512     // bytes; each further piece is twice as large, up to
-	lastPiece   = 8 << 10 // which is also what a record may keep of its neighbours'
+	firstBlock  = 512     // bytes; each further block is twice as large, up to lastBlock
+	lastBlock   = 8 << 10 // also the most memory of other records that one record can keep alive
 )
 
 func (m *memory) name(b []byte) string {
@@ -315,19 +316,19 @@ func (m *memory) name(b []byte) string {
 }
 
 func (m *memory) bytes(b []byte) []byte {
-	if len(b) > lastPiece/8 {
+	if len(b) > lastBlock/8 {
 		return bytes.Clone(b)
 	}
-	if len(b) > len(m.room) {
-		m.size = max(firstPiece, min(2*m.size, lastPiece), len(b))
-		m.room = make([]byte, m.size)
+	if len(b) > len(m.free) {
+		m.size = max(firstBlock, min(2*m.size, lastBlock), len(b))
+		m.free = make([]byte, m.size)
 	}
-	own := m.room[:len(b):len(b)]
-	m.room = m.room[copy(own, b):]
+	own := m.free[:len(b):len(b)]
+	m.free = m.free[copy(own, b):]
 	return own
 }
 
-// record makes a record of a row.
+// record returns the record and the token in a row.
 func (m *memory) record(row [][]byte, stream es.Stream) (r es.Record, token int64, err error) {
 	if stream.Kind == "" {
 		stream = es.Stream{Kind: m.name(row[7]), ID: string(row[8])}
@@ -348,7 +349,7 @@ func (m *memory) record(row [][]byte, stream es.Stream) (r es.Record, token int6
 	return r, getInt8(row[6]), nil
 }
 
-// metaOf is apart from record, which would allocate each of them for the pointer.
+// metaOf is a separate function because, inlined in record, every meta would escape to the heap.
 func metaOf(text []byte) (meta map[string]string, err error) {
 	err = json.Unmarshal(text, &meta)
 	return meta, err
@@ -371,7 +372,7 @@ func (s *Store) SaveSnapshot(ctx context.Context, n es.Snapshot) error {
 // LoadSnapshot implements [es.Snapshots].
 func (s *Store) LoadSnapshot(ctx context.Context, stream es.Stream) (n es.Snapshot, err error) {
 	if stream.Check() != nil {
-		return n, ctx.Err() // none was taken, and the server would refuse the name
+		return n, ctx.Err() // it has no snapshot, and the server would refuse the name
 	}
 	err = s.once(ctx, s.each, s.statements.loadSnapshot, [][]byte{[]byte(stream.Kind), []byte(stream.ID)}, func(row [][]byte) error {
 		n = es.Snapshot{

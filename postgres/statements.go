@@ -1,6 +1,6 @@
 package postgres
 
-// statements are those that the store runs again and again.
+// statements are the prepared statements of a store.
 type statements struct {
 	appendOne, appendKnown, appendJudged *statement
 	resolve, head, time                  *statement
@@ -12,10 +12,10 @@ type statements struct {
 	releaseLease, listLeases             *statement
 	loadCheckpoint                       *statement
 	firstCheckpoint, moveCheckpoint      *statement
-	announce                             *statement
+	notify                               *statement
 }
 
-// What a record is read from. The token goes along for the fingerprint; see heads.
+// The columns that memory.record reads. The token is for the fingerprint; see heads.
 const recordColumns = "e.position, e.version, e.time, e.type, e.data, e.meta, e.token"
 
 func (s *Store) prepare() {
@@ -24,7 +24,7 @@ func (s *Store) prepare() {
 		appendKnown:  s.newStatement("select {schema}.append_known($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"),
 		appendJudged: s.newStatement("select start, verdicts, firsts, lasts from {schema}.append_judged($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"),
 
-		// See stride. That the lock comes before the look at the sequence is what case is for: the order of conditions is the planner's to choose.
+		// See soloWriter. The case expression makes sure that the lock is taken before the sequence is read; the planner may reorder conditions.
 		appendNext: s.newStatement(`insert into {schema}.events (position, kind, id, version, time, type, data, meta, token)
 			select e.position + 1, $6, $7, $8, greatest(clock_timestamp(), e.time), $9, $10, $11, $5
 			from (select position, token, time from {schema}.events order by position desc limit 1) e
@@ -36,11 +36,11 @@ func (s *Store) prepare() {
 		head:    s.newStatement("select position, token from {schema}.events order by position desc limit 1"),
 		time:    s.newStatement("select time from {schema}.events order by position desc limit 1"),
 
-		// The last column is the token at the position of the fingerprint: see heads.
+		// The last column is the token at the position of the fingerprint; see heads.
 		stream: s.newStatement("select " + recordColumns + `, (select f.token from {schema}.events f where f.position = $5) from {schema}.events e
 			where e.kind = $1 and e.id = $2 and e.version > $3 order by e.version limit $4`),
-		// Many streams in one round trip. Lateral, so that only the index can serve it, stream by stream and each in order. To ask for that order
-		// would have the server sort what is sorted, a sixth of its work; see trip.
+		// Many streams in one round trip. The lateral join forces the index, stream by stream and each in order. An order by clause would make the
+		// server sort the sorted rows, a sixth of its work; sharedPages checks the order.
 		streams: s.newStatement("select " + recordColumns + `, (select f.token from {schema}.events f where f.position = $5), q.n
 			from unnest($1::text[], $2::text[], $3::bigint[]) with ordinality as q (kind, id, after, n)
 			cross join lateral (select * from {schema}.events e
@@ -55,13 +55,13 @@ func (s *Store) prepare() {
 		both: s.newStatement("select " + recordColumns + `, e.kind, e.id from {schema}.events e
 			where e.position > $1 and e.kind = any ($3::text[]) and e.type = any ($4::text[]) order by e.position limit $2`),
 
-		// A newer one stays: see es.Snapshot.Newer.
+		// A newer snapshot is kept; see es.Snapshot.Newer.
 		saveSnapshot: s.newStatement(`insert into {schema}.snapshots as s (kind, id, version, position, schema, data) values ($1, $2, $3, $4, $5, $6)
 			on conflict (kind, id) do update set version = excluded.version, position = excluded.position, schema = excluded.schema, data = excluded.data
 			where (excluded.schema, excluded.version) >= (s.schema, s.version)`),
 		loadSnapshot: s.newStatement("select version, position, schema, data from {schema}.snapshots where kind = $1 and id = $2"),
 
-		// The clock is looked at when the row is locked, not when the statement begins to wait for it.
+		// clock_timestamp is read when the row is locked, not when the statement begins to wait for the lock.
 		acquireLease: s.newStatement(`insert into {schema}.leases as l (name, holder, until, note)
 			values ($1, $2, clock_timestamp() + $3::bigint * interval '1 microsecond', $4)
 			on conflict (name) do update set holder = excluded.holder, until = clock_timestamp() + $3::bigint * interval '1 microsecond', note = excluded.note
@@ -75,8 +75,8 @@ func (s *Store) prepare() {
 			on conflict (name) do update set position = excluded.position where c.position = 0 returning 1`),
 		moveCheckpoint: s.newStatement("update {schema}.checkpoints set position = $2 where name = $1 and position = $3 returning 1"),
 
-		// Who listens shares the lock, so whoever gets it for himself need not say anything. An announcement need not survive a crash, so its commit need
-		// not wait for the disk.
-		announce: s.newStatement("select set_config('synchronous_commit', 'off', true), pg_notify($1, '') where not pg_try_advisory_xact_lock({listeners})"),
+		// Listeners hold the lock in shared mode; if the exclusive lock is granted, there are none and NOTIFY is skipped. A notification need not
+		// survive a crash, so its commit does not wait for the disk.
+		notify: s.newStatement("select set_config('synchronous_commit', 'off', true), pg_notify($1, '') where not pg_try_advisory_xact_lock({listeners})"),
 	}
 }

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Linger sets how long the connection that listens is kept when nobody waits. It is to be called before anybody does.
+// Linger sets how long the listening connection is kept without waiters. It must be called before Changed.
 func (s *Store) Linger(d time.Duration) { s.watcher.lingers = d }
 
-// Tell announces, and reports whether anybody listens.
-func (s *Store) Tell(ctx context.Context) (heard bool, err error) { return s.tell(ctx) }
+// Notify sends a notification, and reports whether there are listeners.
+func (s *Store) Notify(ctx context.Context) (listeners bool, err error) { return s.notify(ctx) }

@@ -276,7 +276,7 @@ func TestNothingIsAnnouncedToNobody(t *testing.T) {
 		reader.Linger(10 * time.Millisecond)
 		mustAppend(t, writer, add(account("a"), 1))
 		heard := func() bool {
-			heard, err := writer.Tell(t.Context())
+			heard, err := writer.Notify(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -12,35 +12,36 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// A watcher tells those who wait in Changed when the log has grown. What this store writes it hears of at once. Other stores announce
-// what they have written with NOTIFY, on another connection than the append's and after its commit, because a transaction that
-// notifies takes a lock of the whole database when it commits. The watcher listens on a connection of its own while anybody waits.
-// Announcements only wake: what is there is looked up. And they are not relied on: it looks from time to time all the same.
+// A watcher wakes the waiting calls of Changed when the log has grown. It notices this store's appends at once. Other stores send NOTIFY
+// after their appends. They send it on another connection, after the commit, because a transaction that notifies takes a lock of the whole
+// database when it commits. While calls wait, the watcher listens on a connection of its own.
+//
+// A notification only triggers a look at the log's end. The watcher also polls, in case a notification is lost.
 type watcher struct {
 	store *Store
 
 	mu       sync.Mutex
-	head     es.Position   // the last that was seen
-	rewinds  int           // how often it was found to have gone back
-	err      error         // of the last look, if it failed
-	grown    chan struct{} // closed when head changes, or a look fails
+	head     es.Position   // the last one seen
+	rewinds  int           // the number of times it was seen to go back
+	err      error         // of the last poll
+	grown    chan struct{} // closed when head changes or a poll fails
 	waiters  int
 	watching bool
 	ctx      context.Context
 	cancel   context.CancelFunc
 	work     sync.WaitGroup
-	lingers  time.Duration // how long the connection is kept when nobody waits
+	lingers  time.Duration // how long the connection is kept without waiters
 
-	announcing bool
-	unsaid     bool // something was written since the last announcement began
+	notifying bool
+	pending   bool // the log has grown since the last notification
 }
 
 const (
-	announceEvery = 5 * time.Millisecond // at most; what is written in between shares one
-	unheardEvery  = 10 * announceEvery   // the same while nobody listens: whoever begins to looks for himself first
-	lookEvery     = time.Second          // where announcements arrive
-	lookLimit     = 5 * time.Second      // how long a look may take before the connection is taken for dead
-	lingers       = 5 * time.Second
+	notifyInterval  = 5 * time.Millisecond // between notifications; appends in between share one
+	unheardInterval = 10 * notifyInterval  // without listeners; a new listener polls first
+	lookEvery       = time.Second          // the interval of polling where notifications arrive
+	lookLimit       = 5 * time.Second      // the longest poll; then the connection is considered dead
+	lingers         = 5 * time.Second
 )
 
 func (w *watcher) init(s *Store) {
@@ -52,40 +53,40 @@ func (w *watcher) init(s *Store) {
 
 func (w *watcher) close() {
 	w.mu.Lock()
-	w.cancel() // under the lock, so that nothing is begun afterwards
+	w.cancel() // under the lock, so that no goroutine is started afterwards
 	w.mu.Unlock()
 	w.work.Wait()
 }
 
-// wrote notes that this store has written up to a position, and announces it.
+// wrote notes that this store has written up to a position, and notifies other stores.
 func (w *watcher) wrote(head es.Position) {
 	w.note(head, nil)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.unsaid = true
-	if !w.announcing && w.ctx.Err() == nil {
-		w.announcing = true
+	w.pending = true
+	if !w.notifying && w.ctx.Err() == nil {
+		w.notifying = true
 		w.work.Add(1)
-		go w.announce()
+		go w.notify()
 	}
 }
 
-// announce tells other stores, until there is nothing more to tell. One that fails is not missed: they look for themselves.
-func (w *watcher) announce() {
+// notify notifies other stores until none of this store's appends is pending. A failure is ignored, because they also poll.
+func (w *watcher) notify() {
 	defer w.work.Done()
 	for {
 		w.mu.Lock()
-		if !w.unsaid || w.ctx.Err() != nil {
-			w.announcing = false
+		if !w.pending || w.ctx.Err() != nil {
+			w.notifying = false
 			w.mu.Unlock()
 			return
 		}
-		w.unsaid = false
+		w.pending = false
 		w.mu.Unlock()
 		ctx, cancel := context.WithTimeout(w.ctx, lookEvery)
-		pause := announceEvery
-		if heard, err := w.store.tell(ctx); err == nil && !heard {
-			pause = unheardEvery
+		pause := notifyInterval
+		if listeners, err := w.store.notify(ctx); err == nil && !listeners {
+			pause = unheardInterval
 		}
 		cancel()
 		select {
@@ -95,20 +96,21 @@ func (w *watcher) announce() {
 	}
 }
 
-// tell announces, and reports whether anybody listens: who does shares a lock. Nothing is announced to nobody.
-func (s *Store) tell(ctx context.Context) (heard bool, err error) {
+// notify sends NOTIFY and reports whether there are listeners. Listeners hold a shared advisory lock; with none, nothing is sent.
+func (s *Store) notify(ctx context.Context) (listeners bool, err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer conn.Release()
-	err = s.each(ctx, conn.Conn(), s.statements.announce, [][]byte{[]byte(s.channel)}, func([][]byte) error {
-		heard = true
+	err = s.each(ctx, conn.Conn(), s.statements.notify, [][]byte{[]byte(s.channel)}, func([][]byte) error {
+		listeners = true
 		return nil
 	})
-	return heard, err
+	return listeners, err
 }
 
+// note notes the result of a poll or an append.
 func (w *watcher) note(head es.Position, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -119,9 +121,11 @@ func (w *watcher) note(head es.Position, err error) {
 	}
 }
 
-// Changed implements [es.Log]. It hears of this store's appends at once and of other processes' within milliseconds: by LISTEN where that
-// works, and by looking every [Config.PollInterval] where it does not. While anybody waits this costs one connection and one look a second,
-// or no connection and a look every PollInterval; each is an access to the end of an index, about 0.1 ms of one CPU of the server.
+// Changed implements [es.Log]. It returns at once for this store's appends, and within milliseconds for those of other processes: by LISTEN
+// where that works, and otherwise by polling every [Config.PollInterval].
+//
+// While calls wait, the store uses one connection and polls once a second; without LISTEN, it polls every PollInterval and uses no
+// connection in between. A poll reads the end of an index, which takes about 0.1 ms of one CPU of the server.
 func (s *Store) Changed(ctx context.Context, after es.Position) (es.Position, error) {
 	for {
 		seen := s.watcher.seen()
@@ -138,12 +142,13 @@ func (s *Store) Changed(ctx context.Context, after es.Position) (es.Position, er
 			continue
 		}
 		head, err = s.watcher.wait(ctx, after, seen)
-		if !errors.Is(err, es.ErrRewound) { // or else it is looked up which history this is
+		if !errors.Is(err, es.ErrRewound) { // a rewound log is looked at again
 			return head, within(ctx, "wait for records", err)
 		}
 	}
 }
 
+// head returns the last position of the log.
 func (s *Store) head(ctx context.Context) (head es.Position, err error) {
 	err = s.once(ctx, s.each, s.statements.head, nil, func(row [][]byte) error {
 		head = es.Position(getInt8(row[0]))
@@ -153,19 +158,19 @@ func (s *Store) head(ctx context.Context) (head es.Position, err error) {
 	return head, err
 }
 
-// A sight is what a watcher has seen of the log.
-type sight struct {
+// A view is what a watcher has seen of the log.
+type view struct {
 	head    es.Position
 	rewinds int
 }
 
-func (w *watcher) seen() sight {
+func (w *watcher) seen() view {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return sight{w.head, w.rewinds}
+	return view{w.head, w.rewinds}
 }
 
-// rewound notes that the database has lost its end, and wakes all who wait: what they wait for may be of a history that is no more.
+// rewound notes that the database has lost its end, and wakes all waiters, because the records they wait for may be lost.
 func (w *watcher) rewound(head es.Position) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -176,6 +181,7 @@ func (w *watcher) rewound(head es.Position) {
 	}
 }
 
+// wake wakes all waiters. The caller holds the lock.
 func (w *watcher) wake() {
 	if w.waiters > 0 {
 		close(w.grown)
@@ -183,8 +189,9 @@ func (w *watcher) wake() {
 	}
 }
 
-// wait waits until the log has grown beyond a position, which was its end after seen was. The error is es.ErrRewound if it has lost its end since.
-func (w *watcher) wait(ctx context.Context, after es.Position, seen sight) (es.Position, error) {
+// wait waits until the log has grown beyond a position, which was its end when it was looked up after seen. It returns es.ErrRewound if the
+// database has lost its end since.
+func (w *watcher) wait(ctx context.Context, after es.Position, seen view) (es.Position, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.waiters++
@@ -225,14 +232,14 @@ func (w *watcher) wait(ctx context.Context, after es.Position, seen sight) (es.P
 	}
 }
 
-// run looks for what others have written until nobody has waited for a while. It listens if it can.
+// run polls and, if possible, listens, until no call has waited for a while.
 func (w *watcher) run() {
 	defer w.work.Done()
-	heard := make(chan struct{}, 1)
-	listening := make(chan bool, 1) // whether announcements arrive, each time that changes
+	notified := make(chan struct{}, 1)
+	listening := make(chan bool, 1) // whether notifications arrive, each time that changes
 	ctx, cancel := context.WithCancel(w.ctx)
 	var listener sync.WaitGroup
-	listener.Go(func() { w.store.listen(ctx, heard, listening) })
+	listener.Go(func() { w.store.listen(ctx, notified, listening) })
 	defer listener.Wait()
 	defer cancel()
 
@@ -242,7 +249,7 @@ func (w *watcher) run() {
 	for idle := time.Now(); ; {
 		select {
 		case <-timer.C:
-		case <-heard:
+		case <-notified:
 		case arrives := <-listening:
 			every = w.store.config.PollInterval
 			if arrives {
@@ -265,7 +272,7 @@ func (w *watcher) run() {
 	}
 }
 
-// look looks up the head of the log for those who wait. A server that is away for a while is not their concern: they wait anyway.
+// look polls the end of the log. The waiters continue to wait while the server is not available.
 func (w *watcher) look() {
 	seen := w.seen()
 	ctx, cancel := context.WithTimeout(w.ctx, lookLimit)
@@ -279,9 +286,9 @@ func (w *watcher) look() {
 	}
 }
 
-// listen listens for announcements on a connection of its own until the context ends, and tells whether they arrive.
-func (s *Store) listen(ctx context.Context, heard chan<- struct{}, listening chan bool) {
-	say := func(arrives bool) {
+// listen listens on a connection of its own until the context ends, and reports on a channel whether notifications arrive.
+func (s *Store) listen(ctx context.Context, notified chan<- struct{}, listening chan bool) {
+	report := func(arrives bool) {
 		select {
 		case <-listening:
 		default:
@@ -289,11 +296,11 @@ func (s *Store) listen(ctx context.Context, heard chan<- struct{}, listening cha
 		listening <- arrives
 	}
 	for ctx.Err() == nil {
-		err := s.listenOnce(ctx, heard, func() { say(true) })
-		say(false)
+		err := s.listenOnce(ctx, notified, func() { report(true) })
+		report(false)
 		wait := time.Second
 		if errors.Is(err, errMute) {
-			wait = time.Minute // a pooler in between: announcements do not arrive, and will not soon
+			wait = time.Minute // the connection is through a pooler
 		}
 		select {
 		case <-time.After(wait):
@@ -302,12 +309,12 @@ func (s *Store) listen(ctx context.Context, heard chan<- struct{}, listening cha
 	}
 }
 
-var errMute = errors.New("announcements do not arrive")
+var errMute = errors.New("notifications do not arrive")
 
-// listenOnce listens until the connection breaks, and not at all through a pooler in transaction mode, where LISTEN succeeds, nothing
-// ever arrives, and a connection that others share is left listening. A connection by way of a pooler has not the process id of the
-// server's session; should it be lent for good nevertheless, the store looks instead of listening, which is slower and as right.
-func (s *Store) listenOnce(ctx context.Context, heard chan<- struct{}, arrives func()) error {
+// listenOnce listens until the connection breaks. It does not listen through a pooler: in transaction mode LISTEN would succeed there,
+// nothing would arrive, and a shared connection would be left listening. Through a pooler, the process id in the protocol differs
+// from that of the server's session. In session mode listening would work, but polling does too.
+func (s *Store) listenOnce(ctx context.Context, notified chan<- struct{}, arrives func()) error {
 	conn, err := pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig)
 	if err != nil {
 		return err
@@ -323,12 +330,12 @@ func (s *Store) listenOnce(ctx context.Context, heard chan<- struct{}, arrives f
 	trial, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if _, err := conn.Exec(trial, s.sql("select pg_advisory_lock_shared({listeners})"), pgx.QueryExecModeSimpleProtocol); err != nil {
-		return err // it is held by who asks whether anybody has it, for no longer than he asks
+		return err // the exclusive lock is held only briefly, by notify
 	}
 	if _, err := conn.Exec(ctx, "listen "+pgx.Identifier{s.channel}.Sanitize()); err != nil {
 		return err
 	}
-	if _, err := s.tell(ctx); err != nil {
+	if _, err := s.notify(ctx); err != nil {
 		return err
 	}
 	if _, err := conn.WaitForNotification(trial); err != nil {
@@ -340,7 +347,7 @@ func (s *Store) listenOnce(ctx context.Context, heard chan<- struct{}, arrives f
 	arrives()
 	for {
 		select {
-		case heard <- struct{}{}:
+		case notified <- struct{}{}:
 		default:
 		}
 		if _, err := conn.WaitForNotification(ctx); err != nil {

@@ -1,8 +1,8 @@
--- What stands in braces is filled in: the quoted name of the schema, and parts that functions have in common, from enter.sql.
+-- Placeholders in braces are replaced: the quoted name of the schema, and parts that functions share, from enter.sql.
 -- The whole file runs in one transaction.
 
--- The events are the log and the outbox in one. Names compare byte by byte (collate "C"), which is also the fastest way.
--- No column is ever null: rows without nulls need no bitmap, and stay eight bytes shorter.
+-- events is both the log and the outbox. Names compare byte by byte (collate "C"), which is also the fastest collation.
+-- No column is null: rows without nulls need no bitmap and are eight bytes shorter.
 create table {schema}.events (
 	position bigint      not null primary key,
 	kind     text        not null collate "C",
@@ -12,11 +12,11 @@ create table {schema}.events (
 	type     text        not null collate "C",
 	data     bytea       not null,
 	meta     text        not null collate "C", -- a JSON object of strings; empty if there is none
-	token    bigint      not null,             -- which call of append wrote it: by it the outcome of a broken call is found
+	token    bigint      not null,             -- identifies the call of append that wrote it, to resolve a call whose reply was lost
 	constraint events_stream unique (kind, id, version)
 );
 
--- The commands that took effect, for those that have an identity.
+-- The applied commands that have an id.
 create table {schema}.commands (
 	kind    text   not null collate "C",
 	id      text   not null collate "C",
@@ -31,36 +31,36 @@ create table {schema}.snapshots (
 	id       text   not null collate "C",
 	version  bigint not null,
 	position bigint not null,
-	schema   bigint not null, -- what the program calls the layout of its state
+	schema   bigint not null, -- the program's number for the layout of its state
 	data     bytea  not null,
 	primary key (kind, id)
 );
 
--- Calls of append that were given up while they might still be under way: they must not arrive afterwards.
+-- Abandoned calls of append. A fence rejects its call if it arrives late.
 create table {schema}.fences (
 	token  bigint      not null primary key,
 	time   timestamptz not null default now(),
-	number bigint      not null generated always as identity -- from a sequence: what that has reached is seen at once, by whatever snapshot
+	number bigint      not null generated always as identity -- the current value of its sequence is visible to every snapshot
 );
-insert into {schema}.fences (token) values (0); -- so that the sequence has reached something
+insert into {schema}.fences (token) values (0); -- so that the sequence has a value
 delete from {schema}.fences;
 
--- There are three functions to append, which differ in what the client knows; a fourth way is a plain statement of the client's, for a single event
--- of a writer that nobody else has come in between for a while. The functions all begin with the text of enter.sql: it takes the lock,
--- finds the end of the log and compares it with what the client knows. Positions are assigned under the lock, which is held to the end of
--- the transaction, so commit order is position order: a reader that has seen a position never finds anything new below it.
+-- Three functions append; they differ in what the client knows. A fourth way is a plain statement of the client, for a single event of a
+-- process that has been the only writer for a while. All functions begin with the text of enter.sql, which takes the lock, finds the end
+-- of the log and compares it with what the client knows. Positions are assigned under the lock, which is held to the end of the
+-- transaction. So commit order is position order: a reader that has seen a position never finds a new record below it.
 --
--- What the client knows comes along. known and known_token are the highest position that it has seen and what stands there:
--- if that record is still the same, everything below it is, and so is what the client knows of the streams' heads.
+-- known and known_token are the highest position that the client has seen and the token of its record. If that record is the same,
+-- everything below it is, and so are the heads of streams that the client knows.
 --
--- append_one and append_known write events whose versions the client knows to continue their streams; the unique keys find the streams that
--- are further on. They return the position before the first event; -1 if the history is not what the client knows; -2 if a key was there
--- already, and the client must look. Nothing was written then.
+-- append_one and append_known write events whose versions, as the client knows, continue their streams; the unique keys detect streams
+-- that have grown. They return the position before the first event, -1 if the log is not the one that the client knows, or -2 if
+-- a key existed, so that the client must look up heads and commands. With -1 and -2, nothing was written.
 --
--- A session keeps the plans of a function. Those that were made while the table was almost empty, when scanning it is the cheapest way,
--- would scan it when it is large, with the lock held: hence enable_seqscan, which leaves only the indexes.
+-- A session keeps the plans of a function. A plan made while the table is almost empty would scan the whole table, and still do so, with the
+-- lock held, when the table is large. Without enable_seqscan only the indexes are used.
 
--- append_one writes a single event, which is what a lone writer has.
+-- append_one writes a single event.
 create function {schema}.append_one(tokens bigint, known bigint, known_token bigint,
 	e_kind text, e_id text, e_version bigint, e_type text, e_data bytea, e_meta text)
 returns bigint language plpgsql set enable_seqscan = off as $$
@@ -80,7 +80,7 @@ begin
 	return before;
 end $$;
 
--- append_known writes a batch: events in the order of the appends, and the commands that have an id. e_meta may be null, for no metadata at all.
+-- append_known writes a batch: events in the order of the appends, and the commands that have an id. e_meta is null if no event has metadata.
 create function {schema}.append_known(tokens bigint, known bigint, known_token bigint,
 	e_kind text[], e_id text[], e_version bigint[], e_type text[], e_data bytea[], e_meta text[],
 	c_kind text[], c_id text[], c_command text[], c_first bigint[], c_last bigint[])
@@ -106,10 +106,10 @@ begin
 	return before;
 end $$;
 
--- append_judged looks up heads and commands, and gives each append its verdict before it writes what is good.
--- a_* describe the appends: their call (all or nothing), stream (index into s_*), expected version (-1 any), number of events, and
--- command (index into c_*, or 0). verdicts has for each append 0 good, 1 conflict, 2 duplicate, 3 another append of its call failed;
--- firsts and lasts the versions that its events have or, for a duplicate, had.
+-- append_judged looks up heads and commands, gives each append a verdict, and writes the accepted ones.
+-- a_* describe the appends: their call (which is atomic), stream (index into s_*), expected version (-1 any), number of events, and
+-- command (index into c_*, or 0). verdicts has for each append: 0 accepted, 1 conflict, 2 duplicate, 3 another append of its call failed.
+-- firsts and lasts are the versions of its events or, for a duplicate, of those of the first time.
 create function {schema}.append_judged(tokens bigint, known bigint, known_token bigint,
 	e_kind text[], e_id text[], e_version bigint[], e_type text[], e_data bytea[], e_meta text[],
 	c_kind text[], c_id text[], c_command text[],
@@ -137,8 +137,8 @@ begin
 	where a_command[a.n] > 0 and a.count > 0 and verdicts[a.n] = 0;
 end $$;
 
--- judge gives the verdict on each append, and each event its version, or 0 if it is not to be written.
--- Heads and commands are looked up by scalar sub-selects, one probe of an index each.
+-- judge returns the verdict on each append and the version of each event, or 0 for an event that is not written.
+-- Scalar sub-selects look up heads and commands, each with one probe of an index.
 create function {schema}.judge(
 	e_version bigint[],
 	c_kind text[], c_id text[], c_command text[],
@@ -147,14 +147,14 @@ create function {schema}.judge(
 	out verdicts integer[], out firsts bigint[], out lasts bigint[], out versions bigint[])
 language plpgsql as $$
 declare
-	heads bigint[];      -- of the streams, with what has been accepted so far
-	c_firsts bigint[];   -- of the commands that are there already
+	heads bigint[];      -- of the streams, including what was accepted so far
+	c_firsts bigint[];   -- of the commands that exist
 	c_lasts bigint[];
 	n integer := coalesce(cardinality(a_call), 0);
 	i integer := 1;      -- the first append of a call
 	j integer;
 	stop integer;        -- the last one
-	event integer := 0;  -- the events before
+	event integer := 0;  -- the number of events before
 	next integer;
 	good boolean;
 	tentative bigint[];
@@ -209,8 +209,8 @@ begin
 	end loop;
 end $$;
 
--- resolve tells which events of a broken call of append were written, and sees to it that none are written afterwards.
--- The lock makes it wait for a call that is still at work; the fence turns away one that comes later.
+-- resolve returns the events that a call of append has written, after its reply was lost. If there are none, it makes sure that none are
+-- written later. The lock makes it wait for a call in progress; the fence rejects a call that arrives later.
 create function {schema}.resolve(after bigint, first_token bigint, last_token bigint, out at bigint, out by bigint)
 returns setof record language plpgsql set enable_seqscan = off as $$
 begin
@@ -223,8 +223,8 @@ begin
 	end if;
 end $$;
 
--- History is not changed: a reader that has seen a record must be able to rely on it. This binds the owner too,
--- who may switch it off on purpose, for the transaction: set local es.change_history = 'on'.
+-- refuse protects the history: a reader must be able to rely on a record it has seen. It also refuses changes by the owner, who can allow
+-- them for one transaction: set local es.change_history = 'on'.
 create function {schema}.refuse() returns trigger language plpgsql as $$
 begin
 	if current_setting('es.change_history', true) = 'on' then
@@ -236,7 +236,7 @@ end $$;
 
 create trigger history before update or delete or truncate on {schema}.events for each statement execute function {schema}.refuse();
 
--- as_jsonb shows data as JSON where it is JSON.
+-- as_jsonb returns data as jsonb, or null if it is not JSON.
 create function {schema}.as_jsonb(data bytea) returns jsonb language plpgsql immutable as $$
 begin
 	return convert_from(data, 'UTF8')::jsonb;
@@ -244,7 +244,7 @@ exception when others then
 	return null;
 end $$;
 
--- For people with psql: select * from history order by position desc limit 20.
+-- history is for psql: select * from history order by position desc limit 20.
 create view {schema}.history as
 select position, kind || '/' || id as stream, version, time, type,
 	{schema}.as_jsonb(data) as data, nullif(meta, '')::jsonb as meta, length(data) as bytes

@@ -1,4 +1,4 @@
--- Who works on something that one at a time should work on.
+-- Leases give one holder at a time the right to do something.
 create table {schema}.leases (
 	name   text        not null collate "C" primary key,
 	holder text        not null collate "C",
@@ -6,7 +6,7 @@ create table {schema}.leases (
 	note   text        not null
 );
 
--- How far readers of the log have come that keep their effects elsewhere.
+-- Checkpoints of readers of the log that keep their effects elsewhere.
 create table {schema}.checkpoints (
 	name     text   not null collate "C" primary key,
 	position bigint not null

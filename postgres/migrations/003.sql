@@ -1,31 +1,32 @@
--- Read models and reactions: who reads the log, or another source, and how far each has come. Times are microseconds since 1970, UTC.
+-- Projections and reactions. Times are microseconds since 1970, UTC.
 create table {schema}.projections (
 	name       text    not null collate "C",
 	version    bigint  not null,
 	source     text    not null collate "C", -- its ID
-	partitions bigint  not null, -- into how many the source is to be divided; 0 if it cannot be
-	barrier    bigint  not null, -- where all shards meet before they are divided anew; -1 if they need not
-	rebuild    boolean not null, -- whether somebody has asked for it
+	partitions bigint  not null, -- the number of shards of the source; 0 if it cannot be divided
+	barrier    bigint  not null, -- where all shards stop before the number of partitions changes; -1 if none
+	rebuild    boolean not null, -- whether a rebuild was requested
 	primary key (name, version)
 );
 
--- A row is changed by every transaction of its shard, and by few others: room on its page keeps it there, and the index as it is.
+-- Every transaction of a shard updates its row. The fill factor leaves space for new versions of the row on its page, so that the index
+-- need not change.
 create table {schema}.shards (
 	name      text    not null collate "C",
 	version   bigint  not null,
 	shard     text    not null collate "C",
 	cursor    bigint  not null, -- the checkpoint
-	time      bigint  not null, -- of the last record applied; 0 if there is none
-	claim     bigint  not null, -- whoever moves the checkpoint must know it; each holder has another
-	holder    text    not null collate "C", -- the worker; empty if nobody is
-	caught_up boolean not null, -- whether it has come to the end of the source once
-	at_end    boolean not null, -- whether its holder has
-	error     text    not null, -- of the last attempt; empty if it went well
+	time      bigint  not null, -- of the last record applied; 0 if none
+	claim     bigint  not null, -- a random number of the holder, which it needs to move the checkpoint
+	holder    text    not null collate "C", -- the worker; empty if none
+	caught_up boolean not null, -- whether it has ever reached the end of the source
+	at_end    boolean not null, -- whether its holder has reached it
+	error     text    not null, -- of the last attempt; empty if it succeeded
 	error_at  bigint  not null,
 	primary key (name, version, shard)
 ) with (fillfactor = 25);
 
--- Those who hold shards. What one holds that has expired is free.
+-- Workers hold shards. The shards of an expired worker are free.
 create table {schema}.workers (
 	name    text   not null collate "C",
 	version bigint not null,
@@ -34,7 +35,7 @@ create table {schema}.workers (
 	primary key (name, version, worker)
 ) with (fillfactor = 25);
 
--- Records that could not be applied, and those of the same streams that wait behind them.
+-- Records that failed and the later records of their streams, which wait.
 create table {schema}.parked (
 	name           text   not null collate "C",
 	version        bigint not null,
@@ -45,11 +46,11 @@ create table {schema}.parked (
 	time           bigint not null,
 	type           text   not null collate "C",
 	data           bytea  not null,
-	meta           text   not null collate "C", -- a JSON object of strings; empty if there is none
-	error          text   not null, -- empty if it only waits
+	meta           text   not null collate "C", -- a JSON object of strings; empty if none
+	error          text   not null, -- empty for a record that waits
 	attempts       bigint not null,
 	at             bigint not null,
 	shard          text   not null collate "C",
-	request        text   not null collate "C", -- retry or drop, if somebody has asked for it
+	request        text   not null collate "C", -- retry or drop; empty if none
 	primary key (name, version, kind, id, stream_version)
 );

@@ -1,7 +1,7 @@
--- The parts that the functions of 001.sql have in common, each between its name and the next.
+-- Parts that the functions of 001.sql share. Each part extends from its name to the next name.
 
 -- {lock}
--- A call that has the lock sees what was committed before only if each of its statements has a snapshot of its own.
+-- After it has the lock, a call sees everything committed before only if each of its statements has its own snapshot.
 if current_setting('transaction_isolation') <> 'read committed' then
 	raise exception 'es: append needs a transaction at isolation level read committed, not %', current_setting('transaction_isolation')
 		using errcode = 'ES001';
@@ -9,8 +9,8 @@ end if;
 perform pg_advisory_xact_lock({key});
 
 -- {declare}
-before bigint;       -- the last position so far
-last_token bigint;   -- and what stands there
+before bigint;       -- the last position
+last_token bigint;   -- and the token of its record
 moment timestamptz;
 fenced boolean;
 
@@ -26,7 +26,7 @@ if fenced then
 	raise exception 'es: this call of append was given up' using errcode = 'ES002';
 end if;
 if known < before and known > 0 then
-	perform from {schema}.events e where e.position = known and e.token = known_token; -- apart, because a query within a condition is slow
+	perform from {schema}.events e where e.position = known and e.token = known_token; -- a statement of its own, because a query within a condition is slow
 	if not found then
 		before := -1;
 	end if;
