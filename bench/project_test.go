@@ -40,13 +40,13 @@ func rebuild(b *testing.B, s bed, records int, each bool) {
 		b.Cleanup(func() { check(b, db.Close()) })
 		ours = work.Rebuilds("Project", work.SQLiteModel{DB: db}, records, projecting(s, each))
 		theirs = work.Rebuilds("bare loop", plain, records, func(ctx context.Context) error {
-			return plain.Project(ctx, projection.DefaultBatch, work.PrepareSQLite, work.SQLiteSums(each))
+			return plain.Project(ctx, 1000, work.PrepareSQLite, work.SQLiteSums(each))
 		})
 	case *baseline.Postgres:
 		check(b, work.FillPlain(b.Context(), plain.Copy, records/10, 10))
 		ours = work.Rebuilds("Project", plain, records, projecting(s, each))
 		theirs = work.Rebuilds("bare loop", plain, records, func(ctx context.Context) error {
-			return plain.Project(ctx, projection.DefaultBatch, work.PreparePostgres, work.PostgresSums(each))
+			return plain.Project(ctx, 1000, work.PreparePostgres, work.PostgresSums(each))
 		})
 	}
 	compare(b, s.server, ours, rival{"bare", theirs})

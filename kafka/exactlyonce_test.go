@@ -214,7 +214,7 @@ func (m model) report(t testing.TB) {
 			t.Error("a record came out of order")
 		}
 	}
-	if len(status) != 6 || slices.ContainsFunc(status, func(s projection.Status) bool { return s.Head != -1 }) {
+	if len(status) != 6 || slices.ContainsFunc(status, func(s projection.Status) bool { return s.Lag != nil }) {
 		t.Errorf("%+v", status)
 	}
 }

@@ -2,179 +2,53 @@ package projection
 
 import (
 	"context"
-	"fmt"
-	"sync"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/internal/part"
 )
 
-// FromLog is a log as the [Source] of projections. Its partitions divide the streams by a hash of their names that never changes.
-// Each feed reads ahead, in a goroutine of its own. Feeds of one source that are at about the same place read the log once for all of them.
-func FromLog(log es.Log) Source { return &logSource{log: log, shared: make(map[string]*sharing)} }
+// Cursor is a place in a shard of a [Source]: everything at or before it has been read. In a log it is an [es.Position], in a topic
+// an offset. 0 is the beginning.
+type Cursor int64
 
-type logSource struct {
-	log    es.Log
-	mu     sync.Mutex
-	shared map[string]*sharing // by how they divide the log
+// Source is where projections read records from. [FromLog] makes one of a log; package kafka has one for topics.
+// It is not for users to implement: it may gain methods.
+//
+// A source divides its records into shards. A shard can be read from any cursor, any number of times, with the same result, and
+// nothing new ever appears at or before a cursor that was read. All records of a stream are in one shard, in order. The source does
+// not assign shards to readers: the database of the read model does, by leases and by a compare-and-set of the checkpoint.
+type Source interface {
+	// ID identifies the source permanently. A checkpoint of another source is refused. The ID of a log is that of its source.
+	ID() string
+
+	// Shards returns the names of the shards. A source that can be divided into any number of partitions returns that many names,
+	// the first of four being 0/4. Its cursors must mean the same in every division.
+	Shards(ctx context.Context, partitions int) ([]string, error)
+
+	// Feed starts reading a shard after a cursor. For a cursor beyond the end it returns an error that wraps [*es.AheadError].
+	// The context limits only the call; the feed lives until Close.
+	Feed(ctx context.Context, shard string, after Cursor, filter es.Filter) (Feed, error)
 }
 
-// ID implements [Source].
-func (s *logSource) ID() string { return s.log.ID() }
+// Feed reads one shard of a [Source], from one goroutine. It is not for users to implement: it may gain methods.
+type Feed interface {
+	// Next returns the next batch, of at most limit records. It waits until there is one or ctx is done.
+	//
+	// Next also returns a batch without records in two cases: once, if the shard has no records after the starting cursor, so that
+	// the reader knows that it has caught up; and when the filter excluded every record, so that the checkpoint can advance.
+	// The caller may keep the records. After an error, only Close may be called.
+	Next(ctx context.Context, limit int) (Batch, error)
 
-// Shards implements [Source].
-func (s *logSource) Shards(_ context.Context, partitions int) ([]string, error) {
-	return part.Names(partitions), nil
+	// Applied reports that everything up to a cursor is in the read model. It is for lag monitoring and must not block.
+	Applied(upTo Cursor)
+
+	// Close releases the feed's resources. No other call may be in progress.
+	Close() error
 }
 
-// Feed implements [Source].
-func (s *logSource) Feed(ctx context.Context, shard string, after Cursor, filter es.Filter) (Feed, error) {
-	p, err := part.Parse(shard)
-	if err != nil {
-		return nil, fmt.Errorf("es: %w: %w", es.ErrInvalid, err)
-	}
-	head, err := es.Head(ctx, s.log)
-	if err != nil {
-		return nil, err
-	}
-	if es.Position(after) > head {
-		return nil, fmt.Errorf("es: shard %s: %w", shard, &es.AheadError{After: es.Position(after), Head: head})
-	}
-	f := &logFeed{log: s.log, part: p, filter: filter, pieces: make(chan Batch, aheadPieces), ended: make(chan struct{}), leave: func() {}, at: es.Position(after)}
-	if p.Of > 1 {
-		s.share(f)
-	}
-	ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	go f.run(ctx, es.Position(after), head)
-	return f, nil
-}
-
-// A feed reads pieces of a log, and a few of them ahead. Both are bounded, and so is the data in them.
-const (
-	pieceRecords = 256
-	pieceBytes   = 1 << 20
-	aheadPieces  = 6
-	batchBytes   = 8 << 20
-)
-
-// A logFeed reads one part of a log.
-type logFeed struct {
-	log    es.Log
-	with   *sharing    // those that divide the log alike; nil if there are no parts
-	leave  func()      // it shares no more
-	at     es.Position // up to here it has what it shares
-	opened int         // how many were, with this one, when it was
-	part   part.Part
-	filter es.Filter
-	pieces chan Batch
-	left   Batch // of a piece that had more than was asked for
-	cancel context.CancelFunc
-	ended  chan struct{} // closed when run has ended
-	err    error         // why it has; for those who have seen ended
-}
-
-// run reads the log, piece by piece, until the feed is closed.
-func (f *logFeed) run(ctx context.Context, after, head es.Position) {
-	defer close(f.ended)
-	defer f.leave()
-	if after == head && f.send(ctx, Batch{Next: Cursor(after), End: Cursor(head)}) != nil {
-		return
-	}
-	for f.err == nil {
-		if head, f.err = f.log.Changed(ctx, after); f.err == nil {
-			after, f.err = f.read(ctx, after, head)
-		}
-	}
-}
-
-// read reads what is there, at least to a position that was the end of the log, and returns how far it has come.
-func (f *logFeed) read(ctx context.Context, after, head es.Position) (es.Position, error) {
-	if f.part.Of > 1 {
-		return f.readShared(ctx, head)
-	}
-	var records []es.Record
-	bytes := 0
-	for r, err := range f.log.All(ctx, after, f.filter) {
-		if err != nil {
-			return after, err
-		}
-		after = r.Position
-		records = append(records, r)
-		if bytes += len(r.Data); len(records) == pieceRecords || bytes >= pieceBytes {
-			if err := f.send(ctx, Batch{Records: records, Next: Cursor(after), End: Cursor(max(head, after))}); err != nil {
-				return after, err
-			}
-			records, bytes = make([]es.Record, 0, pieceRecords), 0
-		}
-	}
-	after = max(after, head)
-	return after, f.send(ctx, Batch{Records: records, Next: Cursor(after), End: Cursor(after)})
-}
-
-func (f *logFeed) send(ctx context.Context, b Batch) error {
-	select {
-	case f.pieces <- b:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// Next implements [Feed]. Before the end of the log it waits until it has as many records as are asked for: they are there, and on their way.
-func (f *logFeed) Next(ctx context.Context, most int) (b Batch, err error) {
-	for bytes := 0; ; {
-		piece := f.left
-		f.left = Batch{}
-		if len(piece.Records) == 0 {
-			if piece, err = f.piece(ctx); err != nil {
-				return Batch{}, err
-			}
-		}
-		n := 0
-		for n < len(piece.Records) && len(b.Records) < most && bytes < batchBytes {
-			bytes += len(piece.Records[n].Data)
-			b.Records = append(b.Records, piece.Records[n])
-			n++
-		}
-		b.Next, b.End = piece.Next, piece.End
-		if n < len(piece.Records) {
-			f.left = Batch{Records: piece.Records[n:], Next: piece.Next, End: piece.End}
-			b.Next = Cursor(piece.Records[n].Position - 1)
-			return b, nil
-		}
-		if len(b.Records) >= most || bytes >= batchBytes || b.Next >= b.End {
-			return b, nil
-		}
-	}
-}
-
-func (f *logFeed) piece(ctx context.Context) (Batch, error) {
-	select {
-	case b := <-f.pieces:
-		return b, nil
-	default:
-	}
-	select {
-	case b := <-f.pieces:
-		return b, nil
-	case <-f.ended:
-		select {
-		case b := <-f.pieces: // it came before the end
-			return b, nil
-		default:
-			return Batch{}, f.err
-		}
-	case <-ctx.Done():
-		return Batch{}, ctx.Err()
-	}
-}
-
-// Applied implements [Feed]. Nobody watches a log from outside.
-func (f *logFeed) Applied(Cursor) {}
-
-// Close implements [Feed].
-func (f *logFeed) Close() error {
-	f.cancel()
-	<-f.ended
-	return nil
+// Batch is a piece of a shard.
+type Batch struct {
+	Records []es.Record // that the filter lets through; there may be none
+	Cursors []Cursor    // the cursor after each record; nil means its Position
+	Next    Cursor      // the end of the piece, including records that the filter excluded
+	End     Cursor      // the end of the shard as far as known; the feed has caught up when Next reaches it
 }

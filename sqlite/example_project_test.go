@@ -120,7 +120,7 @@ func ExampleStore_Status() {
 		log.Fatal(err)
 	}
 	for _, s := range status {
-		fmt.Println(s.Name, s.Shard, "at", s.Cursor, "of", s.Head, "lag", s.Lag, "parked", s.Parked, "caught up", s.CaughtUp)
+		fmt.Println(s.Name, s.Shard, "at", s.Cursor, "of", s.Lag.Head, "lag", s.Lag.Positions, "parked", s.Parked, "caught up", s.CaughtUp)
 	}
 	// Output: counter 0/1 at 0 of 0 lag 0 parked 0 caught up true
 }

@@ -41,7 +41,7 @@ func projectionFigures() []figure {
 }
 
 // page is how many records the bare loops have in a transaction: as many as projections by default.
-const page = projection.DefaultBatch
+const page = 1000
 
 // once measures sides whose turns take seconds anyway: so many pairs of them in a single round, which nothing needs to warm up.
 func once(pairs int, set setUp) func(context.Context, *session) (outcome, error) {
@@ -137,7 +137,7 @@ func projectDelays(ctx context.Context, writer es.Store, reader *postgres.Store,
 	go func() {
 		ended <- reader.Project(ctx, projection.Projection[pgx.Tx]{
 			Name: "sums", Prepare: work.PreparePostgres, Handle: work.PostgresSums(false),
-			OnProgress: func(p projection.Progress) { seen <- applied{p.At, time.Now()} }, // after the commit
+			OnProgress: func(p projection.Progress) { seen <- applied{p.Position, time.Now()} }, // after the commit
 		})
 	}()
 	defer func() {

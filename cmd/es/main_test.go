@@ -97,7 +97,7 @@ func golden(t *testing.T, file, store, output string) {
 		`id [A-Z2-7]{26}`:            "id IDENTITY",
 		`"id":"[A-Z2-7]{26}"`:        `"id":"IDENTITY"`,
 		`"(source)":"[A-Z2-7]{26}"`:  `"$1":"IDENTITY"`,
-		`"behind":[0-9.]+`:           `"behind":1`,
+		`"ageSeconds":[0-9.]+`:       `"ageSeconds":1`,
 		`( \d+)  [0-9.m]+s +(\d+  )`: "$1  1s  $2",
 		`127\.0\.0\.1:\d+/\w+`:       "127.0.0.1:5432/bank",
 	} {

@@ -5,19 +5,18 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/thalo-go/es"
 )
 
 type park struct {
-	List  parkList  `cmd:"" help:"List the records that projections have put aside."`
-	Retry parkRetry `cmd:"" help:"Have the parked records of a stream tried again, in order, until one fails."`
-	Drop  parkDrop  `cmd:"" help:"Give up on the first of the parked records of a stream, and try the others."`
+	List  parkList  `cmd:"" help:"List the parked records."`
+	Retry parkRetry `cmd:"" help:"Retry the parked records of a stream, in order, until one fails."`
+	Drop  parkDrop  `cmd:"" help:"Give up on the first parked record of a stream, and retry the others."`
 }
 
 type parkList struct {
-	Projection string `arg:"" optional:"" help:"Only those of this one."`
+	Projection string `arg:"" optional:"" help:"Only those of this projection."`
 }
 
 type parkRetry struct {
@@ -32,17 +31,7 @@ type parkDrop struct {
 
 type rebuild struct {
 	Projection string `arg:"" help:"The projection, as es status names it: balances, or balances@2."`
-	Yes        bool   `help:"Do it: the read model is emptied, and is not complete before all records were applied again."`
-}
-
-// A parkedObject is a parked record as programs get it.
-type parkedObject struct {
-	Projection string       `json:"projection"`
-	Version    int          `json:"version"`
-	Record     recordObject `json:"record"`
-	Error      string       `json:"error,omitempty"` // none for one that waits behind another of its stream
-	Attempts   int          `json:"attempts"`
-	At         time.Time    `json:"at"`
+	Yes        bool   `help:"Confirm: the read model is emptied, and is incomplete until all records have been applied again."`
 }
 
 // Run is called by kong.
@@ -62,7 +51,7 @@ func (v *parkList) Run(s *session) (err error) {
 			continue
 		}
 		if s.out.json {
-			if err := s.out.object(parkedObject{p.Name, p.Version, asObject(p.Record), p.Error, p.Attempts, p.At}); err != nil {
+			if err := s.out.object(p); err != nil {
 				return err
 			}
 			continue
@@ -73,32 +62,32 @@ func (v *parkList) Run(s *session) (err error) {
 		empty = false
 		s.out.line("%-24s  %s", printable(name), recordLine(p.Record))
 		if p.Error == "" {
-			s.out.line("    waits behind another of its stream")
+			s.out.line("    waits behind another record of its stream")
 		} else {
 			s.out.line("    attempt %d failed at %s: %s", p.Attempts, timestamp(p.At), printable(p.Error))
 		}
 	}
 	if empty && !s.out.json {
-		s.out.line("Nothing is parked.")
+		s.out.line("No record is parked.")
 	}
 	return nil
 }
 
 // Run is called by kong.
 func (v *parkRetry) Run(s *session) error {
-	return s.ask(v.Projection, v.Stream, "the parked records of %s are tried again", func(db database, name string, version int, stream es.Stream) error {
+	return s.ask(v.Projection, v.Stream, "retry of the parked records of %s requested", func(db database, name string, version int, stream es.Stream) error {
 		return db.Retry(s.ctx, name, version, stream)
 	})
 }
 
 // Run is called by kong.
 func (v *parkDrop) Run(s *session) error {
-	return s.ask(v.Projection, v.Stream, "the first parked record of %s is dropped, and the others are tried again", func(db database, name string, version int, stream es.Stream) error {
+	return s.ask(v.Projection, v.Stream, "drop of the first parked record of %s requested", func(db database, name string, version int, stream es.Stream) error {
 		return db.Drop(s.ctx, name, version, stream)
 	})
 }
 
-// ask has something done about the parked records of a stream, by whoever runs the projection.
+// ask requests a retry or a drop from the worker of the projection.
 func (s *session) ask(projection, streamName, what string, do func(db database, name string, version int, stream es.Stream) error) error {
 	name, version := parseProjection(projection)
 	stream, err := es.ParseStream(streamName)
@@ -117,25 +106,25 @@ func (s *session) ask(projection, streamName, what string, do func(db database, 
 func (v *rebuild) Run(s *session) error {
 	name, version := parseProjection(v.Projection)
 	if !v.Yes {
-		return fmt.Errorf("the read model of %s would be emptied, and what is parked dropped, until all records were applied again: give --yes if that is meant", printable(v.Projection))
+		return fmt.Errorf("rebuild empties the read model of %s and drops its parked records: confirm with --yes", printable(v.Projection))
 	}
 	return s.write(func(db database) error {
 		if err := db.Rebuild(s.ctx, name, version); err != nil {
 			return err
 		}
-		return s.asked(db, "it begins anew", name, version)
+		return s.asked(db, "rebuild requested", name, version)
 	})
 }
 
-// An askedObject says what was asked for, for programs.
+// askedObject is the JSON of a request.
 type askedObject struct {
 	Projection string `json:"projection"`
 	Version    int    `json:"version"`
 	Asked      string `json:"asked"`
-	Running    bool   `json:"running"` // somebody runs it, and does so soon
+	Running    bool   `json:"running"` // whether a worker carries it out now
 }
 
-// asked says what happens next.
+// asked prints what was requested and when it will be done.
 func (s *session) asked(db database, what, name string, version int) error {
 	shards, err := db.Status(s.ctx)
 	if err != nil {
@@ -148,15 +137,15 @@ func (s *session) asked(db database, what, name string, version int) error {
 	if s.out.json {
 		return s.out.object(askedObject{name, version, what, running})
 	}
-	when := "now: es status tells how far it is"
+	when := "a worker carries it out now: see es status"
 	if !running {
-		when = "when somebody runs it, which nobody does now"
+		when = "no worker is running: the next run carries it out"
 	}
-	s.out.line("%s: %s, %s.", printable(projectionName(name, version)), what, when)
+	s.out.line("%s: %s; %s.", printable(projectionName(name, version)), what, when)
 	return nil
 }
 
-// write opens the store to be written. It must be there: a name that is misspelt makes no new one.
+// write opens the store for writing. It opens it read-only first, so that a misspelt name does not create a database.
 func (s *session) write(work func(db database) error) error {
 	db, err := s.open(true)
 	if err != nil {

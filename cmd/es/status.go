@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/thalo-go/es"
@@ -11,29 +12,12 @@ import (
 
 type status struct{}
 
-// A leaseObject is a lease as programs get it.
+// leaseObject is the JSON of a lease.
 type leaseObject struct {
 	Lease  string    `json:"lease"`
 	Holder string    `json:"holder"`
 	Until  time.Time `json:"until"`
 	Note   string    `json:"note,omitempty"`
-}
-
-// A projectionObject is a shard of a projection as programs get it.
-type projectionObject struct {
-	Projection string            `json:"projection"`
-	Version    int               `json:"version"`
-	Shard      string            `json:"shard"`
-	Source     string            `json:"source"`
-	Cursor     projection.Cursor `json:"cursor"`
-	Head       es.Position       `json:"head"`   // -1 if the source is not this log
-	Lag        int64             `json:"lag"`    // positions; -1 as well
-	Behind     float64           `json:"behind"` // seconds; -1 as well
-	CaughtUp   bool              `json:"caught_up"`
-	Worker     string            `json:"worker,omitempty"`
-	Parked     int               `json:"parked"`
-	Error      string            `json:"error,omitempty"`
-	ErrorAt    *time.Time        `json:"error_at,omitempty"`
 }
 
 // Run is called by kong.
@@ -66,14 +50,7 @@ func (v *status) Run(s *session) (err error) {
 
 func statusObjects(out *output, shards []projection.Status, leases []es.Lease) error {
 	for _, p := range shards {
-		o := projectionObject{
-			Projection: p.Name, Version: p.Version, Shard: p.Shard, Source: p.Source, Cursor: p.Cursor, Head: p.Head, Lag: p.Lag, Behind: p.Behind,
-			CaughtUp: p.CaughtUp, Worker: p.Worker, Parked: p.Parked, Error: p.Error,
-		}
-		if p.Error != "" {
-			o.ErrorAt = &p.ErrorAt
-		}
-		if err := out.object(o); err != nil {
+		if err := out.object(p); err != nil {
 			return err
 		}
 	}
@@ -87,24 +64,24 @@ func statusObjects(out *output, shards []projection.Status, leases []es.Lease) e
 
 func printShards(out *output, shards []projection.Status) {
 	if len(shards) == 0 {
-		out.line("No projection or reaction was ever run.")
+		out.line("No projection or reaction has run.")
 		return
 	}
-	out.line("PROJECTION                SHARD     CURSOR       LAG  BEHIND    PARKED  WORKER")
+	out.line("PROJECTION                SHARD     CURSOR       LAG  AGE       PARKED  WORKER")
 	for _, p := range shards {
-		lag, behind, worker := "-", "-", p.Worker
-		if p.Head >= 0 {
-			lag, behind = fmt.Sprint(p.Lag), time.Duration(p.Behind*float64(time.Second)).Round(time.Millisecond).String()
+		lag, age, worker := "-", "-", p.Worker
+		if p.Lag != nil {
+			lag, age = strconv.FormatInt(p.Lag.Positions, 10), p.Lag.Age.Round(time.Millisecond).String()
 		}
 		if worker == "" {
-			worker = "NOBODY"
+			worker = "NONE"
 		}
-		out.line("%-24s  %-6s  %8d  %8s  %-8s  %6d  %s", printable(projectionName(p.Name, p.Version)), printable(p.Shard), p.Cursor, lag, behind, p.Parked, printable(worker))
+		out.line("%-24s  %-6s  %8d  %8s  %-8s  %6d  %s", printable(projectionName(p.Name, p.Version)), printable(p.Shard), p.Cursor, lag, age, p.Parked, printable(worker))
 		if p.Error != "" {
 			out.line("    %s  %s", timestamp(p.ErrorAt), printable(p.Error))
 		}
-		if p.Head >= 0 && p.Cursor > projection.Cursor(p.Head) {
-			out.line("    its checkpoint is beyond the end of the log: es verify says what to do")
+		if p.Lag != nil && p.Cursor > projection.Cursor(p.Lag.Head) {
+			out.line("    its checkpoint is beyond the end of the log: run es verify")
 		}
 	}
 }
@@ -122,7 +99,7 @@ func printLeases(out *output, leases []es.Lease) {
 	}
 }
 
-// projectionName is how people write a read model: balances, and balances@2 if it has a version.
+// projectionName returns balances, or balances@2 if there is a version.
 func projectionName(name string, version int) string {
 	if version == 0 {
 		return name

@@ -120,7 +120,7 @@ func TestStatusParkAndRebuild(t *testing.T) {
 		says string
 		args []string
 	}{
-		{"give --yes", []string{"rebuild", "balances@2"}},
+		{"confirm with --yes", []string{"rebuild", "balances@2"}},
 		{"there is none of that name and version", []string{"rebuild", "balances", "--yes"}},
 		{"nothing of account/bob is parked", []string{"park", "retry", "balances@2", "account/bob"}},
 		{"use kind/id", []string{"park", "drop", "balances@2", "bob"}},

@@ -248,7 +248,7 @@ func progresses(t *trial) {
 		}
 		defer mu.Unlock()
 		records += g.Records
-		if g.Shard != "0/1" || g.Cursor < cursor || g.End < g.Cursor || g.Records > 90 || g.Records > 0 && g.At != es.Position(g.Cursor) {
+		if g.Shard != "0/1" || g.Cursor < cursor || g.End < g.Cursor || g.Records > 90 || g.Records > 0 && g.Position != es.Position(g.Cursor) {
 			t.Errorf("OnProgress got %+v after the cursor %d", g, cursor)
 		}
 		cursor = g.Cursor

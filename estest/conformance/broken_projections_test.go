@@ -56,7 +56,7 @@ func TestEveryDefectOfAProjectionIsCaughtByItsClause(t *testing.T) {
 func (w workshop) brokenApplying() []defect[conformance.Listed] {
 	return []defect[conformance.Listed]{
 		w.broken("the last record of a full batch is skipped", appliesOnce, handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
-			return next(ctx, tx, records[:min(len(records), projection.DefaultBatch-1)])
+			return next(ctx, tx, records[:min(len(records), 1000-1)])
 		})),
 		w.broken("the records of a batch are reversed", appliesOnce, handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
 			records = slices.Clone(records)

@@ -59,7 +59,11 @@ func shiftAfterFailure(by projection.Cursor) func(projection.Source) projection.
 func (w workshop) brokenSources() []defect[conformance.Listed] {
 	return []defect[conformance.Listed]{
 		w.broken("Source is ignored", foreignLog, sourcing(func(projection.Source) projection.Source { return nil })).blocking(),
-		w.broken("the lag of another log is computed with the head of the store's log", foreignLog, reporting(func(s *projection.Status) { s.Head, s.Lag = max(s.Head, 7), max(s.Lag, 0) })),
+		w.broken("the lag of another log is computed with the head of the store's log", foreignLog, reporting(func(s *projection.Status) {
+			if s.Lag == nil {
+				s.Lag = &projection.Lag{Head: 7}
+			}
+		})),
 		w.broken("checkpoints do not store their source", otherSource, sourcing(func(s projection.Source) projection.Source {
 			return &faultySource{Source: s, onID: func() string { return "the source" }}
 		})).blocking(),
@@ -143,8 +147,8 @@ func (w workshop) brokenAnswers() []defect[conformance.Listed] {
 		w.broken("WaitFor follows the highest version", waitsForOld, waitingUntil(func(all []projection.Status, position es.Position) bool {
 			return all[len(all)-1].Cursor >= projection.Cursor(position)
 		})).blocking(),
-		w.broken("the lag is counted from the beginning of the log", statusLag, reporting(func(s *projection.Status) { s.Lag = int64(s.Head) })),
-		w.broken("Behind is always 0", statusLag, reporting(func(s *projection.Status) { s.Behind = 0 })),
+		w.broken("the lag is counted from the beginning of the log", statusLag, reporting(func(s *projection.Status) { s.Lag.Positions = int64(s.Lag.Head) })),
+		w.broken("the age of the lag is always 0", statusLag, reporting(func(s *projection.Status) { s.Lag.Age = 0 })),
 		w.broken("the time of the last record is missing", statusLag, reporting(func(s *projection.Status) { s.Time = time.Time{} })),
 		w.broken("a stopped worker is still reported", statusLag, reporting(func(s *projection.Status) {
 			if s.Worker == "" {
@@ -179,7 +183,7 @@ func reacting(do func(ctx context.Context, r es.Record, next func(context.Contex
 func (w workshop) brokenReactions() []defect[conformance.Listed] {
 	return []defect[conformance.Listed]{
 		w.broken("the last record of a batch is skipped", reactsToAll, reacting(func(ctx context.Context, r es.Record, next func(context.Context, es.Record) error) error {
-			if r.Position%projection.DefaultBatch == 0 {
+			if r.Position%1000 == 0 {
 				return nil
 			}
 			return next(ctx, r)

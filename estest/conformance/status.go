@@ -127,11 +127,11 @@ func reportsStatus(t *trial) {
 	}
 	fourth := t.all(s)[3]
 	got := status[0]
-	if got.Behind <= 0 || got.Worker != "" {
-		t.Errorf("Status returned %+v for a stopped projection: want the time that it is behind, and no worker", got)
+	if got.Lag == nil || got.Lag.Age <= 0 || got.Worker != "" {
+		t.Fatalf("Status returned %+v for a stopped projection: want the age of its lag, and no worker", got)
 	}
-	got.Behind, got.Error, got.ErrorAt = 0, "", time.Time{}
-	t.equal("Status", got, projection.Status{Name: "z", Shard: "0/1", Source: s.ID(), Cursor: 4, Time: fourth.Time, Head: 10, Lag: 6})
+	got.Lag.Age, got.Error, got.ErrorAt = 0, "", time.Time{}
+	t.equal("Status", got, projection.Status{Name: "z", Shard: "0/1", Source: s.ID(), Cursor: 4, Time: fourth.Time, Lag: &projection.Lag{Head: 10, Positions: 6}})
 	q := t.listing("a")
 	q.Partitions = 11
 	t.project(s, q)
@@ -144,7 +144,7 @@ func reportsStatus(t *trial) {
 	if err != nil || !slices.Equal(names, []string{"a 0/11", "a 1/11", "a 2/11", "a 3/11", "a 4/11", "a 5/11", "a 6/11", "a 7/11", "a 8/11", "a 9/11", "a 10/11", "z 0/1"}) {
 		t.Errorf("Status returned %q, %v: want them sorted", names, err)
 	}
-	if all[0].Worker == "" || all[0].Lag != 0 || all[0].Behind != 0 {
+	if all[0].Worker == "" || all[0].Lag == nil || *all[0].Lag != (projection.Lag{Head: 10}) {
 		t.Errorf("Status returned %+v for a projection that has caught up: want its worker and no lag", all[0])
 	}
 }

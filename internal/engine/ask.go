@@ -145,18 +145,18 @@ func (e *Engine[Tx]) lags(ctx context.Context, list []projection.Status) error {
 	}
 	for i := range list {
 		s := &list[i]
-		if s.Head, s.Lag, s.Behind = -1, -1, -1; s.Source != log.ID() {
+		if s.Source != log.ID() {
 			continue
 		}
-		s.Head, s.Lag, s.Behind = head, max(0, int64(head)-int64(s.Cursor)), 0
-		if s.Lag == 0 {
+		s.Lag = &projection.Lag{Head: head, Positions: max(0, int64(head)-int64(s.Cursor))}
+		if s.Lag.Positions == 0 {
 			continue
 		}
 		for r, err := range log.All(ctx, es.Position(s.Cursor), es.Filter{}) {
 			if err != nil {
 				return err
 			}
-			s.Behind = max(0, time.Since(r.Time).Seconds())
+			s.Lag.Age = max(0, time.Since(r.Time))
 			break
 		}
 	}

@@ -325,7 +325,7 @@ func (t *task[Tx]) step(ctx context.Context, after, head es.Position, most int) 
 	if err == nil && t.onProgress != nil {
 		p := projection.Progress{Shard: inlineShard, Records: len(records), Cursor: projection.Cursor(to), End: projection.Cursor(head)}
 		if len(records) > 0 {
-			p.At = records[len(records)-1].Position
+			p.Position = records[len(records)-1].Position
 		}
 		err = t.tellProgress(p)
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -17,9 +18,6 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/projection"
 )
-
-// defaultLease is the time after which a silent worker loses its shards.
-const defaultLease = 10 * time.Second
 
 // A task is one run of a projection or a reaction, from Project to its return.
 type task[Tx any] struct {
@@ -86,7 +84,14 @@ func (e *Engine[Tx]) React(ctx context.Context, r projection.Reaction) error {
 	return t.run(ctx)
 }
 
-// maxPartitions is more than any machine has a use for.
+// Defaults of projections and reactions.
+const (
+	defaultRetries = 5
+	defaultBatch   = 1000
+	defaultLease   = 10 * time.Second
+)
+
+// maxPartitions is more than any machine can use.
 const maxPartitions = 1024
 
 // check fills in the defaults and tells whether the task can be run.
@@ -107,15 +112,9 @@ func (t *task[Tx]) check() error {
 		t.source = projection.FromLog(t.db.Log())
 	}
 	t.partitions = max(t.partitions, 1)
-	if t.retries == 0 {
-		t.retries = projection.DefaultRetries
-	}
-	if t.batch == 0 {
-		t.batch = projection.DefaultBatch
-	}
-	if t.lease == 0 {
-		t.lease = defaultLease
-	}
+	t.retries = cmp.Or(t.retries, defaultRetries)
+	t.batch = cmp.Or(t.batch, defaultBatch)
+	t.lease = cmp.Or(t.lease, defaultLease)
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)
 	}

@@ -311,7 +311,7 @@ func (s *session[Tx]) applied(p piece) error {
 	}
 	progress := projection.Progress{Shard: s.shard, Records: n, Cursor: p.to, End: p.last}
 	if n > 0 {
-		progress.At = p.records[n-1].Position
+		progress.Position = p.records[n-1].Position
 	}
 	s.progress.Lock()
 	defer s.progress.Unlock()

@@ -219,7 +219,7 @@ func (w *workersModel) finish() {
 		if err != nil {
 			w.Fatal(err)
 		}
-		behind := slices.ContainsFunc(status, func(s projection.Status) bool { return s.Lag > 0 || s.Parked > 0 })
+		behind := slices.ContainsFunc(status, func(s projection.Status) bool { return s.Lag != nil && s.Lag.Positions > 0 || s.Parked > 0 })
 		if len(status) > 0 && !behind && n == sum {
 			break
 		}

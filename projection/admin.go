@@ -1,0 +1,55 @@
+package projection
+
+import (
+	"context"
+	"iter"
+
+	"github.com/thalo-go/es"
+)
+
+// Projections runs projections and reactions in a database. The stores of packages sqlite and postgres implement it.
+// It is not for users to implement: it may gain methods.
+//
+// All methods may be called from several goroutines.
+type Projections[Tx any] interface {
+	// Project runs a projection until ctx is done, and then returns the context's error. It returns an [*Error] if a record cannot be
+	// handled, and the error of OnCaughtUp if there is one. A projection that cannot be run, or whose checkpoint is of another source,
+	// is refused at once with an error that wraps [es.ErrInvalid].
+	Project(ctx context.Context, p Projection[Tx]) error
+
+	// React runs a reaction, as Project runs a projection.
+	React(ctx context.Context, r Reaction) error
+
+	Admin
+}
+
+// Admin manages projections and reactions, from any process that has their database. Reactions have version 0.
+// It is not for users to implement: it may gain methods.
+type Admin interface {
+	// WaitFor waits until a projection has applied everything up to a position of its log. Use the Position of an [es.Result]
+	// to read your own writes. If there are several versions, WaitFor waits for the highest one that has ever caught up, or else for
+	// the highest. A projection that does not exist yet is waited for as well, because it may be about to start.
+	// If ctx is done first, the error wraps the context's and says where the projection is. A projection whose source is not a log
+	// is refused with an error that wraps [es.ErrInvalid].
+	WaitFor(ctx context.Context, name string, position es.Position) error
+
+	// Status returns the state of every shard of every projection and reaction, sorted by name, version and shard.
+	Status(ctx context.Context) ([]Status, error)
+
+	// Parked returns the parked records, ordered by name, version and position. The sequence can be used like that of [es.Store.Read].
+	Parked(ctx context.Context) iter.Seq2[Parked, error]
+
+	// Retry asks the worker to try the parked records of a stream again, in order, until one fails. It returns once the request is stored.
+	Retry(ctx context.Context, name string, version int, stream es.Stream) error
+
+	// Drop asks the worker to give up on the first parked record of a stream, and then does the same as Retry.
+	Drop(ctx context.Context, name string, version int, stream es.Stream) error
+
+	// Rebuild asks the worker to restart from the beginning: in one transaction it calls Prepare, sets the checkpoints to the
+	// beginning and removes the parked records. Rebuild returns once the request is stored. If no worker is running, the next run
+	// starts with it.
+	Rebuild(ctx context.Context, name string, version int) error
+
+	// Forget removes the checkpoints and parked records of a version that is not running. It does not drop the read model's tables.
+	Forget(ctx context.Context, name string, version int) error
+}

@@ -1,0 +1,33 @@
+package projection
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/thalo-go/es"
+)
+
+// Reaction runs a side effect for each record, at least once. It is a [Projection] whose effect is outside the database,
+// so a record may come again after a crash. Execute commands with [es.CommandID] and [es.CausedBy] of the record to make
+// their effect exactly once.
+//
+// The commands may go to another store than the one that runs the reaction. While that store is unavailable they fail with an error
+// that wraps [es.ErrUnavailable]. The reaction retries them with growing pauses, and Status has the error. For a service that is not
+// a store, wrap ErrUnavailable around its client's error to get the same. No other error is retried indefinitely. In particular,
+// a network error may be caused by the record itself, such as by a bad host name, and so may a deadline set by Handle.
+type Reaction struct {
+	Name       string // as in Projection, whose names it shares
+	Source     Source // as in Projection
+	Filter     es.Filter
+	Partitions int
+
+	// Handle reacts to one record.
+	Handle func(ctx context.Context, r es.Record) error
+
+	OnError es.OnError    // as in Projection, like the fields below
+	Retries int           // errors that wrap es.ErrUnavailable do not count
+	Batch   int           // the most records handled before the checkpoint moves; 0 means 1000
+	Lease   time.Duration // 0 means 10s
+	Logger  *slog.Logger  // nil discards
+}

@@ -1,0 +1,61 @@
+package projection
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/thalo-go/es"
+)
+
+// Status is the state of one shard of a projection or reaction. It marshals to JSON, so it can be published with expvar; see the example.
+type Status struct {
+	Name     string    `json:"name"`
+	Version  int       `json:"version"`
+	Shard    string    `json:"shard"`
+	Source   string    `json:"source"`          // its ID
+	Cursor   Cursor    `json:"cursor"`          // the checkpoint
+	Time     time.Time `json:"time,omitzero"`   // of the last record applied; zero if there is none
+	Lag      *Lag      `json:"lag,omitempty"`   // nil if the source is not a log of this store
+	CaughtUp bool      `json:"caughtUp"`        // whether it has ever reached the end of its source
+	Worker   string    `json:"worker,omitzero"` // host, process and a random part; "" if there is none
+	Parked   int       `json:"parked"`          // records
+	Error    string    `json:"error,omitzero"`  // of the last attempt; "" if it succeeded
+	ErrorAt  time.Time `json:"errorAt,omitzero"`
+}
+
+// Lag is the distance of a checkpoint from the end of its log.
+type Lag struct {
+	Head      es.Position   // the end of the log
+	Positions int64         // from the checkpoint to Head, including records that the filter excludes
+	Age       time.Duration // since the first record after the checkpoint was written; 0 if there is none
+}
+
+type lagJSON struct {
+	Head       es.Position `json:"head"`
+	Positions  int64       `json:"positions"`
+	AgeSeconds float64     `json:"ageSeconds"`
+}
+
+// MarshalJSON implements [json.Marshaler]. Age becomes ageSeconds.
+func (l Lag) MarshalJSON() ([]byte, error) {
+	return json.Marshal(lagJSON{l.Head, l.Positions, l.Age.Seconds()})
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (l *Lag) UnmarshalJSON(data []byte) error {
+	var j lagJSON
+	if err := json.Unmarshal(data, &j); err != nil {
+		return err
+	}
+	*l = Lag{j.Head, j.Positions, time.Duration(j.AgeSeconds * float64(time.Second))}
+	return nil
+}
+
+// Progress is what [Projection.OnProgress] gets.
+type Progress struct {
+	Shard    string
+	Records  int         // in the transaction just committed
+	Cursor   Cursor      // the checkpoint
+	End      Cursor      // the end of the shard when it was last read
+	Position es.Position // of the last record; 0 if the transaction had none
+}

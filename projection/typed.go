@@ -1,0 +1,43 @@
+package projection
+
+import (
+	"context"
+	"errors"
+
+	"github.com/thalo-go/es"
+)
+
+// Each returns a [Projection.Handle] that decodes each record with the codec and calls handle with the event.
+// Retired events are skipped. An event that the codec does not know or cannot decode is an error of its record;
+// exclude such records with [Projection.Filter].
+func Each[Tx, E any](codec *es.Codec[E], handle func(ctx context.Context, tx Tx, r es.Record, event E) error) func(ctx context.Context, tx Tx, records []es.Record) error {
+	return func(ctx context.Context, tx Tx, records []es.Record) error {
+		for _, r := range records {
+			event, err := codec.Decode(r)
+			if errors.Is(err, es.ErrRetired) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if err := handle(ctx, tx, r, event); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// Typed is like [Each] for [Reaction.Handle] and for the handler of a kafka.Consumer, which get one record at a time.
+func Typed[E any](codec *es.Codec[E], handle func(ctx context.Context, r es.Record, event E) error) func(ctx context.Context, r es.Record) error {
+	return func(ctx context.Context, r es.Record) error {
+		event, err := codec.Decode(r)
+		if errors.Is(err, es.ErrRetired) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return handle(ctx, r, event)
+	}
+}
