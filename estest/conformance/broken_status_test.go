@@ -3,6 +3,7 @@ package conformance_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -20,7 +21,7 @@ const (
 	ownShards      = "every shard of a source is followed"
 	waitsUntil     = "WaitFor waits until the position is applied"
 	waitTimesOut   = "WaitFor reports the position reached when its context ends"
-	waitsUnknown   = "WaitFor refuses an unknown projection"
+	waitsForStart  = "WaitFor waits for a projection that is about to start"
 	waitsForOld    = "WaitFor follows the version that has caught up"
 	statusLag      = "Status has the lag and the worker"
 	reactsToAll    = "reaction gets every record in order"
@@ -137,13 +138,32 @@ func (w workshop) brokenAnswers() []defect[conformance.Listed] {
 			}
 			return err
 		})).blocking(),
-		w.broken("WaitFor an unknown projection returns nil", waitsUnknown, changing(func(_ context.Context, err error) error {
-			if errors.Is(err, es.ErrInvalid) {
-				return nil
+		w.broken("WaitFor refuses a projection that has not started", waitsForStart, func(f *faultySide) {
+			f.onWait = func(ctx context.Context, name string, position es.Position) error {
+				all, err := f.Store.Status(ctx)
+				if err == nil && !slices.ContainsFunc(all, func(s projection.Status) bool { return s.Name == name }) {
+					return fmt.Errorf("%s does not exist: %w", name, es.ErrInvalid)
+				}
+				return f.Store.WaitFor(ctx, name, position)
+			}
+		}),
+		w.broken("WaitFor returns nil when a projection starts", waitsForStart, func(f *faultySide) {
+			f.onWait = func(ctx context.Context, name string, position es.Position) error {
+				for ctx.Err() == nil {
+					all, err := f.Store.Status(ctx)
+					if err == nil && len(all) > 0 {
+						return nil
+					}
+				}
+				return fmt.Errorf("%s does not exist: %w", name, ctx.Err())
+			}
+		}),
+		w.broken("WaitFor does not report that a projection does not exist", waitsForStart, changing(func(ctx context.Context, err error) error {
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
 			return err
-		})),
-		w.broken("WaitFor an unknown projection waits until it exists", waitsUnknown, waitingUntil(func(all []projection.Status, _ es.Position) bool { return len(all) > 0 })).blocking(),
+		})).blocking(),
 		w.broken("WaitFor follows the highest version", waitsForOld, waitingUntil(func(all []projection.Status, position es.Position) bool {
 			return all[len(all)-1].Cursor >= projection.Cursor(position)
 		})).blocking(),

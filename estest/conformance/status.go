@@ -22,9 +22,9 @@ func statusClauses() []clause {
 		{"WaitFor reports the position reached when its context ends",
 			"There may be no worker. The error then shows how far the projection is.",
 			waitTimesOut},
-		{"WaitFor refuses an unknown projection",
-			"The name is misspelt or the projection has never run. The error wraps es.ErrInvalid.",
-			refusesWaiting},
+		{"WaitFor waits for a projection that is about to start",
+			"A program waits right after it has started the projection. If the name is misspelt, the error after the context's end says that there is no such projection.",
+			waitsForStart},
 		{"WaitFor follows the version that has caught up",
 			"While a new version is being built, programs read the old one.",
 			waitsForServing},
@@ -83,9 +83,38 @@ func waitTimesOut(t *trial) {
 	}
 }
 
-func refusesWaiting(t *trial) {
-	if err := t.side().WaitFor(t.ctx, "unknown", 1); !errors.Is(err, es.ErrInvalid) {
-		t.Errorf("WaitFor an unknown projection returned %v: want an error that wraps es.ErrInvalid", err)
+func waitsForStart(t *trial) {
+	s := t.side()
+	p := t.listing("late")
+	p.Batch = 1
+	last := t.appendSome(s, 20)
+	waited := make(chan error, 1)
+	go func() { waited <- s.WaitFor(t.ctx, p.Name, last) }()
+	// On a busy machine a context may end before the first query.
+	for timeout := 100 * time.Millisecond; ; timeout *= 2 {
+		ctx, cancel := context.WithTimeout(t.ctx, timeout)
+		err := s.WaitFor(ctx, "unknown", 1)
+		cancel()
+		complete := err != nil && strings.Contains(err.Error(), "unknown does not exist")
+		if expired := errors.Is(err, context.DeadlineExceeded); !expired || !complete && t.ctx.Err() != nil {
+			t.Errorf("WaitFor an unknown projection returned %v: want the context's error, and that the projection does not exist", err)
+			return
+		}
+		if complete {
+			break
+		}
+	}
+	select {
+	case err := <-waited:
+		t.Errorf("WaitFor returned %v before the projection was started", err)
+		return
+	default:
+	}
+	t.project(s, p)
+	if err := <-waited; err != nil {
+		t.Errorf("WaitFor a projection that started later returned %v", err)
+	} else if n := len(t.lines(p.Name)); n != int(last) {
+		t.Errorf("WaitFor(%d) returned when %d records were applied", last, n)
 	}
 }
 

@@ -22,10 +22,11 @@ func (e *Engine[Tx]) WaitFor(ctx context.Context, name string, position es.Posit
 		moved := e.moved.hear()
 		at, err := e.reached(ctx, name)
 		switch {
-		case err == nil && at.cursor >= projection.Cursor(position):
+		case err == nil && at.found && at.cursor >= projection.Cursor(position):
 			return nil
 		case err == nil:
 			last = at
+			last.known = true
 		case ctx.Err() != nil:
 			return last.short(name, position, ctx.Err())
 		case !e.db.Passing(err):
@@ -44,15 +45,17 @@ func (e *Engine[Tx]) WaitFor(ctx context.Context, name string, position es.Posit
 	}
 }
 
-// short is the error of somebody whose context ended before a projection came to a position.
+// short returns the error of a WaitFor whose context ended first.
 func (at place) short(name string, position es.Position, err error) error {
 	switch {
-	case at.key.name == "":
-		return fmt.Errorf("es: projection %s: the database did not say whether it is at %d: %w", name, position, err)
+	case !at.known:
+		return fmt.Errorf("es: projection %s: the database did not answer whether it is at %d: %w", name, position, err)
+	case !at.found:
+		return fmt.Errorf("es: projection %s does not exist: it has never run: %w", name, err)
 	case at.message != "":
-		return fmt.Errorf("es: projection %s stands at %d, short of %d, with the error %q: %w", at.key, at.cursor, position, at.message, err)
+		return fmt.Errorf("es: projection %s is at %d, before %d, with the error %q: %w", at.key, at.cursor, position, at.message, err)
 	}
-	return fmt.Errorf("es: projection %s stands at %d, short of %d: %w", at.key, at.cursor, position, err)
+	return fmt.Errorf("es: projection %s is at %d, before %d: %w", at.key, at.cursor, position, err)
 }
 
 func (e *Engine[Tx]) about(ctx context.Context, name string, err error) error {
@@ -62,8 +65,10 @@ func (e *Engine[Tx]) about(ctx context.Context, name string, err error) error {
 	return fmt.Errorf("es: projection %s: %w", name, err)
 }
 
-// A place is how far the shard of a projection has come that is furthest behind.
+// place is the checkpoint of the shard of a projection that lags most.
 type place struct {
+	known   bool // whether the database has been read
+	found   bool // whether there is a projection of the name
 	key     key
 	cursor  projection.Cursor
 	message string
@@ -71,26 +76,23 @@ type place struct {
 
 // reached returns the place of the highest version that has once caught up, or if none has of the highest.
 func (e *Engine[Tx]) reached(ctx context.Context, name string) (at place, err error) {
-	found, caught, partitions := false, false, 0
+	caught, partitions := false, 0
 	err = e.db.View(ctx, func(scan func(...any) error) error {
 		var p place
 		var parts, behind int
 		if err := scan(&p.key.version, &parts, &p.cursor, &behind, &p.message); err != nil {
 			return err
 		}
-		if p.key.name = name; !found || !caught && behind == 0 {
+		if p.key.name, p.found = name, true; !at.found || !caught && behind == 0 {
 			at, caught, partitions = p, behind == 0, parts
 		}
-		found = true
 		return nil
 	}, e.say.cursors, name)
 	switch {
 	case err != nil:
 		return at, err
-	case !found:
-		return at, fmt.Errorf("%w: there is none of that name: run it first", es.ErrInvalid)
-	case partitions == 0:
-		return at, fmt.Errorf("%w: its source is no log, so no position can be waited for", es.ErrInvalid)
+	case at.found && partitions == 0:
+		return at, fmt.Errorf("%w: its source is not a log, so it has no positions to wait for", es.ErrInvalid)
 	}
 	return at, nil
 }

@@ -139,7 +139,6 @@ func TestProjections(t *testing.T) {
 		{"a lease below 0", project(sqlite.Projection{Name: "sums", Lease: -1, Handle: handle}), "0 for the default", false},
 		{"an OnError that is none", project(sqlite.Projection{Name: "sums", OnError: 7, Handle: handle}), "give es.Stop or es.Park", false},
 		{"a reaction without a handler", func(ctx context.Context) error { return s.React(ctx, projection.Reaction{Name: "mail"}) }, "give it one", false},
-		{"to wait for what nobody has run", func(ctx context.Context) error { return s.WaitFor(ctx, "none", 1) }, "run it first", false},
 		{"to rebuild what nobody has run", func(ctx context.Context) error { return s.Rebuild(ctx, "none", 0) }, "run it first", false},
 		{"to forget what is not there", func(ctx context.Context) error { return s.Forget(ctx, "none", 0) }, "see Status for those that there are", false},
 		{"to retry what is not parked", func(ctx context.Context) error {
