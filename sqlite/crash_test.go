@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/child"
 )
 
 // What a crash may leave behind is tested in three ways. None of them cuts the power: that the disk has what was synced is
@@ -73,11 +74,11 @@ func TestKilled(t *testing.T) {
 	path := file(t)
 	said := make(map[es.Position]string)
 	for range rounds {
-		c := start(t, "write", path, 1+rand.N(16))
-		c.await(1)
+		c := child.Start(t, "write", path, 1+rand.N(16))
+		c.Await(1)
 		time.Sleep(rand.N(20 * time.Millisecond)) // not to wait for anything: so that it is killed at any moment
-		c.kill()
-		maps.Copy(said, acknowledged(t, c.said()))
+		c.Stop()
+		maps.Copy(said, acknowledged(t, c.Lines()))
 		survived(t, path, said)
 	}
 	t.Logf("killed %d times, %d acknowledged appends", rounds, len(said))
@@ -86,9 +87,9 @@ func TestKilled(t *testing.T) {
 func TestCutOff(t *testing.T) {
 	path := file(t)
 	const appends = 120 // fewer than make SQLite bring the log into the file
-	c := start(t, "measure", path, appends, path+"-wal")
-	lines := c.await(appends)
-	c.kill()
+	c := child.Start(t, "measure", path, appends, path+"-wal")
+	lines := c.Await(appends)
+	c.Stop()
 	database, log := contents(t, path), contents(t, path+"-wal")
 	for range 60 {
 		line := strings.Fields(lines[rand.N(len(lines))])

@@ -6,22 +6,19 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/mattn/go-sqlite3"
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/sqlite"
 	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) {
-	if role := os.Getenv(roleVariable); role != "" {
-		play(role)
-		return
-	}
+	child.Main(children())
 	goleak.VerifyTestMain(m)
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/child"
 )
 
 func TestProcesses(t *testing.T) {
@@ -16,21 +17,21 @@ func TestProcesses(t *testing.T) {
 		const racers, streams, each = 3, 4, 50
 		const total = racers * streams * each
 		path := file(t)
-		follower := start(t, "follow", path, total)
-		var children []*child
+		follower := child.Start(t, "follow", path, total)
+		var children []*child.Process
 		for i := range racers {
-			children = append(children, start(t, "race", path, fmt.Sprint("p", i), streams, each))
+			children = append(children, child.Start(t, "race", path, fmt.Sprint("p", i), streams, each))
 		}
-		tell(t, children...)
+		child.Release(t, children...)
 		var acknowledged []string
 		for _, c := range children {
-			acknowledged = append(acknowledged, c.finish(t)[1:]...)
+			acknowledged = append(acknowledged, c.Finish(t)...)
 		}
 		var stored []string
 		for _, r := range all(t, open(t, path)) {
 			stored = append(stored, fmt.Sprint(r.Position, " ", string(r.Data)))
 		}
-		if seen := follower.finish(t); !slices.Equal(seen, stored) {
+		if seen := follower.Finish(t); !slices.Equal(seen, stored) {
 			t.Errorf("the follower saw %d records, the log has %d; expected the same ones, in order", len(seen), len(stored))
 		}
 		slices.Sort(acknowledged)
@@ -43,7 +44,7 @@ func TestProcesses(t *testing.T) {
 		path := file(t)
 		s := open(t, path)
 		head := add(t, s, at("a", 0, "mine"))
-		other := start(t, "once", path)
+		other := child.Start(t, "once", path)
 		woken := make(chan error, 1)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
@@ -54,8 +55,8 @@ func TestProcesses(t *testing.T) {
 			}
 			woken <- err
 		}()
-		tell(t, other)
-		other.finish(t)
+		child.Release(t, other)
+		other.Finish(t)
 		if err := <-woken; err != nil {
 			t.Error(err)
 		}
@@ -63,13 +64,13 @@ func TestProcesses(t *testing.T) {
 	t.Run("that open a new file at once all find the same store", func(t *testing.T) {
 		for range 3 {
 			path := file(t)
-			var children []*child
+			var children []*child.Process
 			for range 10 {
-				children = append(children, start(t, "once", path))
+				children = append(children, child.Start(t, "once", path))
 			}
-			tell(t, children...)
+			child.Release(t, children...)
 			for _, c := range children {
-				c.finish(t)
+				c.Finish(t)
 			}
 			if found := strings.Count(strings.Join(texts(all(t, open(t, path))), " "), "once"); found != 10 {
 				t.Errorf("%d of 10 appends are there", found)

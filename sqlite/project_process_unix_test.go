@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/internal/test/processtest"
 	"github.com/thalo-go/es/sqlite"
 )
@@ -30,11 +31,11 @@ func TestProjectingProcesses(t *testing.T) {
 		Database: func(t *testing.T) (processtest.Store, func(arguments ...string) processtest.Process) {
 			path := file(t)
 			return open(t, path), func(arguments ...string) processtest.Process {
-				c := start(t, "project", path, arguments[0], arguments[1], arguments[2])
+				c := child.Start(t, "project", path, arguments[0], arguments[1], arguments[2])
 				paused := make(chan struct{})
 				go func() {
 					// Its supervisor may have been in a transaction of its own as the process stopped: it goes on to the next such place.
-					for n := 1; len(c.await(n)) == n; n++ {
+					for n := 1; len(c.Await(n)) == n; n++ {
 						var status syscall.WaitStatus
 						if _, err := syscall.Wait4(c.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
 							return

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/child"
 )
 
 func TestCopiedWhileStopped(t *testing.T) {
@@ -17,19 +18,19 @@ func TestCopiedWhileStopped(t *testing.T) {
 		copies = 8
 	}
 	path := file(t)
-	c := start(t, "write", path, 3)
-	c.await(1)
+	c := child.Start(t, "write", path, 3)
+	c.Await(1)
 	for range copies {
 		time.Sleep(rand.N(20 * time.Millisecond)) // not to wait for anything: so that it is stopped at any moment
 		database, log, said, resume := stopped(t, c, path)
 		resume()
 		survived(t, copied(t, database, log), said)
 	}
-	t.Logf("%d copies, the last with %d acknowledged appends", copies, len(c.said()))
+	t.Logf("%d copies, the last with %d acknowledged appends", copies, len(c.Lines()))
 }
 
 // stopped stops a process that writes until it may resume, and returns the two files of the database as they are then, and what was acknowledged.
-func stopped(t *testing.T, c *child, path string) (database, log []byte, said map[es.Position]string, resume func()) {
+func stopped(t *testing.T, c *child.Process, path string) (database, log []byte, said map[es.Position]string, resume func()) {
 	t.Helper()
 	if err := c.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -38,7 +39,7 @@ func stopped(t *testing.T, c *child, path string) (database, log []byte, said ma
 	if _, err := syscall.Wait4(c.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
 		t.Fatalf("the other process does not stop: %v, status %x", err, status)
 	}
-	said = acknowledged(t, c.said())
+	said = acknowledged(t, c.Lines())
 	database, log = contents(t, path), contents(t, path+"-wal")
 	return database, log, said, func() {
 		if err := c.Process.Signal(syscall.SIGCONT); err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -23,8 +24,8 @@ func TestTornWrites(t *testing.T) {
 		stops = 4
 	}
 	path := file(t)
-	c := start(t, "write", path, 3)
-	c.await(1)
+	c := child.Start(t, "write", path, 3)
+	c.Await(1)
 	var tears int
 	for range stops {
 		time.Sleep(rand.N(25 * time.Millisecond)) // not to wait for anything: so that it is stopped at any moment
@@ -57,7 +58,7 @@ func TestTornWrites(t *testing.T) {
 		}
 		resume()
 	}
-	t.Logf("torn %d times, at the last with %d acknowledged appends", tears, len(c.said()))
+	t.Logf("torn %d times, at the last with %d acknowledged appends", tears, len(c.Lines()))
 }
 
 func garble(data []byte) {
