@@ -14,7 +14,7 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// Events of all the shapes that matter to a codec.
+// Events of each shape that a codec must handle.
 type (
 	happening any
 
@@ -157,7 +157,7 @@ func panicOf(f func()) (said string) {
 	return ""
 }
 
-func TestJSONKeepsWhatItTakes(t *testing.T) {
+func TestJSONRoundTrips(t *testing.T) {
 	codec := es.JSON(map[string]happening{
 		"plain": plain{}, "embeds": embedsStruct{}, "time": namesTime{}, "only": onlyTime{}, "pointer": bigPointer{}, "slice": bigSlice{}, "tree": tree{},
 	})
@@ -192,7 +192,7 @@ func TestJSONKeepsWhatItTakes(t *testing.T) {
 	}
 }
 
-func TestJSONReadsTolerantly(t *testing.T) {
+func TestJSONIgnoresUnknownAndMissingFields(t *testing.T) {
 	codec := es.JSON(map[string]happening{"plain": plain{}})
 	for data, want := range map[string]plain{
 		`{"Cents":7,"Currency":"EUR"}`: {7}, // a field that the type does not have
@@ -214,7 +214,7 @@ func TestJSONNames(t *testing.T) {
 
 func TestUnknownEvents(t *testing.T) {
 	codec := es.JSON(map[string]happening{"plain": plain{}})
-	t.Run("on the way in", func(t *testing.T) {
+	t.Run("encode", func(t *testing.T) {
 		for event, name := range map[happening]string{other{}: "es_test.other", &plain{}: "*es_test.plain", nil: "<nil>"} {
 			_, err := codec.Encode(event)
 			var unknown *es.UnknownEventError
@@ -223,7 +223,7 @@ func TestUnknownEvents(t *testing.T) {
 			}
 		}
 	})
-	t.Run("on the way out", func(t *testing.T) {
+	t.Run("decode", func(t *testing.T) {
 		_, err := codec.Decode(es.Record{Stream: es.Stream{Kind: "account", ID: "42"}, Version: 7, Type: "gone"})
 		var unknown *es.UnknownEventError
 		if !errors.As(err, &unknown) || unknown.Type != "gone" {
@@ -244,13 +244,13 @@ func TestUnknownEvents(t *testing.T) {
 	})
 }
 
-// The rules of anything: a command is the event it causes, the state is the last one.
+// anything has trivial rules: a command is the event that it causes, and the state is the last event.
 type anything struct{}
 
 func (anything) Decide(_, c happening) ([]happening, error) { return []happening{c}, nil }
 func (anything) Evolve(_, e happening) happening            { return e }
 
-func TestDecodingErrorsNameTheEvent(t *testing.T) {
+func TestDecodingErrorsNameTheRecord(t *testing.T) {
 	store := new(es.Mem)
 	stream := es.Stream{Kind: "thing", ID: "1"}
 	for _, data := range []string{`{"Cents":1}`, `{"Cents":`} {

@@ -13,9 +13,9 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// What a Repo makes of a store, a codec or rules that do what they should not.
+// Tests of a Repo with a store, a codec or rules that break their contract.
 
-// A holed store leaves out a version.
+// holed is a store that omits a version.
 type holed struct {
 	es.Store
 	without es.Version
@@ -31,7 +31,7 @@ func (s holed) Read(ctx context.Context, stream es.Stream, after es.Version) ite
 	}
 }
 
-func TestAGapInAHistoryIsNotReadOver(t *testing.T) {
+func TestGapInHistoryIsAnError(t *testing.T) {
 	store := newSpy()
 	ones(t, store, nil, 5, 1)
 	for _, missing := range []es.Version{1, 3} {
@@ -49,7 +49,7 @@ func TestAGapInAHistoryIsNotReadOver(t *testing.T) {
 	}
 }
 
-func TestACommandWhoseEventsAreGoneIsAnError(t *testing.T) {
+func TestMissingEventsOfADuplicateAreAnError(t *testing.T) {
 	store := newSpy()
 	ones(t, store, nil, 2, 1)
 	store.append = func(context.Context, []es.Append, func() (es.Position, error)) (es.Position, error) {
@@ -61,7 +61,7 @@ func TestACommandWhoseEventsAreGoneIsAnError(t *testing.T) {
 	}
 }
 
-func TestAReadThatFails(t *testing.T) {
+func TestReadErrors(t *testing.T) {
 	broken := errors.New("no route to host")
 	for _, test := range []struct {
 		name string
@@ -90,7 +90,7 @@ func TestAReadThatFails(t *testing.T) {
 	}
 }
 
-func TestAnAnswerThatCannotBeConfirmedIsNone(t *testing.T) {
+func TestUnconfirmedRefusalIsAnError(t *testing.T) {
 	store := newSpy()
 	repo := newTally(store)
 	broken := errors.New("no route to host")
@@ -102,7 +102,7 @@ func TestAnAnswerThatCannotBeConfirmedIsNone(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeStoredIsRefused(t *testing.T) {
+func TestUnstorableEventsAreRefused(t *testing.T) {
 	store := newSpy()
 	type ratio struct{ R float64 }
 	codec := es.JSON(map[string]happening{"ratio": ratio{}})
@@ -122,7 +122,7 @@ func TestWhatCannotBeStoredIsRefused(t *testing.T) {
 	}
 }
 
-func TestEventsBesideAnErrorAreNotWritten(t *testing.T) {
+func TestEventsReturnedWithAnErrorAreNotWritten(t *testing.T) {
 	store := newSpy()
 	both := func(total) ([]added, error) { return []added{{1}}, errRefused }
 	if result, err := newTally(store).Execute(t.Context(), "1", both); err != errRefused || len(stored(t, store, tally1)) != 0 {
@@ -162,7 +162,7 @@ func TestMetadataOfCodecAndCommand(t *testing.T) {
 	}
 }
 
-func TestACauseAndMetadataGoTogether(t *testing.T) {
+func TestCausedByAndMetaCombine(t *testing.T) {
 	first := es.Record{Stream: tally1, Version: 4, Meta: map[string]string{es.MetaCorrelation: "visit"}}
 	store := newSpy()
 	repo := newTally(store)

@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestPackagesLinkOnlyWhatIsAgreed keeps large things, some of which need a C library, from coming in behind a user's back.
-// A new package gets a row. The standard library is always allowed; "/..." takes in all that is below, as with the go command.
-func TestPackagesLinkOnlyWhatIsAgreed(t *testing.T) {
+// TestDependencies keeps the table of what each package may link. Some dependencies are large or need a C library.
+// Each new package gets a row. The standard library is always allowed. "/..." matches all packages below, as in the go command.
+func TestDependencies(t *testing.T) {
 	const (
 		root     = "github.com/thalo-go/es"
 		internal = root + "/internal/..."
@@ -31,7 +31,7 @@ func TestPackagesLinkOnlyWhatIsAgreed(t *testing.T) {
 	}{{
 		pkg:  ".",
 		only: []string{internal, xsync, lru},
-		why:  "whoever writes rules takes in the root package and nothing with it",
+		why:  "a package of rules links the root package and nothing else",
 	}, {
 		pkg:  "./examples/bank/account",
 		only: []string{root, internal, xsync, lru},
@@ -84,7 +84,7 @@ func TestPackagesLinkOnlyWhatIsAgreed(t *testing.T) {
 	}, {
 		pkg:   "./cmd/es",
 		never: []string{kafka, kfake},
-		why:   "whoever looks into a store at night needs no Kafka library for it",
+		why:   "inspecting a store needs no Kafka library",
 	}} {
 		t.Run(rule.pkg, func(t *testing.T) {
 			for _, dep := range linkedBy(t, rule.pkg) {
@@ -93,6 +93,26 @@ func TestPackagesLinkOnlyWhatIsAgreed(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestOnlyTestsImportTestSupport checks that users do not link servers, chaos and models.
+func TestOnlyTestsImportTestSupport(t *testing.T) {
+	const support = "github.com/thalo-go/es/internal/test/"
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		pkg, imports, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if strings.HasPrefix(pkg, support) || strings.HasPrefix(pkg, "github.com/thalo-go/es/bench") {
+			continue
+		}
+		for path := range strings.FieldsSeq(imports) {
+			if strings.HasPrefix(path, support) {
+				t.Errorf("%s imports %s: only tests and bench may", pkg, path)
+			}
+		}
 	}
 }
 
@@ -110,7 +130,7 @@ func linkedBy(t *testing.T, pkg string) []string {
 	return deps[:len(deps)-1] // go list puts a package behind what it depends on
 }
 
-// matches tells whether one of the patterns takes a package in.
+// matches reports whether one of the patterns matches a package.
 func matches(pkg string, patterns []string) bool {
 	return slices.ContainsFunc(patterns, func(pattern string) bool {
 		path, below := strings.CutSuffix(pattern, "/...")

@@ -10,7 +10,7 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 )
 
-// Must is for the steps that an example takes for granted.
+// must is for steps that are not the subject of an example.
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
@@ -128,7 +128,7 @@ func ExampleMeta() {
 	// Output: opened map[user:clerk-7] <nil>
 }
 
-// A process that reacts to an event with a command says so, and the chain of causes can be read back.
+// CausedBy links the events of a command to the event that caused it.
 func ExampleCausedBy() {
 	ctx := context.Background()
 	log := new(es.Mem)
@@ -152,7 +152,7 @@ func ExampleCausedBy() {
 	// account/ann/1 visit-12 <nil>
 }
 
-// Decide refuses with an invariant; the code is for programs and stays as it is, the message is for people.
+// Decide refuses with an invariant. Its code is stable and for programs, its message is for people.
 func ExampleInvariant() {
 	err := es.Invariant("ACCOUNT_NOT_EMPTY", "%d cents are still there", 300)
 
@@ -183,7 +183,7 @@ func ExampleJSON() {
 	// true <nil>
 }
 
-// Amounts were once whole euros. What was stored then is read as an event of today; the store stays as it is.
+// Amounts were once whole euros. Old events are read as events of today; the stored data does not change.
 func ExampleCodec_Upcast() {
 	type event any
 	type deposited struct{ Cents int64 }
@@ -200,7 +200,7 @@ func ExampleCodec_Upcast() {
 	// {Cents:750} <nil>
 }
 
-// An event that means nothing any more keeps its version and changes no state.
+// A retired event keeps its version and changes no state.
 func ExampleCodec_Retire() {
 	ctx := context.Background()
 	store := new(es.Mem)
@@ -238,7 +238,7 @@ func ExampleSnapshots() {
 	// Output: account/ann 3 1 <nil>
 }
 
-// Follow waits for what comes next until its context ends. A reader that keeps the last position goes on there another time.
+// Follow waits for new records until its context ends. A reader that keeps the last position can continue from there.
 func ExampleFollow() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -300,7 +300,7 @@ func ExampleParseStream() {
 	// es: invalid: stream name "account" has no "/": use kind/id, such as account/42
 }
 
-// One call of Append writes to several streams, all or nothing.
+// One call of Append writes to several streams, everything or nothing.
 func ExampleStore() {
 	ctx := context.Background()
 	var store es.Store = new(es.Mem)

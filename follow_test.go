@@ -14,7 +14,7 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// A watched log notes what a follower asks of it. It is for one follower, within a synctest bubble.
+// watched is a log that records the calls of one follower. It needs a synctest bubble.
 type watched struct {
 	es.Log
 	changed, all []es.Position // the after of each
@@ -46,7 +46,7 @@ func write(t *testing.T, log es.Log, types ...string) {
 	}
 }
 
-// A follower is Follow in a goroutine of its own. What it has seen may be read while all is still.
+// follower is Follow in its own goroutine. Its records may be read while the bubble is idle.
 type follower struct {
 	seen []es.Position
 	err  error
@@ -131,7 +131,7 @@ func TestFollow(t *testing.T) {
 			f := follow(ctx, log, -7, es.Filter{})
 			synctest.Wait()
 			if diff := cmp.Diff([]es.Position{0}, log.changed); diff != "" {
-				t.Errorf("an empty log must be waited on, not asked for again: %s", diff)
+				t.Errorf("an empty log must be waited for, not read again: %s", diff)
 			}
 			write(t, log, "a", "b")
 			synctest.Wait()
@@ -171,7 +171,7 @@ func TestFollowWithAFilter(t *testing.T) {
 	})
 }
 
-// growing is a log to which a record comes between the moment in which a follower learns of the end and its read.
+// growing is a log to which a record is appended between a follower's calls of Changed and All.
 type growing struct {
 	es.Log
 	grow func()
@@ -185,7 +185,7 @@ func (g *growing) All(ctx context.Context, after es.Position, filter es.Filter) 
 	return g.Log.All(ctx, after, filter)
 }
 
-func TestFollowSeesWhatComesBetweenItsCalls(t *testing.T) {
+func TestFollowSeesRecordsAppendedBetweenItsCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &growing{Log: new(es.Mem)}
 		write(t, log, "dull")
@@ -203,7 +203,7 @@ func TestFollowSeesWhatComesBetweenItsCalls(t *testing.T) {
 	})
 }
 
-// torn is a log whose reading breaks after the first record.
+// torn is a log whose reads fail after the first record.
 type torn struct{ es.Log }
 
 var errTorn = errors.New("torn")

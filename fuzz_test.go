@@ -16,7 +16,7 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 )
 
-// FuzzNames looks for a name that is read otherwise than it is written, and for two streams with one name.
+// FuzzNames looks for a name that does not parse to its stream, and for two streams with one name.
 func FuzzNames(f *testing.F) {
 	f.Add("account/ann", "account", "ann", int64(7))
 	f.Add("account/branch/9/ann", "account/branch", "9/ann", int64(1))
@@ -54,7 +54,7 @@ func FuzzNames(f *testing.F) {
 	})
 }
 
-// A shape is an event with a part of each sort that JSON brings back as it was.
+// shape is an event with a field of each type that JSON round-trips.
 type shape struct {
 	Text   string
 	Whole  int64
@@ -78,7 +78,7 @@ var shapes = es.JSON(map[string]fuzzed{
 	Upcast("paid", es.From(func(old struct{ Euros int32 }) fuzzed { return account.Deposited{Amount: 100 * int64(old.Euros)} })).
 	Retire("printed")
 
-// FuzzCodec looks for data that a codec chokes on, or that it reads as an event that it cannot write or reads back as another.
+// FuzzCodec looks for data that makes a codec panic, and for decoded events that do not survive a round trip.
 func FuzzCodec(f *testing.F) {
 	f.Add("shape", []byte(`{"Text": "ä", "Whole": -1, "Small": 255, "Ratio": 1e300, "List": ["", "a"], "Bytes": "AAE=", "Lookup": {"": 1}, "Inner": {"Yes": true}}`))
 	f.Add("form", []byte(`{"List": [], "Bytes": null, "unknown": {}}`))
@@ -114,7 +114,7 @@ func FuzzCodec(f *testing.F) {
 	})
 }
 
-// FuzzAppend looks for a record that CheckAppends lets through and Mem does not take, or gives back changed.
+// FuzzAppend looks for a record that CheckAppends accepts but Mem rejects or returns changed.
 func FuzzAppend(f *testing.F) {
 	f.Add("account", "ann", int64(0), "opened", []byte(`{"Owner": "Ann"}`), "user", "clerk-7", "salary-2026-11")
 	f.Add("account", "bob", int64(-1), "opened", []byte{0, 0xff}, "", "", "")
@@ -167,7 +167,7 @@ func FuzzAppend(f *testing.F) {
 	})
 }
 
-// FuzzSnapshot looks for a snapshot that keeps a state from being loaded, or whose last event is not the one that the log has.
+// FuzzSnapshot looks for snapshot data that prevents a load or leads to a wrong state.
 func FuzzSnapshot(f *testing.F) {
 	log := new(es.Mem)
 	repo := newBank(log)

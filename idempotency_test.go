@@ -22,7 +22,7 @@ func again(t *testing.T, b *bank, c account.Command, first bankResult, options .
 	}
 }
 
-func TestACommandTakesEffectOnce(t *testing.T) {
+func TestCommandTakesEffectOnce(t *testing.T) {
 	store := newSpy()
 	repo := newBank(store)
 	execute(t, repo, "other", account.Open{}) // so that positions are not versions
@@ -70,7 +70,7 @@ func TestACommandTakesEffectOnce(t *testing.T) {
 	}
 }
 
-func TestACommandCountsOnItsAggregateAlone(t *testing.T) {
+func TestCommandIDIsPerAggregate(t *testing.T) {
 	repo := newBank(newSpy())
 	for _, id := range []string{"1", "2"} {
 		if result := execute(t, repo, id, account.Open{}, es.CommandID("c")); result.Version != 1 {
@@ -79,7 +79,7 @@ func TestACommandCountsOnItsAggregateAlone(t *testing.T) {
 	}
 }
 
-func TestARefusedCommandMayBeSentAgain(t *testing.T) {
+func TestRefusedCommandIsDecidedAgain(t *testing.T) {
 	repo := newBank(newSpy())
 	opened(t, repo, "1", 10)
 	_, err := repo.Execute(t.Context(), "1", account.Withdraw{Amount: 100}, es.CommandID("c"))
@@ -93,7 +93,7 @@ func TestARefusedCommandMayBeSentAgain(t *testing.T) {
 	}
 }
 
-func TestACommandThatIsSentByManyAtOnceTakesEffectOnce(t *testing.T) {
+func TestConcurrentDuplicatesTakeEffectOnce(t *testing.T) {
 	store := newSpy()
 	repos := []*bank{newBank(store), newBank(store), newBank(store)}
 	opened(t, repos[0], "1", 10)
@@ -118,7 +118,7 @@ func TestACommandThatIsSentByManyAtOnceTakesEffectOnce(t *testing.T) {
 	}
 }
 
-func TestAnUnknownOutcomeIsSettledBySendingAgain(t *testing.T) {
+func TestRetryResolvesAnUnknownOutcome(t *testing.T) {
 	store := newSpy()
 	repo := newBank(store)
 	opened(t, repo, "1", 10)

@@ -12,13 +12,13 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// obey is a store that has queued an append and gives up with the context.
+// obey is an append that is queued and ends with its context.
 func obey(ctx context.Context, _ []es.Append, _ func() (es.Position, error)) (es.Position, error) {
 	<-ctx.Done()
 	return 0, ctx.Err()
 }
 
-func TestAContextThatHasEnded(t *testing.T) {
+func TestDoneContext(t *testing.T) {
 	store := newSpy()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -31,7 +31,7 @@ func TestAContextThatHasEnded(t *testing.T) {
 	}
 }
 
-// leaver makes a call whose context the test ends.
+// leaver starts a call whose context the test cancels.
 func leaver(t *testing.T, repo *tallies, c do) (k *caller, leave func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
@@ -68,10 +68,10 @@ func sum(t *testing.T, store es.Store) int {
 	return state.N
 }
 
-// An ending ends the context of a call at some moment, and looks what becomes of it and of the others.
+// ending cancels the context of a call at some moment, and checks that call and the others.
 type ending func(t *testing.T, store *spy, repo *tallies)
 
-// ends runs endings, each on a repo of its own, and then a command, for which the lane must be free.
+// ends runs endings, each on its own Repo, and then a command, which needs an idle lane.
 func ends(t *testing.T, endings map[string]ending) {
 	for name, test := range endings {
 		t.Run(name, func(t *testing.T) {
@@ -92,7 +92,7 @@ func ends(t *testing.T, endings map[string]ending) {
 	}
 }
 
-func TestAContextThatEndsWhileItsCallWaits(t *testing.T) {
+func TestContextEndsWhileCallIsQueued(t *testing.T) {
 	ends(t, map[string]ending{
 		"for its round": func(t *testing.T, store *spy, repo *tallies) {
 			hold := make(chan struct{})
@@ -175,7 +175,7 @@ func TestAContextThatEndsWhileItsCallWaits(t *testing.T) {
 	})
 }
 
-func TestAContextThatEndsWhileItsAppendIsUnderWay(t *testing.T) {
+func TestContextEndsDuringAppend(t *testing.T) {
 	ends(t, map[string]ending{
 		"in the queue": func(t *testing.T, store *spy, repo *tallies) {
 			store.append = obey
@@ -228,7 +228,7 @@ func TestAContextThatEndsWhileItsAppendIsUnderWay(t *testing.T) {
 			synctest.Wait()
 			callers[1].has(t, 7)
 			if n := sum(t, store); n != 7 {
-				t.Errorf("the sum is %d: the one who left had its event under way", n)
+				t.Errorf("the sum is %d: the call that was abandoned had sent its event", n)
 			}
 		},
 
@@ -242,14 +242,14 @@ func TestAContextThatEndsWhileItsAppendIsUnderWay(t *testing.T) {
 			first()
 			synctest.Wait()
 			callers[0].leftWith(t, true)
-			second() // the last one hears what the store says
+			second() // the last one gets the answer of the store
 			synctest.Wait()
 			callers[1].leftWith(t, false)
 		},
 	})
 }
 
-func TestAContextThatEndsInThePauseAfterConflicts(t *testing.T) {
+func TestContextEndsDuringPause(t *testing.T) {
 	ends(t, map[string]ending{
 		"after many": func(t *testing.T, store *spy, repo *tallies) {
 			tries := 0

@@ -22,7 +22,7 @@ func nothing(total) ([]added, error) { return nil, nil }
 
 var tally1 = es.Stream{Kind: "tally", ID: "1"}
 
-func TestACrowdOnOneAggregateSharesAnAppend(t *testing.T) {
+func TestConcurrentCommandsShareAnAppend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newSpy()
 		repo := newTally(store)
@@ -43,7 +43,7 @@ func TestACrowdOnOneAggregateSharesAnAppend(t *testing.T) {
 		}
 		callers, seen := crowd(store, repo, starts...)
 		if diff := cmp.Diff(notes{Appends: []int{48}}, seen); diff != "" {
-			t.Errorf("the store was not asked for one append of 48 commands (-want +got):\n%s", diff)
+			t.Errorf("want one append of 48 commands (-want +got):\n%s", diff)
 		}
 
 		records := stored(t, store, tally1)
@@ -91,7 +91,7 @@ func TestACrowdOnOneAggregateSharesAnAppend(t *testing.T) {
 	})
 }
 
-func TestManyRoundsNeedFewAppends(t *testing.T) {
+func TestManyCommandsNeedFewAppends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const callers, rounds = 64, 20
 		store := newSpy()
@@ -120,7 +120,7 @@ func TestManyRoundsNeedFewAppends(t *testing.T) {
 	})
 }
 
-func TestAggregatesDoNotWaitForEachOther(t *testing.T) {
+func TestAggregatesAreIndependent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newSpy()
 		repo := newTally(store)
@@ -144,7 +144,7 @@ func TestAggregatesDoNotWaitForEachOther(t *testing.T) {
 	})
 }
 
-func TestAConflictDecidesTheWholeRoundAgain(t *testing.T) {
+func TestConflictRetriesTheWholeRound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newSpy()
 		repo, elsewhere := newTally(store), newTally(store.Log)
@@ -185,7 +185,7 @@ func TestAConflictDecidesTheWholeRoundAgain(t *testing.T) {
 	})
 }
 
-func TestAStoreThatFailsHurtsOnlyWhoHadSomethingToWrite(t *testing.T) {
+func TestFailedAppendFailsOnlyCommandsWithEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newSpy()
 		repo := newTally(store)
@@ -224,7 +224,7 @@ func TestAStoreThatFailsHurtsOnlyWhoHadSomethingToWrite(t *testing.T) {
 	})
 }
 
-func TestRoundsKeepToTheLimitsOfAnAppend(t *testing.T) {
+func TestRoundsObeyAppendLimits(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		codec   *es.Codec[added]
@@ -261,7 +261,7 @@ func padded(data []byte) *es.Codec[added] {
 		func(es.Record) (added, error) { return added{1}, nil })
 }
 
-func TestACommandTwiceInOneRoundTakesEffectOnce(t *testing.T) {
+func TestDuplicateInOneRoundTakesEffectOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newSpy()
 		repo := newTally(store)
@@ -304,7 +304,7 @@ func TestACommandTwiceInOneRoundTakesEffectOnce(t *testing.T) {
 	})
 }
 
-func TestCloseWaitsForCommandsAndRefusesLaterOnes(t *testing.T) {
+func TestCloseWaitsForCommands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newSpy()
 		repo := newTally(store)

@@ -11,7 +11,7 @@ import (
 
 func letters(n int) string { return strings.Repeat("a", n) }
 
-// sized is n events of so many bytes, which share their data.
+// sized returns n events of so many bytes, which share their data.
 func sized(n, bytes int) []es.Record {
 	return slices.Repeat([]es.Record{{Type: "e", Data: make([]byte, bytes)}}, n)
 }
@@ -61,7 +61,7 @@ func TestParseStream(t *testing.T) {
 	}
 }
 
-func TestTheLimitsOfAnAppend(t *testing.T) {
+func TestAppendLimits(t *testing.T) {
 	stream := es.Stream{Kind: "account", ID: "42"}
 	with := func(r es.Record) []es.Append { return []es.Append{{Stream: stream, Events: []es.Record{r}}} }
 	meta := func(bytes int) map[string]string { return map[string]string{letters(10): letters(bytes - 10)} }
@@ -120,8 +120,8 @@ func TestTheLimitsOfAnAppend(t *testing.T) {
 	}
 }
 
-// A record's id serves as the identity of the command that reacts to it.
-func TestARecordIDIsACommandID(t *testing.T) {
+// The id of a record is used as the id of a command that reacts to it.
+func TestRecordIDFitsACommandID(t *testing.T) {
 	r := es.Record{Stream: es.Stream{Kind: letters(es.MaxKind), ID: letters(es.MaxID)}, Version: 1<<63 - 1}
 	if err := es.CheckAppends(es.Append{Stream: r.Stream, Command: r.ID() + "/suffix"}); err != nil {
 		t.Error(err)

@@ -14,8 +14,8 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 )
 
-// TestModel runs random commands through several Repos on one store that breaks, and compares all that comes back with the
-// simplest thing that keeps the promises: a list of events for each account.
+// TestModel runs random commands through several Repos on one faulty store, and compares every result with the simplest
+// implementation that keeps the promises: a list of events per account.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := newModel(t)
@@ -37,7 +37,7 @@ var (
 	errBroken     = errors.New("the disk is full")
 )
 
-// A fault is what befalls one Append.
+// fault is what happens to one Append.
 type fault int
 
 const (
@@ -49,7 +49,7 @@ const (
 	unwitnessed       // all was written, and the store does not know it
 )
 
-// A flaky is a store with faults, which it takes one after the other. It is for one command at a time.
+// flaky is a store with a sequence of faults. It serves one command at a time.
 type flaky struct {
 	es.Store
 	faults  []fault
@@ -82,7 +82,7 @@ func (f *flaky) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 	return f.Store.Append(ctx, appends...)
 }
 
-// A history is the model of one account.
+// history is the model of one account.
 type history struct {
 	events   []account.Event
 	commands map[string]es.Version // the last version that each caused; all cause one event
@@ -97,7 +97,7 @@ func (h *history) at(version es.Version) (a account.Account) {
 	return a
 }
 
-// A model is what the bank ought to be.
+// model is the expected state of the bank.
 type model struct {
 	t       *testing.T
 	log     *es.Mem
@@ -142,7 +142,7 @@ var (
 	)
 )
 
-// draw chooses an account, a repo to reach it through, and the faults on the way.
+// draw chooses an account, a Repo and faults.
 func (m *model) draw(t *rapid.T) (id string, repo *bank) {
 	id = rapid.SampledFrom(modelAccounts).Draw(t, "account")
 	repo = m.repos[rapid.IntRange(0, len(m.repos)-1).Draw(t, "repo")]
@@ -173,7 +173,7 @@ func (m *model) expect(t *rapid.T) {
 	m.run(t, repo, id, modelCommand.Draw(t, "command"), "", max(0, seen))
 }
 
-// run executes a command and compares its answer with that of the model. An expected version of -1 is none.
+// run executes a command and compares the result with that of the model. An expected version of -1 means any.
 func (m *model) run(t *rapid.T, repo *bank, id string, c account.Command, commandID string, expected es.Version) {
 	var options []es.ExecuteOption
 	if commandID != "" {
@@ -184,7 +184,7 @@ func (m *model) run(t *rapid.T, repo *bank, id string, c account.Command, comman
 	}
 	faults := m.store.faults
 	result, err := repo.Execute(m.t.Context(), id, c, options...)
-	var last fault // that befell it
+	var last fault // of this command
 	if n := len(faults) - len(m.store.faults); n > 0 {
 		last = faults[n-1]
 	}
@@ -201,7 +201,7 @@ func (m *model) run(t *rapid.T, repo *bank, id string, c account.Command, comman
 			t.Fatalf("%T: %v, though the store knew", c, err)
 		}
 		if last == unwitnessed {
-			_, _ = m.decide(id, c, commandID, expected) // nobody hears what it came to
+			_, _ = m.decide(id, c, commandID, expected) // its result is lost
 		}
 		if commandID != "" {
 			m.run(t, repo, id, c, commandID, expected) // as the error says: send it again
@@ -223,7 +223,7 @@ func (m *model) run(t *rapid.T, repo *bank, id string, c account.Command, comman
 	}
 }
 
-// message is what has to agree of two errors: a refusal is as Decide gave it, a conflict is one of the same version.
+// message returns the part of an error that must agree: the text of a refusal, or the version of a conflict.
 func message(err error) string {
 	var conflict *es.ConflictError
 	switch {
@@ -235,7 +235,7 @@ func message(err error) string {
 	return err.Error()
 }
 
-// decide does to the model what the command ought to do to the bank.
+// decide applies a command to the model.
 func (m *model) decide(id string, c account.Command, commandID string, expected es.Version) (bankResult, error) {
 	h := m.history[id]
 	if v, found := h.commands[commandID]; found {
@@ -268,7 +268,7 @@ func worth(e account.Event) int64 {
 	return 0
 }
 
-// intrusion is another program that writes to the account, past the faults.
+// intrusion appends to the account as another program, without faults.
 func (m *model) intrusion(stream es.Stream) {
 	before := m.history[stream.ID].version()
 	result, err := m.decide(stream.ID, m.intrude, "", -1)
@@ -284,7 +284,7 @@ func (m *model) intrusion(stream es.Stream) {
 	}
 }
 
-// position is that of a version of an account in the log.
+// position returns the position of a version of an account.
 func (m *model) position(id string, version es.Version) es.Position {
 	if version == 0 {
 		return 0
@@ -319,7 +319,7 @@ func (m *model) loadAt(t *rapid.T) {
 	}
 }
 
-// check compares all that is stored with the model.
+// check compares the stored events with the model.
 func (m *model) check(t *rapid.T) {
 	var sum int64
 	for _, id := range modelAccounts {

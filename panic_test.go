@@ -15,7 +15,7 @@ var errTilt = errors.New("tilt")
 
 func blowUp(total) ([]added, error) { panic(errTilt) }
 
-func TestAPanicReachesItsOwnCallerAlone(t *testing.T) {
+func TestPanicReachesOnlyItsCaller(t *testing.T) {
 	onThirteen := func(e added) {
 		if e.N == 13 {
 			panic(errTilt)
@@ -69,7 +69,7 @@ func calling(f func(added)) *es.Codec[added] {
 	return es.CodecFunc(func(e added) (es.Record, error) { f(e); return tallyCodec.Encode(e) }, tallyCodec.Decode)
 }
 
-func TestAPanicOnHistoryReachesThoseWhoWait(t *testing.T) {
+func TestPanicOnStoredEventsReachesAllWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newSpy()
 		if _, err := newTally(store).Execute(t.Context(), "1", add(1, 13)); err != nil {
@@ -100,7 +100,7 @@ func TestAPanicOnHistoryReachesThoseWhoWait(t *testing.T) {
 	})
 }
 
-func TestAPanicOnARepeatedCommandsHistoryHurtsNoOther(t *testing.T) {
+func TestPanicOnADuplicatesEventsReachesOnlyItsCaller(t *testing.T) {
 	for name, again := range map[string]do{"appended again": add(14), "refused now": refuse} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -136,7 +136,7 @@ func TestAPanicOnARepeatedCommandsHistoryHurtsNoOther(t *testing.T) {
 	}
 }
 
-func TestGoexitEndsItsOwnCallerAlone(t *testing.T) {
+func TestGoexitEndsOnlyItsCaller(t *testing.T) {
 	leave := func(total) ([]added, error) { runtime.Goexit(); return nil, nil } // as t.FailNow does
 	synctest.Test(t, func(t *testing.T) {
 		store := newSpy()
@@ -165,7 +165,7 @@ func TestGoexitEndsItsOwnCallerAlone(t *testing.T) {
 	})
 }
 
-func TestGoexitOnHistoryEndsThoseWhoWait(t *testing.T) {
+func TestGoexitOnStoredEventsEndsAllWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newSpy()
 		if _, err := newTally(store).Execute(t.Context(), "1", add(13)); err != nil {

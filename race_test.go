@@ -13,7 +13,7 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// A moment is what one call came to, and when: the ticks of a clock that all callers share.
+// moment is the result of one call and the ticks of a shared clock before and after it.
 type moment struct {
 	begin, end int64
 	version    es.Version
@@ -24,9 +24,9 @@ type moment struct {
 
 const floor = 5 // below which the tally must not fall
 
-// TestCallsTakeEffectOneAfterTheOther lets callers of several Repos race on one aggregate and looks for an answer that cannot be
-// explained by each call having taken effect at one instant between its begin and its end.
-func TestCallsTakeEffectOneAfterTheOther(t *testing.T) {
+// TestCallsAreLinearizable lets callers of several Repos race on one aggregate and looks for an answer that cannot be
+// explained if each call takes effect at one instant between its start and its end.
+func TestCallsAreLinearizable(t *testing.T) {
 	store := new(es.Mem)
 	cached, uncached := newTally(store), newTally(store)
 	uncached.CacheSize = -1
@@ -142,8 +142,8 @@ func checkMoments(t *testing.T, store *es.Mem, moments []moment) {
 	}
 }
 
-// TestMoneyIsMovedNotMade moves it between two aggregates by commands that are sent again whenever their outcome is unknown.
-func TestMoneyIsMovedNotMade(t *testing.T) {
+// TestTransfersConserveMoney moves it between two aggregates by commands that are sent again whenever their outcome is unknown.
+func TestTransfersConserveMoney(t *testing.T) {
 	store := newSpy()
 	var calls atomic.Int64
 	store.append = func(_ context.Context, _ []es.Append, write func() (es.Position, error)) (es.Position, error) {

@@ -13,7 +13,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// The code of README.md stands here, so that it compiles and does what it says.
+// This is the code of README.md, so that it compiles and is tested.
 
 func Example_tasks() {
 	ctx := context.Background()
@@ -70,7 +70,7 @@ func Example_tasks() {
 	// 3 account/ann/3 withdrawn
 }
 
-// That it compiles is what there is to see: it needs a server.
+// This needs a server, so it is only compiled.
 var _ = func(ctx context.Context, store *postgres.Store, tx pgx.Tx) error {
 	accounts := es.NewRepo(store.In(tx), "account", account.Rules{}, account.Codec)
 	if _, err := accounts.Execute(ctx, "ann", account.Deposit{Amount: 50_00}); err != nil {

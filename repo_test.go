@@ -15,7 +15,7 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 )
 
-func TestACachedStateIsNotReadAgain(t *testing.T) {
+func TestCachedStateIsNotReadAgain(t *testing.T) {
 	store := newSpy()
 	repo := newBank(store)
 	opened(t, repo, "1", 100)
@@ -28,7 +28,7 @@ func TestACachedStateIsNotReadAgain(t *testing.T) {
 	}
 }
 
-func TestTheLeastRecentlyUsedStateIsReadAgain(t *testing.T) {
+func TestLeastRecentlyUsedStateIsEvicted(t *testing.T) {
 	store := newSpy()
 	repo := newBank(store)
 	repo.CacheSize = 1
@@ -41,7 +41,7 @@ func TestTheLeastRecentlyUsedStateIsReadAgain(t *testing.T) {
 	}
 }
 
-func TestAfterAConflictTheTailAloneIsRead(t *testing.T) {
+func TestConflictReadsOnlyTheTail(t *testing.T) {
 	store := newSpy()
 	mine, theirs := newBank(store), newBank(store)
 	opened(t, mine, "1", 100)
@@ -59,7 +59,7 @@ func TestAfterAConflictTheTailAloneIsRead(t *testing.T) {
 	}
 }
 
-func TestARefusalOrNoOpOnAStaleStateIsDecidedAgain(t *testing.T) {
+func TestStaleRefusalIsDecidedAgain(t *testing.T) {
 	store := newSpy()
 	mine, theirs := newBank(store), newBank(store)
 	opened(t, mine, "1", 10)
@@ -70,14 +70,14 @@ func TestARefusalOrNoOpOnAStaleStateIsDecidedAgain(t *testing.T) {
 	execute(t, mine, "1", account.Close{})
 	store.take()
 	if result := execute(t, mine, "1", account.Close{}); result.Events != nil || result.Version != 5 || result.Position != 5 {
-		t.Errorf("closing what is closed: %+v, want no events, at version and position 5", result)
+		t.Errorf("closing a closed account: %+v, want no events, at version and position 5", result)
 	}
 	if got := store.take(); len(got.Reads) != 1 || len(got.Appends) != 0 {
 		t.Errorf("a no-op asked the store %+v, want one look at the tail", got)
 	}
 }
 
-// always has a rival write just before each of the first n appends.
+// always makes a rival write just before each of the first n appends.
 func always(t *testing.T, store *spy, n int) *atomic.Int64 {
 	rival := newBank(store.Log)
 	var tries atomic.Int64
@@ -130,7 +130,7 @@ func TestRetries(t *testing.T) {
 	}
 }
 
-func TestThePauseEndsWithTheContext(t *testing.T) {
+func TestPauseEndsWithTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newSpy()
 		repo := newBank(store)
@@ -180,7 +180,7 @@ func TestExpectVersion(t *testing.T) {
 	})
 }
 
-func TestLoadIsWhatTheStoreHasNow(t *testing.T) {
+func TestLoadReadsTheStore(t *testing.T) {
 	store := newSpy()
 	mine, theirs := newBank(store), newBank(store)
 	if at, err := mine.Load(t.Context(), "1"); err != nil || at.Version != 0 || at.State != (account.Account{}) {
@@ -203,7 +203,7 @@ func TestLoadIsWhatTheStoreHasNow(t *testing.T) {
 	}
 }
 
-func TestMetadataAndCauses(t *testing.T) {
+func TestMetadata(t *testing.T) {
 	store := newSpy()
 	repo := newBank(store)
 	execute(t, repo, "1", account.Open{}, es.Meta(map[string]string{"by": "ann", "from": "web"}), es.Meta(map[string]string{"by": "bob"}))
@@ -226,7 +226,7 @@ func TestMetadataAndCauses(t *testing.T) {
 	}
 }
 
-func TestBadInputIsRefusedBeforeAnythingIsAsked(t *testing.T) {
+func TestInvalidInputIsRefusedBeforeTheStoreIsCalled(t *testing.T) {
 	store := newSpy()
 	repo := newBank(store)
 	for name, do := range map[string]func() error{
@@ -253,7 +253,7 @@ func TestBadInputIsRefusedBeforeAnythingIsAsked(t *testing.T) {
 	}
 }
 
-func TestAStateThatIsNotOfThisHistoryIsReadAnew(t *testing.T) {
+func TestDivergedStateIsReloaded(t *testing.T) {
 	now := new(es.Mem)
 	store := newSpy()
 	repo := newBank(store)
@@ -273,7 +273,7 @@ func TestAStateThatIsNotOfThisHistoryIsReadAnew(t *testing.T) {
 	}
 }
 
-func TestAStoreThatSaysItHasLostItsEndIsReadFromTheBeginning(t *testing.T) {
+func TestRewoundStoreIsReadFromTheBeginning(t *testing.T) {
 	store := newSpy()
 	repo := newBank(store)
 	opened(t, repo, "1", 100)

@@ -17,7 +17,7 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// A shelf is snapshots in memory that can be looked at and disturbed.
+// shelf keeps snapshots in memory. Tests can inspect it and inject faults.
 type shelf struct {
 	es.Mem
 	save func() error // called before each SaveSnapshot, if set
@@ -54,7 +54,7 @@ func (s *shelf) versions() []es.Version {
 	return slices.Clone(s.saved)
 }
 
-// A journal is a log output that can be read while it is written.
+// journal is a log output that can be read while it is written.
 type journal struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -74,14 +74,14 @@ func (j *journal) String() string {
 	return j.text.String()
 }
 
-// withSnapshots is a repo without a cache, so that each command shows what a load costs.
+// withSnapshots returns a Repo without a cache, so that each command loads.
 func withSnapshots(store es.Store, shelf es.Snapshots, every int) *tallies {
 	repo := newTally(store)
 	repo.Snapshots, repo.SnapshotEvery, repo.CacheSize = shelf, every, -1
 	return repo
 }
 
-// ones makes a history of so many events of 1, with snapshots taken and saved.
+// ones writes n events of 1 and waits until their snapshots are saved.
 func ones(t *testing.T, store es.Store, shelf es.Snapshots, n, every int) {
 	t.Helper()
 	repo := withSnapshots(store, shelf, every)
@@ -96,7 +96,7 @@ func ones(t *testing.T, store es.Store, shelf es.Snapshots, n, every int) {
 	}
 }
 
-func TestSnapshotsAreTakenEveryNEvents(t *testing.T) {
+func TestSnapshotEvery(t *testing.T) {
 	for name, test := range map[string]struct {
 		every int
 		steps []int // events of each command
@@ -126,7 +126,7 @@ func TestSnapshotsAreTakenEveryNEvents(t *testing.T) {
 	}
 }
 
-func TestALongStreamWithoutSnapshotGetsOneWhenItIsLoaded(t *testing.T) {
+func TestLoadOfALongStreamSavesASnapshot(t *testing.T) {
 	store, shelf := newSpy(), new(shelf)
 	ones(t, store, nil, 25, 10)
 	repo := withSnapshots(store, shelf, 10)
@@ -141,7 +141,7 @@ func TestALongStreamWithoutSnapshotGetsOneWhenItIsLoaded(t *testing.T) {
 	}
 }
 
-func TestLoadingReadsFromTheSnapshotOn(t *testing.T) {
+func TestLoadStartsFromTheSnapshot(t *testing.T) {
 	store, shelf := newSpy(), new(shelf)
 	ones(t, store, shelf, 25, 10)
 	repo := withSnapshots(store, shelf, 10)
@@ -185,10 +185,10 @@ func TestLoadingReadsFromTheSnapshotOn(t *testing.T) {
 	})
 }
 
-func TestASnapshotThatIsNoGoodCostsTimeOnly(t *testing.T) {
+func TestUnusableSnapshotIsIgnored(t *testing.T) {
 	put := func(change func(*es.Snapshot)) func(*testing.T, *shelf) {
 		return func(t *testing.T, s *shelf) {
-			ones(t, newSpy(), s, 20, 20) // a history like the one that is to be loaded
+			ones(t, newSpy(), s, 20, 20) // a history like the one to load
 			snapshot, err := s.Mem.LoadSnapshot(t.Context(), tally1)
 			if err != nil || snapshot.Version != 20 {
 				t.Fatalf("%+v, %v", snapshot, err)
@@ -244,7 +244,7 @@ func TestASnapshotThatIsNoGoodCostsTimeOnly(t *testing.T) {
 	}
 }
 
-func TestABrokenSnapshotIsReplaced(t *testing.T) {
+func TestCorruptSnapshotIsReplaced(t *testing.T) {
 	store, shelf := newSpy(), new(shelf)
 	ones(t, store, nil, 25, 10)
 	if err := shelf.Mem.SaveSnapshot(t.Context(), es.Snapshot{Stream: tally1, Version: 20, Position: 20, Data: []byte(`{`)}); err != nil {
@@ -257,7 +257,7 @@ func TestABrokenSnapshotIsReplaced(t *testing.T) {
 	}
 }
 
-// secretive is a total that JSON cannot see, touchyState one that JSON cannot touch.
+// secretive is a state whose field JSON ignores; touchyState panics when JSON encodes it.
 type (
 	secretive   struct{ n int }
 	touchyState struct{ N int }
@@ -266,13 +266,13 @@ type (
 func (touchyState) MarshalJSON() ([]byte, error)  { panic(errTilt) }
 func (*touchyState) UnmarshalJSON(b []byte) error { panic(errTilt) }
 
-// The rules of counting take any state.
+// counting has rules for any state.
 type counting[S any] struct{ evolve func(S, added) S }
 
 func (counting[S]) Decide(_ S, e added) ([]added, error) { return []added{e}, nil }
 func (c counting[S]) Evolve(s S, e added) S              { return c.evolve(s, e) }
 
-func TestAStateThatDoesNotSurviveJSONIsNeverKept(t *testing.T) {
+func TestStateThatDoesNotSurviveJSONIsNotSaved(t *testing.T) {
 	journal, shelf := new(journal), new(shelf)
 	repo := es.NewRepo(new(es.Mem), "tally", counting[secretive]{func(s secretive, e added) secretive { return secretive{s.n + e.N} }}, tallyCodec)
 	repo.Snapshots, repo.SnapshotEvery, repo.Logger = shelf, 1, journal.logger()
@@ -293,7 +293,7 @@ func TestAStateThatDoesNotSurviveJSONIsNeverKept(t *testing.T) {
 	}
 }
 
-func TestAStateThatPanicsInJSONIsNeverKept(t *testing.T) {
+func TestStateThatPanicsInJSONIsNotSaved(t *testing.T) {
 	journal, shelf := new(journal), new(shelf)
 	rules := counting[touchyState]{func(s touchyState, e added) touchyState { return touchyState{s.N + e.N} }}
 	repo := es.NewRepo(new(es.Mem), "tally", rules, tallyCodec)
@@ -317,7 +317,7 @@ func TestAStateThatPanicsInJSONIsNeverKept(t *testing.T) {
 	}
 }
 
-func TestASnapshotThatCannotBeSavedIsSaid(t *testing.T) {
+func TestFailedSaveIsLogged(t *testing.T) {
 	journal, shelf := new(journal), new(shelf)
 	shelf.save = func() error { return errors.New("disk full") }
 	repo := withSnapshots(newSpy(), shelf, 1)
@@ -333,7 +333,7 @@ func TestASnapshotThatCannotBeSavedIsSaid(t *testing.T) {
 	}
 }
 
-func TestSlowSnapshotsDelayNobody(t *testing.T) {
+func TestSlowSnapshotsDelayNoCommand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hold := make(chan struct{})
 		store, shelf := newSpy(), new(shelf)
@@ -354,7 +354,7 @@ func TestSlowSnapshotsDelayNobody(t *testing.T) {
 		synctest.Wait()
 		select {
 		case <-closed:
-			t.Error("Close does not wait for the snapshot under way")
+			t.Error("Close does not wait for the snapshot in flight")
 		default:
 		}
 		close(hold)
@@ -365,7 +365,7 @@ func TestSlowSnapshotsDelayNobody(t *testing.T) {
 	})
 }
 
-func TestSnapshotsThatWaitAreBounded(t *testing.T) {
+func TestPendingSnapshotsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hold := make(chan struct{})
 		shelf := new(shelf)
@@ -387,12 +387,12 @@ func TestSnapshotsThatWaitAreBounded(t *testing.T) {
 		}
 		synctest.Wait()
 		if s, err := shelf.LoadSnapshot(t.Context(), es.Stream{Kind: "tally", ID: "999"}); err != nil || s.Version != 2 {
-			t.Errorf("%v, %v; one that found no room comes round again", s, err)
+			t.Errorf("%v, %v; a state dropped for lack of room must be considered again", s, err)
 		}
 	})
 }
 
-func TestLoadingWhileClosing(t *testing.T) {
+func TestLoadDuringClose(t *testing.T) {
 	for range 50 {
 		synctest.Test(t, func(t *testing.T) {
 			hold := make(chan struct{})
@@ -412,7 +412,7 @@ func TestLoadingWhileClosing(t *testing.T) {
 	}
 }
 
-func TestASnapshotAfterCloseIsNotTaken(t *testing.T) {
+func TestNoSnapshotAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, shelf := newSpy(), new(shelf)
 		ones(t, store, nil, 3, 1)
@@ -444,7 +444,7 @@ func TestNewerSnapshots(t *testing.T) {
 	}
 }
 
-func TestAnOldProgramDoesNotUndoTheSnapshotsOfANewOne(t *testing.T) {
+func TestOldProgramKeepsSnapshotsOfANewOne(t *testing.T) {
 	store, shelf := newSpy(), new(shelf)
 	for _, schema := range []int{2, 1} {
 		repo := withSnapshots(store, shelf, 1)

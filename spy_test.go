@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A spy is a log that notes what it is asked, and lets a test stand between a Repo and its store.
+// spy is a log that records its calls and lets a test intercept them.
 type spy struct {
 	es.Log
 
@@ -30,7 +30,7 @@ type spy struct {
 	notes notes
 }
 
-// Notes are what a spy has seen.
+// notes are the calls that a spy recorded.
 type notes struct {
 	Reads   []es.Version // the after of each
 	Records int          // that were read
@@ -46,7 +46,7 @@ func (s *spy) note(f func(n *notes)) {
 	f(&s.notes)
 }
 
-// take returns the notes and begins anew.
+// take returns the notes and resets them.
 func (s *spy) take() (n notes) {
 	s.note(func(all *notes) { n, *all = *all, notes{} })
 	return n
@@ -84,7 +84,7 @@ func (s *spy) Changed(ctx context.Context, after es.Position) (es.Position, erro
 	return s.Log.Changed(ctx, after)
 }
 
-// The bank is the example's: enough rules to refuse, to do nothing and to write.
+// The bank is that of the example. Its rules refuse, do nothing, or write.
 type bank = es.Repo[account.Account, account.Command, account.Event]
 
 type bankResult = es.Result[account.Account, account.Event]
@@ -103,7 +103,7 @@ func execute(t testing.TB, b *bank, id string, c account.Command, options ...es.
 	return result
 }
 
-// opened opens an account and pays in so much; it has version 2.
+// opened opens an account and deposits an amount. The account then has version 2.
 func opened(t testing.TB, b *bank, id string, cents int64) {
 	t.Helper()
 	execute(t, b, id, account.Open{Owner: "Ada"})
@@ -123,7 +123,7 @@ func stored(t testing.TB, store es.Store, stream es.Stream) []es.Record {
 	return records
 }
 
-// balance loads an account as the store has it, by a repo that knows nothing yet.
+// balance loads an account from the store, by a Repo without cached states.
 func balance(t testing.TB, store es.Store, id string) (int64, es.Version) {
 	t.Helper()
 	at, err := newBank(store).Load(t.Context(), id)
@@ -134,7 +134,7 @@ func balance(t testing.TB, store es.Store, id string) (int64, es.Version) {
 	return a.Balance, version
 }
 
-// The tally is the smallest aggregate: a sum of what was added, whose commands are functions, so that a test can do anything within Decide.
+// tally is the smallest aggregate, a sum. Its commands are functions, so that a test can do anything within Decide.
 type tally struct {
 	evolve func(added) // called before each Evolve, if set
 }
@@ -160,7 +160,7 @@ func newTally(store es.Store) *es.Repo[total, do, added] {
 	return es.NewRepo(store, "tally", tally{}, tallyCodec)
 }
 
-// add is the command that adds the numbers, an event each.
+// add is a command that adds numbers, one event each.
 func add(numbers ...int) do {
 	return func(total) ([]added, error) {
 		var events []added
@@ -173,7 +173,7 @@ func add(numbers ...int) do {
 
 type tallies = es.Repo[total, do, added]
 
-// A caller is an Execute on tally/1 in a goroutine of its own. What it came to may be read once done is closed.
+// caller is an Execute on tally/1 in its own goroutine. Its results may be read after done is closed.
 type caller struct {
 	done     chan struct{}
 	result   es.Result[total, added]
@@ -206,8 +206,8 @@ func (k *caller) answered() bool {
 	}
 }
 
-// crowd starts callers, in order, while the lane of tally/1 is busy adding 1, so that they come into one round together, and waits
-// until all is still. The notes are what the lane then asked of the store. It is for a synctest bubble.
+// crowd starts callers in order while the lane of tally/1 is busy adding 1, so that they share one round, and waits for
+// the bubble to be idle. The notes are the calls that the lane then made to the store. It needs a synctest bubble.
 func crowd(store *spy, repo *tallies, starts ...func() *caller) ([]*caller, notes) {
 	hold := make(chan struct{})
 	next := store.append

@@ -12,7 +12,7 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 )
 
-// grown is the codec of a bank that has called its events otherwise in its time, counted in euros, and kept what it printed.
+// grown is the codec of a bank whose early events had other names, counted in euros, and included printed statements.
 func grown() *es.Codec[account.Event] {
 	type inEuros struct{ Euros int64 }
 	return es.JSON(map[string]account.Event{
@@ -32,7 +32,7 @@ func grown() *es.Codec[account.Event] {
 		Retire("statement-printed", "card-printed")
 }
 
-func TestHistoryIsReadAsItWasMeant(t *testing.T) {
+func TestOldEventsAreUpcast(t *testing.T) {
 	store := newSpy()
 	stream := es.Stream{Kind: "account", ID: "1"}
 	past := func(command string, events ...es.Record) {
@@ -78,7 +78,7 @@ func TestHistoryIsReadAsItWasMeant(t *testing.T) {
 			t.Errorf("the second load read %d records, not the one at which the snapshot stands", got.Records)
 		}
 	})
-	t.Run("what is written has the names of today", func(t *testing.T) {
+	t.Run("new events have current names", func(t *testing.T) {
 		result := execute(t, repo, "1", account.Deposit{Amount: 1})
 		if last := stored(t, store, stream)[8]; result.Version != 9 || last.Type != "deposited.v2" {
 			t.Errorf("%+v was stored as %q", result, last.Type)
@@ -86,21 +86,21 @@ func TestHistoryIsReadAsItWasMeant(t *testing.T) {
 	})
 }
 
-func TestAnUpcasterThatFailsIsNamed(t *testing.T) {
+func TestUpcasterErrorNamesTheRecord(t *testing.T) {
 	_, err := grown().Decode(es.Record{Stream: es.Stream{Kind: "account", ID: "1"}, Version: 3, Type: "deposited", Data: []byte(`{"Euros":"many"}`)})
 	if err == nil || !strings.Contains(err.Error(), "account/1/3") || !strings.Contains(err.Error(), `"deposited"`) {
 		t.Errorf("%v; want account/1/3 and its type", err)
 	}
 }
 
-func TestRetiredEventsAreToldBare(t *testing.T) {
+func TestDecodeReturnsErrRetiredUnwrapped(t *testing.T) {
 	event, err := grown().Decode(es.Record{Type: "card-printed"})
 	if event != nil || err != es.ErrRetired {
 		t.Errorf("%v, %v; want ErrRetired, bare", event, err)
 	}
 }
 
-func TestRetiredEventsCannotBeWritten(t *testing.T) {
+func TestRetiredEventsCannotBeEncoded(t *testing.T) {
 	codec := es.JSON(map[string]happening{"plain": plain{}}).Retire("other")
 	_, err := codec.Encode(other{})
 	var unknown *es.UnknownEventError
@@ -109,7 +109,7 @@ func TestRetiredEventsCannotBeWritten(t *testing.T) {
 	}
 }
 
-func TestAStoredNameHasOneMeaning(t *testing.T) {
+func TestStoredNamesAreUnique(t *testing.T) {
 	up := func(es.Record, func([]byte, any) error) (account.Event, error) { return nil, nil }
 	for _, test := range []struct {
 		name string
