@@ -37,8 +37,8 @@ func (w *worker) process(it item) bool {
 		w.count(func(c *counts) { c.handled++ })
 		return true
 	case w.r.Park:
-		w.log.Error("kafka: parking a record and the later ones of its key",
-			"key", string(it.m.Key), "record", r.ID(), "offset", int64(it.m.TopicPartition.Offset), "attempts", attempts, "err", err)
+		w.log.With("key", string(it.m.Key), "record", r.ID(), "offset", int64(it.m.TopicPartition.Offset), "attempts", attempts).
+			Error("kafka: parking a record and the later ones of its key", logged(err)...)
 		return w.park(it, wire.EntryParked, err, attempts) && w.flush()
 	}
 	w.r.fail(&Failure{w.Partition, int64(it.m.TopicPartition.Offset), r, err})
@@ -74,7 +74,8 @@ func (w *worker) try(m *kafka.Message) (attempts int, r es.Record, err error) {
 		}
 		w.count(func(c *counts) { c.retried++ })
 		pause := client.Backoff(attempts)
-		w.log.Warn("kafka: a record failed, retrying", "record", r.ID(), "offset", int64(m.TopicPartition.Offset), "attempt", attempts, "pause", pause, "err", err)
+		w.log.With("record", r.ID(), "offset", int64(m.TopicPartition.Offset), "attempt", attempts, "pause", pause).
+			Warn("kafka: a record failed, retrying", logged(err)...)
 		if !w.sleep(pause) {
 			return attempts, r, err
 		}
@@ -89,6 +90,16 @@ func handle(ctx context.Context, f func(context.Context, es.Record) error, r es.
 		}
 	}()
 	return f(ctx, r)
+}
+
+// logged returns an error as attributes of a log record, with the stack if it is a panic.
+func logged(err error) []any {
+	attrs := []any{"err", err}
+	var p *es.PanicError
+	if errors.As(err, &p) {
+		attrs = append(attrs, "stack", string(p.Stack))
+	}
+	return attrs
 }
 
 // sleep returns false if the partition stops before the time is over.
@@ -160,7 +171,7 @@ func (w *worker) replay(request deadletter.Request) bool {
 			case w.interrupted(err):
 				return false
 			case err != nil:
-				w.log.Warn("kafka: a parked record failed again", "key", request.Key, "err", err)
+				w.log.With("key", request.Key).Warn("kafka: a parked record failed again", logged(err)...)
 				return w.note(request.Key, wire.EntryTried, key.First, err) && w.flush()
 			case !w.note(request.Key, wire.EntryDone, int64(m.TopicPartition.Offset), nil), !w.flushIfFull():
 				return false
