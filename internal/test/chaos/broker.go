@@ -20,12 +20,12 @@ import (
 
 func (a *actor) cluster() kafka.ConfigMap { return kafka.ConfigMap{"bootstrap.servers": a.Kafka} }
 
-// logger writes what the process's parts have to say into its standard error, which is a file.
+// logger writes the logs of the components to standard error, which is a file.
 func (a *actor) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, nil))
 }
 
-// runRelay publishes the log. Several processes do, and one at a time works.
+// runRelay publishes the log. Several processes run it; one is active at a time.
 func runRelay(ctx context.Context, a *actor) error {
 	store, err := a.open(ctx)
 	if err != nil {
@@ -42,7 +42,8 @@ func runRelay(ctx context.Context, a *actor) error {
 }
 
 const (
-	// The ledger of a consumer that is told of a record at least once. Each comes behind the one before of its stream, or again.
+	// The ledger of an at-least-once consumer. Each record must follow the previous one of its stream, or be a
+	// repetition.
 	createLedger = "create table if not exists {models}.ledger (kind text, id text, version bigint, content text not null, primary key (kind, id, version))"
 	insertLedger = `insert into {models}.ledger (kind, id, version, content) select $1, $2, $3::bigint, $4
 		where $3::bigint = 1 or exists (select from {models}.ledger where kind = $1 and id = $2 and version = $3::bigint - 1) on conflict do nothing`
@@ -51,7 +52,7 @@ const (
 	countLedger  = "select count(*) from {models}.ledger"
 )
 
-// runConsumer writes down what it is told, in a database. Several processes share the partitions.
+// runConsumer records what it receives in a database. Several processes share the partitions.
 func runConsumer(ctx context.Context, a *actor) error {
 	pool, err := pgxpool.New(ctx, a.Postgres)
 	if err != nil {
@@ -68,13 +69,14 @@ func runConsumer(ctx context.Context, a *actor) error {
 		if called.Load() || ctx.Err() != nil || errors.Is(err, es.ErrInvalid) {
 			break
 		}
-		a.history.note(Entry{Kind: Retried, Text: fmt.Sprint(err)}) // a cluster that is away when it begins
+		a.history.note(Entry{Kind: Retried, Text: fmt.Sprint(err)}) // the cluster was unavailable at the start
 		rest(ctx, 200*time.Millisecond)
 	}
 	return a.went(ctx, "the consumer", err)
 }
 
-// enter enters a record into the ledger. It waits for a database that is away, as long as the record is the consumer's.
+// enter adds a record to the ledger. While the database is unavailable it retries, until the consumer loses the
+// partition.
 func (a *actor) enter(ctx context.Context, pool *pgxpool.Pool, r es.Record) error {
 	for {
 		tag, err := pool.Exec(ctx, modelled(insertLedger, a.Schema), r.Stream.Kind, r.Stream.ID, int64(r.Version), content(r))
@@ -82,7 +84,7 @@ func (a *actor) enter(ctx context.Context, pool *pgxpool.Pool, r es.Record) erro
 			there := false
 			err = pool.QueryRow(ctx, modelled(existsLedger, a.Schema), r.Stream.Kind, r.Stream.ID, int64(r.Version)).Scan(&there)
 			if err == nil && !there {
-				a.violated("%s, of position %d, was handed to the consumer before the one ahead of it", r.ID(), r.Position)
+				a.violated("the consumer received %s at position %d before its predecessor", r.ID(), r.Position)
 				return nil
 			}
 		}
@@ -95,7 +97,7 @@ func (a *actor) enter(ctx context.Context, pool *pgxpool.Pool, r es.Record) erro
 	}
 }
 
-// fedModel is the file of the read model that is fed from the topics.
+// fedModel returns the file of the read model that is built from the topics.
 func fedModel(folder string) string { return filepath.Join(folder, "fed.db") }
 
 const (
@@ -106,7 +108,7 @@ const (
 	countFed  = "select count(*) from fed"
 )
 
-// runFed builds a read model in a SQLite file from the topics. Several processes do, on one file.
+// runFed builds a read model in a SQLite file from the topics. Several processes share the file.
 func runFed(ctx context.Context, a *actor) error {
 	store, err := sqlite.Open(fedModel(a.Folder))
 	if err != nil {
@@ -143,17 +145,17 @@ func runFed(ctx context.Context, a *actor) error {
 					return err
 				}
 				if n, err := result.RowsAffected(); err != nil || n != 1 {
-					return errors.Join(err, fmt.Errorf("%s does not come behind what is applied", r.ID()))
+					return errors.Join(err, fmt.Errorf("%s does not follow the applied records", r.ID()))
 				}
 			}
 			return nil
 		},
 	})
-	return errors.Join(a.went(ctx, "the model fed from topics", err), source.Close())
+	return errors.Join(a.went(ctx, "the read model built from topics", err), source.Close())
 }
 
-// heard is the log as those have it who are told of it by topics.
-func heard(name string, log []es.Record) Model {
+// published returns the log as consumers of the topics must have received it.
+func published(name string, log []es.Record) Model {
 	m := Model{Name: name, Want: make(map[string]string, len(log))}
 	for _, r := range log {
 		m.Want[r.ID()] = content(r)

@@ -9,26 +9,27 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// A watch is on what reaches the read models while the nemesis goes about. A run in which nothing does shows as little as one in which
-// nothing is broken: when nothing has come through for a while there is a calm, and the faults that follow hit a system that works.
+// A watch records how much reaches the read models during fault injection. A run in which nothing does shows as little
+// as a run without faults. If nothing has reached one for a while, all faults are undone until it does (a calm), so
+// that the following faults hit a working system.
 type watch struct {
-	reached map[string]int // records, by read model; the most that were seen, for one that is built anew begins again
+	reached map[string]int // records by read model; the maximum, because a rebuilt model starts again
 	grew    map[string]time.Time
-	next    time.Time // when it looks again
+	next    time.Time // time of the next check
 	calms   int
-	calm    time.Duration // all of them
+	calm    time.Duration // total duration
 }
 
 const (
-	stifled  = 15 * time.Second // without progress, before a calm
+	stalled  = 15 * time.Second // duration without progress before a calm
 	longCalm = 2 * time.Minute
 )
 
-// Read models, as the summary names them.
+// Names of the read models in the summary.
 const (
 	reachedStatement = "the statement"
-	reachedLedger    = "the ledger of consumers"
-	reachedFed       = "the model fed from topics"
+	reachedLedger    = "the consumers' ledger"
+	reachedFed       = "the read model built from topics"
 )
 
 func newWatch(topics bool) *watch {
@@ -36,25 +37,25 @@ func newWatch(topics bool) *watch {
 	if topics {
 		w.reached[reachedLedger], w.reached[reachedFed] = 0, 0
 	}
-	w.forgive()
+	w.reset()
 	return w
 }
 
-// forgive lets all begin as if it had just grown.
-func (w *watch) forgive() {
+// reset makes every read model count as having just grown.
+func (w *watch) reset() {
 	for name := range w.reached {
 		w.grew[name] = time.Now()
 	}
 }
 
-// note notes how much has reached a read model.
+// note records how much has reached a read model.
 func (w *watch) note(name string, n int) {
 	if most, watched := w.reached[name]; watched && n > most {
 		w.reached[name], w.grew[name] = n, time.Now()
 	}
 }
 
-// since tells whether every read model has grown since a moment.
+// since reports whether every read model has grown since a moment.
 func (w *watch) since(moment time.Time) bool {
 	for _, grew := range w.grew {
 		if !grew.After(moment) {
@@ -64,7 +65,7 @@ func (w *watch) since(moment time.Time) bool {
 	return true
 }
 
-// enough tells whether as much has come through as a run of this length must show.
+// enough reports whether as many records have reached the read models as a run of this length requires.
 func (w *watch) enough(d time.Duration) bool {
 	for _, n := range w.reached {
 		if n < leastOf(leastReached, d) {
@@ -74,7 +75,7 @@ func (w *watch) enough(d time.Duration) bool {
 	return true
 }
 
-// look looks at the read models, past the proxies. What does not answer has not grown.
+// look counts the records in the read models, bypassing the proxies. One that does not answer counts as not grown.
 func (r *run) look() {
 	ctx, cancel := context.WithTimeout(r.t.Context(), time.Second)
 	defer cancel()
@@ -97,26 +98,26 @@ func (r *run) look() {
 	r.watch.next = time.Now().Add(2 * time.Second)
 }
 
-// breathe looks from time to time, and makes a calm when it must.
-func (r *run) breathe(afflictions map[string]affliction) {
-	if _, down := afflictions[aboutServer]; down || time.Now().Before(r.watch.next) {
+// calmIfStuck checks the read models regularly, and undoes all faults for a while if they do not grow.
+func (r *run) calmIfStuck(active map[string]activeFault) {
+	if _, down := active[aboutServer]; down || time.Now().Before(r.watch.next) {
 		return
 	}
 	r.look()
-	if r.watch.since(time.Now().Add(-stifled)) {
+	if r.watch.since(time.Now().Add(-stalled)) {
 		return
 	}
-	r.say("nothing comes through, a calm: %v", r.watch.reached)
+	r.say("no progress, calm begins: %v", r.watch.reached)
 	r.watch.calms++
 	began := time.Now()
-	for about := range afflictions {
-		r.relieve(afflictions, about)
+	for about := range active {
+		r.endFault(active, about)
 	}
 	for !r.watch.since(began) && time.Since(began) < longCalm {
-		time.Sleep(200 * time.Millisecond) // nobody tells of what he has read
+		time.Sleep(200 * time.Millisecond) // there is no notification of what has been read
 		r.look()
 	}
-	r.say("the calm is over: %v", r.watch.reached)
+	r.say("the calm has ended: %v", r.watch.reached)
 	r.watch.calm += time.Since(began)
-	r.watch.forgive()
+	r.watch.reset()
 }

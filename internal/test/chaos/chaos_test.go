@@ -13,12 +13,12 @@ import (
 )
 
 var (
-	minutes  = flag.Float64("minutes", 0, "how long the nemesis goes about (1.5 where all tests must run; elsewhere no run is made without it)")
-	seed     = flag.Uint64("seed", 0, "of all that is random (a new one)")
-	database = flag.String("postgres", "", "the URL of a database to use in place of a server of the run's own")
-	cluster  = flag.String("kafka", "", "bootstrap.servers of a cluster to use in place of one of the run's own; with -postgres and without it there are no topics")
-	brokers  = flag.Int("brokers", 1, "nodes of the run's own cluster, 1 or 3; 0 leaves Kafka out")
-	keep     = flag.Bool("keep", false, "keep the evidence of a run that has found nothing")
+	minutes  = flag.Float64("minutes", 0, "duration of fault injection (default 1.5 if ES_TEST_REQUIRE or CI is set; otherwise the test is skipped)")
+	seed     = flag.Uint64("seed", 0, "seed of the random numbers (default: a new one)")
+	database = flag.String("postgres", "", "URL of a database to use instead of starting a server")
+	cluster  = flag.String("kafka", "", "bootstrap.servers of a cluster to use instead of starting one; with -postgres alone, Kafka is left out")
+	brokers  = flag.Int("brokers", 1, "number of nodes of the started cluster, 1 or 3; 0 leaves Kafka out")
+	keep     = flag.Bool("keep", false, "keep the evidence of a run that passed")
 )
 
 func TestMain(m *testing.M) {
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 func TestChaos(t *testing.T) {
 	if *minutes == 0 {
 		if testing.Short() || !mustRun() {
-			t.Skip("it takes minutes: make chaos, or -args -minutes 1.5")
+			t.Skip("takes minutes: run make chaos, or give -args -minutes 1.5")
 		}
 		*minutes = 1.5
 	}

@@ -10,56 +10,56 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 )
 
-// Evidence is what is left when everything has come to its end.
+// Evidence is what Check examines after a run.
 type Evidence struct {
 	History iter.Seq2[Entry, error]
 	Log     []es.Record
-	Funds   int64   // cents that were paid in at the beginning; all the rest is transfers
-	Models  []Model // of the projections
+	Funds   int64   // cents deposited at the beginning; everything else is transfers
+	Models  []Model // read models of the projections
 
-	Store     string // the id of the log
-	Relayed   bool   // it was published
+	Store     string // id of the log
+	Relayed   bool   // the log was published
 	Published []Published
 }
 
-// A Model is a read model that was read to its end, with what it must be equal to.
+// A Model is the final content of a read model, together with the expected content.
 type Model struct {
 	Name string
-	Rows map[string]string // what it has, by key
-	Want map[string]string // the fold of the log
+	Rows map[string]string // actual content by key
+	Want map[string]string // expected content: the fold of the log
 
-	// Repeated are the keys of which it was told more than once although it must not be.
+	// Repeated are the keys that were received more than once although that is not allowed.
 	Repeated []string
 }
 
-// A Violation is a broken promise.
+// A Violation is a violated guarantee.
 type Violation struct {
-	Promise string // which one
-	Text    string // what was found
+	Guarantee string // the guarantee
+	Text      string // the finding
 }
 
-// String returns promise and finding.
-func (v Violation) String() string { return v.Promise + ": " + v.Text }
+// String returns the guarantee and the finding.
+func (v Violation) String() string { return v.Guarantee + ": " + v.Text }
 
-// Promises, as violations name them.
+// Guarantees, as violations name them.
 const (
-	promiseDurable    = "an acknowledged append is there, once, where it was said"
-	promiseNothing    = "what was refused is not there"
-	promiseOnce       = "a command takes effect once"
-	promiseWhole      = "an append is all or none"
-	promiseOrigin     = "nothing is there that nobody sent"
-	promisePositions  = "positions are dense"
-	promiseVersions   = "versions are dense"
-	promiseTime       = "time does not run backwards"
-	promiseMoney      = "no cent is made or lost"
-	promiseModel      = "a read model equals the fold of the log"
-	promiseExactly    = "a record is applied once"
-	promiseProcess    = "processes go on"
-	promiseRefusal    = "no account is overdrawn"
-	promiseUnbothered = "no process sees what must not be"
+	guaranteeDurable    = "an acknowledged append is in the log exactly once, where it was reported"
+	guaranteeNothing    = "a refused command writes nothing"
+	guaranteeOnce       = "a command takes effect once"
+	guaranteeWhole      = "an append is atomic"
+	guaranteeOrigin     = "every event was sent by a process"
+	guaranteePositions  = "positions are dense"
+	guaranteeVersions   = "versions are dense"
+	guaranteeTime       = "time does not decrease"
+	guaranteeMoney      = "no money is created or lost"
+	guaranteeModel      = "a read model equals the fold of the log"
+	guaranteeExactly    = "a record is applied once"
+	guaranteeProcess    = "processes continue to work"
+	guaranteeRefusal    = "no account is overdrawn"
+	guaranteeUnbothered = "no process observes a violation"
 )
 
-// Counts are what Check has counted, for the summary.
+// Counts are totals that Check computed, for the summary.
 type Counts struct {
 	Records, Streams                       int
 	Sent, Acknowledged, Refused, Conflicts int
@@ -67,7 +67,7 @@ type Counts struct {
 	Retried, Published                     int
 }
 
-// A checker holds the evidence together. It notes each violation; of each promise the first hundred.
+// A checker compares the parts of the evidence. It notes at most 100 violations of each guarantee.
 type checker struct {
 	Counts
 	violations []Violation
@@ -76,27 +76,27 @@ type checker struct {
 	balances   map[es.Stream]int64
 }
 
-// A fate is what became of a command, on each stream that it is about.
+// A fate is what became of a command on each of its streams.
 type fate map[es.Stream]*effect
 
-// An effect is what a command did to a stream, as its senders were told and as the log has it.
+// An effect is what a command did to a stream, according to its senders and to the log.
 type effect struct {
 	sent  bool
-	want  []string // the events, as they were sent
+	want  []string // the events as they were sent
 	acks  []ack
-	open  int // sent, and nothing said about it
-	maybe int // unknown
+	open  int // sent without an answer
+	maybe int // number of unknown outcomes
 
-	events      []string // as they are in the log; none if there are none
+	events      []string // as they are in the log, or none
 	first, last es.Version
 	begin, end  es.Position
 }
 
-// An ack is what a process was told.
+// An ack is an acknowledgement that a process received.
 type ack struct {
 	process     string
 	first, last es.Version
-	position    es.Position // of the last record; 0 if that was not said
+	position    es.Position // of the last record; 0 if not reported
 }
 
 const mostNoted = 100
@@ -108,7 +108,8 @@ func (c *checker) found(promise, format string, args ...any) {
 	}
 }
 
-// Check returns what the evidence has against the promises. The error says that the evidence itself cannot be read.
+// Check compares the evidence with the guarantees and returns the violations. An error means that the evidence cannot
+// be read.
 func Check(e Evidence) ([]Violation, Counts, error) {
 	c := &checker{noted: make(map[string]int), commands: make(map[string]fate), balances: make(map[es.Stream]int64)}
 	for entry, err := range e.History {
@@ -132,7 +133,7 @@ func Check(e Evidence) ([]Violation, Counts, error) {
 		c.topics(e.Store, e.Log, e.Published)
 	}
 	slices.SortFunc(c.violations, func(a, b Violation) int {
-		return slices.Compare([]string{a.Promise, a.Text}, []string{b.Promise, b.Text})
+		return slices.Compare([]string{a.Guarantee, a.Text}, []string{b.Guarantee, b.Text})
 	})
 	return c.violations, c.Counts, nil
 }
@@ -154,16 +155,16 @@ func (c *checker) entry(e Entry) {
 	case Retried:
 		c.Retried++
 	case Violated:
-		c.found(promiseUnbothered, "%s: %s", e.Process, e.Text)
+		c.found(guaranteeUnbothered, "%s: %s", e.Process, e.Text)
 	case Died:
-		c.found(promiseProcess, "%s: %s", e.Process, e.Text)
+		c.found(guaranteeProcess, "%s: %s", e.Process, e.Text)
 	}
 	for i, p := range e.Parts {
 		f := c.effect(e.Command, p.Stream)
 		switch e.Kind {
 		case Sent:
 			if f.sent && !slices.Equal(f.want, p.Events) {
-				c.found(promiseUnbothered, "%s: %s on %s was sent with other events: the workload is wrong", e.Process, e.Command, p.Stream)
+				c.found(guaranteeUnbothered, "%s: %s on %s was sent again with other events: the workload is wrong", e.Process, e.Command, p.Stream)
 			}
 			f.sent, f.want = true, p.Events
 			f.open++
@@ -195,21 +196,21 @@ func (c *checker) effect(command string, stream es.Stream) *effect {
 	return f[stream]
 }
 
-// log checks the log by itself, and finds in it what commands have left.
+// log checks the log alone and finds the effects of commands in it.
 func (c *checker) log(log []es.Record) error {
 	heads := make(map[es.Stream]es.Version)
 	var last es.Record
 	for i, r := range log {
 		c.Records++
 		if want := es.Position(i + 1); r.Position != want {
-			c.found(promisePositions, "%s is at position %d, where %d should be", r.ID(), r.Position, want)
+			c.found(guaranteePositions, "%s is at position %d instead of %d", r.ID(), r.Position, want)
 		}
 		if want := heads[r.Stream] + 1; r.Version != want {
-			c.found(promiseVersions, "%s at position %d: its version should be %d", r.ID(), r.Position, want)
+			c.found(guaranteeVersions, "%s at position %d should have version %d", r.ID(), r.Position, want)
 		}
 		heads[r.Stream] = max(heads[r.Stream], r.Version)
 		if r.Time.Before(last.Time) {
-			c.found(promiseTime, "%s at position %d is of %v, and %s before it of %v", r.ID(), r.Position, r.Time, last.ID(), last.Time)
+			c.found(guaranteeTime, "%s at position %d has time %v, after %s with time %v", r.ID(), r.Position, r.Time, last.ID(), last.Time)
 		}
 		last = r
 		if r.Stream.Kind != kindAccount {
@@ -226,7 +227,7 @@ func (c *checker) log(log []es.Record) error {
 func (c *checker) record(r es.Record) error {
 	e := c.effect(r.Meta[es.MetaCorrelation], r.Stream)
 	if !e.sent {
-		c.found(promiseOrigin, "%s at position %d, of command %q", r.ID(), r.Position, r.Meta[es.MetaCorrelation])
+		c.found(guaranteeOrigin, "%s at position %d, of command %q", r.ID(), r.Position, r.Meta[es.MetaCorrelation])
 	}
 	if e.events == nil {
 		e.first, e.begin = r.Version, r.Position
@@ -239,12 +240,12 @@ func (c *checker) record(r es.Record) error {
 	}
 	c.balances[r.Stream] += change
 	if c.balances[r.Stream] < 0 {
-		c.found(promiseRefusal, "%s has %d cents after %s at position %d", r.Stream, c.balances[r.Stream], r.ID(), r.Position)
+		c.found(guaranteeRefusal, "%s has %d cents after %s at position %d", r.Stream, c.balances[r.Stream], r.ID(), r.Position)
 	}
 	return nil
 }
 
-// amount is by how much a record changes the balance of its account.
+// amount returns by how much a record changes the balance of its account.
 func amount(r es.Record) (int64, error) {
 	event, err := account.Codec.Decode(r)
 	if err != nil {
@@ -259,7 +260,7 @@ func amount(r es.Record) (int64, error) {
 	return 0, nil
 }
 
-// command holds what is in the log of a command against what was said of it.
+// command compares the effects of a command in the log with what its senders were told.
 func (c *checker) command(id string, f fate) {
 	events, landed, begin, end := 0, 0, es.Position(math.MaxInt64), es.Position(0)
 	for stream, e := range f {
@@ -275,38 +276,38 @@ func (c *checker) command(id string, f fate) {
 		begin, end = min(begin, e.begin), max(end, e.end)
 		switch {
 		case e.sent && !slices.Equal(e.events, e.want):
-			c.found(promiseOnce, "%s on %s: sent %q, and there is %q, as versions %d to %d", id, stream, e.want, e.events, e.first, e.last)
+			c.found(guaranteeOnce, "%s on %s: sent %q, but the log has %q, as versions %d to %d", id, stream, e.want, e.events, e.first, e.last)
 		case int(e.last-e.first)+1 != len(e.events) || int(e.end-e.begin)+1 != len(e.events):
-			c.found(promiseWhole, "%s on %s: its %d events are versions %d to %d at positions %d to %d", id, stream, len(e.events), e.first, e.last, e.begin, e.end)
+			c.found(guaranteeWhole, "%s on %s: its %d events are versions %d to %d at positions %d to %d", id, stream, len(e.events), e.first, e.last, e.begin, e.end)
 		case e.sent && e.acks == nil && e.open <= 0 && e.maybe == 0:
-			c.found(promiseNothing, "%s on %s is there, as version %d at position %d, and everybody was told that it is not", id, stream, e.first, e.begin)
+			c.found(guaranteeNothing, "%s on %s is in the log as version %d at position %d, although all senders were told that it was not written", id, stream, e.first, e.begin)
 		}
 	}
 	if isAtomic(id) && landed > 0 && (landed != len(f) || int(end-begin)+1 != events) {
-		c.found(promiseWhole, "%s, one append, has %d events on %d of %d streams at positions %d to %d", id, events, landed, len(f), begin, end)
+		c.found(guaranteeWhole, "%s, one append, has %d events on %d of %d streams at positions %d to %d", id, events, landed, len(f), begin, end)
 	}
 }
 
-// acknowledged holds the log against one acknowledgement.
+// acknowledged compares the log with one acknowledgement.
 func (c *checker) acknowledged(id string, stream es.Stream, e *effect, a ack) {
 	switch {
 	case e.events == nil:
-		c.found(promiseDurable, "%s on %s, of which %s was told that it is version %d to %d at position %d, is not there", id, stream, a.process, a.first, a.last, a.position)
+		c.found(guaranteeDurable, "%s on %s, acknowledged to %s as versions %d to %d at position %d, is not in the log", id, stream, a.process, a.first, a.last, a.position)
 	case e.first != a.first || e.last != a.last:
-		c.found(promiseDurable, "%s on %s: %s was told versions %d to %d, and it is %d to %d", id, stream, a.process, a.first, a.last, e.first, e.last)
+		c.found(guaranteeDurable, "%s on %s: acknowledged to %s as versions %d to %d, but is %d to %d", id, stream, a.process, a.first, a.last, e.first, e.last)
 	case a.position != 0 && e.end != a.position:
-		c.found(promiseDurable, "%s on %s: %s was told position %d, and it is at %d", id, stream, a.process, a.position, e.end)
+		c.found(guaranteeDurable, "%s on %s: acknowledged to %s at position %d, but is at %d", id, stream, a.process, a.position, e.end)
 	}
 }
 
-// money checks that transfers took what they brought, and that all that was paid in is there.
+// money checks that every transfer withdrew what it deposited, and that the total is unchanged.
 func (c *checker) money(e Evidence) {
 	var total int64
 	for _, balance := range c.balances {
 		total += balance
 	}
 	if total != e.Funds {
-		c.found(promiseMoney, "%d cents were paid in, and %d are there", e.Funds, total)
+		c.found(guaranteeMoney, "%d cents were deposited, but the balances add up to %d", e.Funds, total)
 	}
 	transfers := make(map[string]int64)
 	for _, r := range e.Log {
@@ -319,25 +320,25 @@ func (c *checker) money(e Evidence) {
 	}
 	for id, rest := range transfers {
 		if rest != 0 {
-			c.found(promiseMoney, "transfer %s brought %d cents more than it took", id, rest)
+			c.found(guaranteeMoney, "transfer %s deposited %d cents more than it withdrew", id, rest)
 		}
 	}
 }
 
 func (c *checker) model(m Model) {
 	for _, key := range m.Repeated {
-		c.found(promiseExactly, "%s: %s came again", m.Name, key)
+		c.found(guaranteeExactly, "%s: %s was applied again", m.Name, key)
 	}
 	for key, want := range m.Want {
 		if got, there := m.Rows[key]; !there {
-			c.found(promiseModel, "%s: %s is not there, and should be %s", m.Name, key, want)
+			c.found(guaranteeModel, "%s: %s is missing, want %s", m.Name, key, want)
 		} else if got != want {
-			c.found(promiseModel, "%s: %s is %s, and should be %s", m.Name, key, got, want)
+			c.found(guaranteeModel, "%s: %s is %s, want %s", m.Name, key, got, want)
 		}
 	}
 	for key, got := range m.Rows {
 		if _, there := m.Want[key]; !there {
-			c.found(promiseModel, "%s: %s is %s, and should not be there", m.Name, key, got)
+			c.found(guaranteeModel, "%s: %s is %s, want none", m.Name, key, got)
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 )
 
-// A story is evidence of a run in which all is well, for tests to doctor.
+// A story is the evidence of a correct run, which tests then damage.
 type story struct {
 	t       *testing.T
 	history []Entry
@@ -51,7 +51,7 @@ func newStory(t *testing.T) *story {
 	return s
 }
 
-// command writes a command to the log, and what its sender was told to the history.
+// command adds a command to the log, and its answer to the history.
 func (s *story) command(id string, told Kind, events map[int][]account.Event) {
 	var sent, parts []Part
 	for _, n := range slices.Sorted(maps.Keys(events)) {
@@ -72,14 +72,14 @@ func (s *story) command(id string, told Kind, events map[int][]account.Event) {
 		Entry{Process: "writer-1.1", Kind: told, Command: id, Parts: parts, Position: es.Position(len(s.log))})
 }
 
-// refuse lets a command be refused.
+// refuse adds a refused command to the history.
 func (s *story) refuse(id string, n int) {
 	p := Part{Stream: accountStream(n), Events: []string{eventContent(account.Withdrawn{Amount: 1})}}
 	s.history = append(s.history, Entry{Process: "writer-2.1", Kind: Sent, Command: id, Parts: []Part{p}},
 		Entry{Process: "writer-2.1", Kind: Refused, Command: id, Parts: []Part{{Stream: p.Stream}}})
 }
 
-// remove takes records away, and lets the later ones close up, as a store would that never had them.
+// remove removes records and renumbers the later ones, like a store that never had them.
 func (s *story) remove(positions ...es.Position) {
 	s.log = slices.DeleteFunc(s.log, func(r es.Record) bool { return slices.Contains(positions, r.Position) })
 	s.renumber()
@@ -128,11 +128,11 @@ func TestCheckFindsNothingWhereNothingIs(t *testing.T) {
 	}
 }
 
-// A damage is what is done to a story, and what must be said of it.
+// A damage is a change to a story, and the violation that Check must find.
 type damage struct {
 	name   string
 	doctor func(s *story)
-	want   string // the promise
+	want   string // the guarantee
 	says   string
 }
 
@@ -146,11 +146,11 @@ func TestCheckFinds(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, v := range violations {
-				if v.Promise == test.want && strings.Contains(v.Text, test.says) {
+				if v.Guarantee == test.want && strings.Contains(v.Text, test.says) {
 					return
 				}
 			}
-			t.Errorf("it should say %q and %q, and says:\n%s", test.want, test.says, fmt.Sprint(violations))
+			t.Errorf("want %q and %q, got:\n%s", test.want, test.says, fmt.Sprint(violations))
 		})
 	}
 }
@@ -158,94 +158,94 @@ func TestCheckFinds(t *testing.T) {
 func damagesOfAppends() []damage {
 	return []damage{{
 		"a lost append", func(s *story) { s.remove(es.Position(s.find("steps.1", 0) + 1)) },
-		promiseDurable, "steps.1 on account/a000, of which writer-1.1 was told that it is version 5 to 5 at position 10, is not there",
+		guaranteeDurable, "steps.1 on account/a000, acknowledged to writer-1.1 as versions 5 to 5 at position 10, is not in the log",
 	}, {
 		"a lost end of the log", func(s *story) { s.log = s.log[:4] },
-		promiseDurable, "atomic.1 on account/a000",
+		guaranteeDurable, "atomic.1 on account/a000",
 	}, {
-		"half of an append", func(s *story) { s.remove(es.Position(s.find("atomic.1", 1)+1), es.Position(s.find("atomic.1", 1)+2)) },
-		promiseWhole, "atomic.1, one append, has 2 events on 1 of 2 streams",
+		"half an append", func(s *story) { s.remove(es.Position(s.find("atomic.1", 1)+1), es.Position(s.find("atomic.1", 1)+2)) },
+		guaranteeWhole, "atomic.1, one append, has 2 events on 1 of 2 streams",
 	}, {
 		"an event of an append that is missing", func(s *story) { s.remove(es.Position(s.find("atomic.1", 1) + 2)) },
-		promiseOnce, `there is ["deposited {\"Amount\":3}"]`,
+		guaranteeOnce, `there is ["deposited {\"Amount\":3}"]`,
 	}, {
-		"an append with another one in its middle", func(s *story) {
+		"an append interleaved with another one", func(s *story) {
 			i := s.find("atomic.1", 0)
 			stranger := s.log[s.find("steps.1", 0)]
 			s.log = slices.Delete(s.log, s.find("steps.1", 0), s.find("steps.1", 0)+1)
 			s.log = slices.Insert(s.log, i+2, stranger)
 			s.renumber()
 		},
-		promiseWhole, "atomic.1, one append, has 4 events on 2 of 2 streams at positions 5 to 9",
+		guaranteeWhole, "atomic.1, one append, has 4 events on 2 of 2 streams at positions 5 to 9",
 	}, {
-		"an append that is there twice", func(s *story) { s.log = append(s.log, s.log[s.find("steps.1", 0)]); s.renumber() },
-		promiseOnce, `there is ["deposited {\"Amount\":5}" "deposited {\"Amount\":5}"]`,
+		"an append that is in the log twice", func(s *story) { s.log = append(s.log, s.log[s.find("steps.1", 0)]); s.renumber() },
+		guaranteeOnce, `there is ["deposited {\"Amount\":5}" "deposited {\"Amount\":5}"]`,
 	}, {
-		"an append of unknown outcome that is there twice", func(s *story) { s.log = append(s.log, s.log[s.find("steps.1", 1)]); s.renumber() },
-		promiseOnce, "steps.1 on account/a001",
+		"an append of unknown outcome that is in the log twice", func(s *story) { s.log = append(s.log, s.log[s.find("steps.1", 1)]); s.renumber() },
+		guaranteeOnce, "steps.1 on account/a001",
 	}, {
 		"an append with other content", func(s *story) { s.log[s.find("steps.1", 0)].Data = []byte(`{"Amount":50}`) },
-		promiseOnce, `sent ["deposited {\"Amount\":5}"], and there is ["deposited {\"Amount\":50}"]`,
+		guaranteeOnce, `sent ["deposited {\"Amount\":5}"], but the log has ["deposited {\"Amount\":50}"]`,
 	}, {
-		"an append at another version than was said", func(s *story) {
+		"an append at another version than acknowledged", func(s *story) {
 			s.history[len(s.history)-3].Parts[0].First, s.history[len(s.history)-3].Parts[0].Last = 4, 4
 		},
-		promiseDurable, "was told versions 4 to 4, and it is 5 to 5",
+		guaranteeDurable, "as versions 4 to 4, but is 5 to 5",
 	}, {
-		"an append at another position than was said", func(s *story) { s.history[len(s.history)-3].Position = 9 },
-		promiseDurable, "was told position 9, and it is at 10",
+		"an append at another position than acknowledged", func(s *story) { s.history[len(s.history)-3].Position = 9 },
+		guaranteeDurable, "at position 9, but is at 10",
 	}, {
-		"a refused command that is there", func(s *story) {
+		"a refused command that is in the log", func(s *story) {
 			r := encode(account.Withdrawn{Amount: 1}, "steps.2")
 			r.Stream = accountStream(0)
 			s.log = append(s.log, r)
 			s.renumber()
 		},
-		promiseNothing, "steps.2 on account/a000 is there, as version 6 at position 11",
+		guaranteeNothing, "steps.2 on account/a000 is in the log as version 6 at position 11",
 	}, {
-		"an event that nobody sent", func(s *story) {
+		"an event that no process sent", func(s *story) {
 			r := encode(account.Deposited{Amount: 1}, "stranger")
 			r.Stream = accountStream(0)
 			s.log = append(s.log, r)
 			s.renumber()
 		},
-		promiseOrigin, `account/a000/6 at position 11, of command "stranger"`,
+		guaranteeOrigin, `account/a000/6 at position 11, of command "stranger"`,
 	}, {
-		"an event on a stream that it was not sent to", func(s *story) { s.log[s.find("steps.1", 0)].Stream = accountStream(7); s.renumber() },
-		promiseOrigin, "account/a007/1",
+		"an event on another stream than it was sent to", func(s *story) { s.log[s.find("steps.1", 0)].Stream = accountStream(7); s.renumber() },
+		guaranteeOrigin, "account/a007/1",
 	}}
 }
 
 func damagesOfOrder() []damage {
 	return []damage{{
-		"a position that is missing", func(s *story) { s.log = slices.Delete(s.log, 2, 3) },
-		promisePositions, "is at position 4, where 3 should be",
+		"a missing position", func(s *story) { s.log = slices.Delete(s.log, 2, 3) },
+		guaranteePositions, "is at position 4 instead of 3",
 	}, {
-		"a version that is missing", func(s *story) { s.log[s.find("steps.1", 0)].Version++ },
-		promiseVersions, "account/a000/6 at position 10: its version should be 5",
+		"a missing version", func(s *story) { s.log[s.find("steps.1", 0)].Version++ },
+		guaranteeVersions, "account/a000/6 at position 10 should have version 5",
 	}, {
-		"a version that comes twice", func(s *story) { s.log[s.find("steps.1", 0)].Version-- },
-		promiseVersions, "account/a000/4 at position 10: its version should be 5",
+		"a repeated version", func(s *story) { s.log[s.find("steps.1", 0)].Version-- },
+		guaranteeVersions, "account/a000/4 at position 10 should have version 5",
 	}, {
-		"time that runs backwards", func(s *story) { s.log[5].Time = time.Unix(0, 0) },
-		promiseTime, "at position 6",
+		"time that decreases", func(s *story) { s.log[5].Time = time.Unix(0, 0) },
+		guaranteeTime, "at position 6",
 	}, {
-		"money that was made", func(s *story) {
+		"money that was created", func(s *story) {
 			s.command("steps.3", Acknowledged, map[int][]account.Event{0: {account.Deposited{Amount: 9}}})
 		},
-		promiseMoney, "2000000 cents were paid in, and 2000009 are there",
+		guaranteeMoney, "2000000 cents were deposited, but the balances add up to 2000009",
 	}, {
-		"a transfer that brought more than it took, and another one less", func(s *story) {
+		"a transfer that deposited more than it withdrew, and another one less", func(s *story) {
 			s.command("steps.3", Acknowledged, map[int][]account.Event{0: {account.Deposited{Amount: 9}}})
 			s.command("steps.4", Acknowledged, map[int][]account.Event{1: {account.Withdrawn{Amount: 9}}})
 		},
-		promiseMoney, "transfer steps.3 brought 9 cents more than it took",
+		guaranteeMoney, "transfer steps.3 deposited 9 cents more than it withdrew",
 	}, {
-		"an account that is overdrawn for a moment", func(s *story) {
+		"an account that is temporarily overdrawn", func(s *story) {
 			s.command("steps.3", Acknowledged, map[int][]account.Event{0: {account.Withdrawn{Amount: 2 * endowment}}})
 			s.command("steps.4", Acknowledged, map[int][]account.Event{0: {account.Deposited{Amount: 2 * endowment}}})
 		},
-		promiseRefusal, "account/a000 has -",
+		guaranteeRefusal, "account/a000 has -",
 	}}
 }
 
@@ -254,69 +254,69 @@ func damagesOfReaders() []damage {
 		"a read model with another value", func(s *story) {
 			s.models = []Model{{Name: "balances", Rows: map[string]string{"a": "1"}, Want: map[string]string{"a": "2"}}}
 		},
-		promiseModel, "balances: a is 1, and should be 2",
+		guaranteeModel, "balances: a is 1, want 2",
 	}, {
-		"a read model that lacks something", func(s *story) {
+		"a read model with a missing row", func(s *story) {
 			s.models = []Model{{Name: "balances", Want: map[string]string{"a": "2"}}}
 		},
-		promiseModel, "balances: a is not there, and should be 2",
+		guaranteeModel, "balances: a is missing, want 2",
 	}, {
-		"a read model that has more than it should", func(s *story) {
+		"a read model with an extra row", func(s *story) {
 			s.models = []Model{{Name: "balances", Rows: map[string]string{"b": "1"}}}
 		},
-		promiseModel, "balances: b is 1, and should not be there",
+		guaranteeModel, "balances: b is 1, want none",
 	}, {
 		"a record that was applied twice", func(s *story) { s.models = []Model{{Name: "topic", Repeated: []string{"account/a/1"}}} },
-		promiseExactly, "topic: account/a/1 came again",
+		guaranteeExactly, "topic: account/a/1 was applied again",
 	}, {
-		"what a process has seen itself", func(s *story) {
+		"a violation observed by a process", func(s *story) {
 			s.history = append(s.history, Entry{Process: "writer-1.1", Kind: Violated, Text: "a balance of -1"})
 		},
-		promiseUnbothered, "writer-1.1: a balance of -1",
+		guaranteeUnbothered, "writer-1.1: a balance of -1",
 	}, {
 		"a process that gave up", func(s *story) {
 			s.history = append(s.history, Entry{Process: "writer-1.1", Kind: Died, Text: "no more"})
 		},
-		promiseProcess, "writer-1.1: no more",
+		guaranteeProcess, "writer-1.1: no more",
 	}}
 }
 
 func damagesOfTopics() []damage {
 	return []damage{{
 		"a record that was not published", func(s *story) { s.relay().published = slices.Delete(s.published, 3, 4) },
-		promiseTopics, "account/a001/2, of position 4, is not published",
+		guaranteeTopics, "account/a001/2, of position 4, is not published",
 	}, {
 		"nothing published", func(s *story) { s.relayed = true },
-		promiseTopics, "account/a000/1, of position 1, is not published",
+		guaranteeTopics, "account/a000/1, of position 1, is not published",
 	}, {
 		"a record that was published twice", func(s *story) {
 			again := s.relay().published[3]
 			again.Offset = 99
 			s.published = append(s.published, again)
 		},
-		promiseTopics, "account/a001/2, of position 4, is there again at t.account [0] offset 99",
+		guaranteeTopics, "account/a001/2, of position 4, is there again at t.account [0] offset 99",
 	}, {
 		"a published record that is not in the log", func(s *story) {
 			stray := s.relay().published[3]
 			stray.Record.Position = 99
 			s.published = append(s.published, stray)
 		},
-		promiseTopics, "of position 99, is published, and is not in the log",
+		guaranteeTopics, "of position 99, is published, and is not in the log",
 	}, {
 		"a published record with other content", func(s *story) { s.relay().published[3].Record.Data = []byte(`{"Amount":1}`) },
-		promiseTopics, `position 4 is published as account/a001/2 "deposited {\"Amount\":1}"`,
+		guaranteeTopics, `position 4 is published as account/a001/2 "deposited {\"Amount\":1}"`,
 	}, {
 		"a published record of another store", func(s *story) { s.relay().published[3].Store = "other" },
-		promiseTopics, "of store other",
+		guaranteeTopics, "of store other",
 	}, {
 		"a stream out of order", func(s *story) {
 			s.relay()
 			s.published[0].Offset, s.published[1].Offset = s.published[1].Offset, s.published[0].Offset
 		},
-		promiseOrder, "account/a000/2 at t.account [0] offset 1 comes behind account/a000/1 at t.account [0] offset 2",
+		guaranteeOrder, "account/a000/2 at t.account [0] offset 1 comes behind account/a000/1 at t.account [0] offset 2",
 	}, {
 		"a stream in two partitions", func(s *story) { s.relay().published[3].Partition++ },
-		promiseOrder, "account/a001/2 at t.account [1]",
+		guaranteeOrder, "account/a001/2 at t.account [1]",
 	}}
 }
 
@@ -327,7 +327,7 @@ func TestHistoriesOfKilledProcesses(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.note(Entry{Kind: Sent, Command: "a", Parts: []Part{{Stream: accountStream(1), Events: []string{"x {}"}}}})
-	if _, err := h.file.WriteString(`{"Kind":"sent","Comm`); err != nil { // here the process was killed
+	if _, err := h.file.WriteString(`{"Kind":"sent","Comm`); err != nil { // the process was killed here
 		t.Fatal(err)
 	}
 	if err := h.close(); err != nil {

@@ -1,21 +1,23 @@
-// Package chaos breaks everything and then shows that nothing was lost.
+// Package chaos injects faults into a running system and then checks that no guarantee was violated.
 //
-// A run starts real processes, which are the test binary again in one of its roles: writers move money between the accounts of a bank;
-// others build read models from what the writers append, publish it to Kafka, and are told of it by topics. A nemesis, which does the same
-// again when it is given the same seed, kills them, pauses them for longer than leases and transactions last, stops their servers, and
-// cuts their connections. Each process writes down what it was told: which of its appends were acknowledged and where, which were refused, and of which it never heard (see Entry). In the end everything
-// is healed, and what is still under way comes to its end. Then Check holds the evidence, which is the log, the read models, the topics
-// and what the processes were told, against the promises in docs/guarantees.md.
+// A run starts real processes, which are the test binary started again in one of its roles. Writers move money between
+// the accounts of a bank. Others build read models from the log, publish the log to Kafka, and consume the topics. A
+// nemesis kills processes, pauses them for longer than leases and transactions last, stops their servers, and cuts
+// their connections. With the same seed it does the same again. Each process records the answers to its requests: which
+// appends were acknowledged and where, which were refused, and which got no answer (see Entry). At the end all faults
+// are undone and outstanding work is completed. Then Check compares the evidence (the log, the read models, the topics
+// and the recorded answers) with the guarantees in docs/guarantees.md.
 //
-// A run shows something only if much was broken and much went on meanwhile: one that has seen too little of either fails (see tooLittle),
-// and while nothing reaches the read models the nemesis keeps still for a moment (see watch).
+// A run means something only if many faults were injected while much work was done. One with too little of either fails
+// (see tooLittle). While no records reach the read models, fault injection is suspended (see watch).
 //
 //	make chaos MINUTES=30 SEED=7
 //	make chaos MINUTES=30 CHAOS='-brokers 3 -keep'
 //	go test ./internal/test/chaos -run TestChaos -v -args -minutes 5 -postgres postgres://user@host/database -kafka host:9092
 //
-// On servers of the user's own the nemesis does what it can from outside: it kills and pauses processes and ends connections.
-// Everything is in schemas and topics of its own there, whose names begin with chaos; the topics stay.
+// On existing servers the nemesis is limited to faults from outside: it kills and pauses processes and ends
+// connections. All data is in schemas and topics whose names begin with chaos. The schemas are dropped; the topics
+// stay.
 //
-// A run that finds a violation keeps its evidence in a folder, and says where, with the seed.
+// A run that finds a violation keeps its evidence in a folder, and logs the folder and the seed.
 package chaos

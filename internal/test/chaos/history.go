@@ -15,15 +15,15 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// An Entry is a line in the history of a process: what it asked for, or what it was told.
+// An Entry is a line in the history of a process: a request that it sent, or an answer that it received.
 type Entry struct {
 	At      time.Time
-	Process string `json:",omitempty"` // name and incarnation; set when it is read
+	Process string `json:",omitempty"` // name and incarnation; set by the reader
 	Kind    Kind
-	Command string `json:",omitempty"` // the identity of what was sent
+	Command string `json:",omitempty"` // the command id
 
-	Parts    []Part      `json:",omitempty"` // of Sent what is to be appended, of Acknowledged where it is
-	Position es.Position `json:",omitempty"` // of Acknowledged: of the last record; 0 if it was not said
+	Parts    []Part      `json:",omitempty"` // of Sent: what is to be appended; of Acknowledged: where it is
+	Position es.Position `json:",omitempty"` // of Acknowledged: position of the last record; 0 if not reported
 
 	Text string `json:",omitempty"` // the error, or the note
 }
@@ -31,33 +31,33 @@ type Entry struct {
 // A Part is what a command does to one stream.
 type Part struct {
 	Stream es.Stream
-	Events []string   `json:",omitempty"` // type and data, as content returns them
+	Events []string   `json:",omitempty"` // type and data, as returned by content
 	First  es.Version `json:",omitempty"`
 	Last   es.Version `json:",omitempty"`
 }
 
-// A Kind is what an Entry is about.
+// A Kind is the kind of an Entry.
 type Kind string
 
-// Kinds of Entry. Every Sent is followed by one of the five behind it, unless the process has ended before.
+// Kinds of Entry. Every Sent is followed by one of the next five, unless the process ends first.
 const (
 	Sent         Kind = "sent"
 	Acknowledged Kind = "acknowledged"
-	Refused      Kind = "refused"  // by the rules: nothing was written
-	Conflicted   Kind = "conflict" // again and again, until the retries ran out: nothing was written
-	Failed       Kind = "failed"   // with an error that says that nothing was written
+	Refused      Kind = "refused"  // by the rules; nothing was written
+	Conflicted   Kind = "conflict" // after all retries; nothing was written
+	Failed       Kind = "failed"   // with an error that guarantees that nothing was written
 	Unknown      Kind = "unknown"
 
-	Retried  Kind = "retried"  // nothing but a note for the summary
-	Violated Kind = "violated" // the process itself has seen what must not be
-	Died     Kind = "died"     // the process could not go on, and says why
+	Retried  Kind = "retried"  // counted in the summary only
+	Violated Kind = "violated" // the process has observed a violation
+	Died     Kind = "died"     // the process failed with the error in Text
 )
 
-// content is a record as a history has it.
+// content formats a record for a history.
 func content(r es.Record) string { return r.Type + " " + string(r.Data) }
 
-// A History is where a process writes down what happens to it. A line is in the hands of the kernel when note returns, so that it is
-// there when the process is killed.
+// A History is the file to which a process writes its entries. When note returns, the kernel has the line, so it
+// survives the death of the process.
 type History struct {
 	mu   sync.Mutex
 	file *os.File
@@ -80,7 +80,7 @@ func (h *History) note(e Entry) {
 		h.mu.Unlock()
 	}
 	if err != nil {
-		panic(fmt.Sprintf("chaos: the history cannot be written, and without it nothing can be checked: %v", err))
+		panic(fmt.Sprintf("chaos: write the history: %v", err))
 	}
 }
 
@@ -88,8 +88,8 @@ func (h *History) close() error { return h.file.Close() }
 
 const historySuffix = ".history"
 
-// readHistories reads the histories of all processes in a folder. The last line of a process that was killed may be cut off: then what it
-// was to say was not yet done.
+// readHistories reads the histories of all processes in a folder. The last line of a killed process may be truncated;
+// then what it announces was not yet done.
 func readHistories(folder string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		files, err := filepath.Glob(filepath.Join(folder, "*"+historySuffix))

@@ -7,63 +7,64 @@ import (
 	"github.com/thalo-go/es/internal/test/testserver"
 )
 
-// A fault is one thing that the nemesis does. While it lasts nothing else is done to what it is about.
+// A fault is one action of the nemesis. While it lasts, its target gets no other fault.
 type fault struct {
 	name   string
 	kind   kind
-	weight int                 // how often it is in the deck
-	about  func(r *run) string // what it is about, "" if there is nothing to do it to
+	weight int                 // number of cards in the deck
+	about  func(r *run) string // the target, "" if there is none
 	do     func(r *run, about string) strike
 }
 
-// A kind is what faults are done to, for the summary.
+// A kind is the kind of target, for the summary.
 type kind string
 
 const (
 	kindProcesses kind = "processes"
-	kindSQL       kind = "within postgres"
+	kindSQL       kind = "inside postgres"
 	kindServer    kind = "postgres"
 	kindNetwork   kind = "network of postgres"
 	kindBrokers   kind = "brokers"
 	kindBroking   kind = "network of kafka"
 )
 
-// A strike is what became of a fault.
+// A strike is the outcome of a fault.
 type strike struct {
-	hit   bool              // something was there to be hit
-	lasts time.Duration     // until undo
-	undo  func()            // nil if it does not last
-	late  func() (hit bool) // asked before undo, if it can be known only then
+	hit   bool              // the fault had an effect
+	lasts time.Duration     // duration until undo
+	undo  func()            // nil if the fault is over
+	late  func() (hit bool) // called before undo, if the effect is only known then
 }
 
-// at is a strike that hit or did not, and is over.
+// at returns the outcome of a fault that is over.
 func at(hit bool) strike { return strike{hit: hit} }
 
-// lasting is a strike that hit, and lasts.
+// lasting returns the outcome of a fault that had an effect and lasts.
 func lasting(lasts time.Duration, undo func()) strike {
 	return strike{hit: true, lasts: lasts, undo: undo}
 }
 
-// An affliction is a fault that lasts.
-type affliction struct {
+// An activeFault is a fault that lasts.
+type activeFault struct {
 	fault string
 	until time.Time
 	strike
 }
 
-// A tally is how often a fault was drawn, and how often it hit.
+// A tally counts how often a fault was drawn and how often it had an effect.
 type tally struct {
 	kind       kind
 	drawn, hit int
 }
 
-// torment does one thing after the other, until the time is over. What lasts goes on meanwhile. Calms do not count, and on a machine so busy
-// that little has come through by then it goes on for a while, and leaves the brokers alone, which take longest to start.
-func (r *run) torment() {
-	afflictions := make(map[string]affliction)
+// injectFaults injects one fault after the other until the time is over. Faults that last overlap. Calms are added to
+// the time. If too little has happened by then, because the machine is busy, it continues for a while and leaves out
+// brokers, which take longest to start.
+func (r *run) injectFaults() {
+	active := make(map[string]activeFault)
 	defer func() {
-		for about := range afflictions {
-			r.relieve(afflictions, about)
+		for about := range active {
+			r.endFault(active, about)
 		}
 	}()
 	faults := r.faultsToDo()
@@ -77,22 +78,22 @@ func (r *run) torment() {
 		f := deck[0]
 		deck = deck[1:]
 		if f.kind != kindBrokers || time.Now().Before(end) {
-			r.strike(f, afflictions)
+			r.strike(f, active)
 		}
 		for next := time.Now().Add(r.between(100*time.Millisecond, 2500*time.Millisecond)); time.Now().Before(next); time.Sleep(10 * time.Millisecond) {
-			for about, a := range afflictions {
+			for about, a := range active {
 				if time.Now().After(a.until) {
-					r.relieve(afflictions, about)
+					r.endFault(active, about)
 				}
 			}
-			r.breathe(afflictions)
+			r.calmIfStuck(active)
 		}
 	}
 	r.look()
 	r.lasted = time.Since(r.began).Round(time.Second)
 }
 
-// enough tells whether as much was done, and has come through, as a run of this length must show.
+// enough reports whether as many faults and records were seen as a run of this length requires.
 func (r *run) enough() bool {
 	strikes := 0
 	for _, f := range r.faults {
@@ -101,7 +102,8 @@ func (r *run) enough() bool {
 	return strikes >= leastOf(leastStrikes, r.Duration) && r.watch.enough(r.Duration)
 }
 
-// shuffle returns each fault as often as its weight says: whatever the seed, a run that is long enough sees every one.
+// shuffle returns each fault as often as its weight, in random order. So a run that is long enough sees every fault,
+// whatever the seed.
 func (r *run) shuffle(faults []fault) (deck []fault) {
 	for _, f := range faults {
 		deck = append(deck, slices.Repeat([]fault{f}, f.weight)...)
@@ -110,8 +112,8 @@ func (r *run) shuffle(faults []fault) (deck []fault) {
 	return deck
 }
 
-// strike does a fault, unless what it is about is afflicted already.
-func (r *run) strike(f fault, afflictions map[string]affliction) {
+// strike injects a fault unless its target has one.
+func (r *run) strike(f fault, active map[string]activeFault) {
 	count := r.faults[f.name]
 	if count == nil {
 		count = &tally{kind: f.kind}
@@ -119,7 +121,7 @@ func (r *run) strike(f fault, afflictions map[string]affliction) {
 	}
 	count.drawn++
 	about := f.about(r)
-	if _, afflicted := afflictions[about]; about == "" || afflicted || r.shielded(f, afflictions) {
+	if _, taken := active[about]; about == "" || taken || r.blocked(f, active) {
 		return
 	}
 	r.say("%s: %s", about, f.name)
@@ -129,15 +131,15 @@ func (r *run) strike(f fault, afflictions map[string]affliction) {
 	}
 	if s.undo != nil {
 		r.say("%s: %s lasts %v", about, f.name, s.lasts)
-		afflictions[about] = affliction{f.name, time.Now().Add(s.lasts), s}
+		active[about] = activeFault{f.name, time.Now().Add(s.lasts), s}
 	}
 }
 
-// relieve ends an affliction.
-func (r *run) relieve(afflictions map[string]affliction, about string) {
-	a := afflictions[about]
-	delete(afflictions, about)
-	r.say("%s: %s is over", about, a.fault)
+// endFault undoes an active fault.
+func (r *run) endFault(active map[string]activeFault, about string) {
+	a := active[about]
+	delete(active, about)
+	r.say("%s: %s has ended", about, a.fault)
 	late := a.late != nil && a.late()
 	a.undo()
 	if late {
@@ -145,9 +147,9 @@ func (r *run) relieve(afflictions map[string]affliction, about string) {
 	}
 }
 
-// shielded says that a fault cannot be done now: those that ask the server for something need one that answers.
-func (r *run) shielded(f fault, afflictions map[string]affliction) bool {
-	_, down := afflictions[aboutServer]
+// blocked reports whether a fault cannot be injected now: SQL needs a server that answers.
+func (r *run) blocked(f fault, active map[string]activeFault) bool {
+	_, down := active[aboutServer]
 	return down && f.kind == kindSQL
 }
 
@@ -157,7 +159,7 @@ func (r *run) between(least, most time.Duration) time.Duration {
 
 const aboutServer = "postgres"
 
-// faultsToDo returns those that can be done here.
+// faultsToDo returns the faults that are possible with the servers of this run.
 func (r *run) faultsToDo() []fault {
 	faults := slices.Concat(processFaults(), sqlFaults())
 	if r.server != nil {
@@ -181,7 +183,7 @@ func processFaults() []fault {
 			}
 			lasts := r.between(50*time.Millisecond, 3*lease)
 			if r.random.IntN(8) == 0 {
-				lasts = 7 * lease // longer than a transaction of Kafka's, too
+				lasts = 7 * lease // longer than a Kafka transaction
 			}
 			return lasting(lasts, r.process(about).resume)
 		}},
@@ -214,7 +216,7 @@ func serverFaults() []fault {
 			r.server.Stop(r.t, testserver.Immediate)
 			return lasting(r.between(0, 2*time.Second), back(r))
 		}},
-		{"stop postgres in order", kindServer, 1, server, func(r *run, _ string) strike {
+		{"shut postgres down", kindServer, 1, server, func(r *run, _ string) strike {
 			r.server.Stop(r.t, testserver.Fast)
 			return lasting(r.between(0, 2*time.Second), back(r))
 		}},
@@ -234,7 +236,7 @@ func proxyFaults() []fault {
 	anyone := func(r *run) string { return networks[r.random.IntN(2)] }
 	proxy := func(r *run, about string) *testserver.Proxy { return r.proxies[slices.Index(networks, about)] }
 	healed := func(r *run, about string) func() { return func() { proxy(r, about).Heal(r.t) } }
-	// A trap that nobody steps into has done nothing.
+	// A trap that no request triggers had no effect.
 	trap := func(r *run, about string, sprung <-chan struct{}) strike {
 		return strike{lasts: time.Second, undo: healed(r, about), late: func() bool { return isClosed(sprung) }}
 	}
@@ -247,11 +249,11 @@ func proxyFaults() []fault {
 			proxy(r, about).Cut()
 			return lasting(r.between(100*time.Millisecond, lease), healed(r, about))
 		}},
-		{"let nothing through", kindNetwork, 2, anyone, func(r *run, about string) strike {
+		{"stall connections", kindNetwork, 2, anyone, func(r *run, about string) strike {
 			proxy(r, about).Stall()
 			return lasting(r.between(100*time.Millisecond, 3*lease), healed(r, about))
 		}},
-		{"let nothing through, then cut", kindNetwork, 2, anyone, func(r *run, about string) strike {
+		{"stall, then cut connections", kindNetwork, 2, anyone, func(r *run, about string) strike {
 			proxy(r, about).Stall()
 			return lasting(r.between(100*time.Millisecond, 3*lease), func() { proxy(r, about).Cut(); proxy(r, about).Heal(r.t) })
 		}},
@@ -260,7 +262,7 @@ func proxyFaults() []fault {
 			return lasting(r.between(500*time.Millisecond, 3*time.Second), healed(r, about))
 		}},
 		{"lose an answer", kindNetwork, 4, anyone, func(r *run, about string) strike {
-			return trap(r, about, proxy(r, about).LoseAnswer("a0")) // the id of an account
+			return trap(r, about, proxy(r, about).LoseAnswer("a0")) // part of an account's id
 		}},
 		{"lose a request", kindNetwork, 2, anyone, func(r *run, about string) strike {
 			return trap(r, about, proxy(r, about).LoseRequest("a0"))
@@ -277,7 +279,7 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// heal undoes what may be left of anything.
+// heal undoes whatever faults may be left.
 func (r *run) heal() {
 	r.starting.Wait()
 	for _, p := range r.processes {
@@ -289,5 +291,5 @@ func (r *run) heal() {
 	if r.kafka != nil {
 		r.kafka.Recover(r.t)
 	}
-	r.say("all is healed")
+	r.say("all faults are undone")
 }

@@ -9,11 +9,12 @@ import (
 	"github.com/thalo-go/es/internal/test/testserver"
 )
 
-// kafkaFaults are those of a cluster of the run's own. Of three nodes one at a time is away; of one, the cluster is.
+// kafkaFaults returns the faults of a cluster started by this run. One node at a time is down: with three nodes the
+// cluster survives, with one it is down.
 func kafkaFaults() []fault {
 	node := func(r *run) string {
 		if r.startings.Load() > 0 {
-			return "" // the other nodes must be there
+			return "" // another node is down
 		}
 		return "a broker"
 	}
@@ -26,7 +27,7 @@ func kafkaFaults() []fault {
 			r.kafka.Kill(r.t, n)
 			return lasting(r.between(0, 3*time.Second), func() { r.startBroker(n) })
 		}},
-		{"stop a broker in order", kindBrokers, 1, node, func(r *run, _ string) strike {
+		{"shut a broker down", kindBrokers, 1, node, func(r *run, _ string) strike {
 			r.stopBroker(number(r), r.between(0, 2*time.Second))
 			return at(true)
 		}},
@@ -44,7 +45,7 @@ func kafkaFaults() []fault {
 			p.Cut()
 			return lasting(r.between(100*time.Millisecond, 4*time.Second), func() { p.Heal(r.t) })
 		}},
-		{"let nothing through to a broker", kindBroking, 2, network, func(r *run, _ string) strike {
+		{"stall connections to a broker", kindBroking, 2, network, func(r *run, _ string) strike {
 			p := proxy(r)
 			p.Stall()
 			return lasting(r.between(100*time.Millisecond, 4*time.Second), func() { p.Cut(); p.Heal(r.t) })
@@ -57,12 +58,12 @@ func kafkaFaults() []fault {
 	}
 }
 
-// startBroker starts a node again, which takes a while: the nemesis goes on meanwhile.
-func (r *run) startBroker(node int) { r.meanwhile(func() { r.startAgain(node) }) }
+// startBroker restarts a node in the background, because it takes a while.
+func (r *run) startBroker(node int) { r.background(func() { r.startAgain(node) }) }
 
-// stopBroker stops a node and starts it again after a while. A node that stops in order takes its time as well.
+// stopBroker shuts a node down and restarts it later, both in the background.
 func (r *run) stopBroker(node int, rest time.Duration) {
-	r.meanwhile(func() {
+	r.background(func() {
 		r.kafka.Stop(r.t, node)
 		time.Sleep(rest)
 		r.startAgain(node)
@@ -71,11 +72,11 @@ func (r *run) stopBroker(node int, rest time.Duration) {
 
 func (r *run) startAgain(node int) {
 	r.kafka.Start(r.t, node)
-	r.say("broker %d is there again", node)
+	r.say("broker %d is back", node)
 }
 
-// meanwhile does what takes a while, during which nothing is done to brokers.
-func (r *run) meanwhile(do func()) {
+// background runs a function during which brokers get no faults.
+func (r *run) background(do func()) {
 	r.startings.Add(1)
 	r.starting.Go(func() {
 		defer r.startings.Add(-1)
@@ -83,14 +84,14 @@ func (r *run) meanwhile(do func()) {
 	})
 }
 
-// keepKafkaLogs keeps the brokers' logs with the evidence.
+// keepKafkaLogs adds the brokers' logs to the evidence.
 func (r *run) keepKafkaLogs(write func(name, text string)) {
 	for n := range r.kafka.Nodes() {
 		write("kafka-"+strconv.Itoa(n+1)+".log", r.kafka.Log(n+1))
 	}
 }
 
-// newPrefix is one for the topics of a run on the user's cluster.
+// newPrefix returns a prefix for the topics, unique on an existing cluster.
 func newPrefix(seed uint64) string {
 	return strings.ToLower(fmt.Sprintf("chaos-%d-%d", seed, time.Now().UnixMilli()))
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// sqlFaults are those that are done by a client of the server's: they need one that answers.
+// sqlFaults returns the faults that a client of the server injects. They need a server that answers.
 func sqlFaults() []fault {
 	backends := func(*run) string { return "connections" }
 	leases := func(*run) string { return "leases" }
@@ -26,21 +26,21 @@ func sqlFaults() []fault {
 	return []fault{
 		{"end connections", kindSQL, 4, backends, end("pg_terminate_backend")},
 		{"cancel queries", kindSQL, 2, backends, end("pg_cancel_backend")},
-		{"hold the lock of appends", kindSQL, 2, func(*run) string { return "lock" }, func(r *run, _ string) strike {
+		{"hold the append lock", kindSQL, 2, func(*run) string { return "lock" }, func(r *run, _ string) strike {
 			return r.session(r.between(100*time.Millisecond, 2*time.Second), fmt.Sprintf("begin; select pg_advisory_xact_lock(%d)", r.lockKey()))
 		}},
 		{"keep a transaction open", kindSQL, 2, func(*run) string { return "transaction" }, func(r *run, _ string) strike {
 			return r.session(r.between(time.Second, 10*time.Second), "begin isolation level serializable; select count(*) from "+r.table("events")+"; create temporary table t as select 1")
 		}},
 		{"fill the connection slots", kindSQL, 1, func(*run) string { return "slots" }, fillSlots},
-		{"let leases run out", kindSQL, 3, leases, update("leases", "until = until - interval '1 hour'")},
-		{"let leases last", kindSQL, 1, leases, update("leases", "until = until + interval '5 seconds'")},
-		{"let workers' claims run out", kindSQL, 2, leases, update("workers", "expires = expires - 3600000000")},
-		{"have a read model built anew", kindSQL, 1, func(*run) string { return "read models" }, func(r *run, _ string) strike {
+		{"expire leases", kindSQL, 3, leases, update("leases", "until = until - interval '1 hour'")},
+		{"extend leases", kindSQL, 1, leases, update("leases", "until = until + interval '5 seconds'")},
+		{"expire workers' claims", kindSQL, 2, leases, update("workers", "expires = expires - 3600000000")},
+		{"rebuild a read model", kindSQL, 1, func(*run) string { return "read models" }, func(r *run, _ string) strike {
 			name := []string{projectionBalances, projectionStatement}[r.random.IntN(2)]
 			return r.sql("update "+r.table("projections")+" set rebuild = true where name = $1", name) // as Rebuild does
 		}},
-		{"take leases away", kindSQL, 1, leases, func(r *run, _ string) strike {
+		{"delete leases", kindSQL, 1, leases, func(r *run, _ string) strike {
 			return r.sql("delete from " + r.table("leases"))
 		}},
 	}
@@ -48,14 +48,15 @@ func sqlFaults() []fault {
 
 func (r *run) table(name string) string { return pgx.Identifier{r.schema, name}.Sanitize() }
 
-// lockKey is the key of the store's advisory lock; see lockKey of package postgres.
+// lockKey returns the key of the store's advisory lock; see lockKey of package postgres.
 func (r *run) lockKey() int64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte("es append " + r.schema)) // a hash has no error
 	return int64(h.Sum64())
 }
 
-// sql runs a statement past the proxies, which hits if it is about a row. The nemesis suffers from itself: what fails is noted and no more.
+// sql runs a statement, bypassing the proxies. It had an effect if it changed a row. Its own faults can make it fail,
+// which is only logged.
 func (r *run) sql(text string, args ...any) strike {
 	ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second)
 	defer cancel()
@@ -71,7 +72,7 @@ func (r *run) sql(text string, args ...any) strike {
 	return at(err == nil && tag.RowsAffected() > 0)
 }
 
-// session runs statements on a connection that stays for a while.
+// session runs statements on a connection that stays open for a while.
 func (r *run) session(lasts time.Duration, text string) strike {
 	ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second)
 	defer cancel()
@@ -91,7 +92,7 @@ func (r *run) session(lasts time.Duration, text string) strike {
 	}}
 }
 
-// fillSlots takes all the connections that the server has left. A server of the user's is left a few.
+// fillSlots takes all free connections of the server. On an existing server it takes at most 20.
 func fillSlots(r *run, _ string) strike {
 	ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second)
 	defer cancel()

@@ -12,21 +12,22 @@ import (
 	"time"
 )
 
-// A process is this binary again, in a role. It is started again whenever it ends, as an orchestrator would, until it is told to end.
+// A process is this binary, started again in a role. It is restarted whenever it ends, as an orchestrator would, until
+// the run ends it.
 type process struct {
 	assignment
-	gone chan struct{} // closed when it has ended for good
+	gone chan struct{} // closed when it has ended and will not be restarted
 
 	mu      sync.Mutex
-	command *exec.Cmd // the incarnation that runs, or nil
+	command *exec.Cmd // the running incarnation, or nil
 	paused  bool
-	killed  bool          // this incarnation was
-	rest    time.Duration // before the next incarnation
+	killed  bool          // this incarnation was killed
+	rest    time.Duration // delay before the next incarnation
 	ending  bool
-	ended   error // of the last incarnation, if it ended in another way than it should
+	ended   error // error of the last incarnation, if it did not end as expected
 	starts  int
 	kills   int
-	deaths  int // by its own hand
+	deaths  int // ended by themselves
 }
 
 // start starts a process.
@@ -71,7 +72,7 @@ func (p *process) supervise() {
 	}
 }
 
-// launch starts the next incarnation, unless the process is to end.
+// launch starts the next incarnation, unless the process is ending.
 func (p *process) launch() (*exec.Cmd, io.Closer, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,7 +95,7 @@ func (p *process) launch() (*exec.Cmd, io.Closer, error) {
 	}
 	defer stderr.Close()
 	cmd := exec.Command(executable)
-	// Under the race detector a process rests for a second before it ends, unless it is told not to.
+	// The race detector makes a process wait for a second before it ends, unless told otherwise.
 	cmd.Env = append(os.Environ(), assignmentVariable+"="+string(assigned), "GORACE=atexit_sleep_ms=0 halt_on_error=1 "+os.Getenv("GORACE"))
 	cmd.Stdout, cmd.Stderr = stderr, stderr
 	stdin, err := cmd.StdinPipe()
@@ -109,7 +110,7 @@ func (p *process) launch() (*exec.Cmd, io.Closer, error) {
 	return cmd, stdin, nil
 }
 
-// kill ends the incarnation that runs with SIGKILL, and lets the next one begin after a while. It tells whether one ran.
+// kill ends the running incarnation with SIGKILL, and delays the next one. It reports whether one was running.
 func (p *process) kill(rest time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -117,14 +118,14 @@ func (p *process) kill(rest time.Duration) bool {
 		return false
 	}
 	if p.killed || p.command.Process.Kill() != nil {
-		return false // it is on its way, or has ended by itself
+		return false // it was killed before, or has ended by itself
 	}
 	p.killed, p.rest = true, rest
 	p.kills++
 	return true
 }
 
-// pause stops the process where it stands until resume.
+// pause stops the process until resume.
 func (p *process) pause() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -139,12 +140,13 @@ func (p *process) resume() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.command != nil && p.paused {
-		_ = resume(p.command.Process) // it may have been killed in its sleep
+		_ = resume(p.command.Process) // it may have been killed while paused
 		p.paused = false
 	}
 }
 
-// end asks the process to end in order, and returns when it has. One that does not is made to say where its goroutines are, which makes an error.
+// end asks the process to shut down and waits for it. One that does not end within the limit is made to print its
+// goroutines, and end returns an error.
 func (p *process) end(patience time.Duration) error {
 	p.resume()
 	p.mu.Lock()
@@ -160,7 +162,7 @@ func (p *process) end(patience time.Duration) error {
 		hung = true
 		p.mu.Lock()
 		if p.command != nil {
-			_ = p.command.Process.Signal(syscall.SIGQUIT) // the goroutines are in its standard error then
+			_ = p.command.Process.Signal(syscall.SIGQUIT) // prints the goroutines to standard error
 		}
 		p.mu.Unlock()
 	}
@@ -176,7 +178,7 @@ func (p *process) end(patience time.Duration) error {
 	return nil
 }
 
-// discard ends the process at once, for a run that is given up.
+// discard kills the process, for a run that is abandoned.
 func (p *process) discard() {
 	p.mu.Lock()
 	p.ending = true

@@ -16,11 +16,12 @@ import (
 	"github.com/thalo-go/es/projection"
 )
 
-// The projections. Their handlers refuse a record that does not come behind the one before, and one that has been there.
+// The projections. Their handlers reject a record that does not follow the previous one of its stream, and a repeated
+// one.
 const (
-	projectionBalances  = "balances"  // of each account, in several partitions
+	projectionBalances  = "balances"  // balance of each account, in several partitions
 	projectionStatement = "statement" // a row for each record
-	reactionBonus       = "bonus"     // a cent for some deposits
+	reactionBonus       = "bonus"     // one cent for some deposits
 )
 
 const createModels = `
@@ -39,12 +40,12 @@ const (
 	selectStatement = "select position::text, record || ' ' || content from {models}.statement"
 )
 
-// modelled puts the schema of the read models into a statement.
+// modelled inserts the schema of the read models into a statement.
 func modelled(sql, schema string) string {
 	return strings.ReplaceAll(sql, "{models}", pgx.Identifier{models(schema)}.Sanitize())
 }
 
-// runProjections runs all projections and the reaction, as every process in this role does.
+// runProjections runs all projections and the reaction. Every process in this role does so.
 func runProjections(ctx context.Context, a *actor) error {
 	store, err := a.open(ctx)
 	if err != nil {
@@ -60,12 +61,12 @@ func runProjections(ctx context.Context, a *actor) error {
 	return errors.Join(err, bonuses.Close(context.Background()), store.Close())
 }
 
-// went says of a projection that has ended whether it was to.
+// went returns the error of a projection that ended although its context did not.
 func (a *actor) went(ctx context.Context, name string, err error) error {
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // it was to
+		return nil //nolint:nilerr // the run ended it
 	}
-	return fmt.Errorf("%s has ended by itself: %w", name, err)
+	return fmt.Errorf("%s ended unexpectedly: %w", name, err)
 }
 
 func (a *actor) balances() postgres.Projection {
@@ -83,7 +84,7 @@ func (a *actor) balances() postgres.Projection {
 				}
 				tag, err := tx.Exec(ctx, modelled(upsertBalance, a.Schema), r.Stream.ID, change, int64(r.Version))
 				if err == nil && tag.RowsAffected() != 1 {
-					err = fmt.Errorf("%s does not come behind what is applied", r.ID())
+					err = fmt.Errorf("%s does not follow the applied records", r.ID())
 				}
 				if err != nil {
 					return err
@@ -111,7 +112,8 @@ func (a *actor) statement() postgres.Projection {
 	}
 }
 
-// bonus pays a cent for some of the deposits. It is told of a record at least once, and pays once because its commands have the record's name.
+// bonus pays one cent for some of the deposits. A reaction handles a record at least once; it pays once, because the
+// command id is the record's id.
 func (a *actor) bonus(bonuses *accounts) projection.Reaction {
 	return projection.Reaction{
 		Name: reactionBonus, Filter: es.Filter{Kinds: []string{kindAccount}, Types: []string{"deposited"}}, Partitions: 2, Lease: a.Lease, Batch: 20,
@@ -134,7 +136,7 @@ func earnsBonus(r es.Record) bool {
 	return r.Stream.Kind == kindAccount && r.Type == "deposited" && h.Sum32()%8 == 0
 }
 
-// projected are the read models of a log, as they should be. Rows are filled in by who has read the database.
+// projected returns the expected read models of a log. The caller fills in Rows from the database.
 func projected(log []es.Record) (balances, statement, bonus Model, err error) {
 	balances = Model{Name: projectionBalances, Want: make(map[string]string)}
 	statement = Model{Name: projectionStatement, Want: make(map[string]string)}

@@ -16,7 +16,7 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// A Role is what a process does.
+// A Role is the task of a process.
 type Role string
 
 // Roles of processes.
@@ -24,12 +24,12 @@ const (
 	RoleWriter   Role = "writer"   // moves money
 	RoleReader   Role = "reader"   // runs projections and a reaction in Postgres
 	RoleRelay    Role = "relay"    // publishes the log
-	RoleConsumer Role = "consumer" // enters what it is told by topics into a ledger
+	RoleConsumer Role = "consumer" // records in a ledger what it receives from topics
 	RoleFed      Role = "fed"      // builds a read model in SQLite from topics
-	RoleSettler  Role = "settler"  // completes transfers of which only the first half is there, and ends
+	RoleSettler  Role = "settler"  // completes transfers whose second half is missing, and ends
 )
 
-// An assignment is what a process is told of itself, as JSON in a variable of its environment.
+// An assignment describes the task of a process. It is passed as JSON in an environment variable.
 type assignment struct {
 	Role        Role
 	Name        string
@@ -37,7 +37,7 @@ type assignment struct {
 	Seed        uint64
 	Folder      string // for histories
 	Postgres    string // URL
-	Schema      string // of the store; read models are in another one, see models
+	Schema      string // of the store; for read models see models
 	Accounts    int
 	Goroutines  int
 	Lease       time.Duration
@@ -47,10 +47,10 @@ type assignment struct {
 
 const assignmentVariable = "ES_CHAOS_ROLE"
 
-// id names one incarnation of a process.
+// id returns the name of one incarnation of a process.
 func (a assignment) id() string { return fmt.Sprintf("%s.%d", a.Name, a.Incarnation) }
 
-// random returns the random numbers of one goroutine, which are others in each process and incarnation.
+// random returns the random numbers of one goroutine, which differ by process and incarnation.
 func (a assignment) random(goroutine int) *rand.Rand {
 	h := fnv.New64a()
 	fmt.Fprint(h, a.Seed, a.Name, a.Incarnation)
@@ -63,7 +63,7 @@ type actor struct {
 	history *History
 }
 
-// Play plays a role if this process was started for one, and tells whether it was. TestMain calls it before anything else.
+// Play runs a role if this process was started for one, and reports whether it was. TestMain calls it first.
 func Play() (played bool) {
 	text, set := os.LookupEnv(assignmentVariable)
 	if !set {
@@ -96,7 +96,7 @@ func play(text string) (err error) {
 		RoleSettler:  runSettler,
 	}[a.Role]
 	if role == nil {
-		return fmt.Errorf("there is no role %q", a.Role)
+		return fmt.Errorf("unknown role %q", a.Role)
 	}
 	if err = role(ctx, &a); err != nil && ctx.Err() == nil {
 		a.history.note(Entry{Kind: Died, Text: err.Error()})
@@ -105,18 +105,18 @@ func play(text string) (err error) {
 	return a.history.close()
 }
 
-// endWithParent ends the process when the one that started it is gone, which has the other end of its standard input.
+// endWithParent ends the process when its parent, which holds the other end of its standard input, has ended.
 func endWithParent() {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	os.Exit(3)
 }
 
-// open opens the store. It waits for a server that is away.
+// open opens the store. It waits for a server that is unavailable.
 func (a *actor) open(ctx context.Context) (*postgres.Store, error) {
 	return postgres.Config{Schema: a.Schema}.Open(ctx, a.Postgres)
 }
 
-// violated notes that the process has seen what must not be.
+// violated records that the process has observed a violation.
 func (a *actor) violated(format string, args ...any) {
 	a.history.note(Entry{Kind: Violated, Text: fmt.Sprintf(format, args...)})
 }

@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,57 +21,58 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// Options say what a run is like. Zero values are the defaults.
+// Options are the options of a run. Zero values select the defaults.
 type Options struct {
-	Duration time.Duration // of the nemesis; 90 seconds if 0
-	Seed     uint64        // of all that is random
-	Postgres string        // the URL of a database to use in place of a server of the run's own
-	Writers  int           // processes; 3 if 0
-	Readers  int           // processes; 2 if 0
-	Kafka    string        // bootstrap.servers of a cluster to use in place of one of the run's own
-	NoKafka  bool          // leaves the topics out, and those who read them
-	Brokers  int           // nodes of the run's own cluster, 1 or 3; 1 if 0
-	Keep     bool          // the evidence, also if nothing was found
+	Duration time.Duration // of fault injection; 0 means 90 seconds
+	Seed     uint64        // of the random numbers
+	Postgres string        // URL of a database to use instead of starting a server
+	Writers  int           // number of processes; 0 means 3
+	Readers  int           // number of processes; 0 means 2
+	Kafka    string        // bootstrap.servers of a cluster to use instead of starting one
+	NoKafka  bool          // leaves out topics and the processes that read them
+	Brokers  int           // nodes of the started cluster, 1 or 3; 0 means 1
+	Keep     bool          // keeps the evidence of a run that passed
 }
 
-// A run is one of them.
+// A run is one run of the workload with faults.
 type run struct {
 	Options
 	t      *testing.T
-	random *rand.Rand // the nemesis's
-	folder string     // of the evidence
+	random *rand.Rand // used by the nemesis
+	folder string     // contains the evidence
 	began  time.Time
-	diary  io.Writer // what the nemesis does
+	diary  io.Writer // log of the nemesis
 
-	server  *testserver.Server // nil if it is the user's
-	url     string             // past the proxies
+	server  *testserver.Server // nil if the server existed before
+	url     string             // bypasses the proxies
 	proxies []*testserver.Proxy
 	schema  string
 
-	kafka        *testserver.Kafka // nil if it is the user's, or there is none
+	kafka        *testserver.Kafka // nil without Kafka, or if the cluster existed before
 	kafkaProxies []*testserver.Proxy
-	prefix       string         // of topics; empty if there are none
-	bootstrap    string         // past the proxies
-	starting     sync.WaitGroup // brokers that are started
+	prefix       string         // of topics; empty without Kafka
+	bootstrap    string         // bypasses the proxies
+	starting     sync.WaitGroup // brokers that are being restarted
 	startings    atomic.Int32
 
 	processes  []*process
-	faults     map[string]*tally // what the nemesis did
+	faults     map[string]*tally // by name
 	watch      *watch
 	violations []Violation
-	lasted     time.Duration // under the nemesis
-	took       time.Duration // to come to the end when all was healed
+	lasted     time.Duration // duration of fault injection
+	took       time.Duration // time to complete all work afterwards
 }
 
 const (
 	accountsOfBank = 24
-	lease          = 2 * time.Second // of projections and relays: a pause is longer
+	lease          = 2 * time.Second // of projections and relays; pauses are longer
 )
 
-// patience is how long things may take in the end, when all is healed: the more was written the longer it takes to build a read model anew.
+// patience returns how long work may take after all faults were undone. Rebuilding a read model takes longer after a
+// longer run.
 func (r *run) patience() time.Duration { return 5*time.Minute + r.Duration/2 }
 
-// Run runs a workload under a nemesis and fails the test if a promise was broken.
+// Run runs a workload with fault injection and fails the test if a guarantee was violated.
 func Run(t *testing.T, o Options) {
 	t.Helper()
 	if o.Duration <= 0 {
@@ -96,7 +96,7 @@ func Run(t *testing.T, o Options) {
 		}
 		switch {
 		case t.Failed():
-			t.Logf("chaos: the evidence is in %s; make chaos MINUTES=%.2g SEED=%d does the same again", folder, o.Duration.Minutes(), o.Seed)
+			t.Logf("chaos: the evidence is in %s; to repeat the run: make chaos MINUTES=%.2g SEED=%d", folder, o.Duration.Minutes(), o.Seed)
 		case !o.Keep:
 			_ = os.RemoveAll(folder)
 		}
@@ -108,8 +108,8 @@ func Run(t *testing.T, o Options) {
 	defer diary.Close()
 	r.diary = diary
 	r.setUp()
-	r.began, r.watch = time.Now(), newWatch(r.prefix != "") // servers take their time to start
-	r.torment()
+	r.began, r.watch = time.Now(), newWatch(r.prefix != "") // starting the servers does not count
+	r.injectFaults()
 	r.heal()
 	healed := time.Now()
 	r.drain()
@@ -147,7 +147,7 @@ func (r *run) setUp() {
 	}
 	store := r.open()
 	r.must("close the store", store.Close())
-	r.must("make the read models", r.query(func(ctx context.Context, conn *pgx.Conn) error {
+	r.must("create the read models", r.query(func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.PgConn().Exec(ctx, modelled(createModels, r.schema)).ReadAll()
 		return err
 	}))
@@ -168,7 +168,7 @@ func (r *run) setUp() {
 	}
 }
 
-// setUpKafka makes the topics, and returns the cluster's bootstrap.servers as processes have it.
+// setUpKafka creates the topics and returns the bootstrap.servers for the processes.
 func (r *run) setUpKafka() (bootstrap string) {
 	if r.NoKafka || r.Kafka == "" && r.Postgres != "" {
 		return ""
@@ -182,21 +182,21 @@ func (r *run) setUpKafka() (bootstrap string) {
 	}
 	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
 	defer cancel()
-	r.must("make the topics", createTopics(ctx, r.bootstrap, topicsOf(r.prefix)))
-	r.must("make the ledger", r.query(func(ctx context.Context, conn *pgx.Conn) error {
+	r.must("create the topics", createTopics(ctx, r.bootstrap, topicsOf(r.prefix)))
+	r.must("create the ledger", r.query(func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, modelled(createLedger, r.schema))
 		return err
 	}))
 	return bootstrap
 }
 
-// The proxies, in order.
+// Indexes of the proxies.
 const (
 	writersNetwork = iota
 	readersNetwork
 )
 
-// through is the URL of the database as processes have it.
+// through returns the URL of the database for the processes.
 func (r *run) through(network int) string {
 	if r.server == nil {
 		return r.url
@@ -204,7 +204,7 @@ func (r *run) through(network int) string {
 	return r.proxies[network].Through(r.url)
 }
 
-// query works on a connection of its own, past the proxies.
+// query runs work on a new connection, bypassing the proxies.
 func (r *run) query(work func(ctx context.Context, conn *pgx.Conn) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.t.Context()), 5*time.Minute)
 	defer cancel()
@@ -215,7 +215,7 @@ func (r *run) query(work func(ctx context.Context, conn *pgx.Conn) error) error 
 	return errors.Join(work(ctx, conn), conn.Close(ctx))
 }
 
-// start starts a process with what is the same for all.
+// start starts a process with the settings that all share.
 func (r *run) start(a assignment) *process {
 	a.Seed, a.Folder, a.Schema, a.Accounts, a.Lease = r.Seed, r.folder, r.schema, accountsOfBank, lease
 	p := start(a)
@@ -244,10 +244,10 @@ func (r *run) dropSchemas() {
 	}
 }
 
-// models is the schema of the read models beside that of a store.
+// models returns the schema of the read models of a store.
 func models(schema string) string { return schema + "_models" }
 
-// drain lets everything come to its end: first those who write, and then those who read, when they have read all.
+// drain ends the writers, and then the readers when they have read everything.
 func (r *run) drain() {
 	for _, p := range r.processes {
 		if p.Role == RoleWriter {
@@ -269,7 +269,7 @@ func (r *run) drain() {
 	}
 }
 
-// await returns when all readers have read all there is. The reaction appends to what it reads, so that the end moves for a while.
+// await waits until all readers have read the whole log. The reaction appends, so the end moves for a while.
 func (r *run) await() {
 	store := r.open()
 	defer store.Close()
@@ -288,13 +288,13 @@ func (r *run) await() {
 		}
 		if err != nil {
 			status, _ := store.Status(r.t.Context())
-			r.violations = append(r.violations, Violation{promiseProcess, fmt.Sprintf("position %d was not reached within %v: %v; they stand at %+v", head, r.patience(), err, status)})
+			r.violations = append(r.violations, Violation{guaranteeProcess, fmt.Sprintf("position %d was not reached within %v: %v; status: %+v", head, r.patience(), err, status)})
 			return
 		}
 	}
 }
 
-// awaitTopics returns when those who are told by topics have been told all there is.
+// awaitTopics waits until the consumers of topics have received the whole log.
 func (r *run) awaitTopics() {
 	if r.prefix == "" {
 		return
@@ -302,7 +302,7 @@ func (r *run) awaitTopics() {
 	store := r.open()
 	defer store.Close()
 	head, err := es.Head(r.t.Context(), store)
-	r.must("the end of the log", err)
+	r.must("read the end of the log", err)
 	for end := time.Now().Add(r.patience()); ; time.Sleep(100 * time.Millisecond) {
 		ledger, fed := r.ledgerCount(), r.fedCount()
 		if ledger >= int64(head) && fed >= int64(head) {
@@ -310,7 +310,7 @@ func (r *run) awaitTopics() {
 		}
 		if time.Now().After(end) {
 			leases, _ := store.ListLeases(r.t.Context())
-			r.violations = append(r.violations, Violation{promiseProcess, fmt.Sprintf("of %d records the consumer was told %d and the model fed from topics has %d, after %v; the leases are %+v", head, ledger, fed, r.patience(), leases)})
+			r.violations = append(r.violations, Violation{guaranteeProcess, fmt.Sprintf("of %d records the consumer received %d and the model built from topics has %d after %v; leases: %+v", head, ledger, fed, r.patience(), leases)})
 			return
 		}
 	}
@@ -323,7 +323,7 @@ func (r *run) ledgerCount() (n int64) {
 	return n
 }
 
-// fedCount is 0 as long as nobody has begun to build the model.
+// fedCount returns 0 while the model does not exist yet.
 func (r *run) fedCount() (n int64) {
 	store, err := sqlite.Config{ReadOnly: true}.Open(fedModel(r.folder))
 	if err != nil {
@@ -340,133 +340,22 @@ func (r *run) fedCount() (n int64) {
 func (r *run) fedRows() map[string]string {
 	model := make(map[string]string)
 	store, err := sqlite.Config{ReadOnly: true}.Open(fedModel(r.folder))
-	r.must("open the model that is fed from topics", err)
+	r.must("open the model built from topics", err)
 	defer store.Close()
 	rows, err := store.DB().QueryContext(r.t.Context(), selectFed)
-	r.must("read the model that is fed from topics", err)
+	r.must("read the model built from topics", err)
 	defer rows.Close()
 	for rows.Next() {
 		var key, value string
-		r.must("read the model that is fed from topics", rows.Scan(&key, &value))
+		r.must("read the model built from topics", rows.Scan(&key, &value))
 		model[key] = value
 	}
-	r.must("read the model that is fed from topics", rows.Err())
+	r.must("read the model built from topics", rows.Err())
 	return model
 }
 
 func (r *run) end(p *process) {
 	if err := p.end(r.patience()); err != nil {
-		r.violations = append(r.violations, Violation{promiseProcess, err.Error()})
-	}
-}
-
-// judge collects the evidence, checks it and says what was found.
-func (r *run) judge() {
-	r.t.Helper()
-	evidence := r.collect()
-	violations, counts, err := Check(evidence)
-	r.must("read the evidence", err)
-	r.violations = append(r.violations, violations...)
-	summary := r.summary(counts)
-	r.must("write the summary", os.WriteFile(filepath.Join(r.folder, "summary.txt"), []byte(summary+"\n"+r.details()), 0o600))
-	r.t.Logf("chaos:\n%s", summary)
-	for _, what := range tooLittle(r.happened(counts)) {
-		r.t.Errorf("this run shows too little: %s", what)
-	}
-	if len(r.violations) == 0 {
-		return
-	}
-	r.dump(evidence)
-	const most = 30
-	for i, v := range r.violations {
-		if i == most {
-			r.t.Errorf("and %d more", len(r.violations)-most)
-			break
-		}
-		r.t.Error(v)
-	}
-}
-
-func (r *run) collect() Evidence {
-	store := r.open()
-	defer func() { r.must("close the store", store.Close()) }()
-	e := Evidence{History: readHistories(r.folder), Funds: accountsOfBank * endowment}
-	for record, err := range store.All(r.t.Context(), 0, es.Filter{}) {
-		r.must("read the log", err)
-		e.Log = append(e.Log, record)
-	}
-	balances, statement, bonus, err := projected(e.Log)
-	r.must("fold the log", err)
-	balances.Rows, statement.Rows = r.rows(selectBalances), r.rows(selectStatement)
-	e.Models = append(e.Models, balances, statement, bonus)
-	if r.prefix != "" {
-		ctx, cancel := context.WithTimeout(r.t.Context(), r.patience())
-		defer cancel()
-		if e.Published, err = readTopics(ctx, r.bootstrap, topicsOf(r.prefix)); err != nil {
-			r.violations = append(r.violations, Violation{promiseTopics, err.Error()})
-		}
-		e.Relayed, e.Store = true, store.ID()
-		ledger, fed := heard("the consumer's ledger", e.Log), heard("the model fed from topics", e.Log)
-		ledger.Rows, fed.Rows = r.rows(selectLedger), r.fedRows()
-		e.Models = append(e.Models, ledger, fed)
-	}
-	return e
-}
-
-// rows reads a read model of two columns, of which the first one is the key.
-func (r *run) rows(sql string) map[string]string {
-	model := make(map[string]string)
-	r.must("read a read model", r.query(func(ctx context.Context, conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, modelled(sql, r.schema))
-		if err != nil {
-			return err
-		}
-		var key, value string
-		_, err = pgx.ForEachRow(rows, []any{&key, &value}, func() error { model[key] = value; return nil })
-		return err
-	}))
-	return model
-}
-
-// dump writes the evidence that is not in files yet.
-func (r *run) dump(e Evidence) {
-	write := func(name string, each func(*json.Encoder) error) {
-		file, err := os.Create(filepath.Join(r.folder, name))
-		r.must("keep the evidence", err)
-		defer file.Close()
-		r.must("keep the evidence", each(json.NewEncoder(file)))
-	}
-	write("log.jsonl", func(to *json.Encoder) error {
-		for _, record := range e.Log {
-			line := struct {
-				Position es.Position
-				ID       string
-				Time     time.Time
-				Content  string
-				Meta     map[string]string
-			}{record.Position, record.ID(), record.Time, content(record), record.Meta}
-			if err := to.Encode(line); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	write("models.json", func(to *json.Encoder) error { return to.Encode(e.Models) })
-	write("topics.jsonl", func(to *json.Encoder) error {
-		for _, p := range e.Published {
-			if err := to.Encode(p); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	write("violations.json", func(to *json.Encoder) error { return to.Encode(r.violations) })
-	if r.server != nil {
-		r.must("keep the evidence", os.WriteFile(filepath.Join(r.folder, "postgres.log"), []byte(r.server.Log()), 0o600))
-	}
-	if r.kafka != nil {
-		r.keepKafkaLogs(func(name, text string) {
-			r.must("keep the evidence", os.WriteFile(filepath.Join(r.folder, name), []byte(text), 0o600))
-		})
+		r.violations = append(r.violations, Violation{guaranteeProcess, err.Error()})
 	}
 }

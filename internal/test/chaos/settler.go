@@ -9,8 +9,9 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 )
 
-// runSettler gives the accounts what they are to have at the beginning, if the writers have not, and brings the second half of each transfer of which only the first one is there: the writer was killed in between. It has
-// the same command id, so that it takes effect once also if the writer is not as dead as it seems.
+// runSettler funds accounts that the writers have not funded, and sends the second half of each transfer whose first
+// half is alone, because its writer was killed in between. It uses the same command id, so the half takes effect once
+// even if the writer is still running.
 func runSettler(ctx context.Context, a *actor) error {
 	store, err := a.open(ctx)
 	if err != nil {
@@ -18,7 +19,7 @@ func runSettler(ctx context.Context, a *actor) error {
 	}
 	w := newWriter(a, store)
 	defer func() { _, _ = w.accounts.Close(context.Background()), store.Close() }()
-	if err := w.endow(ctx); err != nil { // in a short run no writer may have come to its end
+	if err := w.endow(ctx); err != nil { // in a short run no writer may have done so
 		return err
 	}
 	type half struct {

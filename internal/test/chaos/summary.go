@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// counted is what the harness itself has counted, of processes.
+// counted are counts of processes by the harness itself.
 type counted struct {
 	starts          map[Role]int
 	kills, restarts int
-	deaths          int // by their own hand
+	deaths          int // ended by themselves
 }
 
 func (r *run) counted() counted {
@@ -34,15 +34,15 @@ func (r *run) happened(c Counts) happenings {
 	}
 }
 
-// summary is what a run comes to, in a few lines.
+// summary describes a run in a few lines.
 func (r *run) summary(c Counts) string {
 	var b strings.Builder
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "%-20s %s\n", name, fmt.Sprintf(format, args...))
 	}
-	line("run", "seed %d, %v under the nemesis, with %d calms that took %v; %v more to come to the end", r.Seed, r.lasted, r.watch.calms, r.watch.calm.Round(time.Second), r.took.Round(10*time.Millisecond))
+	line("run", "seed %d, %v of fault injection, with %d calms of %v in total; %v more to complete all work", r.Seed, r.lasted, r.watch.calms, r.watch.calm.Round(time.Second), r.took.Round(10*time.Millisecond))
 	processes := r.counted()
-	line("processes", "%d killed, %d gave up, %d started again", processes.kills, processes.deaths, processes.restarts)
+	line("processes", "%d killed, %d failed, %d restarted", processes.kills, processes.deaths, processes.restarts)
 	kinds, strikes := make(map[kind][]string), 0
 	for _, name := range slices.Sorted(maps.Keys(r.faults)) {
 		f := r.faults[name]
@@ -55,15 +55,15 @@ func (r *run) summary(c Counts) string {
 	}
 	line("records", "%d in %d streams, %d published", c.Records, c.Streams, c.Published)
 	for _, model := range slices.Sorted(maps.Keys(r.watch.reached)) {
-		line("  under the nemesis", "%d reached %s", r.watch.reached[model], model)
+		line("  during faults", "%d reached %s", r.watch.reached[model], model)
 	}
-	line("commands sent", "%d: %d acknowledged, %d refused, %d lost races, %d failed, %d unknown, %d unsaid; %d sent again",
+	line("commands sent", "%d: %d acknowledged, %d refused, %d lost races, %d failed, %d unknown, %d unanswered; %d sent again",
 		c.Sent, c.Acknowledged, c.Refused, c.Conflicts, c.Failed, c.Unknown, c.Unsaid, c.Retried)
 	line("violations", "%d", len(r.violations))
 	return b.String()
 }
 
-// details are what the summary leaves out.
+// details lists what the summary leaves out.
 func (r *run) details() string {
 	var b strings.Builder
 	line := func(name string, value any) { fmt.Fprintf(&b, "%-50s %10v\n", name, value) }
@@ -73,7 +73,7 @@ func (r *run) details() string {
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.faults)) {
 		f := r.faults[name]
-		line("of "+name+", hit", fmt.Sprintf("%d of %d", f.hit, f.drawn))
+		line(name+", effective", fmt.Sprintf("%d of %d", f.hit, f.drawn))
 	}
 	return b.String()
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/thalo-go/es/kafka"
 )
 
-// A Published is a record as a reader of committed messages sees it.
+// A Published is a record that was read from a topic with read_committed.
 type Published struct {
 	Store     string
 	Record    es.Record
@@ -28,37 +28,37 @@ type Published struct {
 func (p Published) place() string { return fmt.Sprintf("%s [%d]", p.Topic, p.Partition) }
 
 const (
-	promiseTopics = "the topics equal the log, each record once"
-	promiseOrder  = "a stream is in order in its topic"
+	guaranteeTopics = "the topics equal the log, each record once"
+	guaranteeOrder  = "each stream is in order in its topic"
 )
 
-// topics holds what was published against the log.
+// topics compares the topics with the log.
 func (c *checker) topics(store string, log []es.Record, published []Published) {
 	seen := make(map[es.Position]Published, len(log))
 	last := make(map[es.Stream]Published)
 	for _, p := range published {
 		r := p.Record
 		if first, again := seen[r.Position]; again {
-			c.found(promiseTopics, "%s, of position %d, is there again at %s offset %d, after %s offset %d", r.ID(), r.Position, p.place(), p.Offset, first.place(), first.Offset)
+			c.found(guaranteeTopics, "%s at position %d is published again at %s offset %d, after %s offset %d", r.ID(), r.Position, p.place(), p.Offset, first.place(), first.Offset)
 			continue
 		}
 		seen[r.Position] = p
 		if r.Position < 1 || int(r.Position) > len(log) {
-			c.found(promiseTopics, "%s, of position %d, is published, and is not in the log", r.ID(), r.Position)
+			c.found(guaranteeTopics, "%s at position %d is published but not in the log", r.ID(), r.Position)
 			continue
 		}
 		want := log[r.Position-1]
 		if p.Store != store || r.ID() != want.ID() || content(r) != content(want) || !r.Time.Equal(want.Time) || fmt.Sprint(r.Meta) != fmt.Sprint(want.Meta) {
-			c.found(promiseTopics, "position %d is published as %s %q %v, of store %s, and is %s %q %v in the log", r.Position, r.ID(), content(r), r.Meta, p.Store, want.ID(), content(want), want.Meta)
+			c.found(guaranteeTopics, "position %d is published as %s %q %v of store %s, but is %s %q %v in the log", r.Position, r.ID(), content(r), r.Meta, p.Store, want.ID(), content(want), want.Meta)
 		}
 		if before, again := last[r.Stream]; again && (before.place() != p.place() || before.Offset >= p.Offset || before.Record.Version+1 != r.Version) {
-			c.found(promiseOrder, "%s at %s offset %d comes behind %s at %s offset %d", r.ID(), p.place(), p.Offset, before.Record.ID(), before.place(), before.Offset)
+			c.found(guaranteeOrder, "%s at %s offset %d follows %s at %s offset %d", r.ID(), p.place(), p.Offset, before.Record.ID(), before.place(), before.Offset)
 		}
 		last[r.Stream] = p
 	}
 	for _, r := range log {
 		if _, there := seen[r.Position]; !there {
-			c.found(promiseTopics, "%s, of position %d, is not published", r.ID(), r.Position)
+			c.found(guaranteeTopics, "%s at position %d is not published", r.ID(), r.Position)
 		}
 	}
 }
@@ -69,7 +69,7 @@ func topicsOf(prefix string) []string {
 
 const partitionsOfTopic = 4
 
-// createTopics makes the topics before anybody wants to read them.
+// createTopics creates the topics before any process reads them.
 func createTopics(ctx context.Context, bootstrap string, topics []string) error {
 	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(bootstrap, ",")...))
 	if err != nil {
@@ -95,7 +95,7 @@ func createTopics(ctx context.Context, bootstrap string, topics []string) error 
 	return nil
 }
 
-// readTopics reads all that is committed. It uses another implementation of the protocol than those that are looked at.
+// readTopics reads all committed records. It uses another client library than the code under test.
 func readTopics(ctx context.Context, bootstrap string, topics []string) (all []Published, err error) {
 	client, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(bootstrap, ",")...), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
 		kgo.FetchMaxWait(100*time.Millisecond), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.ConsumeTopics(topics...))
@@ -118,7 +118,7 @@ func readTopics(ctx context.Context, bootstrap string, topics []string) (all []P
 	for len(ends) > 0 {
 		fetches := client.PollFetches(ctx)
 		if ctx.Err() != nil {
-			return all, fmt.Errorf("after %d messages these partitions have not come to their ends, %v: is a transaction open? %w", len(all), ends, ctx.Err())
+			return all, fmt.Errorf("after %d messages the ends of these partitions were not reached, perhaps because a transaction is open: %v: %w", len(all), ends, ctx.Err())
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
 			key := fmt.Sprint(r.Topic, r.Partition)
@@ -139,7 +139,7 @@ func readTopics(ctx context.Context, bootstrap string, topics []string) (all []P
 	return all, nil
 }
 
-// endOf is the end of a partition, with messages of transactions that are still open.
+// endOf returns the end of a partition, including messages of open transactions.
 func endOf(ctx context.Context, client *kgo.Client, topic string, partition int32) (int64, error) {
 	p := kmsg.NewListOffsetsRequestTopicPartition()
 	p.Partition, p.Timestamp = partition, -1

@@ -15,7 +15,7 @@ import (
 
 type accounts = es.Repo[account.Account, account.Command, account.Event]
 
-// A writer moves money in one of three ways, each with a command id, and sends a command again when it was not told what became of it.
+// A writer moves money in one of three ways. Each command has an id, and is sent again if its outcome is unknown.
 type writer struct {
 	*actor
 	store    es.Store
@@ -49,7 +49,7 @@ func runWriter(ctx context.Context, a *actor) error {
 	return errors.Join(w.accounts.Close(context.Background()), store.Close())
 }
 
-// endow opens the accounts and gives each what it has at the beginning. Every writer does so, and it takes effect once.
+// endow opens and funds the accounts. Every writer does so, and it takes effect once.
 func (w *writer) endow(ctx context.Context) error {
 	for n := range w.Accounts {
 		id := accountID(n)
@@ -91,7 +91,7 @@ func (w *writer) pick(random *rand.Rand) int {
 	return random.IntN(w.Accounts)
 }
 
-// patience is how long a caller waits for an answer: mostly long enough, and sometimes not.
+// patience returns how long a caller waits for an answer: usually long enough, but not always.
 func patience(random *rand.Rand) time.Duration {
 	if random.IntN(8) == 0 {
 		return time.Duration(1+random.IntN(50)) * time.Millisecond
@@ -108,15 +108,15 @@ func rest(ctx context.Context, d time.Duration) {
 	}
 }
 
-// A transfer is money on its way.
+// A transfer moves money between two accounts.
 type transfer struct {
 	id, from, to string
 	amount       int64
-	pieces       int // into which an atomic one divides each half
+	pieces       int // number of events for each half of an atomic transfer
 	patience     time.Duration
 }
 
-// salary returns the transfer of this half second, which all writers send, from and to accounts that they agree on.
+// salary returns the transfer of the current half second. All writers send it, between the same accounts.
 func (w *writer) salary(now time.Time, patience time.Duration) transfer {
 	moment := now.UnixMilli() / 500
 	h := fnv.New64a()
@@ -129,7 +129,8 @@ func (w *writer) salary(now time.Time, patience time.Duration) transfer {
 	}
 }
 
-// steps takes money from one account and, when that is sure, brings it to the other. If the process ends in between, the settler goes on.
+// steps withdraws money from one account and, when that is acknowledged, deposits it in the other. If the process ends
+// in between, the settler completes the transfer.
 func (w *writer) steps(ctx context.Context, t transfer) {
 	meta := map[string]string{metaTo: t.to}
 	for try := 1; ; try++ {
@@ -145,14 +146,14 @@ func (w *writer) steps(ctx context.Context, t transfer) {
 	w.insist(ctx, t.id, t.to, account.Deposit{Amount: t.amount}, account.Deposited{Amount: t.amount})
 }
 
-// insist sends a command until it is acknowledged, or the process is to end.
+// insist sends a command until it is acknowledged or the process ends.
 func (w *writer) insist(ctx context.Context, id, stream string, c account.Command, e account.Event) bool {
 	for ctx.Err() == nil {
 		switch w.execute(ctx, id, stream, c, e, nil, 10*time.Second) {
 		case Acknowledged:
 			return true
 		case Refused:
-			w.violated("%s on %s was refused, and it must not be", id, stream)
+			w.violated("%s on %s was refused although it must not be", id, stream)
 			return true
 		}
 		w.history.note(Entry{Kind: Retried})
@@ -161,9 +162,9 @@ func (w *writer) insist(ctx context.Context, id, stream string, c account.Comman
 	return false
 }
 
-// execute sends a command once, and notes what it was told.
+// execute sends a command once and records the answer.
 func (w *writer) execute(ctx context.Context, id, stream string, c account.Command, e account.Event, meta map[string]string, patience time.Duration) Kind {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience) // a process that is to end waits for its answers
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience) // a process that is shutting down waits for its answers
 	defer cancel()
 	part := Part{Stream: es.Stream{Kind: kindAccount, ID: stream}, Events: []string{eventContent(e)}}
 	w.history.note(Entry{Kind: Sent, Command: id, Parts: []Part{part}})
@@ -174,7 +175,7 @@ func (w *writer) execute(ctx context.Context, id, stream string, c account.Comma
 			w.violated("%s has %d cents at version %d", part.Stream, result.State.Balance, result.Version)
 		}
 		if len(result.Events) != 1 || result.Events[0] != e {
-			w.violated("%s on %s: asked for %v, and was told %v", id, part.Stream, e, result.Events)
+			w.violated("%s on %s: requested %v, got %v", id, part.Stream, e, result.Events)
 		}
 		part.First, part.Last = result.Version, result.Version
 		w.history.note(Entry{Kind: Acknowledged, Command: id, Parts: []Part{part}, Position: result.Position})
@@ -183,7 +184,7 @@ func (w *writer) execute(ctx context.Context, id, stream string, c account.Comma
 	return w.told(id, []Part{part}, err)
 }
 
-// told notes an error.
+// told records an error.
 func (w *writer) told(id string, parts []Part, err error) Kind {
 	var invariant *es.InvariantError
 	var conflict *es.ConflictError
@@ -192,7 +193,7 @@ func (w *writer) told(id string, parts []Part, err error) Kind {
 	case errors.Is(err, es.ErrUnknownOutcome):
 		kind = Unknown
 	case errors.Is(err, es.ErrRewound):
-		w.violated("%s: the database is said to have lost its end: %v", id, err)
+		w.violated("%s: the store reports that the database lost its end: %v", id, err)
 	case errors.As(err, &invariant):
 		kind = Refused
 	case errors.As(err, &conflict):
@@ -204,7 +205,7 @@ func (w *writer) told(id string, parts []Part, err error) Kind {
 	return kind
 }
 
-// atomic moves money by one append to both streams, decided on what they have.
+// atomic moves money by one append to both streams, based on their current state.
 func (w *writer) atomic(ctx context.Context, t transfer) {
 	for range 5 {
 		if ctx.Err() != nil {
@@ -213,10 +214,10 @@ func (w *writer) atomic(ctx context.Context, t transfer) {
 		switch w.atomicOnce(ctx, t) {
 		case Acknowledged:
 			return
-		case Conflicted, Failed, Unknown: // decided anew
+		case Conflicted, Failed, Unknown: // decide again
 			w.history.note(Entry{Kind: Retried})
 		default:
-			return // it was not sent
+			return // nothing was sent
 		}
 	}
 }
@@ -230,7 +231,7 @@ func (w *writer) atomicOnce(ctx context.Context, t transfer) Kind {
 		at, err := w.accounts.Load(ctx, id)
 		state, version := at.State, at.Version
 		if err != nil {
-			return "" // a store that is away; the next attempt is another transfer
+			return "" // the store is unavailable; the next attempt is another transfer
 		}
 		a := es.Append{Stream: es.Stream{Kind: kindAccount, ID: id}, Expected: version, Command: t.id}
 		for piece := range t.pieces {
@@ -244,7 +245,7 @@ func (w *writer) atomicOnce(ctx context.Context, t transfer) Kind {
 			}
 			events, err := account.Rules{}.Decide(state, c)
 			if err != nil {
-				return "" // not enough is there
+				return "" // insufficient balance
 			}
 			for _, e := range events {
 				a.Events = append(a.Events, encode(e, t.id))
@@ -268,7 +269,7 @@ func (w *writer) atomicOnce(ctx context.Context, t transfer) Kind {
 	case err == nil:
 		w.history.note(Entry{Kind: Acknowledged, Command: t.id, Parts: parts, Position: position})
 		return Acknowledged
-	case errors.As(err, &duplicate): // an attempt before was written, and says where on one stream; the other half must be there as well
+	case errors.As(err, &duplicate): // an earlier attempt was written, and the error has its position on one stream; the other half must be in the log too
 		w.history.note(Entry{Kind: Acknowledged, Command: t.id, Parts: []Part{{Stream: duplicate.Stream, First: duplicate.First, Last: duplicate.Last}}})
 		return Acknowledged
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/thalo-go/es/internal/test/testserver"
 )
 
-// What a test pays for a server and a database of its own.
+// The cost of a server and of a database for a test.
 
 func BenchmarkStartPostgres(b *testing.B) {
 	for _, version := range []testserver.Version{testserver.Postgres14, testserver.Postgres18, testserver.System} {

@@ -12,36 +12,35 @@ import (
 	"testing"
 )
 
-// Tool returns a command for a program that the operating system packages with PostgreSQL: psql, pg_dump, pg_restore,
-// pg_resetwal, pgbench. It runs as the user that owns the servers' data, so what it is to write to a file goes best through
-// its standard output. If the program is neither installed nor to be had from apt-get, the test is skipped or fails as for a
-// server.
+// Tool returns a command for a program of PostgreSQL's packages: psql, pg_dump, pg_restore, pg_resetwal, pgbench. It
+// runs as the user that owns the servers' data, so let it write to standard output rather than to a file. If the
+// program is neither installed nor available from apt-get, the test is skipped or fails, as for a missing server.
 func Tool(t testing.TB, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	skipShort(t)
 	from, err := installed(System)
 	if err != nil {
-		fault(t, err)
+		skipOrFail(t, err)
 	}
 	return from.command(name, args...)
 }
 
-// An installation is where the programs of one release are.
+// An installation is the programs of one release.
 type installation struct {
-	release   string // as postgres --version has it
+	release   string // output of postgres --version
 	bin       string
-	libraries string // LD_LIBRARY_PATH, if they need one
+	libraries string // LD_LIBRARY_PATH, or empty
 }
 
 func (i installation) command(name string, args ...string) *exec.Cmd {
 	c := exec.Command(filepath.Join(i.bin, name), args...)
 	c.Dir, c.Env = "/", environment(i.libraries)
-	// Where there is no other user to be, there is no installation either.
-	_ = demote(c)
+	// This fails only on systems where nothing can be installed.
+	_ = runAsServerUser(c)
 	return c
 }
 
-// installed returns the programs of a version, fetched if need be.
+// installed returns the programs of a version and downloads them if necessary.
 var installed = once(func(version Version) (installation, error) {
 	found, err := find(version)
 	if err == nil {
@@ -63,7 +62,7 @@ func find(version Version) (installation, error) {
 	if bin := systemBin("/usr"); bin != "" {
 		return installation{bin: bin}, nil
 	}
-	// Distributions other than Debian's have one release, whose folder pg_config knows.
+	// Other distributions have one release, whose folder pg_config prints.
 	if answer, err := run(exec.Command("pg_config", "--bindir")); err == nil && complete(strings.TrimSpace(answer)) {
 		return installation{bin: strings.TrimSpace(answer)}, nil
 	}
@@ -73,12 +72,12 @@ func find(version Version) (installation, error) {
 	}
 	bin := systemBin(filepath.Join(folder, "usr"))
 	if bin == "" {
-		return installation{}, errors.New("the package postgresql holds no complete server")
+		return installation{}, errors.New("the package postgresql has no complete server")
 	}
 	return installation{bin: bin, libraries: libraries(folder)}, nil
 }
 
-// systemBin returns the folder of the newest server that Debian's packages put under a root, or none.
+// systemBin returns the folder of the newest server of Debian's packages below root, or "".
 func systemBin(root string) string {
 	bins, err := filepath.Glob(filepath.Join(root, "lib/postgresql/*/bin"))
 	if err != nil {
@@ -86,7 +85,7 @@ func systemBin(root string) string {
 	}
 	bins = slices.DeleteFunc(bins, func(bin string) bool { return !complete(bin) })
 	major := func(bin string) int {
-		// What is no number is older than any.
+		// A name that is not a number counts as the oldest.
 		n, _ := strconv.Atoi(filepath.Base(filepath.Dir(bin)))
 		return n
 	}
@@ -96,7 +95,7 @@ func systemBin(root string) string {
 	return slices.MaxFunc(bins, func(a, b string) int { return major(a) - major(b) })
 }
 
-// complete says whether a folder has server and client programs.
+// complete reports whether a folder has server and client programs.
 func complete(bin string) bool {
 	for _, name := range []string{"postgres", "initdb", "pg_resetwal", "pg_dump", "pg_restore", "psql"} {
 		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
@@ -106,8 +105,8 @@ func complete(bin string) bool {
 	return true
 }
 
-// template returns a data folder of this version as initdb makes it, from which every server's is copied: copying takes a
-// tenth of the time. So all have the same system identifier.
+// template returns a data folder as initdb creates it. The data folders of servers are copies, which take a tenth of
+// the time. So all servers have the same system identifier.
 var template = once(func(version Version) (string, error) {
 	programs, err := installed(version)
 	if err != nil {
@@ -115,11 +114,11 @@ var template = once(func(version Version) (string, error) {
 	}
 	release := strings.NewReplacer(" ", "-", "(", "", ")", "", "/", "-").Replace(programs.release)
 	folder, err := cached("data-"+release, func(folder string) error {
-		if err := give(folder); err != nil {
+		if err := chown(folder); err != nil {
 			return err
 		}
 		secret := filepath.Join(folder, "password")
-		if err := errors.Join(os.WriteFile(secret, []byte(password), 0o600), give(secret)); err != nil {
+		if err := errors.Join(os.WriteFile(secret, []byte(password), 0o600), chown(secret)); err != nil {
 			return err
 		}
 		_, err := run(programs.command("initdb", "--no-sync", "-D", filepath.Join(folder, "data"),
@@ -127,12 +126,12 @@ var template = once(func(version Version) (string, error) {
 		return err
 	})
 	if err != nil {
-		return "", &unavailableError{fmt.Errorf("make a template of PostgreSQL %s: %w", version, err)}
+		return "", &unavailableError{fmt.Errorf("create a template of PostgreSQL %s: %w", version, err)}
 	}
 	return filepath.Join(folder, "data"), nil
 })
 
-// The superuser of every server that is started here.
+// The superuser of every server that this package starts.
 const (
 	superuser = "postgres"
 	password  = "test-only"

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// JavaClient returns a command that runs a Java program of one source file with Kafka's client library.
+// JavaClient returns a command that runs a Java program, given as one source file, with Kafka's client library.
 func JavaClient(t testing.TB, source string, args ...string) *exec.Cmd {
 	t.Helper()
 	skipShort(t)
@@ -21,24 +21,25 @@ func JavaClient(t testing.TB, source string, args ...string) *exec.Cmd {
 		err = &unavailableError{errors.New("javac is not in PATH: install a JDK, 17 or newer (Debian: apt-get install default-jdk-headless)")}
 	}
 	if err != nil {
-		fault(t, err)
+		skipOrFail(t, err)
 	}
 	all := slices.Concat([]string{"-Xmx128m", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", programs.jars, source}, args)
 	return exec.CommandContext(t.Context(), programs.java, all...)
 }
 
-// Python returns the path of a Python that has packages, such as "cloudevents==1.12.0", fetched from its index into the cache if need be.
+// Python returns the path of a Python interpreter with packages such as "cloudevents==1.12.0". They are downloaded into
+// the cache if necessary.
 func Python(t testing.TB, packages ...string) string {
 	t.Helper()
 	skipShort(t)
 	python, err := pythons(strings.Join(packages, " "))
 	if err != nil {
-		fault(t, err)
+		skipOrFail(t, err)
 	}
 	return python
 }
 
-// pythons are the environments, by their packages.
+// pythons returns the interpreter of a virtual environment by its packages.
 var pythons = once(func(packages string) (string, error) {
 	python, err := exec.LookPath("python3")
 	if err != nil {

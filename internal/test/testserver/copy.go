@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 )
 
-// copyTree copies a data folder, without the file that says which process runs on it.
+// copyTree copies a data folder without the file that names the running process.
 func copyTree(from, to string) error {
 	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {

@@ -11,11 +11,11 @@ import (
 	"strings"
 )
 
-// fetchDebian unpacks a package, and those it depends on that are not installed, into the cache. So it needs no right to
-// install, and no service that a package would start is started.
+// fetchDebian unpacks a package, and those of its dependencies that are not installed, into the cache. So it needs no
+// right to install, and no service is started.
 func fetchDebian(name string) (string, error) {
 	if _, err := exec.LookPath("apt-get"); err != nil || runtime.GOOS != "linux" {
-		return "", fmt.Errorf("it is not installed, and there is no apt-get to fetch it with: install %s", name)
+		return "", fmt.Errorf("%s is not installed and there is no apt-get to download it: install it", name)
 	}
 	codename, err := releaseName()
 	if err != nil {
@@ -23,7 +23,7 @@ func fetchDebian(name string) (string, error) {
 	}
 	return cached(name+"-"+codename, func(folder string) error {
 		if err := unpackDebian(folder, name); err != nil {
-			return fmt.Errorf("fetch the package %s (is the network there?): %w", name, err)
+			return fmt.Errorf("download the package %s (is the network available?): %w", name, err)
 		}
 		return nil
 	})
@@ -35,7 +35,7 @@ func unpackDebian(folder, name string) error {
 	if err := errors.Join(os.MkdirAll(filepath.Join(lists, "partial"), 0o755), os.MkdirAll(filepath.Join(archives, "partial"), 0o755)); err != nil {
 		return err
 	}
-	// Lists of our own, as the system's may be missing or out of date and are not ours to renew.
+	// Use separate package lists: the system's may be missing or out of date, and are not ours to update.
 	apt := func(args ...string) *exec.Cmd {
 		c := exec.Command("apt-get", append([]string{"-q", "-o", "Dir::State::Lists=" + lists, "-o", "Dir::Cache=" + work, "-o", "APT::Sandbox::User=root"}, args...)...)
 		c.Dir, c.Env = archives, append(os.Environ(), "LC_ALL=C")
@@ -51,7 +51,7 @@ func unpackDebian(folder, name string) error {
 	download := []string{"download"}
 	for line := range strings.Lines(plan) {
 		fields := strings.Fields(line)
-		// The compiler of queries is a hundred megabytes, and the server does without when it is not there.
+		// The query compiler takes 100 MB, and the server runs without it.
 		if len(fields) > 1 && fields[0] == "Inst" && !strings.HasPrefix(fields[1], "libllvm") {
 			download = append(download, fields[1])
 		}
@@ -71,7 +71,7 @@ func unpackDebian(folder, name string) error {
 	return os.RemoveAll(work)
 }
 
-// releaseName tells the caches of two releases apart that share a home.
+// releaseName returns the codename of the distribution, because releases that share a home folder need separate caches.
 func releaseName() (string, error) {
 	file, err := os.Open("/etc/os-release")
 	if err != nil {
@@ -86,11 +86,11 @@ func releaseName() (string, error) {
 	return "", errors.New("/etc/os-release has no VERSION_CODENAME")
 }
 
-// libraries returns the LD_LIBRARY_PATH for programs that were unpacked into a folder.
+// libraries returns LD_LIBRARY_PATH for programs unpacked into a folder.
 func libraries(folder string) string {
 	var path []string
 	for _, pattern := range []string{"usr/lib/*-linux-gnu*", "lib/*-linux-gnu*"} {
-		// The pattern is well formed, which is all that can be wrong.
+		// Glob fails only if the pattern is malformed.
 		found, _ := filepath.Glob(filepath.Join(folder, pattern))
 		path = append(path, found...)
 	}

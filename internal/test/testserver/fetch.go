@@ -19,11 +19,11 @@ import (
 //go:embed pom.xml
 var pom []byte
 
-// fetchLimit ends a fetch that hangs, as one does behind a firewall that answers nothing.
+// fetchLimit ends a download that hangs, for example behind a firewall that drops packets.
 const fetchLimit = 5 * time.Minute
 
-// cacheFolder returns the folder in which what was fetched stays. The user that servers run as must be able to enter it, which
-// root's own cache folder does not let anyone.
+// cacheFolder returns the folder for downloads. The user that servers run as must be able to enter it, which root's own
+// cache folder does not allow.
 func cacheFolder() (string, error) {
 	folder := os.Getenv("ES_TEST_CACHE")
 	if folder == "" {
@@ -41,13 +41,13 @@ func cacheFolder() (string, error) {
 		return "", err
 	}
 	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return "", fmt.Errorf("no cache folder: %w; set ES_TEST_CACHE to one that can be written", err)
+		return "", fmt.Errorf("no cache folder: %w; set ES_TEST_CACHE to a writable one", err)
 	}
 	return folder, reachable(folder)
 }
 
-// cached returns the folder of this name in the cache. The first to ask fills it, in whichever process; the others wait. It
-// appears under its name only when it is complete, so that a process that is killed meanwhile leaves nothing half done.
+// cached returns the folder of this name in the cache. The first process to ask for it fills it, while the others wait.
+// The folder gets its name when it is complete, so a killed process leaves no partial folder.
 func cached(name string, fill func(folder string) error) (string, error) {
 	cache, err := cacheFolder()
 	if err != nil {
@@ -76,8 +76,8 @@ func cached(name string, fill func(folder string) error) (string, error) {
 	return folder, os.Rename(partial, folder)
 }
 
-// once makes f answer the same key the same way for the rest of the process, so that a hundred tests do not wait a hundred
-// times for a network that is not there.
+// once calls f at most once for each key in this process. So a hundred tests do not wait a hundred times for a network
+// that is unavailable.
 func once[K comparable, V any](f func(K) (V, error)) func(K) (V, error) {
 	var mu sync.Mutex
 	answers := map[K]func() (V, error){}
@@ -93,7 +93,7 @@ func once[K comparable, V any](f func(K) (V, error)) func(K) (V, error) {
 	}
 }
 
-// fetchMaven has Maven copy the dependencies of one profile of the pom into folder/jars.
+// fetchMaven makes Maven copy the dependencies of one profile of the pom into folder/jars.
 func fetchMaven(folder, profile string, properties ...string) error {
 	mvn, err := exec.LookPath("mvn")
 	if err != nil {
@@ -108,19 +108,19 @@ func fetchMaven(folder, profile string, properties ...string) error {
 		args = append(args, "-D"+property)
 	}
 	if _, err := run(exec.Command(mvn, args...)); err != nil {
-		return fmt.Errorf("fetch %s with Maven (is the network there?): %w", strings.Join(properties, " "), err)
+		return fmt.Errorf("download %s with Maven (is the network available?): %w", strings.Join(properties, " "), err)
 	}
 	return nil
 }
 
-// fetchZonky unpacks a release of the binaries that zonky.io builds for tests: postgres, initdb and pg_ctl, nothing else.
+// fetchZonky unpacks a release of the binaries that zonky.io builds for tests: postgres, initdb and pg_ctl only.
 func fetchZonky(folder, release string) error {
 	arch := map[string]string{"amd64": "amd64", "arm64": "arm64v8"}[runtime.GOARCH]
 	if arch == "" || !supported {
 		return fmt.Errorf("no PostgreSQL binaries for %s/%s: set ES_TEST_POSTGRES to the URL of a server", runtime.GOOS, runtime.GOARCH)
 	}
 	if _, err := exec.LookPath("xz"); err != nil && runtime.GOOS == "linux" {
-		return errors.New("xz is not in PATH, and tar needs it: install it (Debian: apt-get install xz-utils)")
+		return errors.New("xz, which tar needs, is not in PATH: install it (Debian: apt-get install xz-utils)")
 	}
 	if err := fetchMaven(folder, "postgres", "platform="+runtime.GOOS+"-"+arch, "release="+release); err != nil {
 		return err
@@ -130,7 +130,7 @@ func fetchZonky(folder, release string) error {
 		return err
 	}
 	if len(jars) != 1 {
-		return fmt.Errorf("%d jars for PostgreSQL %s, not one", len(jars), release)
+		return fmt.Errorf("found %d jars for PostgreSQL %s instead of one", len(jars), release)
 	}
 	if err := unpackZonky(jars[0], folder); err != nil {
 		return fmt.Errorf("unpack %s: %w", filepath.Base(jars[0]), err)
@@ -146,7 +146,7 @@ func unpackZonky(jar, folder string) error {
 	defer archive.Close()
 	at := slices.IndexFunc(archive.File, func(file *zip.File) bool { return filepath.Ext(file.Name) == ".txz" })
 	if at < 0 {
-		return errors.New("it holds no .txz")
+		return errors.New("the jar has no .txz file")
 	}
 	packed, err := archive.File[at].Open()
 	if err != nil {
@@ -159,7 +159,7 @@ func unpackZonky(jar, folder string) error {
 	return err
 }
 
-// run runs a command to its end and returns what it wrote to standard output; an error carries the last that it said.
+// run runs a command and returns its standard output. An error contains the last lines of its output.
 func run(command *exec.Cmd) (string, error) {
 	var out, complaints bytes.Buffer
 	command.Stdout, command.Stderr = &out, &complaints

@@ -1,10 +1,9 @@
-# Runs a server for a test process and ends it when that process is gone, however it went: a panic and SIGKILL close the pipe
-# on standard input too. Being the server's parent it can start nothing that outlives both, and needs no thread to be kept
-# alive as Linux's parent-death signal does.
+# Runs a server for a test process and ends it when that process has ended. A panic and SIGKILL close the pipe on standard
+# input too. Unlike Linux's parent-death signal, this does not depend on a thread of the test process.
 #
 # usage: guard FOLDER SIGNAL COMMAND...
-#   standard input  held open by the test process; a line on it says that the server has ended and been noticed
-#   descriptor 3    told the server's pid, and its exit code when it has ended
+#   standard input  held open by the test process, which writes a line when it has seen the end of the server
+#   descriptor 3    receives the server's pid, and its exit code when it has ended
 folder=$1
 signal=$2
 shift 2
@@ -18,7 +17,7 @@ server=$!
 	if read -r _ <&4; then
 		exit 0
 	fi
-	# The pid is the server's only until it is waited for, so the mark is looked at before each signal.
+	# The pid may be reused after wait, so check the file "ended" before each signal.
 	tries=0
 	while [ ! -e "$folder/ended" ] && [ "$tries" -lt 100 ]; do
 		if [ "$tries" -eq 0 ]; then

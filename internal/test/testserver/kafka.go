@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,16 +18,17 @@ import (
 // kafkaRelease is the release of Apache Kafka that is started.
 const kafkaRelease = "4.1.2"
 
-// A Broker is where a test finds Kafka: kafkatest's broker within the process, or a real cluster that it shares with the package's other tests.
+// A Broker is what a test connects to: the in-process broker of kafkatest, or a real cluster shared by the package's
+// tests.
 type Broker struct {
 	Bootstrap string            // for bootstrap.servers
-	Prefix    string            // for names of topics, groups and transactional ids: nobody else uses it
-	Fake      *kafkatest.Broker // the test's own, nil if Kafka is real
-	Real      *Kafka            // nil if it is a fake, or ES_TEST_KAFKA names it
+	Prefix    string            // unique prefix for names of topics, groups and transactional ids
+	Fake      *kafkatest.Broker // used by this test only; nil if Kafka is real
+	Real      *Kafka            // nil if the broker is a fake, or named by ES_TEST_KAFKA
 }
 
-// EachBroker runs a test on kafkatest's broker and on real Kafka of one node, in parallel: it returns before they have begun. Without -short and where
-// Kafka can be had, that is; see the package's comment.
+// EachBroker runs a test on the broker of kafkatest and on real Kafka with one node, in parallel. It returns before
+// they start. With -short, or without Kafka, the real one is skipped; see the package comment.
 func EachBroker(t *testing.T, test func(t *testing.T, b Broker)) {
 	t.Run("kafkatest", func(t *testing.T) {
 		t.Parallel()
@@ -38,14 +40,14 @@ func EachBroker(t *testing.T, test func(t *testing.T, b Broker)) {
 	})
 }
 
-// FakeBroker returns a broker within the process that only this test uses.
+// FakeBroker returns an in-process broker for this test only.
 func FakeBroker(t testing.TB, o kafkatest.Options) Broker {
 	t.Helper()
 	fake := kafkatest.Start(t, o)
 	return Broker{Bootstrap: fake.Bootstrap(), Prefix: brokerPrefix(t), Fake: fake}
 }
 
-// RealBroker returns Kafka of one node, shared by the package's tests, or what ES_TEST_KAFKA names.
+// RealBroker returns a Kafka cluster with one node, shared by the package's tests, or the one that ES_TEST_KAFKA names.
 func RealBroker(t testing.TB) Broker {
 	t.Helper()
 	skipShort(t)
@@ -56,41 +58,41 @@ func RealBroker(t testing.TB) Broker {
 	return Broker{Bootstrap: k.Bootstrap(), Prefix: brokerPrefix(t), Real: k}
 }
 
-// brokerPrefix is a name in which whoever looks at the cluster finds the test.
+// brokerPrefix returns a unique name that shows which test it belongs to.
 func brokerPrefix(t testing.TB) string {
 	readable := databaseName(t.Name())
 	return strings.ReplaceAll(readable[:strings.LastIndexByte(readable, '_')], "_", "-") + "-" + strings.ToLower(rand.Text()[:8])
 }
 
-// KafkaOptions describe a cluster of Apache Kafka.
+// KafkaOptions are the options of a Kafka cluster.
 type KafkaOptions struct {
-	Nodes    int               // 1, which is also what 0 means, or 3 with replication 3 of which 2 must be in sync
-	Settings map[string]string // over the defaults below, for every node
+	Nodes    int               // 1 (0 means 1), or 3 with replication factor 3 and 2 in-sync replicas
+	Settings map[string]string // override the defaults below, for every node
 }
 
-// SharedKafka returns a cluster of one or three nodes that the tests of a package share. What a test does to its nodes it must undo, with Recover
-// at the latest; tests that do such things do not run in parallel with others on it.
+// SharedKafka returns a cluster of one or three nodes, shared by the package's tests. A test that stops or pauses nodes
+// must undo that before it ends, with Recover, and must not run in parallel with other tests of the cluster.
 func SharedKafka(t testing.TB, nodes int) *Kafka {
 	t.Helper()
 	skipShort(t)
 	if os.Getenv("ES_TEST_KAFKA") != "" {
-		fault(t, &unavailableError{errors.New("this test stops its brokers, and ES_TEST_KAFKA names some that are not ours to stop: run it without")})
+		skipOrFail(t, &unavailableError{errors.New("this test stops brokers, and those of ES_TEST_KAFKA are not ours to stop: unset it")})
 	}
 	k, err := sharedKafka.get(nodes)
 	if err != nil {
-		fault(t, err)
+		skipOrFail(t, err)
 	}
 	k.logOnFailure(t)
 	return k
 }
 
-// StartKafka starts a cluster that only this test uses. It is gone when the test ends.
+// StartKafka starts a cluster for this test only. It is closed when the test ends.
 func StartKafka(t testing.TB, o KafkaOptions) *Kafka {
 	t.Helper()
 	skipShort(t)
 	k, err := LaunchKafka(o)
 	if err != nil {
-		fault(t, err)
+		skipOrFail(t, err)
 	}
 	t.Cleanup(func() {
 		if err := k.Close(); err != nil {
@@ -107,19 +109,28 @@ func LaunchKafka(o KafkaOptions) (*Kafka, error) {
 		o.Nodes = 1
 	}
 	if o.Nodes != 1 && o.Nodes != 3 {
-		return nil, fmt.Errorf("a cluster of %d nodes: take 1 or 3", o.Nodes)
+		return nil, fmt.Errorf("a cluster of %d nodes is not supported: use 1 or 3", o.Nodes)
 	}
-	k, err := createKafka(o)
-	if err != nil {
-		return nil, err
+	var failed error
+	for range 3 {
+		k, err := createKafka(o)
+		if err != nil {
+			return nil, err
+		}
+		if failed = k.startAll(); failed == nil {
+			return k, nil
+		}
+		taken := slices.ContainsFunc(k.nodes, func(n *kafkaNode) bool { return strings.Contains(k.Log(n.id), "Address already in use") })
+		failed = errors.Join(failed, k.Close())
+		if !taken {
+			break
+		}
+		// Another program took a port in between: the next attempt chooses others.
 	}
-	if err := k.startAll(); err != nil {
-		return nil, errors.Join(err, k.Close())
-	}
-	return k, nil
+	return nil, failed
 }
 
-// sharedKafka are the clusters that SharedKafka has started.
+// sharedKafka holds the clusters that SharedKafka has started.
 var sharedKafka clusters
 
 type clusters struct {
@@ -154,29 +165,29 @@ func (s *clusters) close() {
 	s.started = nil
 }
 
-// A kafkaInstallation is where the programs are.
+// A kafkaInstallation is the programs of Kafka.
 type kafkaInstallation struct {
 	java string
 	jars string // a class path
 }
 
-// kafkaPrograms returns them, fetched if need be.
+// kafkaPrograms returns the programs and downloads them if necessary.
 var kafkaPrograms = once(func(struct{}) (kafkaInstallation, error) {
 	java, err := exec.LookPath("java")
 	if err != nil {
 		return kafkaInstallation{}, &unavailableError{errors.New("java is not in PATH: install a runtime, 17 or newer (Debian: apt-get install default-jre-headless)")}
 	}
 	if !supported {
-		return kafkaInstallation{}, &unavailableError{errors.New("brokers are started on Linux and macOS only: set ES_TEST_KAFKA to the bootstrap servers of a cluster")}
+		return kafkaInstallation{}, &unavailableError{errors.New("brokers can be started on Linux and macOS only: set ES_TEST_KAFKA to the bootstrap servers of a cluster")}
 	}
 	folder, err := cached("kafka-"+kafkaRelease, func(folder string) error { return fetchMaven(folder, "kafka", "release="+kafkaRelease) })
 	if err != nil {
-		return kafkaInstallation{}, &unavailableError{fmt.Errorf("fetch Apache Kafka %s: %w", kafkaRelease, err)}
+		return kafkaInstallation{}, &unavailableError{fmt.Errorf("download Apache Kafka %s: %w", kafkaRelease, err)}
 	}
 	return kafkaInstallation{java, filepath.Join(folder, "jars", "*")}, nil
 })
 
-// command runs one of the programs, in little memory and with a log that has what went wrong.
+// command returns the arguments for java to run a class, with little memory and a log of warnings.
 func (i kafkaInstallation) command(heap, class string, args ...string) []string {
 	return append([]string{
 		"-Xmx" + heap, "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true",
@@ -184,8 +195,8 @@ func (i kafkaInstallation) command(heap, class string, args ...string) []string 
 	}, args...)
 }
 
-// kafkaTemplate returns the data folder of a node as Kafka formats it, from which every such node's is copied: a start of Java less.
-// So all clusters have the same id.
+// kafkaTemplate returns the data folder of a node as Kafka formats it. Nodes get copies, which saves starting Java. So
+// all clusters have the same id.
 var kafkaTemplate = once(func(node int) (string, error) {
 	programs, err := kafkaPrograms(struct{}{})
 	if err != nil {
@@ -193,15 +204,15 @@ var kafkaTemplate = once(func(node int) (string, error) {
 	}
 	folder, err := cached(fmt.Sprintf("kafka-data-%s-%d", kafkaRelease, node), func(folder string) error {
 		properties := filepath.Join(folder, "properties")
-		// StorageTool asks for a whole configuration, of which only the node and its folder count.
+		// StorageTool requires a complete configuration, but uses only the node and its folder.
 		text := fmt.Sprintf("process.roles=broker,controller\nnode.id=%[1]d\ncontroller.quorum.voters=%[1]d@127.0.0.1:1\nlisteners=PLAINTEXT://127.0.0.1:2,CONTROLLER://127.0.0.1:1\n"+
 			"controller.listener.names=CONTROLLER\nlog.dirs=%[2]s\n", node, filepath.Join(folder, "data"))
-		if err := errors.Join(os.WriteFile(properties, []byte(text), 0o644), os.Mkdir(filepath.Join(folder, "data"), 0o755), give(folder)); err != nil {
+		if err := errors.Join(os.WriteFile(properties, []byte(text), 0o644), os.Mkdir(filepath.Join(folder, "data"), 0o755), chown(folder)); err != nil {
 			return err
 		}
 		format := exec.Command(programs.java, programs.command("128m", "kafka.tools.StorageTool", "format", "-t", "dGhhbG8tZXMtdGVzdC0xMQ", "-c", properties)...)
 		format.Dir, format.Env = "/", environment("")
-		if err := demote(format); err != nil {
+		if err := runAsServerUser(format); err != nil {
 			return err
 		}
 		_, err := run(format)

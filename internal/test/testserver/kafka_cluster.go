@@ -4,13 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,21 +14,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// Kafka is a cluster of Apache Kafka on 127.0.0.1, whose nodes are numbered from 1. Its methods that take a t fail that test if they cannot do
-// what they say, and so belong in the test's goroutine.
+// Kafka is an Apache Kafka cluster on 127.0.0.1. Its nodes are numbered from 1. Methods with a parameter t end that
+// test if they fail, so call them from the test's goroutine.
 type Kafka struct {
 	programs kafkaInstallation
 	settings map[string]string
 	nodes    []*kafkaNode
-}
-
-type kafkaNode struct {
-	id     int
-	folder string
-	ports  struct{ client, proxied, proxy, controller int }
-
-	mu      sync.Mutex
-	process *process // nil while stopped
 }
 
 func createKafka(o KafkaOptions) (*Kafka, error) {
@@ -42,23 +28,19 @@ func createKafka(o KafkaOptions) (*Kafka, error) {
 		return nil, err
 	}
 	k := &Kafka{programs: programs, settings: o.Settings}
-	taken := map[int]bool{}
 	for id := 1; id <= o.Nodes; id++ {
 		n := &kafkaNode{id: id}
 		k.nodes = append(k.nodes, n)
-		for _, port := range []*int{&n.ports.client, &n.ports.proxied, &n.ports.proxy, &n.ports.controller} {
-			for *port == 0 || taken[*port] {
-				if *port, err = freePort(); err != nil {
-					return nil, errors.Join(err, k.Close())
-				}
+		for _, port := range n.ports.all() {
+			if *port, err = freePort(); err != nil {
+				return nil, errors.Join(err, k.Close())
 			}
-			taken[*port] = true
 		}
 	}
 	for _, n := range k.nodes {
 		pristine, err := kafkaTemplate(n.id)
 		if err == nil {
-			n.folder, err = scratch()
+			n.folder, err = tempFolder()
 		}
 		if err == nil {
 			err = copyTree(pristine, n.dir())
@@ -66,69 +48,20 @@ func createKafka(o KafkaOptions) (*Kafka, error) {
 		if err == nil {
 			err = os.WriteFile(n.properties(), []byte(k.configuration(n)), 0o644)
 		}
-		if err = errors.Join(err, give(n.folder)); err != nil {
+		if err = errors.Join(err, chown(n.folder)); err != nil {
 			return nil, errors.Join(err, k.Close())
 		}
 	}
 	return k, nil
 }
 
-func (n *kafkaNode) dir() string        { return filepath.Join(n.folder, "data") }
-func (n *kafkaNode) properties() string { return filepath.Join(n.folder, "properties") }
-func (n *kafkaNode) logFile() string    { return filepath.Join(n.folder, "log") }
-
-// configuration is a node's server.properties. Clients that come by the listener PROXIED are sent to the ports of Proxies ever after.
-func (k *Kafka) configuration(n *kafkaNode) string {
-	var voters []string
-	for _, voter := range k.nodes {
-		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", voter.id, voter.ports.controller))
-	}
-	replicas := strconv.Itoa(len(k.nodes))
-	inSync := strconv.Itoa(len(k.nodes)/2 + 1)
-	settings := map[string]string{
-		"process.roles":                  "broker,controller",
-		"node.id":                        strconv.Itoa(n.id),
-		"controller.quorum.voters":       strings.Join(voters, ","),
-		"listeners":                      fmt.Sprintf("CLIENT://127.0.0.1:%d,PROXIED://127.0.0.1:%d,CONTROLLER://127.0.0.1:%d", n.ports.client, n.ports.proxied, n.ports.controller),
-		"advertised.listeners":           fmt.Sprintf("CLIENT://127.0.0.1:%d,PROXIED://127.0.0.1:%d", n.ports.client, n.ports.proxy),
-		"listener.security.protocol.map": "CLIENT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
-		"controller.listener.names":      "CONTROLLER",
-		"inter.broker.listener.name":     "CLIENT",
-		"log.dirs":                       n.dir(),
-		"auto.create.topics.enable":      "false",
-		"default.replication.factor":     replicas,
-		"min.insync.replicas":            inSync,
-
-		"offsets.topic.num.partitions":                     "1",
-		"offsets.topic.replication.factor":                 replicas,
-		"transaction.state.log.num.partitions":             "1",
-		"transaction.state.log.replication.factor":         replicas,
-		"transaction.state.log.min.isr":                    inSync,
-		"share.coordinator.state.topic.replication.factor": replicas,
-		"share.coordinator.state.topic.min.isr":            inSync,
-		"group.initial.rebalance.delay.ms":                 "0",
-
-		// A node that is killed is missed after three seconds, not nine.
-		"broker.heartbeat.interval.ms": "500",
-		"broker.session.timeout.ms":    "3000",
-		// A transaction past its time is ended within a second, not ten.
-		"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
-	}
-	maps.Copy(settings, k.settings)
-	var text strings.Builder
-	for _, name := range slices.Sorted(maps.Keys(settings)) {
-		fmt.Fprintf(&text, "%s=%s\n", name, settings[name])
-	}
-	return text.String()
-}
-
-// Nodes is how many nodes there are.
+// Nodes returns the number of nodes.
 func (k *Kafka) Nodes() int { return len(k.nodes) }
 
-// Release is the release of Kafka that runs.
+// Release returns the release of Kafka.
 func (k *Kafka) Release() string { return kafkaRelease }
 
-// Bootstrap is the cluster's bootstrap.servers.
+// Bootstrap returns the cluster's bootstrap.servers.
 func (k *Kafka) Bootstrap() string {
 	var list []string
 	for _, n := range k.nodes {
@@ -137,8 +70,8 @@ func (k *Kafka) Bootstrap() string {
 	return strings.Join(list, ",")
 }
 
-// Proxies starts a proxy before each node, in their order, for as long as the test runs, and returns the bootstrap.servers with which a client
-// goes through them always.
+// Proxies starts one proxy for each node, in their order, until the test ends. It returns bootstrap.servers with which
+// a client always connects through them.
 func (k *Kafka) Proxies(t testing.TB) (bootstrap string, proxies []*Proxy) {
 	t.Helper()
 	var list []string
@@ -149,7 +82,7 @@ func (k *Kafka) Proxies(t testing.TB) (bootstrap string, proxies []*Proxy) {
 	return strings.Join(list, ","), proxies
 }
 
-// Log is what a node has written to its log.
+// Log returns the log of a node.
 func (k *Kafka) Log(node int) string {
 	text, err := os.ReadFile(k.nodes[node-1].logFile())
 	if err != nil {
@@ -158,13 +91,13 @@ func (k *Kafka) Log(node int) string {
 	return string(text)
 }
 
-// Start starts a node that was stopped, and returns when the cluster is whole.
+// Start starts a stopped node and returns when the cluster is complete.
 func (k *Kafka) Start(t testing.TB, node int) {
 	t.Helper()
 	k.must(t, "start", node, func(n *kafkaNode) error { return errors.Join(k.launch(n), k.ready()) })
 }
 
-// Stop ends a node in order: it hands over what it leads first, and returns when it has ended.
+// Stop shuts a node down: the node hands over its partitions first. Stop returns when it has ended.
 func (k *Kafka) Stop(t testing.TB, node int) {
 	t.Helper()
 	k.must(t, "stop", node, func(n *kafkaNode) error { return n.end(terminate) })
@@ -176,19 +109,19 @@ func (k *Kafka) Kill(t testing.TB, node int) {
 	k.must(t, "kill", node, func(n *kafkaNode) error { return n.end(killed) })
 }
 
-// Pause halts a node until Resume. Its connections stay open and get no answer.
+// Pause stops a node until Resume. Its connections stay open and get no answer.
 func (k *Kafka) Pause(t testing.TB, node int) {
 	t.Helper()
 	k.must(t, "pause", node, func(n *kafkaNode) error { return n.halt(pause) })
 }
 
-// Resume ends a Pause.
+// Resume continues a paused node.
 func (k *Kafka) Resume(t testing.TB, node int) {
 	t.Helper()
 	k.must(t, "resume", node, func(n *kafkaNode) error { return n.halt(resume) })
 }
 
-// Recover starts and resumes all nodes that are down, and returns when the cluster is whole.
+// Recover starts and resumes all nodes that are down, and returns when the cluster is complete.
 func (k *Kafka) Recover(t testing.TB) {
 	t.Helper()
 	for _, n := range k.nodes {
@@ -204,7 +137,7 @@ func (k *Kafka) Recover(t testing.TB) {
 	}
 }
 
-// Leader returns the node that leads a partition, when there is one.
+// Leader waits until a partition has a leader and returns its node.
 func (k *Kafka) Leader(t testing.TB, topic string, partition int) int {
 	t.Helper()
 	var leader int32
@@ -229,7 +162,7 @@ func (k *Kafka) Leader(t testing.TB, topic string, partition int) int {
 	return int(leader)
 }
 
-// Coordinator returns the node that coordinates the transactions of a transactional id, when there is one.
+// Coordinator waits until a transactional id has a coordinator and returns its node.
 func (k *Kafka) Coordinator(t testing.TB, transactionalID string) int {
 	t.Helper()
 	var node int32
@@ -254,7 +187,7 @@ func (k *Kafka) Coordinator(t testing.TB, transactionalID string) int {
 	return int(node)
 }
 
-// Close ends the cluster and removes its data.
+// Close kills the nodes and removes their data.
 func (k *Kafka) Close() error {
 	var failed error
 	for _, n := range k.nodes {
@@ -263,6 +196,9 @@ func (k *Kafka) Close() error {
 		}
 		if n.folder != "" {
 			failed = errors.Join(failed, os.RemoveAll(n.folder))
+		}
+		for _, port := range n.ports.all() {
+			releasePort(*port)
 		}
 	}
 	return failed
@@ -289,7 +225,7 @@ func (k *Kafka) startAll() error {
 
 func (k *Kafka) launch(n *kafkaNode) error {
 	if n.current() != nil {
-		return errors.New("the node is running already")
+		return errors.New("the node is already running")
 	}
 	p, err := launch(command{
 		path: k.programs.java, args: k.programs.command("512m", "kafka.Kafka", n.properties()), env: environment(""),
@@ -304,7 +240,8 @@ func (k *Kafka) launch(n *kafkaNode) error {
 	return nil
 }
 
-// ready waits until all nodes that run are in the cluster, every partition has all its replicas on them, and a transaction can begin.
+// ready waits until all running nodes are in the cluster, every partition has all its replicas on them, and a
+// transaction can begin.
 func (k *Kafka) ready() error {
 	for end := time.Now().Add(startLimit); ; time.Sleep(20 * time.Millisecond) {
 		running := 0
@@ -341,7 +278,7 @@ func answers(ctx context.Context, c *kgo.Client, nodes int) error {
 	for _, topic := range answer.Topics {
 		for _, p := range topic.Partitions {
 			if p.Leader < 0 || len(p.ISR) < min(len(p.Replicas), nodes) {
-				return fmt.Errorf("partition %d of a topic is on %v of %v", p.Partition, p.ISR, p.Replicas)
+				return fmt.Errorf("partition %d of a topic is on replicas %v of %v", p.Partition, p.ISR, p.Replicas)
 			}
 		}
 	}
@@ -361,7 +298,7 @@ func metadata(ctx context.Context, c *kgo.Client) (*kmsg.MetadataResponse, error
 	return request.RequestWith(ctx, c)
 }
 
-// wait asks until there is an answer.
+// wait repeats the question until it succeeds.
 func (k *Kafka) wait(question func(ctx context.Context, c *kgo.Client) error) error {
 	for end := time.Now().Add(startLimit); ; time.Sleep(20 * time.Millisecond) {
 		err := k.ask(question)
@@ -383,38 +320,7 @@ func (k *Kafka) ask(question func(ctx context.Context, c *kgo.Client) error) err
 	return question(ctx, c)
 }
 
-func (n *kafkaNode) current() *process {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.process != nil && n.process.hasEnded(time.Millisecond) {
-		n.process = nil
-	}
-	return n.process
-}
-
-func (n *kafkaNode) end(by signal) error {
-	p := n.current()
-	if p == nil {
-		return errors.New("the node is not running")
-	}
-	if err := p.end(by); err != nil {
-		return err
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.process = nil
-	return nil
-}
-
-func (n *kafkaNode) halt(by signal) error {
-	p := n.current()
-	if p == nil {
-		return errors.New("the node is not running")
-	}
-	return p.send(by)
-}
-
-// logOnFailure shows what the nodes logged during a test that failed.
+// logOnFailure logs what the nodes wrote during a test that failed.
 func (k *Kafka) logOnFailure(t testing.TB) {
 	before := make([]int, len(k.nodes))
 	for i := range k.nodes {

@@ -68,7 +68,7 @@ func TestKafkaOfThreeNodes(t *testing.T) {
 		k.Kill(t, leader)
 		must(produce(t, c, "a", "2"))
 		if now := k.Leader(t, "a", 0); now == leader {
-			t.Errorf("node %d leads still", now)
+			t.Errorf("node %d still leads", now)
 		}
 		k.Start(t, leader)
 	})
@@ -78,13 +78,13 @@ func TestKafkaOfThreeNodes(t *testing.T) {
 		eventually(t, "another node coordinates", func() bool { return k.Coordinator(t, "someone") != coordinator })
 		k.Start(t, coordinator)
 	})
-	t.Run("a node that is paused is back after Resume", func(t *testing.T) {
+	t.Run("a paused node returns after Resume", func(t *testing.T) {
 		k.Pause(t, 2)
 		must(produce(t, c, "a", "3"))
 		k.Resume(t, 2)
 		k.Recover(t)
 	})
-	t.Run("clients that begin with a proxy stay with proxies", func(t *testing.T) {
+	t.Run("clients that start with a proxy keep using proxies", func(t *testing.T) {
 		bootstrap, proxies := k.Proxies(t)
 		through := client(t, bootstrap)
 		must(produce(t, through, "a", "4"))
@@ -110,10 +110,10 @@ func TestKafkaOfThreeNodes(t *testing.T) {
 
 func TestKafkaThatCannotStartShowsWhy(t *testing.T) {
 	t.Parallel()
-	testserver.RealBroker(t) // skips where there is none
+	testserver.RealBroker(t) // skips the test if Kafka is unavailable
 	k, err := testserver.LaunchKafka(testserver.KafkaOptions{Settings: map[string]string{"min.insync.replicas": "many"}})
 	if err == nil {
-		err = errors.New("none")
+		err = errors.New("no error")
 		k.Close()
 	}
 	if !strings.Contains(err.Error(), "min.insync.replicas") {

@@ -12,16 +12,16 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A Shutdown is one of the ways to stop a server that PostgreSQL knows.
+// A Shutdown is a PostgreSQL shutdown mode.
 type Shutdown string
 
 const (
-	Smart     Shutdown = "smart"     // lets sessions end in their own time
-	Fast      Shutdown = "fast"      // rolls back what is under way, and writes a checkpoint
-	Immediate Shutdown = "immediate" // drops everything: the next start recovers from the log
+	Smart     Shutdown = "smart"     // waits for sessions to end
+	Fast      Shutdown = "fast"      // rolls back open transactions and writes a checkpoint
+	Immediate Shutdown = "immediate" // ends at once; the next start recovers from the write-ahead log
 )
 
-// Start starts a server that was stopped, on the port and with the data it had, and returns when it answers.
+// Start starts a stopped server on its port and with its data, and returns when it accepts sessions.
 func (s *Server) Start(t testing.TB) {
 	t.Helper()
 	s.must(t, "start", s.start)
@@ -33,59 +33,60 @@ func (s *Server) Stop(t testing.TB, how Shutdown) {
 	s.must(t, "stop", func() error { return s.stop(how) })
 }
 
-// Restart is Stop and Start.
+// Restart stops and starts the server.
 func (s *Server) Restart(t testing.TB, how Shutdown) {
 	t.Helper()
 	s.must(t, "restart", func() error { return errors.Join(s.stop(how), s.start()) })
 }
 
-// Kill ends all processes of the server with SIGKILL. None gets to tell its client; the kernel closes the connections.
+// Kill ends all processes of the server with SIGKILL. They send nothing to their clients; the kernel closes the
+// connections.
 func (s *Server) Kill(t testing.TB) {
 	t.Helper()
 	s.must(t, "kill", func() error { return s.sendAll(killed) })
 }
 
-// Pause halts all processes of the server until Resume. Connections stay open and get no answer; new ones are made by the
-// kernel and get none either.
+// Pause stops all processes of the server until Resume. Connections stay open and get no answer. The kernel accepts new
+// connections, which get no answer either.
 func (s *Server) Pause(t testing.TB) {
 	t.Helper()
 	s.must(t, "pause", func() error { return s.sendAll(pause) })
 }
 
-// Resume ends a Pause.
+// Resume continues a paused server.
 func (s *Server) Resume(t testing.TB) {
 	t.Helper()
 	s.must(t, "resume", func() error { return s.sendAll(resume) })
 }
 
-// Backup copies the data of a server that is stopped, and returns the folder for Restore. The copy is gone when the server is.
+// Backup copies the data of a stopped server and returns the folder for Restore. The copy is removed with the server.
 func (s *Server) Backup(t testing.TB) (folder string) {
 	t.Helper()
 	s.must(t, "back up", func() error {
 		if s.current() != nil {
-			return errors.New("stop it first: the files of a running server do not fit together")
+			return errors.New("the server is running: stop it first")
 		}
 		s.copies++
 		folder = filepath.Join(s.folder, fmt.Sprint("backup-", s.copies))
-		return errors.Join(copyTree(s.Dir(), folder), give(folder))
+		return errors.Join(copyTree(s.Dir(), folder), chown(folder))
 	})
 	return folder
 }
 
-// Restore puts a backup in place of the data of a server that is stopped, as someone does who has lost the newer data.
+// Restore replaces the data of a stopped server by a backup, which loses what was written since.
 func (s *Server) Restore(t testing.TB, backup string) {
 	t.Helper()
 	s.must(t, "restore", func() error {
 		if s.current() != nil {
-			return errors.New("stop it first")
+			return errors.New("the server is running: stop it first")
 		}
-		return errors.Join(os.RemoveAll(s.Dir()), copyTree(backup, s.Dir()), give(s.Dir()))
+		return errors.Join(os.RemoveAll(s.Dir()), copyTree(backup, s.Dir()), chown(s.Dir()))
 	})
 }
 
-// Standby starts a copy of a server that follows it by streaming replication, for Promote to make the new primary. To copy
-// its data the server is stopped and started. A commit does not wait for the standby; after
-// "alter system set synchronous_standby_names = '*'" and "select pg_reload_conf()" it does.
+// Standby starts a copy that follows the server by streaming replication, and that Promote can make the new primary.
+// The server is stopped and started to copy its data. Commits do not wait for the standby; after "alter system set
+// synchronous_standby_names = '*'" and "select pg_reload_conf()" they do.
 func (s *Server) Standby(t testing.TB) *Server {
 	t.Helper()
 	var standby *Server
@@ -93,7 +94,7 @@ func (s *Server) Standby(t testing.TB) *Server {
 		if err := s.stop(Fast); err != nil {
 			return err
 		}
-		folder, err := scratch()
+		folder, err := tempFolder()
 		if err != nil {
 			return err
 		}
@@ -102,7 +103,7 @@ func (s *Server) Standby(t testing.TB) *Server {
 		primary := fmt.Sprintf("primary_conninfo = 'host=127.0.0.1 port=%d user=%s password=%s'\n", s.port, superuser, password)
 		if err := errors.Join(copyTree(s.Dir(), standby.Dir()), s.start(),
 			os.WriteFile(filepath.Join(standby.Dir(), "standby.signal"), nil, 0o600),
-			appendTo(filepath.Join(standby.Dir(), "postgresql.auto.conf"), primary), give(standby.Dir())); err != nil {
+			appendTo(filepath.Join(standby.Dir(), "postgresql.auto.conf"), primary), chown(standby.Dir())); err != nil {
 			return err
 		}
 		return standby.start()
@@ -110,13 +111,13 @@ func (s *Server) Standby(t testing.TB) *Server {
 	return standby
 }
 
-// Promote makes a standby a primary and returns when it takes writes.
+// Promote makes a standby a primary and returns when it accepts writes.
 func (s *Server) Promote(t testing.TB) {
 	t.Helper()
 	s.must(t, "promote", func() error { return s.exec("select pg_promote()") })
 }
 
-// CaughtUp returns when a standby has applied all that its primary has written up to now.
+// CaughtUp returns when a standby has applied everything that its primary has written so far.
 func (s *Server) CaughtUp(t testing.TB, primary *Server) {
 	t.Helper()
 	s.must(t, "catch up", func() error {
@@ -139,21 +140,21 @@ func (s *Server) CaughtUp(t testing.TB, primary *Server) {
 	})
 }
 
-// must does something to a server, which has to be the test's own, or ends the test.
+// must changes a server, which must belong to this test, and ends the test on an error.
 func (s *Server) must(t testing.TB, what string, do func() error) {
 	t.Helper()
 	if s.shared {
-		t.Fatalf("testserver: %s: other tests use this server too: take one from StartPostgres", what)
+		t.Fatalf("testserver: %s: the server is shared with other tests: use StartPostgres", what)
 	}
 	if err := do(); err != nil {
-		t.Fatalf("testserver: %s: %v", what, err)
+		t.Fatalf("testserver: %s: %v%s", what, err, diskFull(err))
 	}
 }
 
 func (s *Server) stop(how Shutdown) error {
 	by, ok := map[Shutdown]signal{Smart: terminate, Fast: interrupt, Immediate: quit}[how]
 	if !ok {
-		return fmt.Errorf("%q is no way to stop a server: take smart, fast or immediate", how)
+		return fmt.Errorf("unknown shutdown mode %q: use smart, fast or immediate", how)
 	}
 	p := s.current()
 	if p == nil {

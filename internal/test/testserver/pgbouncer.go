@@ -16,14 +16,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// PgBouncerOptions describe a pgbouncer.
+// PgBouncerOptions are the options of a pgbouncer.
 type PgBouncerOptions struct {
-	PoolSize int               // connections to the server per user and database, 20 if zero
-	Users    map[string]string // who may log in, with passwords; the server's superuser always may
-	Settings map[string]string // over the defaults of its [pgbouncer] section: "server_reset_query_always": "1"
+	PoolSize int               // connections to the server for each user and database; 0 means 20
+	Users    map[string]string // passwords of the users that may log in; the server's superuser always may
+	Settings map[string]string // override the defaults of the [pgbouncer] section: "server_reset_query_always": "1"
 }
 
-// A PgBouncer is a pooler of connections, in transaction mode.
+// A PgBouncer is a connection pooler in transaction mode.
 type PgBouncer struct {
 	folder   string
 	port     int
@@ -33,16 +33,16 @@ type PgBouncer struct {
 	process *process
 }
 
-// StartPgBouncer starts a pgbouncer in transaction mode in front of a server. It is gone when the test ends. Should it end by
-// itself it is started again, as the init system of a production machine does: before 1.20 a cancel request that comes as its
-// query ends can end it ("server in bad state", its issue 822).
+// StartPgBouncer starts a pgbouncer in transaction mode in front of a server. It is stopped when the test ends. If it
+// ends by itself it is started again, as the init system of a production machine does: before version 1.20, a cancel
+// request that arrives when its query ends can end it ("server in bad state", pgbouncer issue 822).
 func StartPgBouncer(t testing.TB, server *Server, options PgBouncerOptions) *PgBouncer {
 	t.Helper()
 	programs, err := pgbouncer(struct{}{})
 	if err != nil {
-		fault(t, err)
+		skipOrFail(t, err)
 	}
-	folder, err := scratch()
+	folder, err := tempFolder()
 	if err != nil {
 		t.Fatalf("testserver: %v", err)
 	}
@@ -56,30 +56,43 @@ func StartPgBouncer(t testing.TB, server *Server, options PgBouncerOptions) *PgB
 			t.Logf("log of pgbouncer:\n%s", tail(p.Log(), 50))
 		}
 		if p.process != nil && p.process.running(0) {
-			// A transaction left open must not hold up the end of the test.
+			// Do not wait for open transactions.
 			if err := p.process.end(killed); err != nil {
 				t.Errorf("testserver: stop pgbouncer: %v", err)
 			}
 		}
+		releasePort(p.port)
 		if err := os.RemoveAll(folder); err != nil {
 			t.Errorf("testserver: %v", err)
 		}
 	})
-	p.port, err = freePort()
-	if err == nil {
-		err = p.configure(server, options)
-	}
-	if err == nil {
-		err = p.start()
-	}
-	if err != nil {
+	if err := p.startFirst(server, options); err != nil {
 		t.Fatalf("testserver: start pgbouncer: %v", err)
 	}
 	keeper.Go(func() { p.keep(stop) })
 	return p
 }
 
-// keep starts pgbouncer again when it has ended by itself. A start that fails is tried again: its log says why.
+// startFirst chooses a port and starts pgbouncer. If another program took the port in between, it chooses another one.
+func (p *PgBouncer) startFirst(server *Server, options PgBouncerOptions) error {
+	var failed error
+	for range 5 {
+		var err error
+		if p.port, err = freePort(); err != nil {
+			return err
+		}
+		if err := p.configure(server, options); err != nil {
+			return err
+		}
+		if failed = p.start(); failed == nil || !strings.Contains(p.Log(), "Address already in use") {
+			return failed
+		}
+		releasePort(p.port)
+	}
+	return failed
+}
+
+// keep starts pgbouncer again when it has ended. A failed start is retried; its log has the reason.
 func (p *PgBouncer) keep(stop <-chan struct{}) {
 	look := time.NewTicker(50 * time.Millisecond)
 	defer look.Stop()
@@ -97,13 +110,13 @@ func (p *PgBouncer) keep(stop <-chan struct{}) {
 	}
 }
 
-// URL returns the URL of a database of the server, by way of the pooler.
+// URL returns the URL of a database of the server through the pooler.
 func (p *PgBouncer) URL(database string) string { return databaseURL(p.port, database) }
 
-// Through returns the URL of a server with the pooler in its place.
+// Through returns the URL with the pooler in place of the server.
 func (p *PgBouncer) Through(rawURL string) string { return redirect(rawURL, p.port) }
 
-// Log is what pgbouncer has written to its log.
+// Log returns the log of pgbouncer.
 func (p *PgBouncer) Log() string {
 	text, err := os.ReadFile(filepath.Join(p.folder, "log"))
 	if err != nil {
@@ -112,7 +125,7 @@ func (p *PgBouncer) Log() string {
 	return string(text)
 }
 
-// Restart ends pgbouncer, which drops all connections, and starts it again.
+// Restart stops pgbouncer, which drops all connections, and starts it again.
 func (p *PgBouncer) Restart(t testing.TB) {
 	t.Helper()
 	p.mu.Lock()
@@ -146,7 +159,7 @@ func (p *PgBouncer) configure(server *Server, options PgBouncerOptions) error {
 		"default_pool_size":  "20",
 		"log_connections":    "0",
 		"log_disconnections": "0",
-		"server_login_retry": "0.1", // by default a client waits 15 s after the server was away
+		"server_login_retry": "0.1", // by default a client waits 15 s after the server was unavailable
 	}
 	if options.PoolSize != 0 {
 		settings["default_pool_size"] = strconv.Itoa(options.PoolSize)
@@ -160,7 +173,7 @@ func (p *PgBouncer) configure(server *Server, options PgBouncerOptions) error {
 	return errors.Join(
 		os.WriteFile(filepath.Join(p.folder, "users"), []byte(list.String()), 0o600),
 		os.WriteFile(filepath.Join(p.folder, "pgbouncer.ini"), []byte(ini.String()), 0o600),
-		give(p.folder))
+		chown(p.folder))
 }
 
 func (p *PgBouncer) start() error {
@@ -175,10 +188,13 @@ func (p *PgBouncer) start() error {
 	ctx, cancel := background()
 	defer cancel()
 	for {
-		// Its own console answers even while the server is away.
+		// The admin console answers even while the server is unavailable.
 		c, err := pgx.Connect(ctx, p.URL("pgbouncer"))
-		if err == nil {
+		if err == nil && !started.hasEnded(time.Millisecond) {
 			return c.Close(ctx)
+		}
+		if err == nil {
+			err = errors.Join(errors.New("pgbouncer ended, and another program answers on its port"), c.Close(ctx))
 		}
 		if started.hasEnded(5*time.Millisecond) || ctx.Err() != nil {
 			return fmt.Errorf("%w\n%s", err, tail(p.Log(), 20))
@@ -186,7 +202,7 @@ func (p *PgBouncer) start() error {
 	}
 }
 
-// pgbouncer returns where it is, fetched if need be.
+// pgbouncer returns the installation of pgbouncer and downloads it if necessary.
 var pgbouncer = once(func(struct{}) (installation, error) {
 	for _, bin := range []string{"/usr/sbin", "/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"} {
 		if _, err := os.Stat(filepath.Join(bin, "pgbouncer")); err == nil {

@@ -16,13 +16,13 @@ func TestPgBouncer(t *testing.T) {
 		pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{PoolSize: 2, Users: map[string]string{"visitor": "hello"}})
 		pooled := pooler.Through(direct)
 
-		t.Run("lends one connection to many clients, a transaction at a time", func(t *testing.T) {
+		t.Run("shares one connection among many clients, by transaction", func(t *testing.T) {
 			const clients = 20
 			var mu sync.Mutex
 			backends := map[int32]bool{}
 			var all sync.WaitGroup
 			for range clients {
-				// Connected all at once: a pool of sessions would let two of them work, and no more.
+				// All clients connect first: with a pool of sessions only two of them could work.
 				c := connect(t, pooled)
 				all.Go(func() {
 					var pid int32
@@ -36,10 +36,10 @@ func TestPgBouncer(t *testing.T) {
 			}
 			all.Wait()
 			if len(backends) > 2 {
-				t.Errorf("%d clients got %d connections of the server, want 2 at the most", clients, len(backends))
+				t.Errorf("%d clients got %d connections of the server, want at most 2", clients, len(backends))
 			}
 		})
-		t.Run("lets other users in", func(t *testing.T) {
+		t.Run("accepts other users", func(t *testing.T) {
 			exec(t, direct, "create role visitor login password 'hello'")
 			defer exec(t, direct, "drop role visitor")
 			got, err := ask[string](t, testserver.As(pooled, "visitor", "hello"), "select current_user::text", pgx.QueryExecModeExec)
@@ -57,23 +57,23 @@ func TestPgBouncerServerRestart(t *testing.T) {
 	pooled := pooler.Through(server.Database(t))
 	server.Kill(t)
 	if _, err := ask[int](t, pooled+"&connect_timeout=1", "select 1", pgx.QueryExecModeExec); err == nil {
-		t.Error("an answer came without a server")
+		t.Error("got an answer without a server")
 	}
 	server.Start(t)
-	eventually(t, "the pooler has found its server again", func() bool {
+	eventually(t, "the pooler has reconnected to its server", func() bool {
 		_, err := ask[int](t, pooled, "select 1", pgx.QueryExecModeExec)
 		return err == nil
 	})
 }
 
-func TestPgBouncerThatEndsByItselfIsStartedAgain(t *testing.T) {
+func TestPgBouncerIsRestartedWhenItEnds(t *testing.T) {
 	t.Parallel()
 	server := testserver.Postgres(t, testserver.Postgres18)
 	pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{})
 	pooled := pooler.Through(server.Database(t))
 	console := connect(t, pooler.URL("pgbouncer"))
 	_, _ = console.Exec(t.Context(), "shutdown", pgx.QueryExecModeSimpleProtocol) // answered or not
-	eventually(t, "the pooler has ended and lets clients in again", func() bool {
+	eventually(t, "the pooler has restarted and accepts clients", func() bool {
 		_, err := ask[int](t, pooled, "select 1", pgx.QueryExecModeExec)
 		return err == nil && strings.Count(pooler.Log(), "process up") == 2
 	})

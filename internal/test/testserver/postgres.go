@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,18 +18,18 @@ import (
 type Version string
 
 const (
-	Postgres14 Version = "14.20.0" // the oldest that is supported
-	Postgres18 Version = "18.1.0"  // the newest
+	Postgres14 Version = "14.20.0" // the oldest supported release
+	Postgres18 Version = "18.1.0"  // the newest release
 
-	// System is the release that the operating system packages (15 on Debian 12), the only one that comes with pg_dump and
-	// the other programs of Tool, which as a rule serve no server newer than themselves.
+	// System is the release that the operating system packages (15 on Debian 12). Only this one has pg_dump and the
+	// other programs of Tool, which usually do not support servers newer than themselves.
 	System Version = "system"
 
-	external Version = "external" // what ES_TEST_POSTGRES names
+	external Version = "external" // the server that ES_TEST_POSTGRES names
 )
 
-// Each runs a test on a shared server of the oldest and of the newest release, one after the other; on the one server that
-// ES_TEST_POSTGRES names, if it does.
+// Each runs a test on a shared server of the oldest and of the newest release, one after the other, or once on the server
+// that ES_TEST_POSTGRES names.
 func Each(t *testing.T, test func(t *testing.T, server *Server)) {
 	if os.Getenv("ES_TEST_POSTGRES") != "" {
 		test(t, Postgres(t, Postgres18))
@@ -39,8 +40,8 @@ func Each(t *testing.T, test func(t *testing.T, server *Server)) {
 	}
 }
 
-// Postgres returns the server of this version that the tests of a process share. It cannot be stopped; every test takes a
-// Database of its own on it. If ES_TEST_POSTGRES is set, it is that server whatever the version.
+// Postgres returns the server of this version that the tests of a process share. It cannot be stopped; every test
+// creates a Database on it. If ES_TEST_POSTGRES is set, it is that server, whatever the version.
 func Postgres(t testing.TB, version Version) *Server {
 	t.Helper()
 	skipShort(t)
@@ -49,32 +50,32 @@ func Postgres(t testing.TB, version Version) *Server {
 	}
 	s, err := shared.get(version)
 	if err != nil {
-		fault(t, err)
+		skipOrFail(t, err)
 	}
 	s.logOnFailure(t)
 	return s
 }
 
-// PostgresOptions describe a server of a test's own.
+// PostgresOptions are the options of a server.
 type PostgresOptions struct {
 	Version  Version           // Postgres18 if empty
-	Settings map[string]string // over the defaults of the release, as on the server's command line: "max_connections": "20"
+	Settings map[string]string // override the defaults of the release: "max_connections": "20"
 
-	// Scram makes the server ask for passwords, as a production server does. Otherwise it trusts any local connection
-	// to be whom it says, so that a role made by a test can log in at once.
+	// Scram makes the server require passwords, as a production server does. Otherwise it trusts every local
+	// connection, so that a role created by a test can log in at once.
 	Scram bool
 }
 
-// StartPostgres starts a server that only this test uses and may stop, kill or fill. It is gone when the test ends.
+// StartPostgres starts a server that only this test uses, and may stop, kill or fill. It is closed when the test ends.
 func StartPostgres(t testing.TB, options PostgresOptions) *Server {
 	t.Helper()
 	skipShort(t)
 	if os.Getenv("ES_TEST_POSTGRES") != "" {
-		fault(t, &unavailableError{errors.New("this test stops its server, and ES_TEST_POSTGRES names one that is not ours to stop: run it without")})
+		skipOrFail(t, &unavailableError{errors.New("this test stops its server, and that of ES_TEST_POSTGRES is not ours to stop: unset it")})
 	}
 	s, err := Launch(options)
 	if err != nil {
-		fault(t, err)
+		skipOrFail(t, err)
 	}
 	closeAfter(t, s)
 	return s
@@ -92,15 +93,15 @@ func Launch(options PostgresOptions) (*Server, error) {
 	return s, nil
 }
 
-// Run runs the tests of a package and then stops the servers they share. Without it they are stopped as well, a little after
-// the process has ended.
+// Run runs the tests of a package and then stops their shared servers. Without Run the servers stop shortly after the
+// process has ended.
 func Run(m *testing.M) int {
 	defer shared.close()
 	defer sharedKafka.close()
 	return m.Run()
 }
 
-// shared are the servers that Postgres has started.
+// shared holds the servers that Postgres has started.
 var shared servers
 
 type servers struct {
@@ -128,7 +129,7 @@ func startShared(version Version) (*Server, error) {
 	if version == external {
 		s, err = connectExternal(os.Getenv("ES_TEST_POSTGRES"))
 	} else {
-		// Twice the default, as tests run in parallel.
+		// Twice the default, because tests run in parallel.
 		s, err = Launch(PostgresOptions{Version: version, Settings: map[string]string{"max_connections": "200"}})
 	}
 	if err != nil {
@@ -151,7 +152,7 @@ func (s *servers) close() {
 	s.started = nil
 }
 
-// connectExternal makes a Server of one that is there already.
+// connectExternal returns a Server for a server that is already running.
 func connectExternal(url string) (*Server, error) {
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
@@ -164,19 +165,28 @@ func connectExternal(url string) (*Server, error) {
 	return s, nil
 }
 
-// An unavailableError says that a server cannot be had here, which is no fault of the test.
+// An unavailableError reports that a server is not available here, which is not a fault of the test.
 type unavailableError struct{ err error }
 
 func (e *unavailableError) Error() string { return e.err.Error() }
 func (e *unavailableError) Unwrap() error { return e.err }
 
-// fault ends a test whose server cannot be had: it is skipped, unless this is a place where all tests must run.
-func fault(t testing.TB, err error) {
+// skipOrFail ends a test whose server is unavailable: it skips the test, or fails it if servers are required.
+func skipOrFail(t testing.TB, err error) {
 	t.Helper()
 	if unavailable := (*unavailableError)(nil); errors.As(err, &unavailable) && !required() {
 		t.Skipf("no server for this test: %v", err)
 	}
-	t.Fatalf("no server for this test: %v", err)
+	t.Fatalf("no server for this test: %v%s", err, diskFull(err))
+}
+
+// diskFull returns a hint if an error, or the server's log in its text, says that there is no disk space: then the machine is
+// at fault and not the test.
+func diskFull(err error) string {
+	if !strings.Contains(err.Error(), "o space left on device") {
+		return ""
+	}
+	return fmt.Sprintf("\nThe disk of %s is full: free space, or set TMPDIR to a folder with more.", os.TempDir())
 }
 
 func required() bool {
@@ -195,10 +205,10 @@ func skipShort(t testing.TB) {
 	}
 }
 
-// startLimit is how long a server may take to answer: after a kill it recovers first, and the machine may be busy.
+// startLimit is how long a server may take to start: after a kill it recovers first, and the machine may be busy.
 const startLimit = 5 * time.Minute
 
-// background returns a context for work that must be done although the test's own context has ended.
+// background returns a context that does not depend on the test's context, which may have ended.
 func background() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), startLimit)
 }

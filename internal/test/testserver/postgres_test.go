@@ -58,7 +58,7 @@ func exec(t *testing.T, url string, statements ...string) {
 
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	const limit = 30 * time.Second
+	const limit = 2 * time.Minute
 	for end := time.Now().Add(limit); ; <-time.After(10 * time.Millisecond) {
 		done := is()
 		if time.Now().After(end) {
@@ -73,20 +73,20 @@ func eventually(t *testing.T, what string, is func() bool) {
 func TestEach(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
-		t.Run("runs the release that was asked for", func(t *testing.T) {
+		t.Run("runs the requested release", func(t *testing.T) {
 			want := "PostgreSQL " + strings.SplitN(string(server.Version()), ".", 2)[0] + "."
 			if got := scalar[string](t, url, "select version()"); !strings.HasPrefix(got, want) && server.Version() != "external" {
 				t.Errorf("version() = %s, want %s", got, want)
 			}
 		})
-		t.Run("makes commits durable", func(t *testing.T) {
+		t.Run("commits are durable", func(t *testing.T) {
 			for _, setting := range []string{"fsync", "synchronous_commit", "full_page_writes"} {
 				if got := scalar[string](t, url, "select current_setting($1)", setting); got != "on" {
 					t.Errorf("%s = %s, want on", setting, got)
 				}
 			}
 		})
-		t.Run("is the same for the next test", func(t *testing.T) {
+		t.Run("is shared with the next test", func(t *testing.T) {
 			if again := testserver.Postgres(t, server.Version()); again != server {
 				t.Error("a second server was started")
 			}
@@ -97,15 +97,15 @@ func TestEach(t *testing.T) {
 func TestDatabase(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		var gone string
-		t.Run("is one test's own", func(t *testing.T) {
+		t.Run("belongs to one test", func(t *testing.T) {
 			one, other := server.Database(t), server.Database(t)
 			exec(t, one, "create table mine (n int)")
 			if scalar[bool](t, other, "select to_regclass('mine') is not null") {
-				t.Error("a table of one database is seen in the other")
+				t.Error("a table of one database is visible in the other")
 			}
 			gone = scalar[string](t, one, "select current_database()")
 		})
-		t.Run("is dropped although somebody is connected", func(t *testing.T) {
+		t.Run("is dropped despite a connection", func(t *testing.T) {
 			var name string
 			test := t
 			t.Run("test", func(t *testing.T) {
@@ -119,7 +119,7 @@ func TestDatabase(t *testing.T) {
 			})
 			const exists = "select exists (select from pg_database where datname = any($1))"
 			if scalar[bool](t, server.Database(t), exists, []string{name, gone}) {
-				t.Errorf("%s or %s is still there", name, gone)
+				t.Errorf("%s or %s still exists", name, gone)
 			}
 		})
 	})
@@ -157,7 +157,7 @@ func TestStartPostgres(t *testing.T) {
 				pid = server.PID()
 			}
 			if !strings.Contains(server.Log(), "not properly shut down") {
-				t.Errorf("no sign of a crash in the log:\n%s", server.Log())
+				t.Errorf("the log has no sign of a crash:\n%s", server.Log())
 			}
 		})
 	}
@@ -168,21 +168,21 @@ func TestStopped(t *testing.T) {
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{})
 	url := server.Database(t)
 
-	t.Run("a killed server cuts its sessions and refuses new ones", func(t *testing.T) {
+	t.Run("a killed server closes its sessions and refuses new ones", func(t *testing.T) {
 		c := connect(t, url)
 		server.Kill(t)
 		if _, err := c.Exec(t.Context(), "select 1"); err == nil {
 			t.Error("a session outlived its server")
 		}
 		if _, err := pgx.Connect(t.Context(), url); err == nil {
-			t.Error("a killed server lets a session in")
+			t.Error("a killed server accepted a session")
 		}
 		if server.PID() != 0 {
 			t.Error("a killed server has a pid")
 		}
 		server.Start(t)
 	})
-	t.Run("a paused server answers when it goes on", func(t *testing.T) {
+	t.Run("a paused server answers after Resume", func(t *testing.T) {
 		c := connect(t, url)
 		server.Pause(t)
 		answered := make(chan error, 1)
@@ -285,7 +285,7 @@ func TestTool(t *testing.T) {
 		if out, err := reset.CombinedOutput(); err != nil {
 			t.Fatalf("pg_resetwal: %v\n%s", err, out)
 		}
-		// The status of the transactions up to there is in a file that this skipped.
+		// The file with the status of those transactions is missing, because pg_resetwal skipped it.
 		status := fmt.Sprintf("%s/pg_xact/%04X", from.Dir(), 200000000/(8192*4*32))
 		if err := os.WriteFile(status, make([]byte, 8192*32), 0o666); err != nil {
 			t.Fatal(err)
@@ -302,7 +302,7 @@ func TestTool(t *testing.T) {
 
 func TestLeaks(t *testing.T) {
 	before := goleak.IgnoreCurrent()
-	t.Run("use everything", func(t *testing.T) {
+	t.Run("use a server and a proxy", func(t *testing.T) {
 		server := testserver.StartPostgres(t, testserver.PostgresOptions{})
 		proxy := testserver.StartProxy(t, server.URL("postgres"))
 		connect(t, proxy.Through(server.Database(t)))

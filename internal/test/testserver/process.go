@@ -15,7 +15,7 @@ import (
 //go:embed guard.sh
 var guard []byte
 
-// A signal is named as kill(1) names it, for the guard and so that this file compiles where there are none.
+// A signal has the name that kill(1) uses. The guard needs it, and this file then compiles on systems without signals.
 type signal string
 
 const (
@@ -27,29 +27,29 @@ const (
 	resume    signal = "CONT"
 )
 
-// A command says how a server is started.
+// A command describes how to start a server.
 type command struct {
 	path   string
 	args   []string
 	env    []string
-	folder string // the server's own, removed if the test process dies
-	log    string // the file its output is added to
-	end    signal // what ends it when the test process died
+	folder string // of the server; removed if the test process dies
+	log    string // file to which output is appended
+	end    signal // signal that ends the server after the test process died
 }
 
-// A process is a server under its guard. It needs no goroutine, so that tests which look for leaked ones find none of ours.
+// A process is a server started by a guard. It needs no goroutine, so tests that check for leaked goroutines find none.
 type process struct {
 	pid int
 
 	mu      sync.Mutex
 	guard   *exec.Cmd
-	control *os.File // closed by our death: the guard then ends the server
+	control *os.File // closed when this process dies; the guard then ends the server
 	status  *os.File
 	ended   bool
-	code    string // the exit code as the shell has it: 137 after SIGKILL
+	code    string // exit code as reported by the shell: 137 after SIGKILL
 }
 
-// launch starts a server under a guard, see guard.sh, as the user that servers run as.
+// launch starts a server with a guard, see guard.sh, as the user that servers run as.
 func launch(c command) (*process, error) {
 	log, err := os.OpenFile(c.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
@@ -61,39 +61,43 @@ func launch(c command) (*process, error) {
 		return nil, err
 	}
 	defer held.Close()
-	status, told, err := os.Pipe()
+	status, statusWriter, err := os.Pipe()
 	if err != nil {
 		control.Close()
 		return nil, err
 	}
-	defer told.Close()
+	defer statusWriter.Close()
 
 	script := filepath.Join(c.folder, "guard")
 	shell := exec.Command("sh", append([]string{script, c.folder, string(c.end), c.path}, c.args...)...)
 	shell.Dir, shell.Env = c.folder, c.env
 	shell.Stdin, shell.Stdout, shell.Stderr = held, log, log
-	shell.ExtraFiles = []*os.File{told}
+	shell.ExtraFiles = []*os.File{statusWriter}
 	p := &process{guard: shell, control: control, status: status}
-	err = errors.Join(os.WriteFile(script, guard, 0o600), give(script), give(c.log), demote(shell))
+	err = errors.Join(os.WriteFile(script, guard, 0o600), chown(script), chown(c.log), runAsServerUser(shell))
 	if err == nil {
 		err = shell.Start()
 	}
 	if err == nil {
-		told.Close()
+		statusWriter.Close()
 		var line string
-		if line, err = p.read(10 * time.Second); err == nil {
+		if line, err = p.read(startLimit); err == nil {
 			p.pid, err = strconv.Atoi(line)
 		}
 	}
 	if err != nil {
 		control.Close()
 		status.Close()
+		if shell.Process != nil {
+			_ = shell.Wait() // the guard ends the server, as control is closed
+		}
 		return nil, fmt.Errorf("start %s: %w", filepath.Base(c.path), err)
 	}
 	return p, nil
 }
 
-// read returns the guard's next line, and not a byte more: the pid and the exit code of a short life come at once.
+// read returns the guard's next line. It reads byte by byte: the pid and the exit code of a process that ends at once
+// may arrive together.
 func (p *process) read(limit time.Duration) (string, error) {
 	if err := p.status.SetReadDeadline(time.Now().Add(limit)); err != nil {
 		return "", err
@@ -106,11 +110,11 @@ func (p *process) read(limit time.Duration) (string, error) {
 	}
 }
 
-// running says whether the server has not ended, and waits up to limit for its end.
+// running reports whether the server is still running after waiting up to limit for its end.
 func (p *process) running(limit time.Duration) bool {
-	const turn = 10 * time.Millisecond
+	const interval = 10 * time.Millisecond
 	for end := time.Now().Add(limit); ; {
-		if p.hasEnded(turn) {
+		if p.hasEnded(interval) {
 			return false
 		}
 		if time.Now().After(end) {
@@ -130,7 +134,7 @@ func (p *process) hasEnded(limit time.Duration) bool {
 		return false
 	}
 	p.ended, p.code = true, code
-	// If the guard itself was killed there is nobody to tell.
+	// If the guard itself was killed, nothing reads this.
 	_, _ = p.control.WriteString("seen\n")
 	p.control.Close()
 	p.status.Close()
@@ -138,7 +142,7 @@ func (p *process) hasEnded(limit time.Duration) bool {
 	return true
 }
 
-// send signals the server, unless it has ended: its pid may be another's by then.
+// send signals the server unless it has ended: its pid may have been reused.
 func (p *process) send(s signal) error {
 	if p.hasEnded(time.Millisecond) {
 		return fmt.Errorf("process %d has ended with code %s", p.pid, p.code)
@@ -146,8 +150,8 @@ func (p *process) send(s signal) error {
 	return sendSignal(p.pid, s)
 }
 
-// sendAll signals the server and its children. PostgreSQL makes each of its processes the leader of a group, so that no
-// signal to a group reaches them all.
+// sendAll signals the server and its children. PostgreSQL makes each of its processes the leader of a process group, so
+// one signal to a group does not reach them all.
 func (p *process) sendAll(s signal) error {
 	// A stopped parent starts no more children while they are listed.
 	if err := p.send(pause); err != nil {
@@ -158,14 +162,14 @@ func (p *process) sendAll(s signal) error {
 		return err
 	}
 	for _, child := range children {
-		// One that has ended meanwhile needs no signal.
+		// A child that has ended needs no signal.
 		_ = sendSignal(child, s)
 	}
 	if err := p.send(s); err != nil || s != killed {
 		return err
 	}
 	if p.running(stopLimit) {
-		return fmt.Errorf("process %d is there %v after SIGKILL", p.pid, stopLimit)
+		return fmt.Errorf("process %d is still running %v after SIGKILL", p.pid, stopLimit)
 	}
 	for end := time.Now().Add(stopLimit); ; time.Sleep(time.Millisecond) {
 		children = alive(children)
@@ -173,12 +177,12 @@ func (p *process) sendAll(s signal) error {
 			return nil
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("processes %v are there %v after SIGKILL", children, stopLimit)
+			return fmt.Errorf("processes %v are still running %v after SIGKILL", children, stopLimit)
 		}
 	}
 }
 
-// end asks the server to end and sees that it does.
+// end signals the server and waits until it has ended.
 func (p *process) end(s signal) error {
 	if err := p.send(s); err != nil {
 		return err
@@ -186,14 +190,15 @@ func (p *process) end(s signal) error {
 	if !p.running(stopLimit) {
 		return nil
 	}
-	return fmt.Errorf("process %d is there %v after SIG%s", p.pid, stopLimit, s)
+	return fmt.Errorf("process %d is still running %v after SIG%s", p.pid, stopLimit, s)
 }
 
-// stopLimit is how long a server may take to stop before that is called a fault.
-const stopLimit = time.Minute
+// stopLimit is how long a server may take to stop. It is long, because a busy machine may take a minute for the last
+// checkpoint.
+const stopLimit = 3 * time.Minute
 
-// scratch makes a folder for one server, which the user that servers run as owns.
-func scratch() (string, error) {
+// tempFolder creates a folder for one server, owned by the user that servers run as.
+func tempFolder() (string, error) {
 	base := os.TempDir()
 	if err := reachable(base); err != nil {
 		base = "/tmp"
@@ -202,10 +207,10 @@ func scratch() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return folder, give(folder)
+	return folder, chown(folder)
 }
 
-// environment is what servers and tools get of ours: PGHOST and the like would send them elsewhere.
+// environment returns the environment of servers and tools. It omits PGHOST and the like, which would redirect them.
 func environment(libraries string) []string {
 	env := []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "TZ=UTC", "HOME=/"}
 	if libraries != "" {

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
-		// These tests wait for servers most of the time.
+		// These tests mostly wait for servers.
 		if err := parallel.Value.Set(strconv.Itoa(3 * runtime.GOMAXPROCS(0))); err != nil {
 			panic(err)
 		}
@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	os.Exit(testserver.Run(m))
 }
 
-// die starts a server and ends this process in one of the ways in which nothing gets cleaned up.
+// die starts a server and ends this process without any cleanup.
 func die(how string) {
 	server, err := testserver.Launch(testserver.PostgresOptions{})
 	if err != nil {
@@ -46,9 +46,9 @@ func die(how string) {
 	fmt.Println("started", server.PID(), server.Port(), filepath.Dir(server.Dir()))
 	switch how {
 	case "panic":
-		panic("as told")
+		panic("requested by the test")
 	case "paused":
-		// Halted processes take no signal but SIGKILL until they go on.
+		// Stopped processes receive no signal but SIGKILL until they are continued.
 		for pid := range inFolder(filepath.Dir(server.Dir())) {
 			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 				panic(err)
@@ -65,8 +65,8 @@ func die(how string) {
 	select {}
 }
 
-// again returns a command that runs this test binary with a changed environment.
-func again(t *testing.T, environment []string, args ...string) *osexec.Cmd {
+// rerun returns a command that runs this test binary with a changed environment.
+func rerun(t *testing.T, environment []string, args ...string) *osexec.Cmd {
 	t.Helper()
 	binary, err := os.Executable()
 	if err != nil {
@@ -79,32 +79,32 @@ func again(t *testing.T, environment []string, args ...string) *osexec.Cmd {
 
 func TestNothingIsLeft(t *testing.T) {
 	t.Parallel()
-	testserver.Postgres(t, testserver.Postgres18) // fetched, or this test is skipped
+	testserver.Postgres(t, testserver.Postgres18) // downloaded, or this test is skipped
 	for _, how := range []string{"killed", "panic", "paused"} {
 		t.Run("when the test process is "+how, func(t *testing.T) {
 			t.Parallel()
-			child := again(t, []string{"TESTSERVER_DIE=" + how, "ES_TEST_POSTGRES="})
+			child := rerun(t, []string{"TESTSERVER_DIE=" + how, "ES_TEST_POSTGRES="})
 			out, err := child.Output()
 			if err == nil {
-				t.Fatalf("it did not die")
+				t.Fatalf("the child did not fail")
 			}
 			var pid, port int
 			var folder string
 			if _, err := fmt.Sscan(strings.TrimPrefix(string(out), "started"), &pid, &port, &folder); err != nil {
 				t.Fatalf("%v in %q", err, out)
 			}
-			eventually(t, "the postmaster is gone", func() bool { return gone(pid) })
-			eventually(t, "its folder is gone", func() bool {
+			eventually(t, "the postmaster has ended", func() bool { return gone(pid) })
+			eventually(t, "its folder is removed", func() bool {
 				_, err := os.Stat(folder)
 				return errors.Is(err, os.ErrNotExist)
 			})
 			if left := inFolder(folder); len(left) > 0 {
 				t.Errorf("still running: %v", left)
 			}
-			// Only if nobody has the port is it free to be listened on.
+			// The port can be listened on only if no process uses it.
 			l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(port))
 			if err != nil {
-				t.Fatalf("its port is taken: %v", err)
+				t.Fatalf("its port is in use: %v", err)
 			}
 			l.Close()
 		})
@@ -136,18 +136,18 @@ func TestMissingServer(t *testing.T) {
 		fails       bool
 		says        string
 	}{
-		{"is skipped over with a reason", []string{dead, "ES_TEST_REQUIRE=", "CI="}, nil, false, "ES_TEST_POSTGRES: failed to connect"},
+		{"is skipped with a reason", []string{dead, "ES_TEST_REQUIRE=", "CI="}, nil, false, "ES_TEST_POSTGRES: failed to connect"},
 		{"fails where servers are required", []string{dead, "ES_TEST_REQUIRE=1", "CI="}, nil, true, "ES_TEST_POSTGRES: failed to connect"},
 		{"fails in CI", []string{dead, "ES_TEST_REQUIRE=", "CI=true"}, nil, true, "ES_TEST_POSTGRES: failed to connect"},
-		{"is not looked for in short mode", []string{dead, "ES_TEST_REQUIRE=1"}, []string{"-test.short"}, false, "run without -short"},
-		{"names mvn when that is missing", []string{"PATH=" + filepath.Dir(lookPath(t, "xz")) + "/none:" + only(t, "xz"), "ES_TEST_CACHE=" + open(t), "ES_TEST_POSTGRES=", "ES_TEST_REQUIRE=", "CI="}, nil, false, "install Maven"},
+		{"is not used in short mode", []string{dead, "ES_TEST_REQUIRE=1"}, []string{"-test.short"}, false, "run without -short"},
+		{"names mvn if it is missing", []string{"PATH=" + filepath.Dir(lookPath(t, "xz")) + "/none:" + only(t, "xz"), "ES_TEST_CACHE=" + open(t), "ES_TEST_POSTGRES=", "ES_TEST_REQUIRE=", "CI="}, nil, false, "install Maven"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			out, err := again(t, c.environment, append(c.args, "-test.v", "-test.run=^TestEach$")...).CombinedOutput()
+			out, err := rerun(t, c.environment, append(c.args, "-test.v", "-test.run=^TestEach$")...).CombinedOutput()
 			if (err != nil) != c.fails || !bytes.Contains(out, []byte(c.says)) || !c.fails && !bytes.Contains(out, []byte("--- SKIP")) {
-				t.Errorf("error %v, want one: %v; it should say %q:\n%s", err, c.fails, c.says, out)
+				t.Errorf("error %v, want an error: %v; the output should contain %q:\n%s", err, c.fails, c.says, out)
 			}
 		})
 	}
@@ -158,7 +158,7 @@ func TestExternalServer(t *testing.T) {
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{Version: testserver.Postgres14, Settings: map[string]string{"log_statement": "ddl"}})
 	named := []string{"ES_TEST_POSTGRES=" + server.URL("postgres"), "ES_TEST_REQUIRE=", "CI="}
 	t.Run("is used", func(t *testing.T) {
-		out, err := again(t, named, "-test.v", "-test.run=^(TestDatabase|TestEach)$").CombinedOutput()
+		out, err := rerun(t, named, "-test.v", "-test.run=^(TestDatabase|TestEach)$").CombinedOutput()
 		if err != nil || !bytes.Contains(out, []byte("--- PASS: TestDatabase")) {
 			t.Errorf("%v\n%s", err, out)
 		}
@@ -169,7 +169,7 @@ func TestExternalServer(t *testing.T) {
 		}
 	})
 	t.Run("is not stopped", func(t *testing.T) {
-		out, err := again(t, named, "-test.v", "-test.run=^TestBackup$").CombinedOutput()
+		out, err := rerun(t, named, "-test.v", "-test.run=^TestBackup$").CombinedOutput()
 		if err != nil || !bytes.Contains(out, []byte("not ours to stop")) {
 			t.Errorf("%v\n%s", err, out)
 		}
@@ -183,7 +183,7 @@ func TestFetchTogether(t *testing.T) {
 	var all sync.WaitGroup
 	for range 3 {
 		all.Go(func() {
-			out, err := again(t, []string{"ES_TEST_CACHE=" + cache, "ES_TEST_POSTGRES=", "ES_TEST_REQUIRE=1"}, "-test.run=^TestNotRoot$").CombinedOutput()
+			out, err := rerun(t, []string{"ES_TEST_CACHE=" + cache, "ES_TEST_POSTGRES=", "ES_TEST_REQUIRE=1"}, "-test.run=^TestNotRoot$").CombinedOutput()
 			if err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}
@@ -192,7 +192,7 @@ func TestFetchTogether(t *testing.T) {
 	all.Wait()
 }
 
-// open returns a temporary folder that the servers' user can enter too.
+// open returns a temporary folder that the server user can enter too.
 func open(t *testing.T) string {
 	t.Helper()
 	folder := t.TempDir()
@@ -204,7 +204,7 @@ func open(t *testing.T) string {
 	return folder
 }
 
-// only returns a folder for PATH with this one program in it.
+// only returns a folder for PATH with just this program.
 func only(t *testing.T, name string) string {
 	t.Helper()
 	folder := t.TempDir()
@@ -223,10 +223,10 @@ func lookPath(t *testing.T, name string) string {
 	return path
 }
 
-// inFolder returns the processes, with their command lines, that work in a folder or below it.
+// inFolder returns the processes that work in a folder or below it, with their command lines.
 func inFolder(folder string) map[int]string {
 	found := map[int]string{}
-	// The pattern is well formed, which is all that can be wrong.
+	// Glob fails only if the pattern is malformed.
 	links, _ := filepath.Glob("/proc/[0-9]*/cwd")
 	for _, link := range links {
 		at, err := os.Readlink(link)
@@ -235,7 +235,7 @@ func inFolder(folder string) map[int]string {
 		}
 		line, err := os.ReadFile(filepath.Join(filepath.Dir(link), "cmdline"))
 		if err != nil {
-			continue // it has just ended
+			continue // it has ended
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(link))); err == nil {
 			found[pid] = string(bytes.ReplaceAll(line, []byte{0}, []byte{' '}))

@@ -18,9 +18,9 @@ import (
 
 const supported = true
 
-// servant is the user that servers run as if the tests run as root, since neither PostgreSQL nor pgbouncer runs as root;
-// otherwise nil.
-var servant = sync.OnceValue(func() *syscall.Credential {
+// serverUser is the user that servers run as if the tests run as root, because PostgreSQL and pgbouncer refuse to run
+// as root. Otherwise it is nil.
+var serverUser = sync.OnceValue(func() *syscall.Credential {
 	if os.Geteuid() != 0 {
 		return nil
 	}
@@ -42,15 +42,15 @@ var servant = sync.OnceValue(func() *syscall.Credential {
 	return &syscall.Credential{Uid: 65534, Gid: 65534}
 })
 
-// demote makes a command run as the servant, and out of reach of a Ctrl-C meant for the test.
-func demote(c *exec.Cmd) error {
-	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: servant()}
+// runAsServerUser makes a command run as the server user, in its own session so that Ctrl-C does not reach it.
+func runAsServerUser(c *exec.Cmd) error {
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: serverUser()}
 	return nil
 }
 
-// give makes the servant the owner of a file, or of a folder and all that is in it.
-func give(path string) error {
-	to := servant()
+// chown makes the server user the owner of a file, or of a folder and everything in it.
+func chown(path string) error {
+	to := serverUser()
 	if to == nil {
 		return nil
 	}
@@ -62,16 +62,16 @@ func give(path string) error {
 	})
 }
 
-// reachable says whether the servant can enter a folder.
+// reachable returns an error if the server user cannot enter a folder.
 func reachable(folder string) error {
-	to := servant()
+	to := serverUser()
 	if to == nil {
 		return nil
 	}
 	for at := folder; ; at = filepath.Dir(at) {
 		info, err := os.Stat(at)
 		if err == nil && info.Mode()&0o001 == 0 && info.Sys().(*syscall.Stat_t).Uid != to.Uid {
-			return fmt.Errorf("%s cannot be entered by user %d, as which servers run because PostgreSQL does not run as root", at, to.Uid)
+			return fmt.Errorf("user %d, which runs the servers, cannot enter %s", to.Uid, at)
 		}
 		if at == filepath.Dir(at) {
 			return nil
@@ -90,17 +90,17 @@ func sendSignal(pid int, s signal) error {
 	}[s])
 }
 
-// processes lists every process that has not ended: pid, parent, state.
+// processes returns the parent of every process that has not ended.
 func processes() (map[int]int, error) {
-	// Not every small image of Linux has ps, but all have /proc.
+	// Small Linux images may lack ps, but all have /proc.
 	if stats, err := filepath.Glob("/proc/[0-9]*/stat"); err == nil && len(stats) > 0 {
 		parents := map[int]int{}
 		for _, file := range stats {
 			stat, err := os.ReadFile(file)
 			if err != nil {
-				continue // it has just ended
+				continue // it has ended
 			}
-			// The name, in parentheses, may itself hold blanks and parentheses.
+			// The name in parentheses may contain spaces and parentheses.
 			after := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 			add(parents, filepath.Base(filepath.Dir(file)), after[1], after[0])
 		}
@@ -121,7 +121,7 @@ func processes() (map[int]int, error) {
 
 func add(parents map[int]int, pid, parent, state string) {
 	if state[0] == 'Z' {
-		return // ended, and its parent has not looked yet
+		return // ended, and its parent has not waited for it yet
 	}
 	child, err := strconv.Atoi(pid)
 	if err != nil {
@@ -141,7 +141,7 @@ func childrenOf(pid int) ([]int, error) {
 	return children, err
 }
 
-// alive returns those of the processes that have not ended.
+// alive returns the processes that have not ended.
 func alive(pids []int) []int {
 	parents, err := processes()
 	if err != nil {
@@ -156,7 +156,24 @@ func alive(pids []int) []int {
 	return left
 }
 
-// lock waits for a lock that the kernel releases when its holder dies.
+// tryLock locks a file, or returns errLocked if another process holds the lock.
+func tryLock(file string) (unlock func(), err error) {
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			err = errLocked
+		}
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+// lock waits for a file lock. The kernel releases it when its holder dies.
 func lock(file string) (unlock func(), err error) {
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {

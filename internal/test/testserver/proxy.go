@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// A Proxy stands between clients and a server, and breaks their connections when and as it is told to. It understands nothing
-// of what it forwards, so it serves any protocol over TCP. Its methods may be called from any goroutine.
+// A Proxy forwards connections to a server and breaks them on request. It does not interpret what it forwards, so it
+// works with any protocol over TCP. Its methods may be called from any goroutine.
 type Proxy struct {
 	port int
 
@@ -32,29 +32,30 @@ type Proxy struct {
 type trap struct {
 	containing []byte
 	forward    bool          // the request reaches the server
-	sent       chan struct{} // closed when the server has it
-	sprung     chan struct{} // closed when all is over
+	sent       chan struct{} // closed when the request was sent to the server
+	sprung     chan struct{} // closed when the connection was reset
 }
 
-// A link is a client's connection and the server's that belongs to it.
+// A link is a client's connection together with its connection to the server.
 type link struct {
 	client net.Conn
 	server net.Conn        // set before anything is forwarded
-	ctx    context.Context // ends when the link is cut, and takes the server's connection with it
+	ctx    context.Context // done when the link is cut, which closes the connection to the server
 	cancel context.CancelFunc
 
 	// Both guarded by Proxy.mu.
-	seen   []byte // the last of the client's bytes, in case a request that a trap waits for comes in two pieces
+	seen   []byte // the client's last bytes, because a request may arrive in two pieces
 	caught *trap  // the next answer is lost
 }
 
-// StartProxy starts a proxy on a port of its own, for as long as the test runs. The target is a host and port, or a URL.
+// StartProxy starts a proxy on a free port until the test ends. The target is a host and port, or a URL.
 func StartProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
 	port, err := freePort()
 	if err != nil {
 		t.Fatalf("testserver: %v", err)
 	}
+	t.Cleanup(func() { releasePort(port) })
 	return startProxy(t, port, target)
 }
 
@@ -70,13 +71,13 @@ func startProxy(t testing.TB, port int, target string) *Proxy {
 	return p
 }
 
-// Addr is the host and port of the proxy.
+// Addr returns the host and port of the proxy.
 func (p *Proxy) Addr() string { return "127.0.0.1:" + strconv.Itoa(p.port) }
 
-// Through returns the URL of a server with the proxy in its place.
+// Through returns the URL with the proxy in place of the server.
 func (p *Proxy) Through(rawURL string) string { return redirect(rawURL, p.port) }
 
-// Target sends connections made from now on to another server, as a failover does.
+// Target directs new connections to another server, as a failover does.
 func (p *Proxy) Target(target string) {
 	if u, err := url.Parse(target); err == nil && u.Host != "" {
 		target = u.Host
@@ -86,7 +87,7 @@ func (p *Proxy) Target(target string) {
 	p.target = target
 }
 
-// Cut resets every connection there is, and returns how many there were. New ones are let through.
+// Cut resets all connections and returns their number. New ones are accepted.
 func (p *Proxy) Cut() int {
 	p.mu.Lock()
 	links := make([]*link, 0, len(p.links))
@@ -100,7 +101,7 @@ func (p *Proxy) Cut() int {
 	return len(links)
 }
 
-// Refuse turns new connections away, as a host does on which nothing listens. Those there are stay.
+// Refuse rejects new connections, like a host without a listener. Open connections continue.
 func (p *Proxy) Refuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -110,8 +111,8 @@ func (p *Proxy) Refuse() {
 	}
 }
 
-// Stall lets nothing through in either direction and keeps the connections, as a network does that loses everything. New ones
-// are accepted and stall too.
+// Stall forwards nothing in either direction and keeps the connections, like a network that loses every packet. New
+// connections are accepted and stall too.
 func (p *Proxy) Stall() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -122,22 +123,23 @@ func (p *Proxy) Stall() {
 	}
 }
 
-// Delay makes every answer this much later.
+// Delay delays every answer.
 func (p *Proxy) Delay(by time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.delay = by
 }
 
-// LoseAnswer waits for the next request with these bytes in it, any if there are none, lets the server have it, and resets
-// the client's connection when the server answers. The server does the request to its end: what it was to commit is
-// committed, and the client cannot know. All else is forwarded as before. It waits for one request only, the
-// last that was named to it or to LoseRequest. The channel is closed when it has happened.
+// LoseAnswer waits for the next request that contains the given bytes, or any request if there are none. It forwards
+// the request and resets the client's connection when the server answers. The server completes the request: what it was
+// to commit is committed, and the client cannot know. Other requests are forwarded. Only one request is awaited: that
+// of the last call of LoseAnswer or LoseRequest. The returned channel is closed when it has happened.
 //
-// The bytes must be on the wire: with pgx a text parameter is, the statement only the first time that a connection runs it.
+// The bytes must be on the wire. With pgx, text parameters are; the statement is only the first time that a connection
+// runs it.
 func (p *Proxy) LoseAnswer(containing string) <-chan struct{} { return p.set(containing, true) }
 
-// LoseRequest is LoseAnswer's twin: the server never gets the request. To the client the two look the same.
+// LoseRequest is like LoseAnswer, but the server never receives the request. The client cannot tell the difference.
 func (p *Proxy) LoseRequest(containing string) <-chan struct{} { return p.set(containing, false) }
 
 func (p *Proxy) set(containing string, forward bool) <-chan struct{} {
@@ -147,7 +149,7 @@ func (p *Proxy) set(containing string, forward bool) <-chan struct{} {
 	return p.trap.sprung
 }
 
-// Heal ends Refuse, Stall, Delay, and what LoseAnswer and LoseRequest still wait for. Bytes that were stalled arrive.
+// Heal ends Refuse, Stall, Delay, and any pending LoseAnswer or LoseRequest. Stalled bytes are forwarded.
 func (p *Proxy) Heal(t testing.TB) {
 	t.Helper()
 	p.mu.Lock()
@@ -157,7 +159,7 @@ func (p *Proxy) Heal(t testing.TB) {
 	p.mu.Unlock()
 	if refusing {
 		if err := p.listen(); err != nil {
-			t.Fatalf("testserver: let connections in again: %v", err)
+			t.Fatalf("testserver: accept connections again: %v", err)
 		}
 	}
 }
@@ -201,7 +203,7 @@ func (p *Proxy) listen() error {
 	return nil
 }
 
-// serve forwards one connection until either end closes it or it is cut.
+// serve forwards one connection until either side closes it or it is cut.
 func (p *Proxy) serve(client net.Conn) {
 	l := &link{client: client}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
@@ -244,7 +246,7 @@ func (p *Proxy) serve(client net.Conn) {
 	up.Wait()
 }
 
-// pass waits while the proxy is stalled; it says no if the link was cut meanwhile.
+// pass waits while the proxy is stalled. It returns false if the link is cut.
 func (p *Proxy) pass(l *link) bool {
 	for {
 		p.mu.Lock()
@@ -289,7 +291,7 @@ func (p *Proxy) requests(l *link) {
 		}
 		if err != nil {
 			if p.pass(l) {
-				// The server is to do what it was sent before it learns that the client is gone.
+				// The server must process what it received before it sees that the client has gone.
 				closeWrite(l.server)
 			}
 			return
@@ -297,7 +299,7 @@ func (p *Proxy) requests(l *link) {
 	}
 }
 
-// catch returns the trap if these bytes spring it.
+// catch returns the trap if these bytes complete the request that it waits for.
 func (p *Proxy) catch(l *link, sent []byte) *trap {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -342,14 +344,14 @@ func (p *Proxy) answers(l *link) {
 			}
 		}
 		if err != nil {
-			p.pass(l) // the end of a connection is held up too
+			p.pass(l) // the end of a connection is delayed too
 			return
 		}
 	}
 }
 
-// lose drops an answer and its client. The server is told that no more will come, which it reads when it has done the request,
-// and not that its client has broken off; and the client hears nothing before the server has gone.
+// lose drops an answer and resets the client. The server sees the end of the client's stream, which it reads after it
+// has completed the request, and no reset. The client gets nothing before the server has closed its side.
 func (l *link) lose(caught *trap, buffer []byte) {
 	select {
 	case <-caught.sent:
@@ -365,7 +367,7 @@ func (l *link) lose(caught *trap, buffer []byte) {
 	close(caught.sprung)
 }
 
-// wait waits for the delay; it says no if the link was cut meanwhile.
+// wait waits for the delay. It returns false if the link is cut.
 func (l *link) wait(delay time.Duration) bool {
 	if delay <= 0 {
 		return true
@@ -380,7 +382,7 @@ func (l *link) wait(delay time.Duration) bool {
 	}
 }
 
-// reset ends a link at once. The client is sent a reset and not a regular end, as one whose server has crashed.
+// reset ends a link at once. The client gets a reset instead of an orderly end, as if the server had crashed.
 func (l *link) reset() {
 	if tcp, ok := l.client.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)
@@ -395,11 +397,11 @@ func closeWrite(c net.Conn) {
 	}
 }
 
-// redirect puts another port of this machine into a URL.
+// redirect replaces host and port of a URL by a port of 127.0.0.1.
 func redirect(rawURL string, port int) string {
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return rawURL // whoever connects to it hears why
+		return rawURL // connecting to it reports the error
 	}
 	u.Host = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	return u.String()

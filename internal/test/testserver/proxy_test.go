@@ -24,19 +24,19 @@ func TestProxy(t *testing.T) {
 			t.Errorf("got %d", got)
 		}
 	})
-	t.Run("cuts what is connected, not what comes after", func(t *testing.T) {
+	t.Run("cuts open connections and accepts new ones", func(t *testing.T) {
 		c := connect(t, through)
 		proxy.Cut()
 		if _, err := c.Exec(t.Context(), "select 1"); err == nil {
-			t.Error("the connection works")
+			t.Error("the connection still works")
 		}
 		scalar[int](t, through, "select 1")
 	})
-	t.Run("refuses what is new, not what is connected", func(t *testing.T) {
+	t.Run("refuses new connections and keeps open ones", func(t *testing.T) {
 		c := connect(t, through)
 		proxy.Refuse()
 		if _, err := pgx.Connect(t.Context(), through); err == nil {
-			t.Error("a connection was made")
+			t.Error("a connection was accepted")
 		}
 		if _, err := c.Exec(t.Context(), "select 1"); err != nil {
 			t.Errorf("the old connection: %v", err)
@@ -57,7 +57,7 @@ func TestProxy(t *testing.T) {
 			t.Errorf("an answer took %v", took)
 		}
 	})
-	t.Run("leads to another server", func(t *testing.T) {
+	t.Run("directs clients to another server", func(t *testing.T) {
 		proxy.Target("127.0.0.1:1")
 		if _, err := pgx.Connect(t.Context(), through); err == nil {
 			t.Error("connected to nothing")
@@ -74,7 +74,7 @@ func TestProxyStall(t *testing.T) {
 	proxy := testserver.StartProxy(t, url)
 	through := proxy.Through(url)
 
-	t.Run("holds everything back, and delivers it when healed", func(t *testing.T) {
+	t.Run("holds everything back and forwards it when healed", func(t *testing.T) {
 		c := connect(t, through)
 		proxy.Stall()
 		answered := make(chan error, 1)
@@ -123,20 +123,20 @@ func TestLostAnswer(t *testing.T) {
 		proxy := testserver.StartProxy(t, url)
 		through := proxy.Through(url)
 
-		// Many turns and both sizes, as it is a question of who is faster.
-		for turn := range 8 {
+		// The outcome depends on timing, so try both sizes several times.
+		for attempt := range 8 {
 			for size, filler := range map[string]int{"small": 10, "large": 1 << 20} {
-				name := fmt.Sprintf("%s %d", size, turn)
+				name := fmt.Sprintf("%s %d", size, attempt)
 				insert := func() error {
 					c := connect(t, through)
 					defer c.Close(t.Context())
-					// The server begins its answer, which fills many of its buffers, well before it commits.
+					// The server starts to answer, which fills many of its buffers, well before it commits.
 					_, err := c.Exec(t.Context(), `with inserted as (insert into log values ($1, $2))
 						select repeat('z', 100000), pg_sleep(0.002) from generate_series(1, 5)`, name, strings.Repeat("y", filler))
 					return err
 				}
 				lost := proxy.LoseRequest(name)
-				scalar[int](t, through, "select 1") // another request, which is left alone
+				scalar[int](t, through, "select 1") // another request, which is forwarded
 				if err := insert(); err == nil {
 					t.Fatalf("%s: the insert whose request was lost succeeded", name)
 				}

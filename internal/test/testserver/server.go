@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -21,12 +19,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A Server is a PostgreSQL server. Its methods that take a t fail that test if they cannot do what they say, and so belong
-// in the test's goroutine; the others may be called from any.
+// A Server is a PostgreSQL server. Methods with a parameter t end that test if they fail, so call them from the test's
+// goroutine. The other methods may be called from any goroutine.
 type Server struct {
 	version  Version
 	shared   bool
-	url      string // if it is not ours
+	url      string // set if ES_TEST_POSTGRES names the server
 	folder   string
 	port     int
 	settings map[string]string
@@ -37,7 +35,7 @@ type Server struct {
 	process *process // nil while stopped
 }
 
-// create makes the data folder of a server.
+// create creates the data folder of a server.
 func create(options PostgresOptions) (*Server, error) {
 	version := options.Version
 	if version == "" {
@@ -51,7 +49,7 @@ func create(options PostgresOptions) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	folder, err := scratch()
+	folder, err := tempFolder()
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +64,7 @@ func create(options PostgresOptions) (*Server, error) {
 		err = os.WriteFile(filepath.Join(s.Dir(), "pg_hba.conf"), []byte(access), 0o600)
 	}
 	if err == nil {
-		err = give(s.Dir())
+		err = chown(s.Dir())
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -74,16 +72,16 @@ func create(options PostgresOptions) (*Server, error) {
 	return s, nil
 }
 
-// Version is the version it was asked for as, and "external" for the one that ES_TEST_POSTGRES names.
+// Version returns the requested version, or "external" for the server that ES_TEST_POSTGRES names.
 func (s *Server) Version() Version { return s.version }
 
-// Port is where it listens on 127.0.0.1. It stays the same when it is started again.
+// Port returns the port on 127.0.0.1. It stays the same after a restart.
 func (s *Server) Port() int { return s.port }
 
-// Dir is its data folder.
+// Dir returns the data folder.
 func (s *Server) Dir() string { return filepath.Join(s.folder, "data") }
 
-// PID is the process id of the postmaster, 0 while it is stopped.
+// PID returns the process id of the postmaster, or 0 while the server is stopped.
 func (s *Server) PID() int {
 	if p := s.current(); p != nil {
 		return p.pid
@@ -100,7 +98,7 @@ func (s *Server) current() *process {
 	return s.process
 }
 
-// Log is what it has written to its log.
+// Log returns the server's log.
 func (s *Server) Log() string {
 	text, err := os.ReadFile(s.logFile())
 	if err != nil {
@@ -111,12 +109,12 @@ func (s *Server) Log() string {
 
 func (s *Server) logFile() string { return filepath.Join(s.folder, "log") }
 
-// URL returns the URL of a database as the superuser sees it.
+// URL returns the URL of a database for the superuser.
 func (s *Server) URL(database string) string {
 	if s.url != "" {
 		external, err := url.Parse(s.url)
 		if err != nil {
-			return s.url // never: connectExternal has parsed it
+			return s.url // does not happen: connectExternal has parsed it
 		}
 		external.Path = "/" + database
 		return external.String()
@@ -129,17 +127,17 @@ func databaseURL(port int, database string) string {
 	return u.String()
 }
 
-// As returns the URL with another user and password in it.
+// As returns the URL with another user and password.
 func As(rawURL, user, password string) string {
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return rawURL // whoever connects to it hears why
+		return rawURL // connecting to it reports the error
 	}
 	u.User = url.UserPassword(user, password)
 	return u.String()
 }
 
-// start starts the postmaster and waits until it answers. The first start finds a port, the later ones keep it.
+// start starts the postmaster and waits until it accepts sessions. The first start chooses a port; later ones keep it.
 func (s *Server) start() error {
 	if s.port != 0 {
 		return s.startOnce()
@@ -154,13 +152,14 @@ func (s *Server) start() error {
 		if failed = s.startOnce(); failed == nil || !strings.Contains(s.Log(), "could not bind") {
 			return failed
 		}
+		releasePort(port)
 	}
 	return failed
 }
 
 func (s *Server) startOnce() error {
 	if s.current() != nil {
-		return errors.New("the server is running already")
+		return errors.New("the server is already running")
 	}
 	settings := map[string]string{
 		"listen_addresses":        "127.0.0.1",
@@ -168,7 +167,7 @@ func (s *Server) startOnce() error {
 		"unix_socket_directories": "",
 		"fsync":                   "on",
 		"synchronous_commit":      "on",
-		// Shared memory as files of the data folder goes away with it, also after a SIGKILL.
+		// Shared memory as files in the data folder is removed with it, also after SIGKILL.
 		"dynamic_shared_memory_type": "mmap",
 		"log_line_prefix":            "%m [%p] %q%a ",
 		"logging_collector":          "off",
@@ -191,20 +190,25 @@ func (s *Server) startOnce() error {
 	return s.ready(p)
 }
 
-// ready waits until the server lets a session in.
+// ready waits until the server accepts a session. It compares the data folder, because a server of another test that
+// took the port first would accept a session too.
 func (s *Server) ready(p *process) error {
 	ctx, cancel := background()
 	defer cancel()
 	for {
 		c, err := pgx.Connect(ctx, s.URL("postgres"))
 		if err == nil {
-			return c.Close(ctx)
+			var folder string
+			err = errors.Join(c.QueryRow(ctx, "select current_setting('data_directory')").Scan(&folder), c.Close(ctx))
+			if err == nil && folder == s.Dir() {
+				return nil
+			}
 		}
 		if p.hasEnded(5 * time.Millisecond) {
 			return fmt.Errorf("postgres ended with code %s:\n%s", p.code, tail(s.Log(), 20))
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("postgres does not answer after %v: %w\n%s", startLimit, err, tail(s.Log(), 20))
+			return fmt.Errorf("postgres did not accept a session within %v: %w\n%s", startLimit, err, tail(s.Log(), 20))
 		}
 	}
 }
@@ -214,18 +218,22 @@ func (s *Server) Close() error {
 	if s.url != "" {
 		return nil
 	}
+	defer releasePort(s.port)
 	var err error
 	if p := s.current(); p != nil {
-		// One that is paused would not hear.
+		// A paused process does not receive other signals.
 		err = errors.Join(p.sendAll(resume), p.end(quit))
+		if err != nil && s.current() != nil {
+			err = errors.Join(err, p.sendAll(killed))
+		}
 	} else {
 		s.removeSegment()
 	}
 	return errors.Join(err, os.RemoveAll(s.folder))
 }
 
-// removeSegment removes the piece of System V shared memory that a postmaster which was killed leaves behind. Its id is in the
-// seventh line of postmaster.pid, which such a one leaves too.
+// removeSegment removes the System V shared memory that a killed postmaster leaves behind. Its id is in the seventh
+// line of postmaster.pid, which a killed postmaster leaves behind too.
 func (s *Server) removeSegment() {
 	text, err := os.ReadFile(filepath.Join(s.Dir(), "postmaster.pid"))
 	if err != nil {
@@ -236,12 +244,12 @@ func (s *Server) removeSegment() {
 		return
 	}
 	if fields := strings.Fields(lines[6]); len(fields) == 2 {
-		// Left behind it costs 56 bytes, so a machine without ipcrm is no fault.
+		// What is left behind is 56 bytes, so a machine without ipcrm is acceptable.
 		_ = exec.Command("ipcrm", "-m", fields[1]).Run()
 	}
 }
 
-// exec runs one statement as the superuser in the database postgres, or in the one that ES_TEST_POSTGRES names.
+// exec runs one statement as the superuser in the database postgres, or in the database of ES_TEST_POSTGRES.
 func (s *Server) exec(sql string) error {
 	at := s.url
 	if at == "" {
@@ -253,7 +261,7 @@ func (s *Server) exec(sql string) error {
 	})
 }
 
-// session connects, works and disconnects, although the test's own context may have ended.
+// session connects, calls work and disconnects. It does not use the test's context, which may have ended.
 func session(url string, work func(ctx context.Context, c *pgx.Conn) error) error {
 	ctx, cancel := background()
 	defer cancel()
@@ -264,7 +272,7 @@ func session(url string, work func(ctx context.Context, c *pgx.Conn) error) erro
 	return errors.Join(work(ctx, c), c.Close(ctx))
 }
 
-// logOnFailure shows what the server logged during a test that failed.
+// logOnFailure logs what the server wrote during a test that failed.
 func (s *Server) logOnFailure(t testing.TB) {
 	if s.url != "" {
 		return
@@ -272,12 +280,13 @@ func (s *Server) logOnFailure(t testing.TB) {
 	before := len(s.Log())
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("log of PostgreSQL %s:\n%s", s.version, tail(s.Log()[before:], 100))
+			log := s.Log()
+			t.Logf("log of PostgreSQL %s:\n%s", s.version, tail(log[min(before, len(log)):], 100))
 		}
 	})
 }
 
-// closeAfter ends a server with the test it belongs to.
+// closeAfter closes the server at the end of the test.
 func closeAfter(t testing.TB, s *Server) {
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
@@ -285,18 +294,4 @@ func closeAfter(t testing.TB, s *Server) {
 		}
 	})
 	s.logOnFailure(t)
-}
-
-// freePort finds a port below those that the system hands out for outgoing connections: one of these could take it while the
-// server is down, and a client that tries again and again could even find itself at its other end.
-func freePort() (int, error) {
-	for range 100 {
-		port := 15000 + rand.IntN(32768-15000)
-		var config net.ListenConfig
-		l, err := config.Listen(context.Background(), "tcp", "127.0.0.1:"+strconv.Itoa(port))
-		if err == nil {
-			return port, l.Close()
-		}
-	}
-	return 0, errors.New("no free port on 127.0.0.1 in a hundred tries")
 }

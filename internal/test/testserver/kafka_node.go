@@ -1,0 +1,108 @@
+package testserver
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+type kafkaNode struct {
+	id     int
+	folder string
+	ports  kafkaPorts
+
+	mu      sync.Mutex
+	process *process // nil while stopped
+}
+
+// kafkaPorts are the ports of a node: for clients, for clients of a proxy, of the proxy, and for the other nodes.
+type kafkaPorts struct{ client, proxied, proxy, controller int }
+
+func (p *kafkaPorts) all() []*int { return []*int{&p.client, &p.proxied, &p.proxy, &p.controller} }
+
+func (n *kafkaNode) dir() string        { return filepath.Join(n.folder, "data") }
+func (n *kafkaNode) properties() string { return filepath.Join(n.folder, "properties") }
+func (n *kafkaNode) logFile() string    { return filepath.Join(n.folder, "log") }
+
+// configuration returns a node's server.properties. Clients that connect to the listener PROXIED are always directed to
+// the ports of Proxies.
+func (k *Kafka) configuration(n *kafkaNode) string {
+	var voters []string
+	for _, voter := range k.nodes {
+		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", voter.id, voter.ports.controller))
+	}
+	replicas := strconv.Itoa(len(k.nodes))
+	inSync := strconv.Itoa(len(k.nodes)/2 + 1)
+	settings := map[string]string{
+		"process.roles":                  "broker,controller",
+		"node.id":                        strconv.Itoa(n.id),
+		"controller.quorum.voters":       strings.Join(voters, ","),
+		"listeners":                      fmt.Sprintf("CLIENT://127.0.0.1:%d,PROXIED://127.0.0.1:%d,CONTROLLER://127.0.0.1:%d", n.ports.client, n.ports.proxied, n.ports.controller),
+		"advertised.listeners":           fmt.Sprintf("CLIENT://127.0.0.1:%d,PROXIED://127.0.0.1:%d", n.ports.client, n.ports.proxy),
+		"listener.security.protocol.map": "CLIENT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"controller.listener.names":      "CONTROLLER",
+		"inter.broker.listener.name":     "CLIENT",
+		"log.dirs":                       n.dir(),
+		"auto.create.topics.enable":      "false",
+		"default.replication.factor":     replicas,
+		"min.insync.replicas":            inSync,
+
+		"offsets.topic.num.partitions":                     "1",
+		"offsets.topic.replication.factor":                 replicas,
+		"transaction.state.log.num.partitions":             "1",
+		"transaction.state.log.replication.factor":         replicas,
+		"transaction.state.log.min.isr":                    inSync,
+		"share.coordinator.state.topic.replication.factor": replicas,
+		"share.coordinator.state.topic.min.isr":            inSync,
+		"group.initial.rebalance.delay.ms":                 "0",
+
+		// A killed node is detected after 3 s instead of 9 s.
+		"broker.heartbeat.interval.ms": "500",
+		"broker.session.timeout.ms":    "3000",
+		// A transaction that has timed out is aborted within 1 s instead of 10 s.
+		"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+	}
+	maps.Copy(settings, k.settings)
+	var text strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		fmt.Fprintf(&text, "%s=%s\n", name, settings[name])
+	}
+	return text.String()
+}
+
+func (n *kafkaNode) current() *process {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.process != nil && n.process.hasEnded(time.Millisecond) {
+		n.process = nil
+	}
+	return n.process
+}
+
+func (n *kafkaNode) end(by signal) error {
+	p := n.current()
+	if p == nil {
+		return errors.New("the node is not running")
+	}
+	if err := p.end(by); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.process = nil
+	return nil
+}
+
+func (n *kafkaNode) halt(by signal) error {
+	p := n.current()
+	if p == nil {
+		return errors.New("the node is not running")
+	}
+	return p.send(by)
+}
