@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/thalo-go/es/bench/baseline"
-	"github.com/thalo-go/es/bench/internal/child"
 	"github.com/thalo-go/es/bench/internal/measure"
 	"github.com/thalo-go/es/bench/internal/work"
 )
@@ -67,7 +66,7 @@ func BenchmarkProcesses(b *testing.B) {
 		for _, n := range []int{1, 2, 4, 8} {
 			b.Run(fmt.Sprintf("processes=%d", n), func(b *testing.B) {
 				bed := s.open(b)
-				var many []*child.Process
+				var many []*work.Process
 				for i := range n {
 					many = append(many, startWriter(b, bed, strconv.Itoa(i), writers/n))
 				}
@@ -77,23 +76,23 @@ func BenchmarkProcesses(b *testing.B) {
 	})
 }
 
-func startWriter(b *testing.B, s bed, name string, writers int) *child.Process {
+func startWriter(b *testing.B, s bed, name string, writers int) *work.Process {
 	b.Helper()
-	p, err := child.Start(context.WithoutCancel(b.Context()), writeWord, s.place, name, strconv.Itoa(writers))
+	p, err := work.StartProcess(context.WithoutCancel(b.Context()), writeWord, s.place, name, strconv.Itoa(writers))
 	check(b, err)
 	b.Cleanup(func() { check(b, p.Close()) })
 	return p
 }
 
-func processes(b *testing.B, many []*child.Process, one *child.Process) {
+func processes(b *testing.B, many []*work.Process, one *work.Process) {
 	var pairs measure.Pairs
-	sides, turn := [][]*child.Process{many, {one}}, turn()
+	sides, turn := [][]*work.Process{many, {one}}, turn()
 	for i := 0; b.Loop(); i++ {
 		var samples [2]measure.Sample
 		for k := range sides {
 			n := (i + k) % 2
 			var err error
-			samples[n], err = child.Together(sides[n], turn)
+			samples[n], err = work.Together(sides[n], turn)
 			check(b, err)
 		}
 		pairs.Add(samples[0], samples[1])

@@ -18,7 +18,6 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/bench/baseline"
-	"github.com/thalo-go/es/bench/internal/child"
 	"github.com/thalo-go/es/bench/internal/server"
 	"github.com/thalo-go/es/bench/internal/work"
 	"github.com/thalo-go/es/postgres"
@@ -269,5 +268,5 @@ func writeInChild(args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	return child.Write(ctx, store, args[1], writers, payload, os.Stdin, os.Stdout)
+	return work.Serve(ctx, store, args[1], writers, payload, os.Stdin, os.Stdout)
 }

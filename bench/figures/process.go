@@ -12,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/bench/internal/child"
 	"github.com/thalo-go/es/bench/internal/measure"
 	"github.com/thalo-go/es/bench/internal/work"
 	"github.com/thalo-go/es/postgres"
@@ -38,7 +37,7 @@ func measureWrite(ctx context.Context, args []string, in io.Reader, out io.Write
 		return err
 	}
 	defer store.Close()
-	return child.Write(ctx, store, args[1], writers, payload, in, out)
+	return work.Serve(ctx, store, args[1], writers, payload, in, out)
 }
 
 // pgProcesses measures four processes against one with as many writers.
@@ -49,14 +48,14 @@ func pgProcesses(ctx context.Context, s *session) (outcome, error) {
 		if err != nil {
 			return err
 		}
-		start := func(number, writers int) (*child.Process, error) {
-			p, err := child.Start(ctx, writeWord, url, strconv.Itoa(number), strconv.Itoa(writers))
+		start := func(number, writers int) (*work.Process, error) {
+			p, err := work.StartProcess(ctx, writeWord, url, strconv.Itoa(number), strconv.Itoa(writers))
 			if err == nil {
 				r.cleanup(p.Close)
 			}
 			return p, err
 		}
-		var four []*child.Process
+		var four []*work.Process
 		for n := range 4 {
 			p, err := start(n, 64)
 			if err != nil {
@@ -69,11 +68,11 @@ func pgProcesses(ctx context.Context, s *session) (outcome, error) {
 			return err
 		}
 		for i := range s.pairs*s.rounds + 1 {
-			a, err := child.Together(four, s.turn)
+			a, err := work.Together(four, s.turn)
 			if err != nil {
 				return err
 			}
-			b, err := child.Together([]*child.Process{alone}, s.turn)
+			b, err := work.Together([]*work.Process{alone}, s.turn)
 			if err != nil {
 				return err
 			}
@@ -120,7 +119,7 @@ func measureWake(ctx context.Context, args []string, in io.Reader, out io.Writer
 }
 
 // delays appends one event at a time, with pauses in between, and returns how long after each acknowledgement the follower saw it.
-func delays(ctx context.Context, store es.Store, follower *child.Process, stream string, n int) ([]time.Duration, error) {
+func delays(ctx context.Context, store es.Store, follower *work.Process, stream string, n int) ([]time.Duration, error) {
 	var delays []time.Duration
 	event := work.Events(1, payload)
 	for v := range n {
@@ -158,7 +157,7 @@ func pgWake(percent float64) func(context.Context, *session) (outcome, error) {
 			if err != nil {
 				return err
 			}
-			follower, err := child.Start(ctx, wakeWord, url)
+			follower, err := work.StartProcess(ctx, wakeWord, url)
 			if err != nil {
 				return err
 			}
@@ -186,7 +185,7 @@ func pgStall(ctx context.Context, s *session) (o outcome, err error) {
 		if err != nil {
 			return err
 		}
-		follower, err := child.Start(ctx, wakeWord, url)
+		follower, err := work.StartProcess(ctx, wakeWord, url)
 		if err != nil {
 			return err
 		}

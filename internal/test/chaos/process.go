@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/thalo-go/es/internal/test/child"
 )
 
 // A process is this binary, started again in a role. It is restarted whenever it ends, as an orchestrator would, until
@@ -85,18 +88,15 @@ func (p *process) launch() (*exec.Cmd, io.Closer, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	executable, err := os.Executable()
-	if err != nil {
-		return nil, nil, err
-	}
 	stderr, err := os.Create(filepath.Join(p.Folder, p.id()+".stderr"))
 	if err != nil {
 		return nil, nil, err
 	}
 	defer stderr.Close()
-	cmd := exec.Command(executable)
-	// The race detector makes a process wait for a second before it ends, unless told otherwise.
-	cmd.Env = append(os.Environ(), assignmentVariable+"="+string(assigned), "GORACE=atexit_sleep_ms=0 halt_on_error=1 "+os.Getenv("GORACE"))
+	cmd, err := child.Command(context.Background(), []string{assignmentVariable + "=" + string(assigned)})
+	if err != nil {
+		return nil, nil, err
+	}
 	cmd.Stdout, cmd.Stderr = stderr, stderr
 	stdin, err := cmd.StdinPipe()
 	if err == nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/signal"
@@ -13,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/postgres"
 )
 
@@ -86,7 +86,7 @@ func play(text string) (err error) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	go endWithParent()
+	go child.ExitWithParent()
 	role := map[Role]func(context.Context, *actor) error{
 		RoleWriter:   runWriter,
 		RoleReader:   runProjections,
@@ -103,12 +103,6 @@ func play(text string) (err error) {
 		return err
 	}
 	return a.history.close()
-}
-
-// endWithParent ends the process when its parent, which holds the other end of its standard input, has ended.
-func endWithParent() {
-	_, _ = io.Copy(io.Discard, os.Stdin)
-	os.Exit(3)
 }
 
 // open opens the store. It waits for a server that is unavailable.

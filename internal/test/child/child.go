@@ -78,16 +78,14 @@ type Process struct {
 // Start starts a child process that runs the function with this name. It is killed at the end of the test.
 func Start(t testing.TB, name string, args ...any) *Process {
 	t.Helper()
-	executable, err := os.Executable()
+	command, err := Command(context.Background(), []string{variable + "=" + name})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Process{command: exec.Command(executable), more: make(chan struct{}, 1), ended: make(chan struct{})}
+	p := &Process{command: command, more: make(chan struct{}, 1), ended: make(chan struct{})}
 	for _, arg := range args {
 		p.command.Args = append(p.command.Args, fmt.Sprint(arg))
 	}
-	// With the race detector a process sleeps for a second before it exits, unless it is told not to.
-	p.command.Env = append(os.Environ(), variable+"="+name, "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	p.command.Stderr = &p.stderr
 	if p.input, err = p.command.StdinPipe(); err != nil {
 		t.Fatal(err)
