@@ -126,7 +126,7 @@ func TestAFatalErrorDoesNotKeepARelayFromEnding(t *testing.T) {
 			fill(t, log, 50)
 			eventually(t, "it has begun again, twice", func() bool { return r.Stats().Retries >= retries+2 })
 			run.mustStop()
-			if text := heard.String(); strings.Contains(text, "closing takes too long") {
+			if text := heard.String(); strings.Contains(text, "not closed") {
 				t.Errorf("a producer was left behind:\n%s", text)
 			}
 		})

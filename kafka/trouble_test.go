@@ -41,9 +41,9 @@ func TestACheckpointTopicThatIsNoneIsRefused(t *testing.T) {
 		fill(t, log, 10)
 		r := relay(b, log)
 		r.Topics = kafka.Topics{}
-		runRelay(t, r).ends("checkpoint topic", "is not there", "compact")
+		runRelay(t, r).ends("checkpoint topic", "does not exist", "compact")
 		makeTopic(t, b.Bootstrap, kafka.CheckpointTopic(b.Prefix), 2, map[string]string{"cleanup.policy": "compact"})
-		runRelay(t, relay(b, log)).ends("has 2 partitions: it must have one")
+		runRelay(t, relay(b, log)).ends("has 2 partitions", "create one with one partition")
 		deleteTopic(t, b.Bootstrap, kafka.CheckpointTopic(b.Prefix))
 		makeTopic(t, b.Bootstrap, kafka.CheckpointTopic(b.Prefix), 1, map[string]string{"cleanup.policy": "delete"})
 		runRelay(t, relay(b, log)).ends("cleanup.policy=delete", "set it to compact")
@@ -51,7 +51,7 @@ func TestACheckpointTopicThatIsNoneIsRefused(t *testing.T) {
 		makeTopic(t, b.Bootstrap, kafka.CheckpointTopic(b.Prefix), 1, map[string]string{"cleanup.policy": "compact"})
 		r = relay(b, log)
 		r.Topics = kafka.Topics{}
-		runRelay(t, r).ends("topic "+b.Prefix+".", "is not there", "Topics")
+		runRelay(t, r).ends("topic "+b.Prefix+".", "does not exist", "Topics")
 		if all := published(t, b.Bootstrap, b.Prefix+"."); len(all) != 0 {
 			t.Errorf("%d records were published", len(all))
 		}

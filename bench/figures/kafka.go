@@ -34,7 +34,7 @@ func kafkaFigures() []figure {
 const backlog = 250_000
 
 // inTransaction is how many records are in a transaction of the bare loop. It is what a relay takes at most.
-const inTransaction = kafka.DefaultRelayBatch
+const inTransaction = 5000
 
 // few is less effort than usual, as one turn is a whole backlog. It is for comparing: servers are the session's.
 func (s *session) few() *session {

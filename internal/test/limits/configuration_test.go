@@ -198,17 +198,17 @@ func TestKafka(t *testing.T) {
 		}
 	}
 	check(t, []wrong{
-		{"relay: no log", relay(func(r *kafka.Relay) { r.Log = nil }), "give it the store", false},
+		{"relay: no log", relay(func(r *kafka.Relay) { r.Log = nil }), "set it to the store", false},
 		{"relay: no prefix", relay(func(r *kafka.Relay) { r.Prefix = "" }), "use letters, digits, dots, hyphens and underscores", false},
 		{"relay: a prefix that is none", relay(func(r *kafka.Relay) { r.Prefix = "b/ank" }), "use letters, digits, dots, hyphens and underscores", false},
-		{"relay: a name that is none", relay(func(r *kafka.Relay) { r.Name = "a b" }), "a name has letters, digits, dots, hyphens and underscores", false},
+		{"relay: a name that is none", relay(func(r *kafka.Relay) { r.Name = "a b" }), "use letters, digits, dots, hyphens and underscores", false},
 		{"relay: no brokers", relay(func(r *kafka.Relay) { r.Cluster.Config = nil }), "give the addresses of some brokers in Config", false},
 		{"relay: acks=1", relay(func(r *kafka.Relay) { r.Cluster.Config = good("acks", 1) }), "leave it out", false},
 		{"relay: no idempotence", relay(func(r *kafka.Relay) { r.Cluster.Config = good("enable.idempotence", false) }), "leave it out", false},
 		{"relay: a transactional id", relay(func(r *kafka.Relay) { r.Cluster.Config = good("transactional.id", "x") }), "leave it out", false},
-		{"relay: an encoding that is none", relay(func(r *kafka.Relay) { r.Encoding = 7 }), "it is kafka.CloudEvents or kafka.Compact", false},
-		{"relay: a TooLarge that is none", relay(func(r *kafka.Relay) { r.TooLarge = 7 }), "it is es.Stop or es.Park", false},
-		{"relay: parking without transactions", relay(func(r *kafka.Relay) { r.TooLarge, r.AtLeastOnce = es.Park, new(es.Mem) }), "leave out AtLeastOnce, or let it stop", false},
+		{"relay: an encoding that is none", relay(func(r *kafka.Relay) { r.Encoding = 7 }), "use kafka.CloudEvents or kafka.Compact", false},
+		{"relay: a TooLarge that is none", relay(func(r *kafka.Relay) { r.TooLarge = 7 }), "use es.Stop or es.Park", false},
+		{"relay: parking without transactions", relay(func(r *kafka.Relay) { r.TooLarge, r.AtLeastOnce = es.Park, new(es.Mem) }), "leave out AtLeastOnce, or use es.Stop", false},
 		{"relay: a negative batch", relay(func(r *kafka.Relay) { r.Batch = -1 }), "0 is the default", false},
 		{"relay: a setting that nobody knows", relay(func(r *kafka.Relay) { r.Cluster.Config = good("acknowledge", "all") }), "acknowledge", false},
 		{"consumer: no group", consumer(func(c *kafka.Consumer) { c.Group = "" }), "set the name of its consumer group", false},

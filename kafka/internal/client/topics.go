@@ -147,3 +147,31 @@ func Watermarks(ctx context.Context, admin *kafka.AdminClient, p Partition) (low
 	high, err = ask(kafka.LatestOffsetSpec)
 	return low, high, err
 }
+
+// CreateTopic creates a topic, and reports whether it has: another process may have created it before. A replication factor of 0 means the cluster's default.
+func CreateTopic(ctx context.Context, admin *kafka.AdminClient, t kafka.TopicSpecification) (created bool, err error) {
+	if t.ReplicationFactor == 0 {
+		t.ReplicationFactor = -1
+	}
+	ctx, cancel := context.WithTimeout(ctx, AskFor)
+	defer cancel()
+	answer, err := admin.CreateTopics(ctx, []kafka.TopicSpecification{t}, kafka.SetAdminOperationTimeout(AskFor))
+	if err != nil {
+		return false, fmt.Errorf("kafka: create topic %s: %w", t.Topic, err)
+	}
+	for _, result := range answer {
+		switch result.Error.Code() {
+		case kafka.ErrNoError:
+			return true, nil
+		case kafka.ErrTopicAlreadyExists:
+			return false, nil
+		case kafka.ErrInvalidReplicationFactor, kafka.ErrInvalidConfig, kafka.ErrPolicyViolation, kafka.ErrTopicAuthorizationFailed, kafka.ErrClusterAuthorizationFailed, kafka.ErrInvalidPartitions:
+			// A broker that has just started, or has sent no heartbeat for a moment, is fenced and does not count as a replica.
+			if result.Error.Code() != kafka.ErrInvalidReplicationFactor || !strings.Contains(result.Error.String(), "fenced") {
+				return false, Permanentf("create topic %s: %w; fix the settings, or create it yourself", t.Topic, result.Error)
+			}
+		}
+		return false, fmt.Errorf("kafka: create topic %s: %w", t.Topic, result.Error)
+	}
+	return false, fmt.Errorf("kafka: create topic %s: no answer", t.Topic)
+}

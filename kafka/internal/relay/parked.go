@@ -1,32 +1,40 @@
-package kafka
+package relay
 
 import (
-	"cmp"
 	"context"
-	"maps"
 	"slices"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/kafka/internal/client"
 )
 
-func (c checkpoint) clone() checkpoint {
-	c.Topics = maps.Clone(c.Topics)
-	c.Parked = slices.Clone(c.Parked)
-	return c
+// maxParked is the most streams that a checkpoint lists.
+const maxParked = 1000
+
+// parked is a stream that is not published from a version on.
+type parked struct {
+	Kind    string     `json:"kind"`
+	ID      string     `json:"id"`
+	Version es.Version `json:"version"`
+	Error   string     `json:"error"`
 }
 
-// park leaves out a stream from a record on.
+func (p parked) stream() es.Stream { return es.Stream{Kind: p.Kind, ID: p.ID} }
+
+// park adds a stream from a record on.
 func (c *checkpoint) park(r *es.Record, cause error) error {
-	const most = 1000
-	if len(c.Parked) == most {
-		return client.Permanentf("%d streams are parked: %w; raise max.message.bytes of the topics they go to and start the relay again", most, cause)
+	if len(c.Parked) == maxParked {
+		return client.Permanentf("%d streams are parked: %w", maxParked, cause)
 	}
 	c.Parked = append(c.Parked, parked{Kind: r.Stream.Kind, ID: r.Stream.ID, Version: r.Version, Error: cause.Error()})
 	return nil
 }
 
+// parkedStreams returns nil if there are none.
 func (c *checkpoint) parkedStreams() map[es.Stream]bool {
+	if len(c.Parked) == 0 {
+		return nil
+	}
 	streams := make(map[es.Stream]bool, len(c.Parked))
 	for _, p := range c.Parked {
 		streams[p.stream()] = true
@@ -34,19 +42,24 @@ func (c *checkpoint) parkedStreams() map[es.Stream]bool {
 	return streams
 }
 
-func (s *session) showParked() {
-	if len(s.c.Parked) == 0 {
-		s.w.r.stats.set(func(st *RelayStats) { st.Parked = nil })
-		return
+func (c *checkpoint) parkedAt(stream es.Stream) es.Version {
+	for _, p := range c.Parked {
+		if p.stream() == stream {
+			return p.Version
+		}
 	}
-	list := make([]ParkedStream, 0, len(s.c.Parked))
+	return 0
+}
+
+func (s *session) showParked() {
+	var list []ParkedStream
 	for _, p := range s.c.Parked {
 		list = append(list, ParkedStream{p.stream(), p.Version, p.Error})
 	}
-	s.w.r.stats.set(func(st *RelayStats) { st.Parked = list })
+	s.r.Stats.set(func(st *Snapshot) { st.Parked = list })
 }
 
-// unpark publishes what is parked, up to the checkpoint, stream by stream, as far as it fits now.
+// unpark publishes the parked streams up to the checkpoint, one by one, as far as their records fit now.
 func (s *session) unpark(ctx context.Context) error {
 	again := s.c.Parked
 	for _, p := range again {
@@ -54,45 +67,44 @@ func (s *session) unpark(ctx context.Context) error {
 			return err
 		}
 	}
-	s.w.r.log.Info("kafka: relay has tried again what was parked", "streams", len(again), "parked", len(s.c.Parked))
+	s.r.log.Info("kafka: relay has retried parked streams", "streams", len(again), "parked", len(s.c.Parked))
 	return nil
 }
 
 func (s *session) unparkStream(ctx context.Context, p parked) error {
 	b := batch{upTo: s.c.Position}
-	bytes := 0
-	for r, err := range s.w.r.Log.Read(ctx, p.stream(), p.Version-1) {
+	for r, err := range s.r.Log.Read(ctx, p.stream(), p.Version-1) {
 		if err != nil {
 			return err
 		}
 		if r.Position > s.c.Position {
-			break // the reader comes to it
+			break // publish reaches it later
 		}
-		if !s.w.r.Filter.Match(r) {
+		if !s.r.Filter.Match(r) {
 			continue
 		}
-		if len(b.records) > 0 && (len(b.records) >= cmp.Or(s.w.r.Batch, DefaultRelayBatch) || bytes+len(r.Data) > cmp.Or(s.w.r.Bytes, DefaultRelayBytes)) {
+		if len(b.records) > 0 && (len(b.records) >= s.r.Batch || b.bytes+len(r.Data) > s.r.Bytes) {
 			if err := s.unparkBatch(ctx, p, b, r.Version); err != nil {
 				return err
 			}
-			if s.c.parkedStreams()[p.stream()] && s.parkedAt(p.stream()) < r.Version {
-				return nil // it does not fit yet
+			if at := s.c.parkedAt(p.stream()); at > 0 && at < r.Version {
+				return nil // a record still does not fit
 			}
-			b.records, bytes = nil, 0
+			b.records, b.bytes = nil, 0
 		}
 		b.records = append(b.records, r)
-		bytes += len(r.Data)
+		b.bytes += len(r.Data)
 	}
 	return s.unparkBatch(ctx, p, b, 0)
 }
 
-// unparkBatch publishes records of a parked stream, which stays parked from a version on if there are more.
+// unparkBatch publishes records of a parked stream. If rest is not 0, the stream stays parked from that version on.
 func (s *session) unparkBatch(ctx context.Context, p parked, b batch, rest es.Version) error {
 	before := s.c.clone()
 	s.c.Parked = slices.DeleteFunc(slices.Clone(s.c.Parked), func(other parked) bool { return other.stream() == p.stream() })
 	last := s.c.Last
 	if err := s.transactionWith(ctx, b, func(c *checkpoint) {
-		c.Last = last // that of the log's order
+		c.Last = last // the last in the order of the log
 		if rest > 0 && !c.parkedStreams()[p.stream()] {
 			p.Version = rest
 			c.Parked = append(c.Parked, p)
@@ -102,13 +114,4 @@ func (s *session) unparkBatch(ctx context.Context, p parked, b batch, rest es.Ve
 		return err
 	}
 	return nil
-}
-
-func (s *session) parkedAt(stream es.Stream) es.Version {
-	for _, p := range s.c.Parked {
-		if p.stream() == stream {
-			return p.Version
-		}
-	}
-	return 0
 }

@@ -1,0 +1,178 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
+)
+
+// sessionAtLeastOnce publishes without transactions: it moves the checkpoint when everything before it is acknowledged.
+func (r *Relay) sessionAtLeastOnce(ctx context.Context) (published bool, err error) {
+	s, err := r.open(ctx, client.Gapless(r.producer, r.smallest))
+	if err != nil {
+		return false, err
+	}
+	reports := newReports(s)
+	s.events.Go(reports.collect)
+	defer s.close()
+	if s.c.Position, err = r.AtLeastOnce.LoadCheckpoint(ctx, r.lease()); err != nil {
+		return false, err
+	}
+	s.c.Topics = r.topics
+	if err := r.checkHistory(ctx, &s.c); err != nil {
+		return false, err
+	}
+	r.Stats.set(func(st *Snapshot) { st.Working, st.Takeovers = true, st.Takeovers+1 })
+	r.log.Info("kafka: relay works, at least once", "position", s.c.Position, "holder", r.holder)
+
+	ahead, stop := s.readAhead(ctx)
+	defer stop()
+	refresh := time.NewTicker(refreshEvery)
+	defer refresh.Stop()
+	var b batch
+	for {
+		select {
+		case <-ctx.Done():
+			return published, ctx.Err()
+		case <-refresh.C:
+			if err := s.topics.refresh(ctx, &s.c); err != nil {
+				return published, err
+			}
+			continue
+		case <-ahead.ready:
+		}
+		if b, err = ahead.take(b); err != nil {
+			return published, err
+		}
+		if len(b.records) == 0 && b.upTo-s.c.Position < filteredStep {
+			continue
+		}
+		if err := s.publishAtLeastOnce(ctx, b, reports); err != nil {
+			return published, err
+		}
+		published = true
+		r.Stats.caughtUpTo(ahead.oldest())
+	}
+}
+
+// publishAtLeastOnce publishes a batch and, when all of it is acknowledged, moves the checkpoint.
+func (s *session) publishAtLeastOnce(ctx context.Context, b batch, reports *reports) error {
+	c := s.c.clone()
+	if err := s.makePlan(ctx, &b, &c); err != nil {
+		return err
+	}
+	if err := s.r.step("batch"); err != nil {
+		return err
+	}
+	sending, stop := context.WithCancel(ctx)
+	defer stop()
+	unchanged := s.recheck(ctx, stop)
+	err := s.deliver(sending, b, reports)
+	if changed := unchanged(); changed != nil {
+		return s.examineAgain(ctx, changed)
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.r.step("acknowledged"); err != nil {
+		return err
+	}
+	moved, err := s.r.AtLeastOnce.MoveCheckpoint(ctx, s.r.lease(), s.c.Position, c.Position)
+	if err != nil {
+		return err
+	}
+	if !moved {
+		s.r.topics = nil
+		return fmt.Errorf("kafka: checkpoint of relay %s is not at %d: another relay works, or it was reset", s.r.Name, s.c.Position)
+	}
+	s.r.Stats.published(int(c.Records-s.c.Records), c.Position)
+	s.c, s.r.topics = c, c.Topics
+	return nil
+}
+
+// deliver sends a batch, and returns when all of it is acknowledged.
+func (s *session) deliver(ctx context.Context, b batch, reports *reports) error {
+	for i := range b.records {
+		if err := s.produceRecord(ctx, &b.records[i], s.plan[i]); err != nil {
+			return err
+		}
+	}
+	if err := s.r.step("produced"); err != nil {
+		return err
+	}
+	return reports.await(ctx, len(b.records))
+}
+
+func (r *Relay) resetAtLeastOnce(ctx context.Context, to es.Position) error {
+	for {
+		from, err := r.AtLeastOnce.LoadCheckpoint(ctx, r.lease())
+		if err != nil {
+			return err
+		}
+		moved, err := r.AtLeastOnce.MoveCheckpoint(ctx, r.lease(), from, to)
+		if err != nil || moved {
+			return err
+		}
+	}
+}
+
+// reports counts acknowledged messages. The producer fails for good rather than leave a gap; see client.Gapless.
+type reports struct {
+	s       *session
+	acked   atomic.Int64
+	awaited atomic.Int64
+	full    chan struct{} // signals that acked has reached awaited
+	failed  chan error
+	sent    int64
+}
+
+func newReports(s *session) *reports {
+	return &reports{s: s, full: make(chan struct{}, 1), failed: make(chan error, 1)}
+}
+
+// collect receives the producer's events until it is closed.
+func (r *reports) collect() {
+	for event := range r.s.p.Events() {
+		m, ok := event.(*kafka.Message)
+		switch {
+		case !ok:
+			r.s.event(event)
+			if err, ok := event.(kafka.Error); ok && err.IsFatal() {
+				r.fail(err)
+			}
+		case m.TopicPartition.Error != nil:
+			r.fail(m.TopicPartition.Error)
+		case r.acked.Add(1) == r.awaited.Load():
+			signal(r.full)
+		}
+	}
+}
+
+func (r *reports) fail(err error) {
+	select {
+	case r.failed <- err:
+	default:
+	}
+}
+
+// await returns when as many further messages are acknowledged.
+func (r *reports) await(ctx context.Context, messages int) error {
+	r.sent += int64(messages)
+	r.awaited.Store(r.sent)
+	for r.acked.Load() < r.sent {
+		select {
+		case <-r.full:
+		case err := <-r.failed:
+			return wrap("publish", err)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}

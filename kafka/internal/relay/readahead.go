@@ -1,0 +1,152 @@
+package relay
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/thalo-go/es"
+)
+
+// readAhead reads the log while the session publishes. take returns all that is buffered, so that batches grow with the load.
+type readAhead struct {
+	log     es.Log
+	filter  es.Filter
+	records int // capacity
+	bytes   int
+	stats   *Stats
+
+	ready chan struct{} // signals that something is buffered, or that reading has ended
+	room  chan struct{} // signals that something was taken
+
+	mu     sync.Mutex
+	buffer batch
+	taken  es.Position // the end of the last batch
+	err    error
+}
+
+// batch is what one transaction publishes.
+type batch struct {
+	records []es.Record
+	bytes   int
+	upTo    es.Position // every record up to here is in it, before it, or excluded by the filter
+}
+
+// filteredStep is how many records the filter must exclude before the checkpoint is moved for their sake alone.
+const filteredStep = 10_000
+
+func newReadAhead(r *Relay, after es.Position) *readAhead {
+	a := &readAhead{
+		log: r.Log, filter: r.Filter, stats: r.Stats, records: r.Batch, bytes: r.Bytes,
+		ready: make(chan struct{}, 1), room: make(chan struct{}, 1),
+		taken: after,
+	}
+	a.buffer.upTo = after
+	return a
+}
+
+// run reads until ctx is done or the log returns an error, which take returns.
+func (a *readAhead) run(ctx context.Context) {
+	err := a.read(ctx)
+	a.mu.Lock()
+	a.err = err
+	a.mu.Unlock()
+	signal(a.ready)
+}
+
+func (a *readAhead) read(ctx context.Context) error {
+	after := a.taken
+	for {
+		// The head is read first: records up to it that All does not return are excluded by the filter.
+		head, err := a.log.Changed(ctx, after)
+		if err != nil {
+			return err
+		}
+		a.stats.set(func(s *Snapshot) { s.Head = max(s.Head, head) })
+		for r, err := range a.log.All(ctx, after, a.filter) {
+			if err != nil {
+				return err
+			}
+			if err := a.put(ctx, r); err != nil {
+				return err
+			}
+			after = r.Position
+		}
+		if after < head {
+			after = head
+			a.skip(head)
+		}
+	}
+}
+
+// put adds a record to the buffer. It waits while the buffer is full.
+func (a *readAhead) put(ctx context.Context, r es.Record) error {
+	size := len(r.Data) + 100
+	for {
+		a.mu.Lock()
+		b := &a.buffer
+		if len(b.records) == 0 || len(b.records) < a.records && b.bytes+size <= a.bytes {
+			b.records = append(b.records, r)
+			b.bytes += size
+			b.upTo = r.Position
+			first := len(b.records) == 1
+			a.mu.Unlock()
+			if first {
+				a.stats.waiting(r.Time)
+				signal(a.ready)
+			}
+			return nil
+		}
+		a.mu.Unlock()
+		select {
+		case <-a.room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// skip notes that the filter excludes everything else up to a position.
+func (a *readAhead) skip(upTo es.Position) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.buffer.upTo = upTo
+	if upTo-a.taken >= filteredStep {
+		signal(a.ready)
+	}
+}
+
+// take returns the buffer, which may be empty, and reuses the memory of done. The log's error follows all records that were read before it.
+func (a *readAhead) take(done batch) (batch, error) {
+	clear(done.records) // release their data
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	next := a.buffer
+	if len(next.records) == 0 && a.err != nil {
+		return batch{}, a.err
+	}
+	a.buffer = batch{records: done.records[:0], upTo: next.upTo}
+	a.taken = next.upTo
+	if a.err != nil {
+		signal(a.ready) // so that the next take returns the error
+	}
+	signal(a.room)
+	return next, nil
+}
+
+// oldest returns the time of the first buffered record; zero if there is none.
+func (a *readAhead) oldest() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.buffer.records) == 0 {
+		return time.Time{}
+	}
+	return a.buffer.records[0].Time
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

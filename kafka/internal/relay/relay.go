@@ -1,0 +1,210 @@
+// Package relay publishes a log to topics. Package kafka documents its settings and guarantees.
+//
+// A Relay runs sessions one after the other. A session is one producer's lifetime: it fences its predecessor, reads the checkpoint,
+// and publishes batches, each in a transaction with the new checkpoint. After any error with an uncertain outcome the next session
+// reads the checkpoint again.
+package relay
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
+	"github.com/thalo-go/es/kafka/internal/wire"
+)
+
+// Config has the settings of a relay, with defaults filled in. Package kafka documents them.
+type Config struct {
+	Cluster     client.ConfigMap // the user's
+	Log         es.Log
+	Prefix      string
+	Name        string
+	Checkpoints string // the checkpoint topic
+	Encoding    wire.Encoding
+	ContentType func(r es.Record) string
+	Filter      es.Filter
+	Route       func(es.Record) string
+	Topics      Topics
+	Leases      es.Leases
+	Lease       time.Duration
+	AtLeastOnce es.Checkpoints
+	TooLarge    es.OnError
+	Batch       int
+	Bytes       int
+	KeepAlive   time.Duration
+	Logger      *slog.Logger
+	Stats       *Stats
+
+	// Hook, for tests, is called at each step of a session. Its error ends Run as if the process had been killed there.
+	Hook func(step string) error
+}
+
+// Topics says how topics are created.
+type Topics struct {
+	Partitions  int
+	Replication int
+	MinInSync   int
+	Config      map[string]string
+}
+
+// ErrFenced is wrapped by the error of Run when another relay has taken over and there are no leases.
+var ErrFenced = errors.New("another relay of this name has taken over; run one at a time, or set Leases")
+
+// TooLargeError reports a record above its topic's limit. Package kafka documents it.
+type TooLargeError struct {
+	Record es.Record
+	Topic  string
+	Size   int // of the message with its headers
+	Limit  int // max.message.bytes of the topic
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("kafka: message of %s has %d bytes, topic %s allows %d: raise max.message.bytes, or set TooLarge to es.Park",
+		e.Record.ID(), e.Size, e.Topic, e.Limit)
+}
+
+// Relay is one call of Run or Reset.
+type Relay struct {
+	Config
+	log             *slog.Logger
+	producer        client.ConfigMap // except for what a session adds
+	store           string
+	key             string // of the checkpoint
+	transactionalID string
+	holder          string // names this process to others
+	checkpointLimit int    // max.message.bytes of the checkpoint topic
+	smallest        int    // the smallest max.message.bytes of the known topics
+
+	// topics, if records are published at least once, are those this process has written to while it had the lease. The checkpoint does not have them.
+	topics map[string]client.Topic
+
+	renewNow func(ctx context.Context) bool // renews the lease and reports whether it is still held; nil without leases
+}
+
+// New checks the cluster's settings.
+func New(c Config) (*Relay, error) {
+	producer, err := client.RelayConfig(c.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	store := c.Log.ID()
+	r := &Relay{
+		Config: c, producer: producer, store: store,
+		log:             client.Logger(c.Logger).With("relay", c.Name, "store", store),
+		key:             store + "/" + c.Name,
+		transactionalID: c.Prefix + "." + store + "." + c.Name,
+		holder:          fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:6]),
+		smallest:        client.LargestMessage,
+	}
+	c.Stats.set(func(s *Snapshot) { s.Holder = r.holder })
+	return r, nil
+}
+
+// checkpoints is the partition with the checkpoints.
+func (r *Relay) checkpoints() client.Partition { return client.Partition{Topic: r.Checkpoints} }
+
+// lease is the name of the lease, and of the checkpoint in a store.
+func (r *Relay) lease() string { return "relay/" + r.Prefix + "/" + r.Name }
+
+// Run publishes until ctx is done or an error is permanent.
+func (r *Relay) Run(ctx context.Context) error {
+	defer r.Stats.set(func(s *Snapshot) { s.Working = false })
+	if r.Leases != nil {
+		return r.runLeased(ctx)
+	}
+	return r.runSessions(ctx)
+}
+
+// Outcomes of a session that are not failures.
+var (
+	errRestart = errors.New("the producer needs other settings")
+	errFenced  = errors.New("fenced by another producer with the same transactional id")
+)
+
+// runSessions runs sessions until ctx is done or an error is permanent.
+func (r *Relay) runSessions(ctx context.Context) error {
+	defer r.Stats.set(func(s *Snapshot) { s.Working = false })
+	for attempt := 0; ; {
+		published, err := r.session(ctx)
+		if published {
+			attempt = 0
+		}
+		var final client.Permanent
+		switch {
+		case errors.As(err, new(crash)):
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.As(err, &final):
+			return final.Err
+		case errors.As(err, new(*es.AheadError)), errors.Is(err, es.ErrInvalid), errors.Is(err, es.ErrClosed), errors.Is(err, ErrFenced):
+			return err
+		case errors.Is(err, errRestart):
+			continue
+		}
+		r.Stats.retried(err)
+		r.log.Warn("kafka: relay restarts from its checkpoint", "err", err, "attempt", attempt+1)
+		if err := client.Sleep(ctx, client.Backoff(attempt)); err != nil {
+			return err
+		}
+		if r.renewNow != nil && !r.renewNow(ctx) {
+			return ctx.Err()
+		}
+		attempt++
+	}
+}
+
+func (r *Relay) session(ctx context.Context) (published bool, err error) {
+	if r.AtLeastOnce != nil {
+		return r.sessionAtLeastOnce(ctx)
+	}
+	return r.sessionExactlyOnce(ctx)
+}
+
+// Reset writes a checkpoint that has only a position.
+func (r *Relay) Reset(ctx context.Context, to es.Position) error {
+	if r.AtLeastOnce != nil {
+		return r.resetAtLeastOnce(ctx, to)
+	}
+	s, err := r.open(ctx, client.Transactional(r.producer, r.transactionalID, r.smallest))
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err = s.begin(ctx); err == nil {
+		before := s.c
+		s.c = checkpoint{Store: before.Store, Relay: before.Relay, Position: to, Trusted: true, Records: before.Records, Takeovers: before.Takeovers}
+		err = s.transaction(ctx, batch{upTo: to})
+		r.log.Info("kafka: relay reset", "from", before.Position, "to", to, "err", err)
+	}
+	if final := (client.Permanent{}); errors.As(err, &final) {
+		return final.Err
+	}
+	return err
+}
+
+// step calls the hook of tests.
+func (r *Relay) step(name string) error {
+	if r.Hook == nil {
+		return nil
+	}
+	if err := r.Hook(name); err != nil {
+		return crash{err}
+	}
+	return nil
+}
+
+// crash ends a session without any cleanup, as if the process had been killed.
+type crash struct{ error }
+
+func (c crash) Unwrap() error { return c.error }

@@ -1,0 +1,119 @@
+package relay
+
+import (
+	"sync"
+	"time"
+
+	"github.com/thalo-go/es"
+)
+
+// Snapshot is the state of a relay. Package kafka documents what its users see of it.
+type Snapshot struct {
+	Working  bool
+	Holder   string
+	Position es.Position
+	Head     es.Position
+	Known    bool          // Position and Head were read
+	Age      time.Duration // of the first record after the checkpoint; 0 if there is none
+	Rate     float64
+
+	Records      int64
+	Transactions int64
+	Retries      int64
+	Takeovers    int64
+
+	Parked []ParkedStream
+
+	Error   string
+	ErrorAt time.Time
+}
+
+// ParkedStream is a stream that a relay does not publish any more.
+type ParkedStream struct {
+	Stream  es.Stream
+	Version es.Version
+	Error   string
+}
+
+// Stats collects the state of a relay over all its runs.
+type Stats struct {
+	mu      sync.Mutex
+	s       Snapshot
+	oldest  time.Time // of the records after the checkpoint; zero if there are none
+	seconds [10]struct {
+		at      int64
+		records int64
+	}
+}
+
+func (s *Stats) set(f func(*Snapshot)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(&s.s)
+}
+
+// failed notes an error that a session recovers from.
+func (s *Stats) failed(err error) {
+	s.set(func(s *Snapshot) { s.Error, s.ErrorAt = err.Error(), time.Now() })
+}
+
+// retried counts another attempt after an error.
+func (s *Stats) retried(err error) {
+	s.failed(err)
+	s.set(func(s *Snapshot) { s.Retries++ })
+}
+
+// published counts a batch that was committed.
+func (s *Stats) published(records int, upTo es.Position) {
+	now := time.Now().Unix()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.s.Records += int64(records)
+	s.s.Transactions++
+	s.s.Position = upTo
+	second := &s.seconds[now%int64(len(s.seconds))]
+	if second.at != now {
+		second.at, second.records = now, 0
+	}
+	second.records += int64(records)
+}
+
+// waiting notes that a record waits to be published, unless an earlier one does.
+func (s *Stats) waiting(since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.oldest.IsZero() {
+		s.oldest = since
+	}
+}
+
+// caughtUpTo notes the first record that waits after a batch was published; zero if there is none.
+func (s *Stats) caughtUpTo(since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.oldest = since
+}
+
+// Snapshot returns the current state.
+func (s *Stats) Snapshot() Snapshot {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	snapshot := s.s
+	if !s.oldest.IsZero() {
+		snapshot.Age = max(0, now.Sub(s.oldest))
+	}
+	if snapshot.Working {
+		records := int64(0)
+		for _, second := range s.seconds {
+			if now.Unix()-second.at < int64(len(s.seconds)) {
+				records += second.records
+			}
+		}
+		snapshot.Rate = float64(records) / float64(len(s.seconds))
+	}
+	return snapshot
+}
+
+// Stopped notes that the relay does not run.
+func (s *Stats) Stopped() { s.set(func(s *Snapshot) { s.Working, s.Rate = false, 0 }) }

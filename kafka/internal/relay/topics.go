@@ -1,0 +1,236 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
+	"github.com/thalo-go/es/kafka/internal/wire"
+)
+
+// destination is a topic that a relay writes to.
+type destination struct {
+	name    string
+	topic   client.Topic // with the partitions that the relay uses
+	limit   int          // max.message.bytes
+	checked time.Time    // when it was last seen to be the same topic
+	check   int          // session.checks of the last batch with a record for it
+}
+
+// destinations are the topics of a session. Each is examined when the first record goes to it.
+type destinations struct {
+	r      *Relay
+	admin  *kafka.AdminClient
+	byName map[string]*destination
+	byKind map[string]*destination // unless there is a Route
+}
+
+func newDestinations(r *Relay, admin *kafka.AdminClient) *destinations {
+	return &destinations{r: r, admin: admin, byName: make(map[string]*destination), byKind: make(map[string]*destination)}
+}
+
+// of returns the destination of a record. It adds a new topic to the checkpoint.
+func (d *destinations) of(ctx context.Context, r *es.Record, c *checkpoint) (*destination, error) {
+	if d.r.Route != nil {
+		return d.named(ctx, d.r.Route(*r), r, c)
+	}
+	if to := d.byKind[r.Stream.Kind]; to != nil {
+		return to, nil
+	}
+	to, err := d.named(ctx, d.r.Prefix+"."+r.Stream.Kind, r, c)
+	if err == nil {
+		d.byKind[r.Stream.Kind] = to
+	}
+	return to, err
+}
+
+func (d *destinations) named(ctx context.Context, name string, r *es.Record, c *checkpoint) (*destination, error) {
+	if to := d.byName[name]; to != nil {
+		return to, nil
+	}
+	if !client.IsTopicName(name) {
+		return nil, client.Permanentf("invalid topic %q for %s at position %d; name another with Route", name, r.ID(), r.Position)
+	}
+	to, err := d.examine(ctx, name, c)
+	if err != nil {
+		return nil, err
+	}
+	d.byName[name] = to
+	return to, nil
+}
+
+// examine describes a topic and compares it with the checkpoint. It creates a topic that is new to the relay, if Topics says so.
+func (d *destinations) examine(ctx context.Context, name string, c *checkpoint) (*destination, error) {
+	before, known := c.Topics[name]
+	now, exists, err := describe(ctx, d.admin, name, known)
+	switch {
+	case err != nil:
+		return nil, err
+	case !exists && known:
+		return nil, client.Permanentf("topic %s is gone, and with it what relay %s wrote; create it again with %d partitions and Reset the relay", name, d.r.key, before.Partitions)
+	case !exists && d.r.Topics.Partitions == 0:
+		return nil, client.Permanentf("topic %s does not exist; create it, or set Topics", name)
+	case !exists:
+		if now, err = d.r.createTopic(ctx, d.admin, name, d.r.Topics, nil); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case !known:
+		if err := d.mustBeNew(ctx, name, now, c); err != nil {
+			return nil, err
+		}
+		if c.Topics == nil {
+			c.Topics = make(map[string]client.Topic)
+		}
+		c.Topics[name] = now
+	case before.ID != now.ID:
+		return nil, client.Permanentf("topic %s was deleted and created again, what relay %s wrote is lost; Reset the relay", name, d.r.key)
+	case before.Partitions > now.Partitions:
+		return nil, client.Permanentf("topic %s has %d partitions, it had %d when relay %s first wrote to it; Reset the relay", name, now.Partitions, before.Partitions, d.r.key)
+	case before.Partitions < now.Partitions:
+		// Streams stay in order only if their partitions stay the same. To use the new partitions, publish to another topic.
+		d.r.log.Warn("kafka: topic has grown; relay uses only its first partitions", "topic", name, "partitions", now.Partitions, "used", before.Partitions)
+		now.Partitions = before.Partitions
+	}
+	settings, err := client.TopicSettings(ctx, d.admin, name)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := client.MessageLimit(name, settings)
+	if err != nil {
+		return nil, err
+	}
+	return &destination{name: name, topic: now, limit: min(limit, client.LargestMessage), checked: time.Now()}, nil
+}
+
+// refresh examines all topics of the session again.
+func (d *destinations) refresh(ctx context.Context, c *checkpoint) error {
+	for _, name := range slices.Sorted(maps.Keys(d.byName)) {
+		now, err := d.examine(ctx, name, c)
+		if err != nil {
+			return err
+		}
+		*d.byName[name] = *now
+	}
+	return nil
+}
+
+// mustBeNew refuses a topic that has records of this store although the checkpoint does not have the topic: they would be published twice.
+func (d *destinations) mustBeNew(ctx context.Context, name string, now client.Topic, c *checkpoint) error {
+	if c.Trusted || d.r.AtLeastOnce != nil {
+		return nil
+	}
+	const tail = 100 // messages of each partition
+	for number := range now.Partitions {
+		p := client.Partition{Topic: name, Number: number}
+		low, high, err := client.Watermarks(ctx, d.admin, p)
+		if err != nil {
+			return err
+		}
+		for m, err := range client.ReadPartition(ctx, client.CheckpointReader(d.r.producer), d.r.log, p, max(low, high-tail), high) {
+			if err != nil {
+				return err
+			}
+			if store, r, err := wire.Decode(m); err == nil && store == d.r.store {
+				return d.notNew(ctx, name, r)
+			}
+		}
+	}
+	return nil
+}
+
+// notNew returns the error for a topic that has a record of this store.
+func (d *destinations) notNew(ctx context.Context, name string, r es.Record) error {
+	// Another relay of this name may have fenced this one and written to the topic since.
+	last, _, _, err := d.r.loadCheckpoint(ctx, d.admin)
+	if err != nil {
+		return err
+	}
+	if _, known := last.Topics[name]; known {
+		return fmt.Errorf("kafka: topic %s has records since this relay took over: %w", name, errFenced)
+	}
+	return client.Permanentf("topic %s has %s of this store already, the checkpoint of relay %s is lost or another relay writes to it; "+
+		"Reset the relay to the last published position", name, r.ID(), d.r.key)
+}
+
+// describe returns a topic, if it exists. If it is expected to exist, describe tries for a while.
+func describe(ctx context.Context, admin *kafka.AdminClient, name string, expected bool) (t client.Topic, exists bool, err error) {
+	if expected {
+		return client.AwaitTopic(ctx, admin, name)
+	}
+	topics, err := client.DescribeTopics(ctx, admin, name)
+	t, exists = topics[name]
+	return t, exists, err
+}
+
+// createTopic creates a topic and waits until the brokers know it. settings, if not nil, replace Topics.Config.
+func (r *Relay) createTopic(ctx context.Context, admin *kafka.AdminClient, name string, t Topics, settings map[string]string) (client.Topic, error) {
+	config := maps.Clone(settings)
+	if config == nil {
+		config = map[string]string{"retention.ms": "-1", "retention.bytes": "-1"}
+		maps.Copy(config, t.Config)
+	}
+	if t.MinInSync > 0 {
+		config["min.insync.replicas"] = strconv.Itoa(t.MinInSync)
+	}
+	created, err := client.CreateTopic(ctx, admin, kafka.TopicSpecification{
+		Topic: name, NumPartitions: t.Partitions, ReplicationFactor: t.Replication, Config: config,
+	})
+	if err != nil {
+		return client.Topic{}, err
+	}
+	if created {
+		r.log.Info("kafka: topic created", "topic", name, "partitions", t.Partitions)
+	}
+	for {
+		topic, exists, err := describe(ctx, admin, name, false)
+		if err == nil && exists {
+			return topic, nil
+		}
+		if err := client.Sleep(ctx, 50*time.Millisecond); err != nil {
+			return client.Topic{}, err
+		}
+	}
+}
+
+// checkCheckpointTopic checks the checkpoint topic, and creates it if Topics says so.
+func (r *Relay) checkCheckpointTopic(ctx context.Context, admin *kafka.AdminClient) error {
+	name := r.Checkpoints
+	topic, exists, err := describe(ctx, admin, name, r.Topics.Partitions == 0)
+	switch {
+	case err != nil:
+		return err
+	case !exists && r.Topics.Partitions == 0:
+		return client.Permanentf("checkpoint topic %s does not exist; create it with one partition and cleanup.policy=compact, or set Topics", name)
+	case !exists:
+		one := r.Topics
+		one.Partitions = 1
+		// Small segments are compacted soon, so that a takeover reads little.
+		settings := map[string]string{"cleanup.policy": "compact", "segment.bytes": "16777216", "segment.ms": "3600000", "min.cleanable.dirty.ratio": "0.1"}
+		if topic, err = r.createTopic(ctx, admin, name, one, settings); err != nil {
+			return err
+		}
+	}
+	if topic.Partitions != 1 {
+		return client.Permanentf("checkpoint topic %s has %d partitions, so that checkpoints have no order; create one with one partition, or use another Prefix", name, topic.Partitions)
+	}
+	settings, err := client.TopicSettings(ctx, admin, name)
+	if err != nil {
+		return err
+	}
+	if r.checkpointLimit, err = client.MessageLimit(name, settings); err != nil {
+		return err
+	}
+	if policy := settings["cleanup.policy"].Value; policy != "compact" {
+		return client.Permanentf("checkpoint topic %s has cleanup.policy=%s, which deletes checkpoints; set it to compact", name, policy)
+	}
+	return nil
+}

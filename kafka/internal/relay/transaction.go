@@ -1,0 +1,230 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
+	"github.com/thalo-go/es/kafka/internal/wire"
+)
+
+// publish is the loop of a session. It has no transaction open while it waits for records.
+func (s *session) publish(ctx context.Context, ahead *readAhead) (published bool, err error) {
+	idle := time.NewTimer(s.r.KeepAlive)
+	defer idle.Stop()
+	refresh := time.NewTicker(refreshEvery)
+	defer refresh.Stop()
+	var b batch
+	for {
+		keepAlive := false
+		select {
+		case <-ctx.Done():
+			return published, ctx.Err()
+		case <-ahead.ready:
+		case <-idle.C:
+			keepAlive = true
+		case <-refresh.C:
+			if err := s.topics.refresh(ctx, &s.c); err != nil {
+				return published, err
+			}
+			continue
+		}
+		if b, err = ahead.take(b); err != nil {
+			return published, err
+		}
+		if len(b.records) == 0 && !keepAlive && b.upTo-s.c.Position < filteredStep {
+			continue
+		}
+		if err := s.transaction(ctx, b); err != nil {
+			return published, err
+		}
+		published = true
+		s.r.Stats.caughtUpTo(ahead.oldest())
+		idle.Reset(s.r.KeepAlive)
+	}
+}
+
+// transaction publishes a batch with the new checkpoint.
+func (s *session) transaction(ctx context.Context, b batch) error {
+	return s.transactionWith(ctx, b, func(*checkpoint) {})
+}
+
+// transactionWith is transaction with a change to the new checkpoint.
+func (s *session) transactionWith(ctx context.Context, b batch, change func(*checkpoint)) error {
+	c := s.c.clone()
+	if err := s.makePlan(ctx, &b, &c); err != nil {
+		return err
+	}
+	change(&c)
+	if err := s.r.step("batch"); err != nil {
+		return err
+	}
+	if err := s.pause(ctx); err != nil {
+		return err
+	}
+	if err := s.p.BeginTransaction(); err != nil {
+		return wrap("begin a transaction", err)
+	}
+	if err := s.r.step("begun"); err != nil {
+		return err
+	}
+	if err := s.fill(ctx, b, &c); err != nil {
+		return err
+	}
+	if err := s.r.step("produced"); err != nil {
+		return err
+	}
+	if err := s.commit(ctx); err != nil {
+		return err
+	}
+	if err := s.r.step("committed"); err != nil {
+		return err
+	}
+	s.last = time.Now()
+	s.r.Stats.published(int(c.Records-s.c.Records), c.Position)
+	s.c = c
+	s.showParked()
+	return nil
+}
+
+// fill sends a batch in the open transaction, and aborts the transaction if that fails or the topics have changed.
+func (s *session) fill(ctx context.Context, b batch, c *checkpoint) error {
+	sending, stop := context.WithCancel(ctx)
+	defer stop()
+	unchanged := s.recheck(ctx, stop)
+	err := s.produce(sending, b, c)
+	changed := unchanged()
+	switch {
+	case errors.As(err, new(crash)):
+		return err
+	case changed != nil:
+		return errors.Join(s.examineAgain(ctx, changed), s.abort(ctx))
+	case err != nil:
+		return errors.Join(err, s.abort(ctx))
+	}
+	return nil
+}
+
+// commitGap is how long a transaction waits after the end of the one before. A commit is acknowledged when it is certain, which is before each partition
+// knows it. Until then the coordinator takes no partition into the next transaction, and librdkafka asks again after 20 ms, in which nothing is sent.
+const commitGap = 3 * time.Millisecond
+
+// pause waits for the commit gap.
+func (s *session) pause(ctx context.Context) error {
+	if left := commitGap - time.Since(s.last); left > 0 {
+		return client.Sleep(ctx, left)
+	}
+	return nil
+}
+
+// produce hands the messages to librdkafka, the checkpoint first. Each partition joins the transaction by a request to its coordinator, and the
+// checkpoint's request overlaps with sending the records.
+func (s *session) produce(ctx context.Context, b batch, c *checkpoint) error {
+	if err := s.produceCheckpoint(ctx, c); err != nil {
+		return err
+	}
+	for i := range b.records {
+		to := s.plan[i]
+		if to == nil {
+			continue
+		}
+		if err := s.produceRecord(ctx, &b.records[i], to); err != nil {
+			return err
+		}
+		if i == len(b.records)/2 {
+			if err := s.r.step("producing"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// produceRecord hands a record to librdkafka, for its partition of a topic.
+func (s *session) produceRecord(ctx context.Context, r *es.Record, to *destination) error {
+	m, err := s.encoder.Encode(r, &to.name)
+	if err != nil {
+		return err
+	}
+	m.TopicPartition.Partition = wire.Partition(m.Key, to.topic.Partitions)
+	if err := s.enqueue(ctx, m); err != nil {
+		return fmt.Errorf("kafka: publish %s to %s: %w", r.ID(), to.name, err)
+	}
+	return nil
+}
+
+func (s *session) produceCheckpoint(ctx context.Context, c *checkpoint) error {
+	value, err := json.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("kafka: checkpoint: %w", err)
+	}
+	if len(value) > s.r.checkpointLimit-1024 {
+		return client.Permanentf("checkpoint of relay %s has %d bytes, topic %s allows %d; raise its max.message.bytes, or that of the parked records' topics",
+			s.r.key, len(value), s.r.Checkpoints, s.r.checkpointLimit)
+	}
+	err = s.enqueue(ctx, &kafka.Message{
+		TopicPartition: kafka.TopicPartition{Topic: &s.r.Checkpoints, Partition: 0},
+		Key:            []byte(s.r.key), Value: value,
+	})
+	if err != nil {
+		return fmt.Errorf("kafka: write the checkpoint: %w", err)
+	}
+	return nil
+}
+
+// enqueue hands over one message. It waits while the queue is full.
+func (s *session) enqueue(ctx context.Context, m *kafka.Message) error {
+	for {
+		err := s.p.Produce(m, nil)
+		if e, ok := client.KafkaError(err); !ok || e.Code() != kafka.ErrQueueFull {
+			return err
+		}
+		if err := client.Sleep(ctx, 5*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// commit commits the transaction. After an error the outcome is unknown.
+func (s *session) commit(ctx context.Context) error {
+	var last time.Time // once ctx is done
+	for {
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), callFor)
+		err := s.p.CommitTransaction(limit)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		e, ok := client.KafkaError(err)
+		switch {
+		case ok && !e.IsFatal() && e.TxnRequiresAbort():
+			return errors.Join(wrap("commit", err), s.abort(ctx))
+		case !ok || e.IsFatal() || !e.IsRetriable():
+			return wrap("commit", err)
+		}
+		if ctx.Err() != nil && last.IsZero() {
+			last = time.Now().Add(client.TransactionTimeout)
+		}
+		if !last.IsZero() && time.Now().After(last) {
+			return wrap("commit", err)
+		}
+		s.r.Stats.retried(err)
+		s.r.log.Warn("kafka: retrying commit", "err", err)
+	}
+}
+
+// abort aborts the transaction, so that readers need not wait for its timeout. If that fails, the next session's producer does it.
+func (s *session) abort(ctx context.Context) error {
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), callFor)
+	defer cancel()
+	if err := s.p.AbortTransaction(limit); err != nil {
+		return wrap("abort", err)
+	}
+	return nil
+}
