@@ -269,16 +269,16 @@ func TestFailover(t *testing.T) {
 		f := survive(t, s)
 		stop := l.writers(t, s, 16, never)
 		eventually(t, "there are some", func() bool { return l.count() > 200 })
+		received(t, url)
 		standby.Stop(t, testserver.Fast)
 		at := l.count()
 		eventually(t, "appends go on", func() bool { return l.count() > at+200 })
 		primary.Kill(t)
-		inside(t, 1, "postgres.(*Store).acquire") // all that was acknowledged by then is lost if the standby does not have it
-		settled(t, l)
+		inside(t, 1, "postgres.(*Store).acquire") // so every answer of the primary was read
 		standby.Start(t)
 		standby.Promote(t)
 		url = standby.URL(scalar[string](t, standby.URL("postgres"), "select datname from pg_database where datname like 'testfailover%'"))
-		l.forget(scalar[es.Position](t, url, "select max(position) from es.events"))
+		l.forget(scalar[es.Position](t, url, "select max(position) from es.events")) // the primary's last answer was counted long ago
 		proxy.Target(url)
 		proxy.Cut()
 		at = l.count()
@@ -293,15 +293,11 @@ func TestFailover(t *testing.T) {
 	})
 }
 
-// settled waits until nothing more is acknowledged.
-func settled(t testing.TB, l *ledger) {
+// received waits until the standby has all that the primary has written so far.
+func received(t testing.TB, primary string) {
 	t.Helper()
-	was, same := l.count(), 0
-	eventually(t, "no answers come any more", func() bool {
-		if now := l.count(); now != was {
-			was, same = now, 0
-		}
-		same++
-		return same > 50
+	end := scalar[string](t, primary, "select pg_current_wal_flush_lsn()::text")
+	eventually(t, "the standby has received the log up to "+end, func() bool {
+		return scalar[bool](t, primary, "select coalesce(bool_or(flush_lsn >= $1::text::pg_lsn), false) from pg_stat_replication", end)
 	})
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// A wire is the network between a store and its server. It loses what it is told to: the client finds its connection broken, and the
-// server finds nothing, for it may get the request later, or is at work on it. Cancel requests are lost always, as they would be.
+// A wire is a network between a store and its server that loses requests. The client finds its connection broken. The server does not: it
+// is still working on the request, or will get it later. Cancel requests are always lost.
 type wire struct {
 	mu       sync.Mutex
 	catching string
@@ -25,7 +25,7 @@ type wire struct {
 	ends     []*end
 }
 
-// An end is a connection on the wire, as the client has it.
+// An end is the client's end of a connection.
 type end struct {
 	net.Conn
 	wire   *wire
@@ -74,35 +74,35 @@ func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, err
 	return e, nil
 }
 
-// keep keeps the next request with these bytes in it, for deliver.
+// keep loses the next request with these bytes in it, and keeps it for deliver.
 func (w *wire) keep(containing string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.catching, w.keeping = containing, true
 }
 
-// lose lets the server have the next request with these bytes in it, and the client no answer.
+// lose passes on the next request with these bytes in it, and loses the answer.
 func (w *wire) lose(containing string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.catching, w.keeping = containing, false
 }
 
-// loseMore loses, as soon as a request is lost, the next n as well, whatever they are: every other one reaches the server.
+// loseMore loses the n requests after the next lost one, too. Every other one of them reaches the server.
 func (w *wire) loseMore(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.breaking = n
 }
 
-// more is how many requests loseMore has yet to lose.
+// more returns how many requests loseMore has yet to lose.
 func (w *wire) more() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.breaking
 }
 
-// caught tells what becomes of a request.
+// caught reports whether a request is lost, and whether it is kept from the server.
 func (w *wire) caught(e *end, b []byte) (lost, kept bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -113,7 +113,7 @@ func (w *wire) caught(e *end, b []byte) (lost, kept bool) {
 	case w.catching == "" && w.breaking > 0:
 		w.breaking--
 		return true, w.breaking%2 == 0
-	case w.catching != "" && bytes.Contains(b, []byte(w.catching)):
+	case w.catching != "" && !isStartup(b) && bytes.Contains(b, []byte(w.catching)):
 		w.catching, w.late = "", e
 		return true, w.keeping
 	}
@@ -137,7 +137,7 @@ func (e *end) Write(b []byte) (int, error) {
 	} else if _, err := e.Conn.Write(b); err != nil {
 		return 0, err
 	}
-	return len(b), e.SetReadDeadline(time.Unix(1, 0)) // for a read that is waiting already
+	return len(b), e.SetReadDeadline(time.Unix(1, 0)) // ends a read in progress
 }
 
 // Read implements net.Conn.
@@ -158,7 +158,7 @@ func (e *end) isBroken() bool {
 	return e.broken
 }
 
-// Close implements net.Conn. The server does not hear of it if the connection is broken.
+// Close implements net.Conn. It does not close the server's end of a broken connection.
 func (e *end) Close() error {
 	if e.isBroken() {
 		return nil
@@ -166,7 +166,7 @@ func (e *end) Close() error {
 	return e.Conn.Close()
 }
 
-// cut ends the wire.
+// cut closes all connections.
 func (w *wire) cut() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -175,7 +175,7 @@ func (w *wire) cut() {
 	}
 }
 
-// deliver brings the request to the server and returns the answer.
+// deliver sends the kept request to the server and returns the answer.
 func (w *wire) deliver(t testing.TB) string {
 	t.Helper()
 	w.mu.Lock()

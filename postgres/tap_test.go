@@ -12,12 +12,12 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// A tap sits on a store's connections: it counts what goes out and holds back what comes in.
+// A tap counts the writes on a store's connections, and can delay an answer.
 type tap struct {
 	mu         sync.Mutex
 	out        int    // writes, each a round trip
 	in         int    // bytes
-	containing []byte // of the request whose answer is to be held back
+	containing []byte // of the request whose answer is delayed
 	arrived    chan struct{}
 	released   chan struct{}
 }
@@ -52,7 +52,7 @@ func tapped(t testing.TB, c postgres.Config, url string) (*postgres.Store, *tap)
 	return s, p
 }
 
-// hold holds back the answer to the next request that contains a text. arrived is closed when the server has given it; release lets it through.
+// hold delays the answer to the next request that contains a text. arrived is closed when the answer has arrived; release passes it on.
 func (p *tap) hold(containing string) (arrived <-chan struct{}, release func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -61,14 +61,14 @@ func (p *tap) hold(containing string) (arrived <-chan struct{}, release func()) 
 	return p.arrived, func() { close(released) }
 }
 
-// sent tells how much was sent so far.
+// sent returns the number of writes so far.
 func (p *tap) sent() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.out
 }
 
-// received tells how many bytes have come so far.
+// received returns the number of bytes read so far.
 func (p *tap) received() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -80,13 +80,13 @@ type tappedConn struct {
 	tap *tap
 
 	mu                sync.Mutex
-	arrived, released chan struct{} // if its next answer is to be held back
+	arrived, released chan struct{} // not nil if its next answer is delayed
 }
 
 func (c *tappedConn) Write(b []byte) (int, error) {
 	c.tap.mu.Lock()
 	c.tap.out++
-	if c.tap.containing != nil && bytes.Contains(b, c.tap.containing) {
+	if c.tap.containing != nil && !isStartup(b) && bytes.Contains(b, c.tap.containing) {
 		c.mu.Lock()
 		c.arrived, c.released = c.tap.arrived, c.tap.released
 		c.mu.Unlock()
@@ -95,6 +95,10 @@ func (c *tappedConn) Write(b []byte) (int, error) {
 	c.tap.mu.Unlock()
 	return c.Conn.Write(b)
 }
+
+// isStartup reports whether a message begins a connection. It has the name of the database, which has the name of the test. All other
+// messages begin with a letter.
+func isStartup(message []byte) bool { return len(message) > 0 && message[0] == 0 }
 
 func (c *tappedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
