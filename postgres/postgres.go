@@ -25,10 +25,13 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
 	"github.com/thalo-go/es/internal/engine"
+	"github.com/thalo-go/es/projection"
 )
 
 // Store is an [es.Log] in a PostgreSQL database, which also keeps snapshots, leases and checkpoints. [Open] and [New] return one.
 type Store struct {
+	projection.Projections[pgx.Tx] // runs projections and reactions in this database
+
 	pool    *pgxpool.Pool
 	ownPool bool
 	config  Config
@@ -47,7 +50,6 @@ type Store struct {
 	cautious   int // batches that look up heads before they write, because of a recent conflict
 	loader     loader
 	watcher    watcher
-	projects   *engine.Engine[pgx.Tx]
 	inline     *engine.Inline[pgx.Tx] // nil without inline projections
 	closing    chan struct{}
 	close      sync.Once
@@ -165,10 +167,11 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 	s.queue = commit.New(s.begin, commit.Options{})
 	s.loader.init(s)
 	s.watcher.init(s)
-	s.projects = engine.New(backend{s})
+	projections := engine.New(backend{s})
+	s.Projections = projections
 	if len(c.Inline) > 0 {
 		var err error
-		if s.inline, err = s.projects.Inline(c.Inline, s.readRange); err != nil {
+		if s.inline, err = projections.Inline(c.Inline, s.readRange); err != nil {
 			return nil, fmt.Errorf("postgres: %w", err)
 		}
 	}

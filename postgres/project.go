@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"strconv"
 	"time"
 
@@ -17,51 +16,6 @@ import (
 
 // Projection is a projection whose read model is in a PostgreSQL database; see [projection.Projection]. Its transactions have isolation level read committed.
 type Projection = projection.Projection[pgx.Tx]
-
-var _ projection.Projections[pgx.Tx] = (*Store)(nil)
-
-// Project implements [projection.Projections].
-func (s *Store) Project(ctx context.Context, p Projection) error { return s.projects.Project(ctx, p) }
-
-// React implements [projection.Projections].
-func (s *Store) React(ctx context.Context, r projection.Reaction) error {
-	return s.projects.React(ctx, r)
-}
-
-// WaitFor implements [projection.Projections].
-func (s *Store) WaitFor(ctx context.Context, name string, position es.Position) error {
-	return s.projects.WaitFor(ctx, name, position)
-}
-
-// Status implements [projection.Projections].
-func (s *Store) Status(ctx context.Context) ([]projection.Status, error) {
-	return s.projects.Status(ctx)
-}
-
-// Rebuild implements [projection.Projections].
-func (s *Store) Rebuild(ctx context.Context, name string, version int) error {
-	return s.projects.Rebuild(ctx, name, version)
-}
-
-// Forget implements [projection.Projections].
-func (s *Store) Forget(ctx context.Context, name string, version int) error {
-	return s.projects.Forget(ctx, name, version)
-}
-
-// Parked implements [projection.Projections].
-func (s *Store) Parked(ctx context.Context) iter.Seq2[projection.Parked, error] {
-	return s.projects.Parked(ctx)
-}
-
-// Retry implements [projection.Projections].
-func (s *Store) Retry(ctx context.Context, name string, version int, stream es.Stream) error {
-	return s.projects.Retry(ctx, name, version, stream)
-}
-
-// Drop implements [projection.Projections].
-func (s *Store) Drop(ctx context.Context, name string, version int, stream es.Stream) error {
-	return s.projects.Drop(ctx, name, version, stream)
-}
 
 // A backend is the store as the engine of projections knows it.
 type backend struct{ store *Store }

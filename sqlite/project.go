@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"iter"
 	"sync"
 	"time"
 
@@ -25,51 +24,6 @@ import (
 // The driver runs a statement whose context can end on a goroutine of its own, for 3 µs. A Handle of many small statements saves that by
 // leaving their contexts out, as in stmt.Exec: when the run ends, the transaction is rolled back all the same.
 type Projection = projection.Projection[*sql.Tx]
-
-var _ projection.Projections[*sql.Tx] = (*Store)(nil)
-
-// Project implements [projection.Projections].
-func (s *Store) Project(ctx context.Context, p Projection) error { return s.projects.Project(ctx, p) }
-
-// React implements [projection.Projections].
-func (s *Store) React(ctx context.Context, r projection.Reaction) error {
-	return s.projects.React(ctx, r)
-}
-
-// WaitFor implements [projection.Projections].
-func (s *Store) WaitFor(ctx context.Context, name string, position es.Position) error {
-	return s.projects.WaitFor(ctx, name, position)
-}
-
-// Status implements [projection.Projections].
-func (s *Store) Status(ctx context.Context) ([]projection.Status, error) {
-	return s.projects.Status(ctx)
-}
-
-// Rebuild implements [projection.Projections].
-func (s *Store) Rebuild(ctx context.Context, name string, version int) error {
-	return s.projects.Rebuild(ctx, name, version)
-}
-
-// Forget implements [projection.Projections].
-func (s *Store) Forget(ctx context.Context, name string, version int) error {
-	return s.projects.Forget(ctx, name, version)
-}
-
-// Parked implements [projection.Projections].
-func (s *Store) Parked(ctx context.Context) iter.Seq2[projection.Parked, error] {
-	return s.projects.Parked(ctx)
-}
-
-// Retry implements [projection.Projections].
-func (s *Store) Retry(ctx context.Context, name string, version int, stream es.Stream) error {
-	return s.projects.Retry(ctx, name, version, stream)
-}
-
-// Drop implements [projection.Projections].
-func (s *Store) Drop(ctx context.Context, name string, version int, stream es.Stream) error {
-	return s.projects.Drop(ctx, name, version, stream)
-}
 
 // A backend is the store as the engine of projections knows it.
 type backend struct {

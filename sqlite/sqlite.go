@@ -23,10 +23,13 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
 	"github.com/thalo-go/es/internal/engine"
+	"github.com/thalo-go/es/projection"
 )
 
 // Store is an [es.Log] in a SQLite database. It also keeps snapshots, leases and checkpoints and runs projections. [Open] returns it.
 type Store struct {
+	projection.Projections[*sql.Tx] // runs projections and reactions in this database
+
 	name     string
 	id       string
 	busy     time.Duration
@@ -37,7 +40,6 @@ type Store struct {
 	writer   writer
 	log      logFile
 	watcher  watcher
-	projects *engine.Engine[*sql.Tx]
 	inline   *engine.Inline[*sql.Tx] // nil without inline projections
 	pages    sync.Pool               // of *[]es.Record: reused memory of pages
 	close    func() error            // runs closeOnce at most once
@@ -94,9 +96,10 @@ func (c Config) Open(path string) (*Store, error) {
 		return nil, fmt.Errorf("sqlite: open %s: %w", path, explain(err))
 	}
 	s.queue = commit.New(s.beginAppend, commit.Options{})
-	s.projects = engine.New(&backend{store: s})
+	projections := engine.New(&backend{store: s})
+	s.Projections = projections
 	s.watcher.init(s, cmp.Or(c.PollInterval, 10*time.Millisecond), s.readOnly || s.read != s.write)
-	if err := s.prepare(c.Inline); err != nil {
+	if err := s.prepare(projections, c.Inline); err != nil {
 		return nil, errors.Join(fmt.Errorf("sqlite: open %s: %w", path, err), s.Close())
 	}
 	return s, nil
@@ -113,14 +116,14 @@ func (c Config) check() error {
 }
 
 // prepare migrates the database and starts the inline projections.
-func (s *Store) prepare(inline []Projection) (err error) {
+func (s *Store) prepare(projections *engine.Engine[*sql.Tx], inline []Projection) (err error) {
 	if s.readOnly {
 		return explain(s.inspect(background))
 	}
 	if err := s.migrate(background); err != nil || len(inline) == 0 {
 		return explain(err)
 	}
-	if s.inline, err = s.projects.Inline(inline, s.between); err != nil {
+	if s.inline, err = projections.Inline(inline, s.between); err != nil {
 		return err
 	}
 	return s.inline.Start(background)
