@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/postgres"
@@ -175,8 +175,8 @@ func TestAReadModelIsFedOnceByProcessesThatAreKilled(t *testing.T) {
 		models(t, func(t *testing.T, m model) {
 			b := newBank(t, testserver.Broker{Bootstrap: b.Bootstrap, Prefix: b.Prefix + "-" + m.name}, 6)
 			p := newPublisher(t, b)
-			run := func() *exec.Cmd { return play(t, "project", m.name, m.url, b.Bootstrap, b.topic) }
-			processes := []*exec.Cmd{run(), run(), run()}
+			run := func() *child.Process { return child.Start(t, "project", m.name, m.url, b.Bootstrap, b.topic) }
+			processes := []*child.Process{run(), run(), run()}
 			published, applied := 0, 0
 			for range 12 {
 				published += len(p.publish(200, 30))
@@ -189,12 +189,12 @@ func TestAReadModelIsFedOnceByProcessesThatAreKilled(t *testing.T) {
 					return err
 				})
 				i := rand.N(len(processes))
-				kill(processes[i])
+				processes[i].Stop()
 				processes[i] = run()
 			}
 			m.await(t, published)
 			for _, process := range processes {
-				kill(process)
+				process.Stop()
 			}
 			m.report(t)
 		})

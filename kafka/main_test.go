@@ -1,49 +1,31 @@
 package kafka_test
 
 import (
-	"context"
 	"errors"
 	"flag"
-	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
 	confluent "github.com/confluentinc/confluent-kafka-go/v2/kafka"
 	"go.uber.org/goleak"
 
+	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/kafka/kafkatest"
 	"github.com/thalo-go/es/sqlite"
 )
 
-// Other processes are this test binary again, told by a variable which role to play.
-const roleVariable = "ES_KAFKA_ROLE"
-
-var roles = map[string]func(ctx context.Context, args []string) error{
-	"project": playProjection,
-	"consume": playConsumer,
-	"books":   playBooks,
-}
-
 func TestMain(m *testing.M) {
-	if role := os.Getenv(roleVariable); role != "" {
-		fields := strings.Split(role, "\t")
-		if err := roles[fields[0]](context.Background(), fields[1:]); err != nil {
-			fmt.Fprintln(os.Stderr, role, err)
-			os.Exit(1)
-		}
-		return
-	}
-	if file := os.Getenv("KAFKA_TEST_CHILD"); file != "" {
-		child(file)
-	}
+	child.Main(map[string]child.Func{
+		"project": playProjection,
+		"consume": playConsumer,
+		"books":   playBooks,
+		"relay":   relayInChild,
+	})
 	flag.Parse()
 	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
 		// These tests wait for brokers, leases and timeouts most of the time. Those that stop a broker which others use are not among them.
@@ -59,29 +41,6 @@ type servers struct{ m *testing.M }
 
 // Run runs the tests.
 func (s servers) Run() int { return testserver.Run(s.m) }
-
-// play starts another process in a role. It is killed when the test ends.
-func play(t testing.TB, role string, args ...string) *exec.Cmd {
-	t.Helper()
-	executable, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := exec.CommandContext(context.Background(), executable)
-	c.Env = append(os.Environ(), roleVariable+"="+strings.Join(append([]string{role}, args...), "\t"), "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
-	c.Stdout, c.Stderr = os.Stderr, os.Stderr
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { kill(c) })
-	return c
-}
-
-// kill ends a process as kill -9 does.
-func kill(c *exec.Cmd) {
-	_ = c.Process.Kill()
-	_ = c.Wait()
-}
 
 // A bank is a broker with a topic of accounts, which nobody else uses.
 type bank struct {

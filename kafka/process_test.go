@@ -3,71 +3,30 @@
 package kafka_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/internal/test/testserver"
 )
 
-// A process relays in a process of its own.
+// process is a relay in another process.
 type process struct {
-	t   *testing.T
-	cmd *exec.Cmd
-
-	mu       sync.Mutex
-	working  bool
-	position es.Position
-	failed   string
+	*child.Process
+	t *testing.T
 }
 
 func relayProcess(t *testing.T, b testserver.Broker, file string) *process {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &process{t: t, cmd: exec.Command(self)}
-	p.cmd.Env = append(os.Environ(), "KAFKA_TEST_CHILD="+file, "KAFKA_TEST_PREFIX="+b.Prefix, "KAFKA_TEST_BOOTSTRAP="+b.Bootstrap)
-	p.cmd.Stderr = os.Stderr
-	out, err := p.cmd.StdoutPipe()
-	if err == nil {
-		err = p.cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	var heard sync.WaitGroup
-	heard.Go(func() {
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			p.mu.Lock()
-			var working bool
-			var position es.Position
-			if _, err := fmt.Sscan(lines.Text(), &working, &position); err != nil {
-				p.failed = lines.Text()
-			} else {
-				p.working, p.position = working, max(p.position, position)
-			}
-			p.mu.Unlock()
-		}
-	})
-	t.Cleanup(func() {
-		p.signal(syscall.SIGKILL)
-		heard.Wait()
-		_ = p.cmd.Wait()
-	})
-	return p
+	return &process{child.Start(t, "relay", file, b.Prefix, b.Bootstrap), t}
 }
 
 func (p *process) signal(s syscall.Signal) {
-	_ = p.cmd.Process.Signal(s) // it may have ended
+	_ = p.Signal(s) // it may have ended
 }
 
 // pause stops the process where it stands, but not while it holds the lock of the file: nobody else could go on then.
@@ -85,13 +44,17 @@ func (p *process) pause(log es.Log) {
 	})
 }
 
+// at returns whether the relay worked when it was last seen, and the highest position so far.
 func (p *process) at() (working bool, position es.Position) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.failed != "" {
-		p.t.Fatalf("the process says %s", p.failed)
+	p.t.Helper()
+	for _, line := range p.Lines() {
+		var now es.Position
+		if _, err := fmt.Sscan(line, &working, &now); err != nil {
+			p.t.Fatalf("the process printed %q: %v", line, err)
+		}
+		position = max(position, now)
 	}
-	return p.working, p.position
+	return working, position
 }
 
 func TestARelayThatIsKilledAgainAndAgain(t *testing.T) {

@@ -7,13 +7,13 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/account"
+	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/kafka/kafkatest"
@@ -92,9 +92,9 @@ func TestAReactionToATopicTakesEffectOnceInProcessesThatAreKilled(t *testing.T) 
 	t.Parallel()
 	each(t, 3, func(t *testing.T, b bank) {
 		store, path := openFile(t)
-		run := func() *exec.Cmd { return play(t, "books", path, b.Bootstrap, b.topic) }
+		run := func() *child.Process { return child.Start(t, "books", path, b.Bootstrap, b.topic) }
 		p, published := newPublisher(t, b), 0
-		processes := []*exec.Cmd{run(), run()}
+		processes := []*child.Process{run(), run()}
 		for range 6 {
 			before, _ := deposited(t, store)
 			published += len(p.publish(100, 9))
@@ -105,7 +105,7 @@ func TestAReactionToATopicTakesEffectOnceInProcessesThatAreKilled(t *testing.T) 
 				return nil
 			})
 			i := rand.N(len(processes))
-			kill(processes[i])
+			processes[i].Stop()
 			processes[i] = run()
 		}
 		b.books(t, store, published)

@@ -6,13 +6,13 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"testing"
 	"time"
 
 	confluent "github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/kafka/kafkatest"
@@ -84,8 +84,8 @@ func TestConsumersThatAreKilledSkipNothingAndKeepWhatIsParked(t *testing.T) {
 	each(t, 4, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
 		path, group := t.TempDir()+"/heard", b.Prefix+"-notify"
-		run := func() *exec.Cmd { return play(t, "consume", path, b.Bootstrap, b.topic, group) }
-		processes := []*exec.Cmd{run(), run()}
+		run := func() *child.Process { return child.Start(t, "consume", path, b.Bootstrap, b.topic, group) }
+		processes := []*child.Process{run(), run()}
 		var all []es.Record
 		for i := range 5 {
 			before := len(heard(t, path))
@@ -99,7 +99,7 @@ func TestConsumersThatAreKilledSkipNothingAndKeepWhatIsParked(t *testing.T) {
 			if b.Fake != nil {
 				b.settled(t, group, len(processes)) // for it is slow to notice who dies in the middle of a rebalance
 			}
-			kill(processes[i%2])
+			processes[i%2].Stop()
 			processes[i%2] = run()
 		}
 		bad, good := of(all, "a3", 20)
