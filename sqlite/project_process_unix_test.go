@@ -13,7 +13,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-func init() { //nolint:gochecknoinits // a role beside those of child_test.go
+func init() { //nolint:gochecknoinits // adds a role to those of child_test.go
 	roles["project"] = func(ctx context.Context, s *sqlite.Store, args []string) error {
 		l := lists(func() *sqlite.Store { return s })
 		p, err := processtest.Projection(args,
@@ -34,8 +34,9 @@ func TestProjectingProcesses(t *testing.T) {
 				c := child.Start(t, "project", path, arguments[0], arguments[1], arguments[2])
 				paused := make(chan struct{})
 				go func() {
-					// Its supervisor may have been in a transaction of its own as the process stopped: it goes on to the next such place.
-					for n := 1; len(c.Await(n)) == n; n++ {
+					// The process prints a line and stops itself. It may stop late and print a second line before, or stop while another of its
+					// goroutines is in a transaction. Then it is continued to its next pause.
+					for n := 1; len(c.Await(n)) >= n; n++ {
 						var status syscall.WaitStatus
 						if _, err := syscall.Wait4(c.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
 							return
@@ -44,7 +45,7 @@ func TestProjectingProcesses(t *testing.T) {
 							close(paused)
 							return
 						}
-						_ = c.Process.Signal(syscall.SIGCONT) // it may be gone
+						_ = c.Process.Signal(syscall.SIGCONT) // the process may have ended
 					}
 				}()
 				return processtest.Process{Process: c.Process, Paused: paused}
@@ -57,12 +58,12 @@ func TestProjectingProcesses(t *testing.T) {
 			}
 			return lines
 		},
-		// One that is paused within a transaction has the lock that all need who write.
+		// A process paused within a transaction would hold the write lock, so no other could replace it.
 		Pauses: []processtest.Pause{processtest.Between},
 	})
 }
 
-// free reports whether none of the processes that have stopped keeps others from writing.
+// free reports whether no stopped process holds the write lock.
 func free(t *testing.T, path string) bool {
 	db, err := sql.Open("sqlite3", "file:"+path+"?_busy_timeout=2000&_txlock=immediate")
 	if err != nil {
