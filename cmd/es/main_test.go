@@ -206,7 +206,7 @@ func TestRefusals(t *testing.T) {
 		{"a stream without a kind", []string{"-s", store, "read", "eve"}, exitFailed, "use kind/id"},
 		{"a server that is not there", []string{"-s", "postgres://u:geheim@127.0.0.1:1/x", "--timeout", "300ms", "verify"}, exitFailed, "postgres: open"},
 		{"a URL that is none", []string{"-s", "postgres://u:geheim@127.0.0.1:port/x", "verify"}, exitFailed, "u:xxxxx@"},
-		{"a URL of something else", []string{"-s", "postgress://u:geheim@127.0.0.1/x", "verify"}, exitFailed, "no store has URLs of postgress://: give the path of a SQLite file, a URL of postgres://"},
+		{"a URL of something else", []string{"-s", "postgress://u:geheim@127.0.0.1/x", "verify"}, exitFailed, "unknown scheme postgress://: give the path of a SQLite file, a URL of postgres://"},
 		{"a verb that is not there, with a URL", []string{"-s", "postgres://u:geheim@127.0.0.1/x", "destroy", "postgres://u:geheim@h/x"}, exitUsage, "destroy"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

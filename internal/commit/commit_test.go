@@ -21,10 +21,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A backend is a store without storage: it notes the names of what it is given, and a test may stand in its way.
+// backend is a store without storage. It records the names of the requests and may block in begin and write.
 type backend struct {
-	begin func(ctx context.Context) error // if set, what beginning waits for and comes to
-	write func(ctx context.Context)       // if set, what a commit waits for
+	begin func(ctx context.Context) error // if set, called to begin a transaction
+	write func(ctx context.Context)       // if set, called before a commit
 
 	mu      sync.Mutex
 	batches [][]string
@@ -43,7 +43,7 @@ func (b *backend) queue(o commit.Options) *commit.Queue {
 	}, o)
 }
 
-// Write implements commit.Tx. A request of the name "bad" is refused.
+// Write implements commit.Tx. It refuses requests with the name "bad".
 func (b *backend) Write(ctx context.Context, requests []*commit.Request) {
 	if b.write != nil {
 		b.write(ctx)
@@ -69,11 +69,11 @@ func (b *backend) expect(t *testing.T, batches ...[]string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if diff := cmp.Diff(batches, b.batches); diff != "" {
-		t.Errorf("the transactions differ (-expected +written):\n%s", diff)
+		t.Errorf("transactions differ (-want +got):\n%s", diff)
 	}
 }
 
-// request is an append with so many events of so many bytes each.
+// request returns an append of some events of equal size.
 func request(name string, events, bytes int) []es.Append {
 	a := es.Append{Stream: es.Stream{Kind: "k", ID: name}}
 	for range events {
@@ -82,13 +82,13 @@ func request(name string, events, bytes int) []es.Append {
 	return []es.Append{a}
 }
 
-// A result is what a call of Append came to.
+// result is what a call of Append returned.
 type result struct {
 	position es.Position
 	err      error
 }
 
-// send appends in a goroutine of its own and returns when it waits for something, or is done.
+// send calls Append in a new goroutine and returns once that is blocked or done.
 func send(ctx context.Context, q *commit.Queue, appends []es.Append) <-chan result {
 	answer := make(chan result, 1)
 	go func() {
@@ -115,15 +115,15 @@ func (r result) is(t *testing.T, targets ...error) {
 	}
 }
 
-// known fails the test if the outcome is said to be unknown.
+// known fails the test if the error wraps ErrUnknownOutcome.
 func (r result) known(t *testing.T) {
 	t.Helper()
 	if errors.Is(r.err, es.ErrUnknownOutcome) {
-		t.Errorf("the verdict is %v; expected one that is certain", r.err)
+		t.Errorf("the verdict is %v; expected a known outcome", r.err)
 	}
 }
 
-// A gate lets through those that come to it when the test says so.
+// gate blocks goroutines until the test sends to it or closes it.
 type gate chan struct{}
 
 func (g gate) wait(ctx context.Context) error {
@@ -136,17 +136,17 @@ func (g gate) wait(ctx context.Context) error {
 }
 
 func TestGathering(t *testing.T) {
-	t.Run("a lone caller writes himself and starts no goroutine", func(t *testing.T) {
+	t.Run("lone caller writes in its own goroutine", func(t *testing.T) {
 		var stack string
 		b := &backend{write: func(context.Context) { stack = stackOfThis() }}
 		q := b.queue(commit.Options{})
 		position, err := q.Append(t.Context(), request("a", 1, 0))
 		result{position, err}.ok(t, 1)
 		if !strings.Contains(stack, "commit_test.TestGathering") {
-			t.Errorf("written by another goroutine than the caller's:\n%s", stack)
+			t.Errorf("not written by the caller's goroutine:\n%s", stack)
 		}
 	})
-	t.Run("what comes while one is written shares the next transaction, in the order it came", func(t *testing.T) {
+	t.Run("appends during a write share the next transaction in order", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g := make(gate)
 			b := &backend{write: func(ctx context.Context) { _ = g.wait(ctx) }}
@@ -165,7 +165,7 @@ func TestGathering(t *testing.T) {
 			b.expect(t, []string{"a"}, []string{"b", "c", "d"})
 		})
 	})
-	t.Run("what comes while the first waits for the lock goes along with it", func(t *testing.T) {
+	t.Run("appends while the first waits for the lock join it", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g := make(gate)
 			b := &backend{begin: g.wait}
@@ -177,7 +177,7 @@ func TestGathering(t *testing.T) {
 			b.expect(t, []string{"a", "b"})
 		})
 	})
-	t.Run("each has its own verdict", func(t *testing.T) {
+	t.Run("each append has its own verdict", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g := make(gate)
 			b := &backend{begin: g.wait}
@@ -215,12 +215,12 @@ func TestBounds(t *testing.T) {
 			map[string][2]int{"b": {1, 400}, "c": {1, 500}, "d": {1, 300}},
 			[][]string{{"b", "c"}, {"d"}},
 		},
-		"but one that is larger than the bound goes alone": {
+		"and a larger request is written alone": {
 			commit.Options{Events: 3, Bytes: 1000},
 			map[string][2]int{"b": {1, 1}, "c": {7, 9999}, "d": {1, 1}},
 			[][]string{{"b"}, {"c"}, {"d"}},
 		},
-		"also if it is the first": {
+		"and a larger first request is written alone": {
 			commit.Options{Events: 3, Bytes: 1000},
 			map[string][2]int{"b": {7, 9999}, "c": {1, 1}, "d": {1, 1}},
 			[][]string{{"b"}, {"c", "d"}},
@@ -264,7 +264,7 @@ func TestBounds(t *testing.T) {
 			b.expect(t, []string{"a", "b"}, []string{long[0].Stream.ID})
 		})
 	})
-	t.Run("more callers than the queue has room for wait outside, as long as their contexts", func(t *testing.T) {
+	t.Run("callers beyond the capacity wait until their contexts end", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g := make(gate)
 			b := &backend{begin: g.wait}
@@ -285,7 +285,7 @@ func TestBounds(t *testing.T) {
 
 func TestBeginFails(t *testing.T) {
 	broken := errors.New("broken")
-	t.Run("its error is the verdict of all that wait, and the next try is a new one", func(t *testing.T) {
+	t.Run("its error is the verdict of all waiting requests, and the next begins again", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			verdicts := make(chan error)
 			b := &backend{begin: func(context.Context) error { return <-verdicts }}
@@ -303,9 +303,9 @@ func TestBeginFails(t *testing.T) {
 			b.expect(t, []string{"d"})
 		})
 	})
-	t.Run("because the first caller's context ended: that is his own affair", func(t *testing.T) {
+	t.Run("because the first caller's context ended, the others are served", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			for range 100 { // a slip here is a race
+			for range 100 { // a defect here is a race
 				g := make(gate)
 				b := &backend{begin: g.wait}
 				q := b.queue(commit.Options{})
@@ -321,7 +321,7 @@ func TestBeginFails(t *testing.T) {
 			}
 		})
 	})
-	t.Run("because the only caller's context ended", func(t *testing.T) {
+	t.Run("because the only caller's context ended, nothing is written", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := &backend{begin: make(gate).wait}
 			q := b.queue(commit.Options{})
@@ -335,7 +335,7 @@ func TestBeginFails(t *testing.T) {
 			b.expect(t)
 		})
 	})
-	t.Run("the first caller's context ended but the transaction was begun: it is ended, with nobody's append in it", func(t *testing.T) {
+	t.Run("a transaction begun for callers that have all left ends empty", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g := make(gate)
 			b := &backend{begin: func(context.Context) error { <-g; return nil }}
@@ -353,7 +353,7 @@ func TestBeginFails(t *testing.T) {
 	})
 }
 
-func TestNothingIsLostOrWrittenTwice(t *testing.T) {
+func TestNoAppendIsLostOrWrittenTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nap := func(most time.Duration) { time.Sleep(rand.N(most)) } // the bubble's clock
 		b := &backend{
@@ -380,7 +380,7 @@ func TestNothingIsLostOrWrittenTwice(t *testing.T) {
 					case err != nil && !errors.Is(err, context.DeadlineExceeded):
 						t.Errorf("%s: %v", name, err)
 					case err != nil && !errors.Is(err, es.ErrUnknownOutcome) && n != 0:
-						t.Errorf("%s is written although its caller was told that it is not: %v", name, err)
+						t.Errorf("%s is written although its caller received %v", name, err)
 					}
 					cancel()
 				}
@@ -389,7 +389,7 @@ func TestNothingIsLostOrWrittenTwice(t *testing.T) {
 		wg.Wait()
 		q.Close()
 		if n := len(slices.Concat(b.batches...)); n < 100 || n != len(b.written) {
-			t.Errorf("%d appends written, %d different ones; expected some hundreds, once each", n, len(b.written))
+			t.Errorf("%d appends written, %d of them different; expected hundreds, each once", n, len(b.written))
 		}
 	})
 }

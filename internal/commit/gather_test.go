@@ -11,9 +11,9 @@ import (
 	"github.com/thalo-go/es/internal/commit"
 )
 
-// With callers who append again as soon as they are answered, half of them would find the next transaction gone without them.
-// A machine that does other things takes the CPU away in between, which looks as if yielding were dear; so one quiet try of several will do.
-func TestThoseWhoWereAnsweredShareTheNextTransaction(t *testing.T) {
+// Without gather, half of the callers that append again as soon as they are answered would miss the next transaction.
+// On a busy machine yielding looks slow, so that gather is skipped. One quiet try of several is enough.
+func TestAnsweredCallersJoinTheNextTransaction(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that only yielding lets the callers run
 	const callers, appends, tries = 8, 200, 20
 	fewest := callers * appends
@@ -22,12 +22,12 @@ func TestThoseWhoWereAnsweredShareTheNextTransaction(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("%d transactions at the least for %d appends each of %d callers, want hardly more than %d", fewest, appends, callers, appends)
+	t.Errorf("at least %d transactions for %d appends by each of %d callers, want about %d", fewest, appends, callers, appends)
 }
 
-// transactionsOf has callers append one after the other, and returns in how many transactions that was.
+// transactionsOf lets callers append concurrently and returns the number of transactions.
 func transactionsOf(t *testing.T, callers, appends int) int {
-	b := backend{write: func(context.Context) { runtime.Gosched() }} // as one that waits for its disk does
+	b := backend{write: func(context.Context) { runtime.Gosched() }} // as waiting for a disk does
 	q := b.queue(commit.Options{})
 	var crowd sync.WaitGroup
 	for caller := range callers {
@@ -44,17 +44,17 @@ func transactionsOf(t *testing.T, callers, appends int) int {
 	return len(b.batches)
 }
 
-// In a program that computes on all its CPUs, a goroutine that yields comes back late.
-func TestNobodyYieldsToThoseWhoCompute(t *testing.T) {
+// In a program that uses all CPUs, a goroutine that yields runs again late.
+func TestGatherIsSkippedWhileOthersCompute(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	const callers, appends = 4, 100
 	b := backend{write: func(context.Context) { runtime.Gosched() }}
 	q := b.queue(commit.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
-	turns := 0
+	slices := 0
 	var computing, crowd sync.WaitGroup
 	computing.Go(func() {
-		for ; ctx.Err() == nil; turns++ {
+		for ; ctx.Err() == nil; slices++ {
 			for began := time.Now(); time.Since(began) < time.Millisecond; {
 				continue
 			}
@@ -74,7 +74,7 @@ func TestNobodyYieldsToThoseWhoCompute(t *testing.T) {
 	cancel()
 	computing.Wait()
 	q.Close()
-	if n := len(b.batches); turns > n+n/2 {
-		t.Errorf("who computes had %d turns during %d transactions; expected hardly more than the one in each commit", turns, n)
+	if n := len(b.batches); slices > n+n/2 {
+		t.Errorf("the computing goroutine ran %d times during %d transactions; expected about once per commit", slices, n)
 	}
 }

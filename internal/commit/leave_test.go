@@ -13,7 +13,7 @@ import (
 )
 
 func TestLeavingBeforeTheCommit(t *testing.T) {
-	t.Run("before it was taken: nothing of it is written", func(t *testing.T) {
+	t.Run("before it was taken, nothing is written", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g := make(gate)
 			b := &backend{write: func(ctx context.Context) { _ = g.wait(ctx) }}
@@ -31,7 +31,7 @@ func TestLeavingBeforeTheCommit(t *testing.T) {
 			b.expect(t, []string{"a"}, []string{"c"})
 		})
 	})
-	t.Run("when all have left, nobody waits for the lock any more", func(t *testing.T) {
+	t.Run("when all callers have left, waiting for the lock ends", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			begin, write := make(gate), make(gate)
 			b := &backend{begin: begin.wait, write: func(ctx context.Context) { _ = write.wait(ctx) }}
@@ -51,12 +51,12 @@ func TestLeavingBeforeTheCommit(t *testing.T) {
 			b.expect(t, []string{"a"})
 		})
 	})
-	t.Run("who comes when all others have left is served", func(t *testing.T) {
+	t.Run("caller that joins after all others have left is served", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			begin, write, slow := make(gate), make(gate), make(gate)
 			b := &backend{begin: func(ctx context.Context) error {
 				if err := begin.wait(ctx); err != nil {
-					<-slow // giving up takes its time
+					<-slow // giving up takes long
 					return err
 				}
 				return nil
@@ -84,7 +84,7 @@ func TestLeavingBeforeTheCommit(t *testing.T) {
 }
 
 func TestLeavingDuringTheCommit(t *testing.T) {
-	t.Run("while it is written with others': he is told that it is unknown, at once, and they notice nothing", func(t *testing.T) {
+	t.Run("while it is written with others, the outcome is unknown and the others are not affected", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			begin, write := make(gate), make(gate)
 			var ended bool
@@ -99,11 +99,11 @@ func TestLeavingDuringTheCommit(t *testing.T) {
 			write <- struct{}{}
 			(<-second).ok(t, 2)
 			if ended {
-				t.Error("the context of a transaction that somebody waits for has ended")
+				t.Error("the context ended although a caller waits for the transaction")
 			}
 		})
 	})
-	t.Run("while it is written and nobody else waits: the writer is told, and says how it went", func(t *testing.T) {
+	t.Run("as the last caller of a write, it cancels the write and gets the result", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			begin := make(gate)
 			b := &backend{begin: begin.wait, write: func(ctx context.Context) { <-ctx.Done() }}
@@ -119,7 +119,7 @@ func TestLeavingDuringTheCommit(t *testing.T) {
 			(<-second).ok(t, 2)
 		})
 	})
-	t.Run("while he writes himself: the same", func(t *testing.T) {
+	t.Run("while the caller writes itself, it gets the result", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			b := &backend{write: func(ctx context.Context) { <-ctx.Done() }}
@@ -128,8 +128,8 @@ func TestLeavingDuringTheCommit(t *testing.T) {
 			(<-answer).ok(t, 1)
 		})
 	})
-	t.Run("when the verdict is there already: he gets it", func(t *testing.T) {
-		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that he runs only when the writer is done
+	t.Run("once the verdict is known, the caller gets it", func(t *testing.T) {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that the caller runs only after the writer is done
 		synctest.Test(t, func(t *testing.T) {
 			begin := make(gate)
 			ctx, cancel := context.WithCancel(t.Context())
@@ -143,8 +143,8 @@ func TestLeavingDuringTheCommit(t *testing.T) {
 	})
 }
 
-func TestMemoryOfThoseWhoLeft(t *testing.T) {
-	t.Run("the memory of a caller who has left is not looked at any more", func(t *testing.T) {
+func TestMemoryOfCallersThatLeft(t *testing.T) {
+	t.Run("memory of a caller that has left is not read", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			begin, write := make(gate), make(gate)
 			var seen []string
@@ -169,14 +169,14 @@ func TestMemoryOfThoseWhoLeft(t *testing.T) {
 			for _, answer := range []<-chan result{first, second} {
 				(<-answer).is(t, es.ErrUnknownOutcome)
 			}
-			for _, again := range [][]es.Append{a, b} { // their caller uses them for something else
+			for _, again := range [][]es.Append{a, b} { // the caller reuses them
 				again[0].Events[0].Data[0], again[0].Events[0].Meta["k"] = 'X', "X"
 				again[0].Events[0], again[0] = es.Record{Data: []byte("Y")}, es.Append{Stream: es.Stream{Kind: "Y", ID: "Y"}, Events: again[0].Events}
 			}
 			write <- struct{}{}
 			(<-third).ok(t, 0)
 			if diff := cmp.Diff([]string{"k/a a a", "k/b b b", "k/c c c"}, seen); diff != "" {
-				t.Errorf("what was written is not what was sent (-sent +written):\n%s", diff)
+				t.Errorf("written appends differ (-sent +written):\n%s", diff)
 			}
 		})
 	})
@@ -188,7 +188,7 @@ type inspect func(requests []*commit.Request)
 func (l inspect) Write(_ context.Context, requests []*commit.Request) { l(requests) }
 
 func TestClose(t *testing.T) {
-	t.Run("waits for what is in the queue and refuses what comes later", func(t *testing.T) {
+	t.Run("waits for the queue and refuses later appends", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g := make(gate)
 			b := &backend{write: func(ctx context.Context) { _ = g.wait(ctx) }}
@@ -199,7 +199,7 @@ func TestClose(t *testing.T) {
 			synctest.Wait()
 			select {
 			case <-closed:
-				t.Error("closed while appends are under way")
+				t.Error("closed while appends are in flight")
 			default:
 			}
 			close(g)

@@ -6,8 +6,8 @@ import (
 	"github.com/thalo-go/es/internal/digest"
 )
 
-// The numbers are in snapshots that people have: whoever changes them makes those useless.
-func TestDigestsStayAsTheyAre(t *testing.T) {
+// The digests are stored in snapshots of users.
+func TestDigestsDoNotChange(t *testing.T) {
 	for _, test := range []struct {
 		eventType, data string
 		want            uint64

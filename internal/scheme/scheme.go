@@ -1,4 +1,4 @@
-// Package scheme tells URLs from the paths of files, for programs that take both to say where a store is.
+// Package scheme distinguishes URLs from file paths, for programs whose settings accept both.
 package scheme
 
 import (
@@ -8,12 +8,12 @@ import (
 
 var ofURL = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]+)://`) // C:// may be a path on Windows
 
-// Refuse returns an error if what is to be the path of a file looks like a URL, which a mistyped one does. It names the scheme, without the
-// rest, in which there may be a password; give says what to give instead.
+// Refuse returns an error if path looks like a URL, such as a mistyped one. The error contains only the scheme, as the rest may
+// contain a password. give describes what to give instead.
 func Refuse(path, give string) error {
 	scheme := ofURL.FindStringSubmatch(path)
 	if scheme == nil {
 		return nil
 	}
-	return fmt.Errorf("open %s://...: no store has URLs of %s://: give %s", scheme[1], scheme[1], give)
+	return fmt.Errorf("open %s://...: unknown scheme %s://: give %s", scheme[1], scheme[1], give)
 }

@@ -1,5 +1,5 @@
--- The events are the log and the outbox in one. Positions are assigned by the one writer that holds the lock,
--- so they are dense and in commit order; the unique index is the last line of defence of the versions.
+-- The events are both log and outbox. The writer that holds the lock assigns positions, so they are dense and in commit order.
+-- The unique index protects the versions even from defects of the writer.
 create table es_events (
 	position integer primary key,
 	kind     text    not null,
@@ -8,12 +8,12 @@ create table es_events (
 	time     integer not null, -- microseconds since 1970, UTC
 	type     text    not null,
 	data     blob    not null,
-	meta     text              -- a JSON object of strings; null if there is none
+	meta     text              -- a JSON object of strings; null if empty
 ) strict;
 
 create unique index es_events_stream on es_events (kind, id, version);
 
--- The commands that took effect, for those that have an identity.
+-- Commands with an ID that were applied.
 create table es_commands (
 	kind    text    not null,
 	id      text    not null,
@@ -33,7 +33,7 @@ create table es_snapshots (
 	primary key (kind, id)
 ) strict;
 
--- History is not changed: a reader that has seen a record must be able to rely on it. Drop the triggers to do it on purpose.
+-- Readers rely on records that they have read, so history must not change. To change it deliberately, drop the triggers.
 create trigger es_events_update before update on es_events
 begin select raise(abort, 'es_events: history is not changed'); end;
 create trigger es_events_delete before delete on es_events

@@ -1,4 +1,4 @@
--- Who works on something that one at a time should work on.
+-- Exclusive work and its current holders.
 create table es_leases (
 	name   text    not null primary key,
 	holder text    not null,
@@ -6,7 +6,7 @@ create table es_leases (
 	note   text    not null
 ) strict, without rowid;
 
--- How far readers of the log have come that keep their effects elsewhere.
+-- Checkpoints of readers whose effects are stored elsewhere.
 create table es_checkpoints (
 	name     text    not null primary key,
 	position integer not null

@@ -13,7 +13,7 @@ func TestAStoreOfAnotherKindIsRefusedByName(t *testing.T) {
 	folder := t.TempDir()
 	t.Chdir(folder)
 	for _, test := range []struct{ where, says string }{
-		{"nosuch://x", "no store has URLs of nosuch://"},
+		{"nosuch://x", "unknown scheme nosuch://"},
 		{"postgress://u:secret@host/database", "postgress://"},
 		{"POSTGRES+TLS://host/database", "POSTGRES+TLS://"},
 		{"file://bank.db", "give the path of a SQLite file, mem: for memory, or a URL of postgres:// or postgresql://"},

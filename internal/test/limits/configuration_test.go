@@ -239,11 +239,11 @@ func TestPrograms(t *testing.T) {
 	for _, test := range []struct {
 		program, arguments, remedy string
 	}{
-		{"bank", "-store mysql://localhost/es", "no store has URLs of mysql://"},
+		{"bank", "-store mysql://localhost/es", "unknown scheme mysql://"},
 		{"bank", "-store /nowhere/bank.db", "the folder must exist"},
 		{"bank", "-nosuch", "-store"},
 		{"bank", "-transfers many", "-transfers"},
-		{"loans", "", "-log"},
+		{"loans", "-log none.xes.gz", "-log none.xes.gz: no such file"},
 		{"loans", "-log /nowhere/log.xes", "/nowhere/log.xes"},
 		{"es", "verify", "missing flags: --store"},
 		{"es", "--store /nowhere/es.db verify", "the folder must exist"},
