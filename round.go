@@ -222,7 +222,7 @@ func (r *round[S, C, E]) repeated(p *plan[S, C, E], duplicate *DuplicateError) {
 			others = append(others, c)
 		}
 	}
-	r.open = append(others, p.later...)
+	r.open = slices.Concat(others, p.later)
 	r.unclaim(r.open)
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 func TestNewRepoRefusesNil(t *testing.T) {
-	for name, make := range map[string]func(){
+	for name, create := range map[string]func(){
 		"store is nil":  func() { es.NewRepo(nil, "tally", tally{}, tallyCodec) },
 		"rules are nil": func() { es.NewRepo[total, do](newSpy(), "tally", nil, tallyCodec) },
 		"codec is nil":  func() { es.NewRepo(newSpy(), "tally", tally{}, nil) },
@@ -25,7 +25,7 @@ func TestNewRepoRefusesNil(t *testing.T) {
 					t.Errorf("it panicked with %q, want it to say %q", said, name)
 				}
 			}()
-			make()
+			create()
 		})
 	}
 }
