@@ -1,5 +1,5 @@
-// Package conformance tests implementations of stores, sources and projections. It is for those who implement them;
-// package estest beside it is for tests of an application.
+// Package conformance tests implementations of stores, sources and projections. Package estest beside it is for the tests
+// of an application.
 //
 // Each suite tests one interface, with one subtest for each rule of it: [TestStore] for [es.Store], [TestLog] for [es.Log],
 // [TestSnapshots] for [es.Snapshots], [TestLeases] for [es.Leases], [TestCheckpoints] for [es.Checkpoints], [TestProjections] for

@@ -22,7 +22,7 @@ func openStore(t *testing.T, path string) *sqlite.Store {
 	return s
 }
 
-// The complete test of a store on files: each database is a file of its own, and each call of the returned function opens it once more.
+// This is the complete test of a store on files. Each database is a new file, and each call of the returned function opens it again.
 func ExampleTestStore() {
 	_ = func(t *testing.T) { // func TestStore(t *testing.T)
 		conformance.TestStore(t, func(t *testing.T) func() es.Store {
@@ -30,9 +30,10 @@ func ExampleTestStore() {
 			return func() es.Store { return openStore(t, path) }
 		})
 	}
+	// Output:
 }
 
-// The complete test of a log on files. It includes what TestStore tests.
+// This is the complete test of a log on files. It includes what TestStore tests.
 func ExampleTestLog() {
 	_ = func(t *testing.T) { // func TestLog(t *testing.T)
 		conformance.TestLog(t, func(t *testing.T) func() es.Log {
@@ -40,6 +41,7 @@ func ExampleTestLog() {
 			return func() es.Log { return openStore(t, path) }
 		})
 	}
+	// Output:
 }
 
 // The read models of the suite are lists of lines. Here they are one table of SQLite.
@@ -52,6 +54,7 @@ func ExampleTestProjections() {
 			return open, listsIn(s.DB())
 		})
 	}
+	// Output:
 }
 
 // A source is tested with a log that its records come from and a store for read models. Here the source is the log itself.
@@ -67,6 +70,7 @@ func ExampleTestSource() {
 			}
 		})
 	}
+	// Output:
 }
 
 // listsIn returns lists that are kept in the table lists. Empty creates the table, because the connections of db are read-only.

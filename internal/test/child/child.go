@@ -49,7 +49,7 @@ func Main(funcs map[string]Func) {
 
 // Say prints a line for the test. It is written in one piece, so that a process that is killed leaves no partial line.
 func Say(values ...any) {
-	fmt.Println(values...)
+	fmt.Fprintln(os.Stdout, values...)
 }
 
 // Ready tells the test that the child is ready, and waits until the test closes its input.
@@ -195,6 +195,6 @@ func (p *Process) Finish(t testing.TB) []string {
 
 // Stop kills the child with SIGKILL if it has not ended, and waits until it has.
 func (p *Process) Stop() {
-	_ = p.Process.Kill() // an error means that it has ended
+	_ = p.Kill() // an error means that it has ended
 	_ = p.wait()         // an error means that it was killed
 }
