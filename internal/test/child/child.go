@@ -196,5 +196,5 @@ func (p *Process) Finish(t testing.TB) []string {
 // Stop kills the child with SIGKILL if it has not ended, and waits until it has.
 func (p *Process) Stop() {
 	_ = p.Kill() // an error means that it has ended
-	_ = p.wait()         // an error means that it was killed
+	_ = p.wait() // an error means that it was killed
 }
