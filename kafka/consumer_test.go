@@ -12,14 +12,15 @@ import (
 	"github.com/thalo-go/es/kafka"
 )
 
-// consumer is one as most tests want it.
+// consumer returns a Consumer with the settings of most tests. Its session does not expire on a busy machine, because an
+// expired session would redeliver records.
 func consumer(t testing.TB, b bank) *kafka.Consumer {
 	c := &kafka.Consumer{Cluster: kafka.Cluster{Config: b.config()}, Group: b.Prefix + "-notify", Topics: []string{b.topic}, Logger: testLog(t)}
-	c.Cluster.Config["session.timeout.ms"], c.Cluster.Config["heartbeat.interval.ms"] = 6000, 300
+	c.Cluster.Config["session.timeout.ms"], c.Cluster.Config["heartbeat.interval.ms"] = 30_000, 300
 	return c
 }
 
-func TestAConsumerHandlesEachRecordInOrderOfItsKey(t *testing.T) {
+func TestConsumerHandlesRecordsInOrderOfTheirKeys(t *testing.T) {
 	t.Parallel()
 	for _, workers := range []int{1, 4} {
 		each(t, 3, func(t *testing.T, b bank) {
@@ -33,10 +34,10 @@ func TestAConsumerHandlesEachRecordInOrderOfItsKey(t *testing.T) {
 			}
 			got.inOrder(t)
 			if len(got.records) != len(all) {
-				t.Errorf("%d records came, of %d", len(got.records), len(all))
+				t.Errorf("%d records were handled, want %d", len(got.records), len(all))
 			}
 
-			// What was handled is committed: another run has nothing to do but what is new.
+			// Handled records are committed: another run handles only new ones.
 			p := newPublisherFrom(t, b, all)
 			more := p.publish(10, 17)
 			again := newCollector()
@@ -45,13 +46,13 @@ func TestAConsumerHandlesEachRecordInOrderOfItsKey(t *testing.T) {
 			again.await(t, "the new records", again.has(more))
 			_ = stop()
 			if len(again.records) != len(more) {
-				t.Errorf("%d records came in the second run, of %d", len(again.records), len(more))
+				t.Errorf("%d records were handled in the second run, want %d", len(again.records), len(more))
 			}
 		})
 	}
 }
 
-// newPublisherFrom returns a publisher that goes on behind records.
+// newPublisherFrom returns a publisher that continues after records.
 func newPublisherFrom(t testing.TB, b bank, all []es.Record) *publisher {
 	p := newPublisher(t, b)
 	for _, r := range all {
@@ -60,13 +61,13 @@ func newPublisherFrom(t testing.TB, b bank, all []es.Record) *publisher {
 	return p
 }
 
-func TestConsumersShareThePartitionsAndSkipNothing(t *testing.T) {
+func TestConsumersShareThePartitions(t *testing.T) {
 	t.Parallel()
 	each(t, 8, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
 		got := newCollector()
 		handle := func(ctx context.Context, r es.Record) error {
-			time.Sleep(rand.N(2 * time.Millisecond)) // a handler takes its time
+			time.Sleep(rand.N(2 * time.Millisecond)) // so that partitions move while records are being handled
 			return got.handle(ctx, r)
 		}
 		run := func() (stop func() error) {
@@ -94,7 +95,7 @@ func TestConsumersShareThePartitionsAndSkipNothing(t *testing.T) {
 	})
 }
 
-func TestAConsumerStopsBeforeARecordThatFails(t *testing.T) {
+func TestConsumerStopsBeforeAFailedRecord(t *testing.T) {
 	t.Parallel()
 	each(t, 1, func(t *testing.T, b bank) {
 		all := newPublisher(t, b).publish(50, 5)
@@ -113,18 +114,18 @@ func TestAConsumerStopsBeforeARecordThatFails(t *testing.T) {
 			t.Fatalf("Run returned %v", err)
 		}
 
-		// Mended, it goes on with that record.
-		c, mended := consumer(t, b), newCollector()
-		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, mended.handle) })
-		mended.await(t, "the rest", mended.has(all[18:]))
+		// With the handler fixed, it continues with that record.
+		c, fixed := consumer(t, b), newCollector()
+		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, fixed.handle) })
+		fixed.await(t, "the rest", fixed.has(all[18:]))
 		_ = stop()
-		if first := mended.records[0].ID(); first != "account/a3/4" {
+		if first := fixed.records[0].ID(); first != "account/a3/4" {
 			t.Errorf("the second run began with %s", first)
 		}
 	})
 }
 
-func TestAConsumerFiltersByTheHeaders(t *testing.T) {
+func TestConsumerFiltersByHeaders(t *testing.T) {
 	t.Parallel()
 	encodings(t, func(t *testing.T, encoding kafka.Encoding) {
 		b := fake(t, 2)
@@ -142,15 +143,15 @@ func TestAConsumerFiltersByTheHeaders(t *testing.T) {
 		c, got := consumer(t, b), newCollector()
 		c.Filter = es.Filter{Kinds: []string{"account"}, Types: []string{"opened"}}
 		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
-		got.await(t, "what the filter lets through", got.has(wanted))
+		got.await(t, "the records that match the filter", got.has(wanted))
 		_ = stop()
 		if len(got.records) != len(wanted) {
-			t.Errorf("%d records came, of %d", len(got.records), len(wanted))
+			t.Errorf("%d records were handled, want %d", len(got.records), len(wanted))
 		}
 	})
 }
 
-func TestASlowHandlerHasBoundedMemoryAndLosesNothing(t *testing.T) {
+func TestSlowHandlerWithABoundedBuffer(t *testing.T) {
 	t.Parallel()
 	each(t, 2, func(t *testing.T, b bank) {
 		all := newPublisher(t, b).publish(600, 7)
@@ -168,13 +169,13 @@ func TestASlowHandlerHasBoundedMemoryAndLosesNothing(t *testing.T) {
 		_ = stop()
 		got.inOrder(t)
 		if len(got.records) != len(all) {
-			t.Errorf("%d records came, of %d", len(got.records), len(all))
+			t.Errorf("%d records were handled, want %d", len(got.records), len(all))
 		}
 	})
 }
 
-// A consumer whose commands go to a store that is away must neither stop nor park what it was given.
-func TestWhatIsUnavailableIsWaitedForInPlace(t *testing.T) {
+// A consumer whose handler needs an unavailable store must neither stop nor park the record.
+func TestConsumerRetriesWhileUnavailable(t *testing.T) {
 	t.Parallel()
 	each(t, 1, func(t *testing.T, b bank) {
 		c := consumer(t, b)
@@ -183,7 +184,7 @@ func TestWhatIsUnavailableIsWaitedForInPlace(t *testing.T) {
 	})
 }
 
-func TestAHandlerThatFailsOrPanicsIsTriedAgainInPlace(t *testing.T) {
+func TestConsumerRetriesErrorsAndPanics(t *testing.T) {
 	t.Parallel()
 	each(t, 1, func(t *testing.T, b bank) {
 		failsThreeTimes(t, b, consumer(t, b), func(n int) error {
@@ -195,7 +196,8 @@ func TestAHandlerThatFailsOrPanicsIsTriedAgainInPlace(t *testing.T) {
 	})
 }
 
-// failsThreeTimes runs a consumer whose handler fails three times on a record, each time as it is told, and which is to get all in order, once.
+// failsThreeTimes runs a consumer whose handler fails three times on one record, with the errors of fail. All records must be
+// handled once, in order.
 func failsThreeTimes(t *testing.T, b bank, c *kafka.Consumer, fail func(n int) error) {
 	t.Helper()
 	all := newPublisher(t, b).publish(20, 4)
@@ -212,31 +214,33 @@ func failsThreeTimes(t *testing.T, b bank, c *kafka.Consumer, fail func(n int) e
 	_ = stop()
 	got.inOrder(t)
 	if failures != 3 || len(got.records) != len(all) {
-		t.Errorf("%d failures, %d records of %d", failures, len(got.records), len(all))
+		t.Errorf("%d failures, %d records handled, want 3 and %d", failures, len(got.records), len(all))
 	}
 }
 
-func TestWhatAConsumerRefuses(t *testing.T) {
+func TestConsumerRefusesInvalidSettings(t *testing.T) {
 	t.Parallel()
 	b := fake(t, 1)
 	for name, change := range map[string]func(*kafka.Consumer){
-		"no group":               func(c *kafka.Consumer) { c.Group = "" },
-		"no topics":              func(c *kafka.Consumer) { c.Topics = nil },
-		"a topic's name":         func(c *kafka.Consumer) { c.Topics = []string{"bank/account"} },
-		"a group that parks":     func(c *kafka.Consumer) { c.Group, c.OnError = "a/b", es.Park },
-		"no brokers":             func(c *kafka.Consumer) { c.Cluster.Config = nil },
-		"auto commit":            func(c *kafka.Consumer) { c.Cluster.Config["enable.auto.commit"] = true },
-		"uncommitted":            func(c *kafka.Consumer) { c.Cluster.Config["isolation.level"] = "read_uncommitted" },
-		"a reset":                func(c *kafka.Consumer) { c.Cluster.Config["auto.offset.reset"] = "latest" },
-		"a reset in topic terms": func(c *kafka.Consumer) { c.Cluster.Config["{topic}.auto.offset.reset"] = "latest" },
-		"a reset below": func(c *kafka.Consumer) {
+		"no group":                     func(c *kafka.Consumer) { c.Group = "" },
+		"no topics":                    func(c *kafka.Consumer) { c.Topics = nil },
+		"an invalid topic name":        func(c *kafka.Consumer) { c.Topics = []string{"bank/account"} },
+		"an invalid dead-letter topic": func(c *kafka.Consumer) { c.Group, c.OnError = "a/b", es.Park },
+		"negative workers":             func(c *kafka.Consumer) { c.Workers = -1 },
+		"a negative buffer":            func(c *kafka.Consumer) { c.Buffer = -1 },
+		"no brokers":                   func(c *kafka.Consumer) { c.Cluster.Config = nil },
+		"auto commit":                  func(c *kafka.Consumer) { c.Cluster.Config["enable.auto.commit"] = true },
+		"uncommitted reads":            func(c *kafka.Consumer) { c.Cluster.Config["isolation.level"] = "read_uncommitted" },
+		"a reset":                      func(c *kafka.Consumer) { c.Cluster.Config["auto.offset.reset"] = "latest" },
+		"a reset with a topic prefix":  func(c *kafka.Consumer) { c.Cluster.Config["{topic}.auto.offset.reset"] = "latest" },
+		"a reset in the topic config": func(c *kafka.Consumer) {
 			c.Cluster.Config["default.topic.config"] = kafka.ConfigMap{"auto.offset.reset": "latest"}
 		},
-		"a static member":         func(c *kafka.Consumer) { c.Cluster.Config["group.instance.id"] = "1" },
-		"the group as a setting":  func(c *kafka.Consumer) { c.Cluster.Config["group.id"] = "1" },
-		"an unknown setting":      func(c *kafka.Consumer) { c.Cluster.Config["no.such.thing"] = "1" },
-		"acks where it parks":     func(c *kafka.Consumer) { c.Cluster.Config["acks"], c.OnError = 1, es.Park },
-		"an error policy of none": func(c *kafka.Consumer) { c.OnError = 7 },
+		"a static member":        func(c *kafka.Consumer) { c.Cluster.Config["group.instance.id"] = "1" },
+		"the group as a setting": func(c *kafka.Consumer) { c.Cluster.Config["group.id"] = "1" },
+		"an unknown setting":     func(c *kafka.Consumer) { c.Cluster.Config["no.such.thing"] = "1" },
+		"acks while parking":     func(c *kafka.Consumer) { c.Cluster.Config["acks"], c.OnError = 1, es.Park },
+		"an unknown OnError":     func(c *kafka.Consumer) { c.OnError = 7 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := consumer(t, b)
@@ -248,7 +252,7 @@ func TestWhatAConsumerRefuses(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a topic that is not there", func(t *testing.T) {
+	t.Run("a missing topic", func(t *testing.T) {
 		c := consumer(t, b)
 		c.Topics = append(c.Topics, b.Prefix+".transfer")
 		var none *kafka.NoTopicError

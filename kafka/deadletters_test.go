@@ -14,7 +14,7 @@ import (
 
 var errBroken = errors.New("no such customer")
 
-// parking is a consumer that parks what fails at once.
+// parking returns a consumer that parks a record at its first failure.
 func parking(t testing.TB, b bank) *kafka.Consumer {
 	c := consumer(t, b)
 	c.OnError, c.Retries, c.Workers = es.Park, -1, 3
@@ -25,7 +25,7 @@ func deadLetters(b bank) *kafka.DeadLetters {
 	return &kafka.DeadLetters{Cluster: kafka.Cluster{Config: b.config()}, Topic: b.topic, Group: b.Prefix + "-notify"}
 }
 
-// parked returns what is parked, as texts.
+// parked returns the parked messages and the ids of their records.
 func parked(t testing.TB, b bank) (all []kafka.DeadLetter, ids []string) {
 	t.Helper()
 	for letter, err := range deadLetters(b).All(t.Context()) {
@@ -38,7 +38,7 @@ func parked(t testing.TB, b bank) (all []kafka.DeadLetter, ids []string) {
 	return all, ids
 }
 
-// of returns those records that are of a stream, from a version on, or of the others.
+// of divides records into those of a stream from a version on, and the others.
 func of(records []es.Record, id string, from es.Version) (these, others []es.Record) {
 	for _, r := range records {
 		if r.Stream.ID == id && r.Version >= from {
@@ -59,7 +59,7 @@ func failing(id string) func(es.Record) error {
 	}
 }
 
-func TestARecordThatFailsIsParkedAndItsKeyBehindIt(t *testing.T) {
+func TestFailedRecordIsParkedWithItsKey(t *testing.T) {
 	t.Parallel()
 	each(t, 2, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
@@ -68,19 +68,19 @@ func TestARecordThatFailsIsParkedAndItsKeyBehindIt(t *testing.T) {
 		c, got := parking(t, b), newCollector()
 		got.fail = failing(bad[0].ID())
 		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
-		got.await(t, "all but what is parked", got.has(good))
+		got.await(t, "all records that are not parked", got.has(good))
 
-		// Another owner of the partition knows what is parked.
+		// The next owner of the partition knows what is parked.
 		awaitParked(t, b, len(bad))
 		_ = stop()
 		c = parking(t, b)
 		stop = start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
 		more := p.publish(20, 5)
 		moreBad, moreGood := of(more, "a3", 4)
-		got.await(t, "what is new", got.has(moreGood))
+		got.await(t, "the new records", got.has(moreGood))
 		bad = append(bad, moreBad...)
 		letters := awaitParked(t, b, len(bad))
-		insist(t, "the statistics tell", func() error {
+		insist(t, "the statistics", func() error {
 			keys, aside := 0, int64(0)
 			for _, s := range c.Stats() {
 				keys, aside = keys+s.Parked, aside+s.PutAside
@@ -100,7 +100,7 @@ func TestARecordThatFailsIsParkedAndItsKeyBehindIt(t *testing.T) {
 			t.Errorf("the first letter has the error %q after %d attempts", letters[0].Error, letters[0].Attempts)
 		}
 
-		// Mended, and asked to try again, the owner handles them in order, and what comes meanwhile behind them.
+		// With the handler fixed, a retry handles them in order, and new records of the key after them.
 		if err := deadLetters(b).Retry(t.Context(), letters[0]); err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +108,7 @@ func TestARecordThatFailsIsParkedAndItsKeyBehindIt(t *testing.T) {
 		c = parking(t, b)
 		stop = start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
 		last := p.publish(20, 5)
-		got.await(t, "everything", got.has(slices.Concat(all, more, last)))
+		got.await(t, "all records", got.has(slices.Concat(all, more, last)))
 		_ = stop()
 		got.inOrder(t)
 		for id, n := range got.ids {
@@ -122,7 +122,7 @@ func TestARecordThatFailsIsParkedAndItsKeyBehindIt(t *testing.T) {
 	})
 }
 
-func TestAParkedRecordThatFailsAgainStaysAndCanBeDropped(t *testing.T) {
+func TestParkedRecordsAreRetriedAndDropped(t *testing.T) {
 	t.Parallel()
 	each(t, 1, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
@@ -137,20 +137,20 @@ func TestAParkedRecordThatFailsAgainStaysAndCanBeDropped(t *testing.T) {
 			return nil
 		}
 		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
-		got.await(t, "all but what is parked", got.has(good))
+		got.await(t, "all records that are not parked", got.has(good))
 		letters := awaitParked(t, b, len(bad))
 
-		// Once more, while it runs: it fails again and all stay.
+		// A retry while the consumer runs: the first fails again, and all stay parked.
 		if err := deadLetters(b).Retry(t.Context(), letters[0]); err != nil {
 			t.Fatal(err)
 		}
-		got.await(t, "the second attempt", func() bool { return tried.Load() == 2 || ping(got) })
+		eventually(t, "the second attempt", func() bool { return tried.Load() == 2 })
 		letters, ids := awaitError(t, b, "attempt 2: no such customer")
 		if len(ids) != len(bad) {
 			t.Fatalf("parked are %q", ids)
 		}
 
-		// Dropped, the ones behind it are handled up to the next that fails.
+		// After a drop, the next ones are handled up to one that fails.
 		if err := deadLetters(b).Drop(t.Context(), letters[0]); err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +158,7 @@ func TestAParkedRecordThatFailsAgainStaysAndCanBeDropped(t *testing.T) {
 		if want := len(bad) - 3; len(ids) != want || ids[0] != bad[3].ID() {
 			t.Fatalf("parked are %q", ids)
 		}
-		// To drop what is dropped drops nothing else.
+		// Dropping a letter twice drops no other letter.
 		stale := letters[0]
 		stale.Letter -= 3
 		if err := deadLetters(b).Drop(t.Context(), stale); err != nil {
@@ -171,21 +171,13 @@ func TestAParkedRecordThatFailsAgainStaysAndCanBeDropped(t *testing.T) {
 		got.await(t, "the rest", got.has(slices.Concat(bad[1:3], bad[4:])))
 		_ = stop()
 		if got.ids[bad[0].ID()]+got.ids[bad[3].ID()] != 0 {
-			t.Error("what was dropped has been handled")
+			t.Error("a dropped record was handled")
 		}
-		got.records = append([]es.Record{bad[0], bad[3]}, got.records...) // so that inOrder knows of them
+		got.records = append([]es.Record{bad[0], bad[3]}, got.records...) // for inOrder
 	})
 }
 
-func ping(c *collector) bool {
-	select {
-	case c.changed <- struct{}{}:
-	default:
-	}
-	return false
-}
-
-// awaitParked waits until so many letters are parked.
+// awaitParked waits until n letters are parked.
 func awaitParked(t testing.TB, b bank, n int) []kafka.DeadLetter {
 	t.Helper()
 	letters, _ := awaitLetters(t, b, fmt.Sprintf("%d records are parked", n), func(letters []kafka.DeadLetter) bool { return len(letters) == n })
@@ -201,19 +193,19 @@ func awaitLetters(t testing.TB, b bank, what string, are func([]kafka.DeadLetter
 	return letters, ids
 }
 
-// awaitError waits until the first letter has an error.
+// awaitError waits until the first letter has an error message.
 func awaitError(t testing.TB, b bank, message string) ([]kafka.DeadLetter, []string) {
 	t.Helper()
 	return awaitLetters(t, b, "the first letter says "+message, func(letters []kafka.DeadLetter) bool { return len(letters) > 0 && letters[0].Error == message })
 }
 
-func TestWhatIsNoRecordIsParkedToo(t *testing.T) {
+func TestInvalidMessageIsParked(t *testing.T) {
 	t.Parallel()
 	each(t, 1, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
 		first := p.publish(3, 1)
 		raw := p.record("a0", "x")
-		m, _ := kafka.Compact.Encode("", raw, b.topic) // no store: nobody's
+		m, _ := kafka.Compact.Encode("", raw, b.topic) // without a store it is not a record
 		if err := errors.Join(p.producer.BeginTransaction(), p.producer.Produce(m, nil), p.producer.CommitTransaction(t.Context())); err != nil {
 			t.Fatal(err)
 		}
@@ -223,7 +215,7 @@ func TestWhatIsNoRecordIsParkedToo(t *testing.T) {
 		c, got := parking(t, b), newCollector()
 		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
 		_, rest := of(slices.Concat(first, other), "a0", behind[0].Version)
-		got.await(t, "what is a record and not behind it", got.has(rest))
+		got.await(t, "the records of other keys", got.has(rest))
 		letters := awaitParked(t, b, 1+len(behind))
 		_ = stop()
 		if letters[0].Record.Version != 0 || letters[0].Error == "" || string(letters[0].Message.Value) != "x" {

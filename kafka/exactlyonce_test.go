@@ -26,7 +26,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// The read model of these tests refuses a record that comes twice, too early or too late: then its projection stops with an error.
+// The read model of these tests refuses a record that is out of order or a duplicate, which stops its projection with an error.
 const (
 	makeModel = `create table if not exists heads (id varchar(40) primary key, version bigint not null, position bigint not null)`
 	moveHead  = `insert into heads values ($1, 1, $2) on conflict (id) do update set version = heads.version + 1, position = $2 where heads.version + 1 = $3 and heads.position < $2`
@@ -91,7 +91,7 @@ func postgresModel(name string, source projection.Source, log *slog.Logger) post
 	}
 }
 
-// playProjection is a process that feeds a read model: which database, where it is, the broker and the topic.
+// playProjection is a process that feeds a read model. Its arguments are kind and place of the database, broker and topic.
 func playProjection(ctx context.Context, args []string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	source, err := kafka.SourceConfig{Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": args[2]}}, Topics: []string{args[3]}, Group: args[3] + "-model", Logger: log}.Open(ctx)
@@ -113,7 +113,7 @@ func playProjection(ctx context.Context, args []string) error {
 	return errors.Join(s.Project(ctx, postgresModel("model", source, log)), s.Close())
 }
 
-// A model is a database with a read model, as the test sees it.
+// model is a database with a read model.
 type model struct {
 	name, url string
 	sum       func(ctx context.Context) (int, error)
@@ -151,7 +151,7 @@ func models(t *testing.T, test func(t *testing.T, m model)) {
 	})
 }
 
-// await waits until the read model has so many records, as long as it goes on.
+// await waits until the read model has a number of records. It fails when the read model makes no progress.
 func (m model) await(t testing.TB, want int) {
 	t.Helper()
 	for has := -1; has < want; {
@@ -164,12 +164,12 @@ func (m model) await(t testing.TB, want int) {
 			return err
 		})
 		if has > want {
-			t.Fatalf("the read model has %d records, of %d", has, want)
+			t.Fatalf("the read model has %d records, want %d", has, want)
 		}
 	}
 }
 
-func TestAReadModelIsFedOnceByProcessesThatAreKilled(t *testing.T) {
+func TestKilledReadModelsApplyRecordsOnce(t *testing.T) {
 	t.Parallel()
 	each(t, 6, func(t *testing.T, b bank) {
 		models(t, func(t *testing.T, m model) {
@@ -201,7 +201,7 @@ func TestAReadModelIsFedOnceByProcessesThatAreKilled(t *testing.T) {
 	})
 }
 
-// report writes down how the shards stand, and checks that they have no errors.
+// report logs the state of the shards and checks that they have no errors.
 func (m model) report(t testing.TB) {
 	t.Helper()
 	status, err := m.status(t.Context())
@@ -211,7 +211,7 @@ func (m model) report(t testing.TB) {
 	for _, s := range status {
 		t.Logf("%s: cursor %d, %s", s.Shard, s.Cursor, s.Error)
 		if strings.Contains(s.Error, "is not the next of its stream") {
-			t.Error("a record came out of order")
+			t.Error("a record was out of order")
 		}
 	}
 	if len(status) != 6 || slices.ContainsFunc(status, func(s projection.Status) bool { return s.Lag != nil }) {

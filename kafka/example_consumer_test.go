@@ -12,6 +12,7 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/kafka/kafkatest"
+	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -58,7 +59,7 @@ func ExampleConsumer() {
 		Topics:  []string{"bank.account"},
 		Filter:  es.Filter{Types: []string{"deposited", "withdrawn"}},
 	}
-	err := consumer.Run(ctx, kafka.Typed(account.Codec, func(ctx context.Context, r es.Record, event account.Event) error {
+	err := consumer.Run(ctx, projection.Typed(account.Codec, func(ctx context.Context, r es.Record, event account.Event) error {
 		switch e := event.(type) {
 		case account.Deposited:
 			fmt.Printf("%s: %d cents came in\n", r.Stream, e.Amount)

@@ -20,7 +20,7 @@ import (
 // patience is how long a test waits for what must happen.
 const patience = 2 * time.Minute
 
-// A publisher writes records to topics as a relay does, in transactions, of which the test chooses the end.
+// publisher writes records to topics as a relay does, in transactions that the test commits or aborts.
 type publisher struct {
 	t        testing.TB
 	producer *confluent.Producer
@@ -42,7 +42,7 @@ func newPublisher(t testing.TB, b bank) *publisher {
 	}
 	t.Cleanup(p.Close)
 	go func() {
-		for range p.Events() { // or it would wait for somebody to hear them
+		for range p.Events() { // the producer blocks when its events are not received
 		}
 	}()
 	if err := p.InitTransactions(t.Context()); err != nil {
@@ -51,7 +51,7 @@ func newPublisher(t testing.TB, b bank) *publisher {
 	return &publisher{t: t, producer: p, store: "store-1", version: make(map[es.Stream]es.Version), topic: b.topic}
 }
 
-// record makes the next record of a stream.
+// record returns the next record of a stream.
 func (p *publisher) record(id, data string) es.Record {
 	stream := es.Stream{Kind: "account", ID: id}
 	p.version[stream]++
@@ -62,7 +62,7 @@ func (p *publisher) record(id, data string) es.Record {
 	}
 }
 
-// send writes records to their topics in one transaction, and commits or aborts it.
+// send writes records to their topics in one transaction, which it commits or aborts.
 func (p *publisher) send(commit bool, records ...es.Record) {
 	p.t.Helper()
 	if err := p.producer.BeginTransaction(); err != nil {
@@ -82,7 +82,7 @@ func (p *publisher) send(commit bool, records ...es.Record) {
 	}
 	end := p.producer.CommitTransaction
 	if !commit {
-		p.producer.Flush(10_000) // or what is aborted never reaches the topic
+		p.producer.Flush(10_000) // otherwise aborted messages never reach the topic
 		end = p.producer.AbortTransaction
 	}
 	if err := end(p.t.Context()); err != nil {
@@ -90,13 +90,13 @@ func (p *publisher) send(commit bool, records ...es.Record) {
 	}
 }
 
-// full tells whether a producer must send before it takes more.
+// full reports whether the queue of a producer is full.
 func full(err error) bool {
 	var e confluent.Error
 	return errors.As(err, &e) && e.Code() == confluent.ErrQueueFull
 }
 
-// publish writes so many records, spread over accounts, in a few transactions of which each second one is aborted first.
+// publish writes a number of records of several accounts in a few transactions. Every second one is aborted first.
 func (p *publisher) publish(records, accounts int) []es.Record {
 	p.t.Helper()
 	var all []es.Record
@@ -115,7 +115,7 @@ func (p *publisher) publish(records, accounts int) []es.Record {
 	return all
 }
 
-// A collector is a handler that remembers what it was given.
+// collector is a handler that collects its records.
 type collector struct {
 	mu      sync.Mutex
 	records []es.Record
@@ -145,7 +145,7 @@ func (c *collector) handle(_ context.Context, r es.Record) error {
 	return nil
 }
 
-// await waits until a condition holds of what has come.
+// await waits until a condition holds for the collected records.
 func (c *collector) await(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	limit := time.After(patience)
@@ -159,12 +159,12 @@ func (c *collector) await(t testing.TB, what string, holds func() bool) {
 		select {
 		case <-c.changed:
 		case <-limit:
-			t.Fatalf("still waiting for %s; %d records have come", what, n)
+			t.Fatalf("still waiting for %s after %d records", what, n)
 		}
 	}
 }
 
-// has tells whether all the records have come.
+// has reports whether all the records were handled.
 func (c *collector) has(records []es.Record) func() bool {
 	return func() bool {
 		for _, r := range records {
@@ -176,7 +176,7 @@ func (c *collector) has(records []es.Record) func() bool {
 	}
 }
 
-// inOrder checks that the first arrivals of each stream are in order.
+// inOrder checks that the first deliveries of each stream are in order.
 func (c *collector) inOrder(t testing.TB) {
 	t.Helper()
 	c.mu.Lock()
@@ -184,13 +184,13 @@ func (c *collector) inOrder(t testing.TB) {
 	last := make(map[es.Stream]es.Version)
 	for _, r := range c.records {
 		if r.Version > last[r.Stream]+1 {
-			t.Errorf("%s came after version %d", r.ID(), last[r.Stream])
+			t.Errorf("%s was handled after version %d", r.ID(), last[r.Stream])
 		}
 		last[r.Stream] = max(last[r.Stream], r.Version)
 	}
 }
 
-// testLog writes to the test's log as long as the test runs.
+// testLog returns a logger that writes to the test's log while the test runs.
 func testLog(t testing.TB) *slog.Logger {
 	w := &logWriter{t: t}
 	t.Cleanup(func() {
@@ -218,7 +218,7 @@ func (w *logWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// start runs something until the test, or the caller, ends it.
+// start runs a function until the test ends or stop is called.
 func start(t testing.TB, run func(ctx context.Context) error) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -232,7 +232,7 @@ func start(t testing.TB, run func(ctx context.Context) error) (stop func() error
 			select {
 			case err = <-done:
 			case <-time.After(patience):
-				t.Error("it does not end when its context does")
+				t.Error("the function has not returned after its context ended")
 			}
 		})
 		return err

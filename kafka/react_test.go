@@ -21,7 +21,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// bookkeeping is a reaction that deposits 1 for each record of a topic, in an account of the stream's.
+// bookkeeping is a reaction that deposits 1 for each record of a topic into the account with the id of its stream.
 func bookkeeping(store *sqlite.Store, source projection.Source, done func(r es.Record) error) projection.Reaction {
 	repo := es.NewRepo(store, "account", account.Rules{}, account.Codec)
 	return projection.Reaction{
@@ -39,7 +39,7 @@ func bookkeeping(store *sqlite.Store, source projection.Source, done func(r es.R
 	}
 }
 
-// playBooks is a process that reacts: the database, the broker and the topic.
+// playBooks is a process that reacts. Its arguments are database, broker and topic.
 func playBooks(ctx context.Context, args []string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	source, err := kafka.SourceConfig{Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": args[1]}}, Topics: []string{args[2]}, Logger: log}.Open(ctx)
@@ -54,7 +54,7 @@ func playBooks(ctx context.Context, args []string) error {
 	return errors.Join(store.React(ctx, bookkeeping(store, source, nil)), store.Close())
 }
 
-// deposited returns how many deposits there are in all accounts, and how many of them were caused by the same record as another.
+// deposited returns the number of deposits in all accounts, and how many have the same cause as another.
 func deposited(t testing.TB, store *sqlite.Store) (all, twice int) {
 	t.Helper()
 	causes := make(map[string]bool)
@@ -77,18 +77,18 @@ func deposited(t testing.TB, store *sqlite.Store) (all, twice int) {
 
 func (b bank) books(t testing.TB, store *sqlite.Store, want int) {
 	t.Helper()
-	insist(t, fmt.Sprintf("%d deposits are made", want), func() error {
+	insist(t, fmt.Sprintf("%d deposits exist", want), func() error {
 		if all, _ := deposited(t, store); all < want {
-			return fmt.Errorf("%d are", all)
+			return fmt.Errorf("there are %d", all)
 		}
 		return nil
 	})
 	if all, twice := deposited(t, store); all != want || twice > 0 {
-		t.Errorf("%d deposits for %d records, %d of them for the second time", all, want, twice)
+		t.Errorf("%d deposits for %d records, %d of them duplicates", all, want, twice)
 	}
 }
 
-func TestAReactionToATopicTakesEffectOnceInProcessesThatAreKilled(t *testing.T) {
+func TestKilledReactionsTakeEffectOnce(t *testing.T) {
 	t.Parallel()
 	each(t, 3, func(t *testing.T, b bank) {
 		store, path := openFile(t)
@@ -98,7 +98,7 @@ func TestAReactionToATopicTakesEffectOnceInProcessesThatAreKilled(t *testing.T) 
 		for range 6 {
 			before, _ := deposited(t, store)
 			published += len(p.publish(100, 9))
-			insist(t, "deposits are made", func() error {
+			insist(t, "new deposits exist", func() error {
 				if all, _ := deposited(t, store); all <= before {
 					return fmt.Errorf("there are %d", all)
 				}
@@ -112,13 +112,13 @@ func TestAReactionToATopicTakesEffectOnceInProcessesThatAreKilled(t *testing.T) 
 	})
 }
 
-func TestARecordThatIsDeliveredAgainTakesEffectOnce(t *testing.T) {
+func TestRedeliveredRecordTakesEffectOnce(t *testing.T) {
 	t.Parallel()
 	b := newBank(t, testserver.FakeBroker(t, kafkatest.Options{}), 2)
 	store, _ := openFile(t)
 	published := len(newPublisher(t, b).publish(60, 5))
 	topics := source(t, b)
-	// Each run dies between the effect and the checkpoint of a record.
+	// Each run stops between the effect and the checkpoint of a record.
 	var handled atomic.Int32
 	for _, limit := range []int32{1, 7, 14} {
 		var seen atomic.Int32
@@ -139,6 +139,6 @@ func TestARecordThatIsDeliveredAgainTakesEffectOnce(t *testing.T) {
 	b.books(t, store, published)
 	_ = stop()
 	if int(handled.Load()) <= published {
-		t.Errorf("%d records were handled, of %d: none came again", handled.Load(), published)
+		t.Errorf("%d records were handled, want more than %d: none was redelivered", handled.Load(), published)
 	}
 }

@@ -32,7 +32,7 @@ func ended(t testing.TB, what string, done <-chan error, words ...string) {
 	}
 }
 
-func TestATopicMadeAgainUnderThoseWhoReadItStopsThem(t *testing.T) {
+func TestRecreatedTopicStopsReaders(t *testing.T) {
 	t.Parallel()
 	b := fake(t, 2)
 	log := new(es.Mem)

@@ -14,13 +14,14 @@ import (
 	"github.com/thalo-go/es/kafka/kafkatest"
 )
 
-// A consumer polls whatever its handlers do. So one that takes longer than max.poll.interval.ms keeps its partition, and nothing is handled twice.
-func TestASlowHandlerKeepsItsPartition(t *testing.T) {
+// A consumer polls while its handlers run. So a handler that takes longer than max.poll.interval.ms keeps its partition, and
+// no record is handled twice.
+func TestSlowHandlerKeepsItsPartition(t *testing.T) {
 	t.Parallel()
-	const poll = 6 * time.Second // heartbeats come in time also when the machine is busy
+	const poll = 10 * time.Second // longer than a busy machine delays heartbeats
 	b := newBank(t, testserver.FakeBroker(t, kafkatest.Options{}), 1)
 	all := newPublisher(t, b).publish(20, 3)
-	got, slow := newCollector(), sync.OnceFunc(func() { time.Sleep(2 * poll) }) // of nothing, which is what is tried
+	got, slow := newCollector(), sync.OnceFunc(func() { time.Sleep(2 * poll) }) // exceeds the interval
 	run := func() {
 		c := consumer(t, b)
 		c.Cluster.Config["session.timeout.ms"], c.Cluster.Config["max.poll.interval.ms"], c.Cluster.Config["heartbeat.interval.ms"] = int(poll.Milliseconds()), int(poll.Milliseconds()), 100
@@ -34,16 +35,16 @@ func TestASlowHandlerKeepsItsPartition(t *testing.T) {
 	}
 	run()
 	got.await(t, "the first record", func() bool { return len(got.records) > 0 })
-	run() // there is somebody who would take the partition
+	run() // another member that would get the partition
 	got.await(t, "all records", got.has(all))
 	got.inOrder(t)
 	if len(got.records) != len(all) {
-		t.Errorf("%d records came, of %d", len(got.records), len(all))
+		t.Errorf("%d records were handled, want %d", len(got.records), len(all))
 	}
 }
 
-// A source is in no group, so a handler of a read model may take as long as it likes.
-func TestASlowReadModelKeepsItsShard(t *testing.T) {
+// A source is in no group, so nothing limits how long a handler of a read model takes.
+func TestSlowReadModelKeepsItsShard(t *testing.T) {
 	t.Parallel()
 	b := newBank(t, testserver.FakeBroker(t, kafkatest.Options{}), 1)
 	all := newPublisher(t, b).publish(200, 5)
@@ -51,7 +52,7 @@ func TestASlowReadModelKeepsItsShard(t *testing.T) {
 	topics := source(t, b, func(c *kafka.SourceConfig) {
 		c.Cluster.Config["session.timeout.ms"], c.Cluster.Config["max.poll.interval.ms"], c.Cluster.Config["heartbeat.interval.ms"] = 1000, 1000, 100
 	})
-	slow := sync.OnceFunc(func() { time.Sleep(3 * time.Second) }) // of nothing, which is what is tried
+	slow := sync.OnceFunc(func() { time.Sleep(3 * time.Second) }) // exceeds the interval
 	p := sqliteModel("slow", topics, testLog(t))
 	handle, applied := p.Handle, 0
 	p.Handle = func(ctx context.Context, tx *sql.Tx, records []es.Record) error {
@@ -65,12 +66,12 @@ func TestASlowReadModelKeepsItsShard(t *testing.T) {
 	select {
 	case <-up:
 	case <-time.After(patience):
-		t.Fatal("the read model does not catch up")
+		t.Fatal("the read model has not caught up")
 	}
 	if err := stop(); !errors.Is(err, context.Canceled) {
 		t.Errorf("Project returned %v", err)
 	}
 	if applied != len(all) {
-		t.Errorf("%d records were applied, of %d", applied, len(all))
+		t.Errorf("%d records were applied, want %d", applied, len(all))
 	}
 }

@@ -23,7 +23,7 @@ import (
 
 const makeLists = "create table if not exists lists (line_no integer primary key generated always as identity, list varchar(80) not null, line varchar(2000) not null)"
 
-func TestTopicsAreASourceOfReadModelsInSQLite(t *testing.T) {
+func TestSourceWithSQLite(t *testing.T) {
 	t.Parallel()
 	b := testserver.FakeBroker(t, kafkatest.Options{})
 	conformance.TestSource(t, func(t *testing.T) conformance.SourceUnderTest[*sql.Tx] {
@@ -56,7 +56,7 @@ func TestTopicsAreASourceOfReadModelsInSQLite(t *testing.T) {
 				Lines: func(ctx context.Context, list string) (lines []string, err error) {
 					rows, err := reader.QueryContext(ctx, "select line from lists where list = $1 order by line_no", list)
 					if err != nil && strings.Contains(err.Error(), "no such table") {
-						return nil, nil // they are not made yet
+						return nil, nil // the table does not exist yet
 					} else if err != nil {
 						return nil, err
 					}
@@ -75,7 +75,7 @@ func TestTopicsAreASourceOfReadModelsInSQLite(t *testing.T) {
 	})
 }
 
-func TestTopicsAreASourceOfReadModelsInPostgres(t *testing.T) {
+func TestSourceWithPostgres(t *testing.T) {
 	t.Parallel()
 	b := testserver.RealBroker(t)
 	server := testserver.Postgres(t, testserver.Postgres18)
@@ -121,7 +121,7 @@ func TestTopicsAreASourceOfReadModelsInPostgres(t *testing.T) {
 	})
 }
 
-// fedByRelay returns a log that a relay publishes to one topic of two partitions, and the source of that.
+// fedByRelay returns a log that a relay publishes to a topic with two partitions, and a function that opens a source of it.
 func fedByRelay(t *testing.T, broker testserver.Broker) (log *es.Mem, open func() projection.Source) {
 	t.Helper()
 	broker.Prefix += "-" + strings.ToLower(rand.Text()[:8])

@@ -47,7 +47,7 @@ func feed(t testing.TB, s *kafka.Source, shard string, after projection.Cursor, 
 	return f
 }
 
-// readAll reads a feed to its end, and checks each batch.
+// readAll reads a feed to its end and checks each batch.
 func readAll(t testing.TB, f projection.Feed, after projection.Cursor, most int) (records []es.Record, cursors []projection.Cursor, next projection.Cursor) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -73,7 +73,7 @@ func readAll(t testing.TB, f projection.Feed, after projection.Cursor, most int)
 	}
 }
 
-func TestAFeedHasTheCommittedRecordsOnceFromAnyCursorOn(t *testing.T) {
+func TestFeedReturnsCommittedRecordsFromAnyCursor(t *testing.T) {
 	t.Parallel()
 	each(t, 1, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
@@ -95,7 +95,7 @@ func TestAFeedHasTheCommittedRecordsOnceFromAnyCursorOn(t *testing.T) {
 			}
 		}
 
-		// At the end it says so, waits, and has what comes.
+		// At the end, Next reports it once, waits, and then returns new records.
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
 		if b, err := f.Next(ctx, 1); !errors.Is(err, context.DeadlineExceeded) {
@@ -103,10 +103,10 @@ func TestAFeedHasTheCommittedRecordsOnceFromAnyCursorOn(t *testing.T) {
 		}
 		f = feed(t, s, shards[0], next, es.Filter{})
 		if records, _, _ := readAll(t, f, next, 10); len(records) > 0 {
-			t.Fatalf("%d records behind the end", len(records))
+			t.Fatalf("%d records after the end", len(records))
 		}
 		more := p.publish(3, 7)
-		for records = nil; len(records) < len(more); { // the end may first be behind what is aborted
+		for records = nil; len(records) < len(more); { // the first batches may end at an aborted transaction
 			var some []es.Record
 			some, _, next = readAll(t, f, next, 10)
 			records = append(records, some...)
@@ -115,7 +115,7 @@ func TestAFeedHasTheCommittedRecordsOnceFromAnyCursorOn(t *testing.T) {
 			t.Fatal(diff)
 		}
 
-		// What a filter holds back moves the cursor.
+		// Filtered records move the cursor.
 		f = feed(t, s, shards[0], 0, es.Filter{Types: []string{"none"}})
 		if records, _, _ := readAll(t, f, 0, 100); len(records) > 0 {
 			t.Fatalf("%d records passed the filter", len(records))
@@ -123,7 +123,7 @@ func TestAFeedHasTheCommittedRecordsOnceFromAnyCursorOn(t *testing.T) {
 	})
 }
 
-func TestAFeedThatCannotGoOnSaysWhy(t *testing.T) {
+func TestFeedErrors(t *testing.T) {
 	t.Parallel()
 	each(t, 2, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
@@ -141,7 +141,7 @@ func TestAFeedThatCannotGoOnSaysWhy(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
-		t.Run("a shard that is none", func(t *testing.T) {
+		t.Run("an invalid shard", func(t *testing.T) {
 			for _, shard := range []string{b.topic + "/2", "bank.transfer/0", "x", b.topic + "/", b.topic + "/-1"} {
 				if _, err := s.Feed(t.Context(), shard, 0, es.Filter{}); !errors.Is(err, es.ErrInvalid) {
 					t.Errorf("%s: %v", shard, err)
@@ -155,7 +155,7 @@ func TestAFeedThatCannotGoOnSaysWhy(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
-		t.Run("records that retention deleted", func(t *testing.T) {
+		t.Run("deleted records", func(t *testing.T) {
 			b.deleteBefore(t, int32(shard[len(shard)-1]-'0'), 150)
 			_, err := s.Feed(t.Context(), shard, 20, es.Filter{})
 			if !errors.Is(err, es.ErrInvalid) {
@@ -182,7 +182,7 @@ func TestAFeedThatCannotGoOnSaysWhy(t *testing.T) {
 				t.Errorf("it is still %s", s.ID())
 			}
 		})
-		t.Run("a topic that was made again", func(t *testing.T) {
+		t.Run("a recreated topic", func(t *testing.T) {
 			b.deleteTopic(t)
 			b.createTopic(t, b.topic, 2)
 			if again := source(t, b); again.ID() == s.ID() {
@@ -192,7 +192,7 @@ func TestAFeedThatCannotGoOnSaysWhy(t *testing.T) {
 	})
 }
 
-func TestASourceDropsWhatARelayWroteTwice(t *testing.T) {
+func TestSourceDropsDuplicates(t *testing.T) {
 	t.Parallel()
 	encodings(t, func(t *testing.T, encoding kafka.Encoding) {
 		b := fake(t, 1)
@@ -205,14 +205,14 @@ func TestASourceDropsWhatARelayWroteTwice(t *testing.T) {
 			all = append(all, r)
 		}
 		p.send(true, all[:60]...)
-		p.send(true, all[35:50]...) // it began again
+		p.send(true, all[35:50]...) // the relay began again
 		p.send(true, all[40:90]...) // and again
 		s := source(t, b, func(c *kafka.SourceConfig) { c.Deduplicate = true })
 		records, cursors, _ := readAll(t, feed(t, s, b.topic+"/0", 0, es.Filter{}), 0, 20)
 		if diff := cmp.Diff(all, records); diff != "" {
 			t.Fatal(diff)
 		}
-		// From every cursor on, also from between the duplicates.
+		// From any cursor, including those between duplicates.
 		for after := projection.Cursor(1); after <= cursors[len(cursors)-1]; after += 7 {
 			var want []es.Record
 			for i, c := range cursors {

@@ -18,7 +18,7 @@ import (
 	"github.com/thalo-go/es/kafka/kafkatest"
 )
 
-// playConsumer is a process that appends the id of each record to a file: the file, the broker, the topic and the group.
+// playConsumer is a process that appends the id of each record to a file. Its arguments are file, broker, topic and group.
 func playConsumer(ctx context.Context, args []string) error {
 	file, err := os.OpenFile(args[0], os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -38,12 +38,12 @@ func playConsumer(ctx context.Context, args []string) error {
 	})
 }
 
-// heard returns how often each record is in a file of [playConsumer], and checks that the first time of each is in order of its stream.
+// heard returns how often each record is in the file of [playConsumer], and checks that first occurrences are in stream order.
 func heard(t testing.TB, path string) map[string]int {
 	t.Helper()
 	file, err := os.Open(path)
 	if err != nil {
-		return nil // nothing has come so far
+		return nil // no record has been handled yet
 	}
 	defer file.Close()
 	times, last := make(map[string]int), make(map[string]int)
@@ -63,7 +63,7 @@ func heard(t testing.TB, path string) map[string]int {
 	}
 }
 
-// settled waits until a group has so many members, and is in no rebalance.
+// settled waits until a group has a number of members and does not rebalance.
 func (b bank) settled(t testing.TB, group string, members int) {
 	t.Helper()
 	a := b.admin(t)
@@ -79,7 +79,7 @@ func (b bank) settled(t testing.TB, group string, members int) {
 	})
 }
 
-func TestConsumersThatAreKilledSkipNothingAndKeepWhatIsParked(t *testing.T) {
+func TestKilledConsumersSkipNothing(t *testing.T) {
 	t.Parallel()
 	each(t, 4, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
@@ -97,7 +97,7 @@ func TestConsumersThatAreKilledSkipNothingAndKeepWhatIsParked(t *testing.T) {
 				return nil
 			})
 			if b.Fake != nil {
-				b.settled(t, group, len(processes)) // for it is slow to notice who dies in the middle of a rebalance
+				b.settled(t, group, len(processes)) // because kfake notices a death during a rebalance late
 			}
 			processes[i%2].Stop()
 			processes[i%2] = run()
@@ -122,12 +122,12 @@ func TestConsumersThatAreKilledSkipNothingAndKeepWhatIsParked(t *testing.T) {
 					return fmt.Errorf("%s was handled %d times and parked %v", r.ID(), times[r.ID()], parked[r.ID()])
 				}
 			}
-			return nil // what was handled before the kill and came again may be parked as well: at least once
+			return nil // a record handled before the kill and delivered again may be parked too
 		})
 	})
 }
 
-func TestReadersSurviveABrokerThatIsRestarted(t *testing.T) {
+func TestReadersSurviveABrokerRestart(t *testing.T) {
 	t.Parallel()
 	b := newBank(t, testserver.FakeBroker(t, kafkatest.Options{Folder: t.TempDir()}), 3)
 	p := newPublisher(t, b)
@@ -152,7 +152,7 @@ func TestReadersSurviveABrokerThatIsRestarted(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		p = newPublisherFrom(t, b, all) // the old one may have lost its transaction
+		p = newPublisherFrom(t, b, all) // the previous one may have lost its transaction
 		all = append(all, p.publish(200, 10)...)
 	}
 	got.await(t, "all records", got.has(all))
