@@ -1,7 +1,7 @@
 // Package group lets concurrent callers share work. The first caller leads: it works for itself, in its own goroutine. Callers that join
 // while it works wait. Afterwards they are served together in rounds, by a goroutine that takes all that wait, until none does.
 //
-// A caller may leave at any time, because its context is done. What that means depends on how far its call has come; see [Group.Leave].
+// A caller may leave at any time, because its context is done. What that means depends on the phase of its call; see [Group.Leave].
 // The context of a round ends when the last of its callers leaves, so one caller's cancellation never affects another.
 //
 // Three parts of the toolkit work like this:

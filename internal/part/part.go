@@ -1,4 +1,4 @@
-// Package part divides the streams of a log into partitions, the same way for whoever reads them and for whoever keeps the checkpoints.
+// Package part divides the streams of a log into partitions. Readers and checkpoints use the same division.
 package part
 
 import (
@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// A Part is one of so many partitions of a log.
+// Part is one of the partitions of a log.
 type Part struct{ I, Of int }
 
 // String returns its name: 0/4 is the first of four.
@@ -26,7 +26,7 @@ func Parse(name string) (p Part, err error) {
 	return p, nil
 }
 
-// Of returns the part of so many in which a stream is, by its name: FNV-1a, 64 bits, modulo their number. That never changes.
+// Of returns the part of a stream: the 64-bit FNV-1a of its name, modulo the number of parts. This never changes.
 func Of(stream string, of int) Part {
 	if of <= 1 {
 		return Part{0, 1}
@@ -36,7 +36,7 @@ func Of(stream string, of int) Part {
 	return Part{int(h.Sum64() % uint64(of)), of}
 }
 
-// Names returns the names of so many parts, and of one if that is less.
+// Names returns the names of that many parts, and of one part if the number is smaller than one.
 func Names(of int) []string {
 	names := make([]string, max(of, 1))
 	for i := range names {

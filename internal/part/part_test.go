@@ -6,7 +6,7 @@ import (
 	"github.com/thalo-go/es/internal/part"
 )
 
-// The part of a stream never changes: checkpoints rest on it.
+// The part of a stream must never change, because checkpoints depend on it.
 func TestOf(t *testing.T) {
 	for _, test := range []struct {
 		stream string
@@ -21,7 +21,7 @@ func TestOf(t *testing.T) {
 	}
 }
 
-// FuzzParse looks for a name that is read otherwise than it is written.
+// FuzzParse looks for a name that does not survive Parse and String.
 func FuzzParse(f *testing.F) {
 	for _, name := range []string{"0/1", "3/4", "4/4", "-1/4", "+0/1", "00/1", "0/", "/", "0/1/2", "0/99999999999999999999"} {
 		f.Add(name)
