@@ -12,7 +12,7 @@ import (
 )
 
 func TestBackup(t *testing.T) {
-	t.Run("while others write is the log as it was at one moment", func(t *testing.T) {
+	t.Run("is consistent while others write", func(t *testing.T) {
 		s := open(t, file(t))
 		add(t, s, at("a", 0, "first"))
 		ctx, cancel := context.WithCancel(t.Context())
@@ -53,7 +53,7 @@ func TestBackup(t *testing.T) {
 		cancel()
 		wg.Wait()
 	})
-	t.Run("of a database in memory puts it on the disk", func(t *testing.T) {
+	t.Run("of a database in memory writes a file", func(t *testing.T) {
 		s := open(t, ":memory:")
 		add(t, s, command("a", 0, "c", "one"))
 		path := file(t)
@@ -66,7 +66,7 @@ func TestBackup(t *testing.T) {
 			t.Errorf("a command that is there: %v", err)
 		}
 	})
-	t.Run("takes any name", func(t *testing.T) {
+	t.Run("accepts any file name", func(t *testing.T) {
 		s := open(t, file(t))
 		add(t, s, at("a", 0, "one"))
 		t.Chdir(t.TempDir())
@@ -84,7 +84,7 @@ func TestBackup(t *testing.T) {
 }
 
 func TestBackupThatFails(t *testing.T) {
-	t.Run("does not touch a file that is there", func(t *testing.T) {
+	t.Run("does not change an existing file", func(t *testing.T) {
 		s := open(t, file(t))
 		path := file(t)
 		for _, text := range []string{"", "precious"} {
@@ -97,7 +97,7 @@ func TestBackupThatFails(t *testing.T) {
 			}
 		}
 	})
-	t.Run("that fails leaves nothing behind", func(t *testing.T) {
+	t.Run("leaves no file after an error", func(t *testing.T) {
 		s := open(t, file(t))
 		grow(t, s, "a", 100)
 		path := file(t)
@@ -115,12 +115,12 @@ func TestBackupThatFails(t *testing.T) {
 		}
 		add(t, s, at("b", 0, "goes on"))
 	})
-	t.Run("that is cut short leaves nothing behind", func(t *testing.T) {
+	t.Run("leaves no file if it is canceled", func(t *testing.T) {
 		s := open(t, file(t))
 		grow(t, s, "a", 300)
 		path := file(t)
 		ctx, cancel := context.WithCancel(t.Context())
-		go func() { // until there is something in the folder
+		go func() { // until the partial file exists
 			for {
 				if names, err := os.ReadDir(filepath.Dir(path)); err != nil || len(names) > 0 {
 					cancel()

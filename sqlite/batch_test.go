@@ -18,15 +18,15 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// A queued is an append that waits for the lock, with what is to come of it.
+// queued is an append that waits for the lock, with the expected verdict.
 type queued struct {
 	name     string
 	appends  []es.Append
-	position es.Position // 0 means that it is to be refused
+	position es.Position // 0 means that it must be refused
 	err      func(error) bool
 }
 
-// oneBatch appends all in one transaction, in order: another connection holds the write lock until they have gathered.
+// oneBatch writes the appends in one transaction, in order. Another connection holds the write lock until all of them wait.
 func oneBatch(t *testing.T, path string, s *sqlite.Store, requests []queued) {
 	t.Helper()
 	holder := connect(t, path)
@@ -84,7 +84,7 @@ func TestBatchHasAVerdictForEach(t *testing.T) {
 			path := file(t)
 			s := open(t, path)
 			add(t, s, at("old", 0, "o1", "o2"))
-			add(t, open(t, path), command("far", 0, "c", "f1")) // by another store: this one does not know it
+			add(t, open(t, path), command("far", 0, "c", "f1")) // by another store, so that this one has not cached it
 			commits := countCommits(t, s)
 			oneBatch(t, path, s, []queued{
 				{"a new stream", one(at("a", 0, "a1")), 4, nil},
@@ -110,7 +110,7 @@ func TestBatchHasAVerdictForEach(t *testing.T) {
 			}
 		})
 	})
-	t.Run("a stream taken for new that is not costs its own append and no other", func(t *testing.T) {
+	t.Run("stream that was wrongly assumed to be new affects only its own append", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			path := file(t)
 			s := open(t, path)
@@ -133,7 +133,7 @@ func TestBatchHasAVerdictForEach(t *testing.T) {
 }
 
 func TestBatch(t *testing.T) {
-	t.Run("if none is good, nothing is written", func(t *testing.T) {
+	t.Run("without a valid append, nothing is written", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			path := file(t)
 			s := open(t, path)
@@ -150,7 +150,7 @@ func TestBatch(t *testing.T) {
 			expectTexts(t, s, "a1")
 		})
 	})
-	t.Run("more than 4,096 events go into several", func(t *testing.T) {
+	t.Run("more than 4,096 events are written in several transactions", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			path := file(t)
 			s := open(t, path)
@@ -165,7 +165,7 @@ func TestBatch(t *testing.T) {
 			}
 		})
 	})
-	t.Run("the largest append that is allowed goes into one", func(t *testing.T) {
+	t.Run("the largest allowed append is written in one", func(t *testing.T) {
 		s := open(t, file(t))
 		commits := countCommits(t, s)
 		large := at("a", 0, make([]string, es.MaxEvents)...)
@@ -177,7 +177,7 @@ func TestBatch(t *testing.T) {
 			t.Errorf("%d records in %d transactions; expected %d in one", len(records), commits.Load(), es.MaxEvents)
 		}
 	})
-	t.Run("that fails leaves no verdicts that count on it", func(t *testing.T) {
+	t.Run("after a failure, no verdict relies on its rows", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			path := file(t)
 			s := open(t, path)
@@ -198,7 +198,7 @@ func TestBatch(t *testing.T) {
 }
 
 func TestWaitingForTheLock(t *testing.T) {
-	t.Run("a context that ends meanwhile is the verdict, and nothing is written", func(t *testing.T) {
+	t.Run("if the context ends first, its error is the verdict and nothing is written", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			path := file(t)
 			s := open(t, path)
@@ -229,7 +229,7 @@ func TestWaitingForTheLock(t *testing.T) {
 			expectTexts(t, s, "p")
 		})
 	})
-	t.Run("longer than BusyTimeout ends with an error that names the cause", func(t *testing.T) {
+	t.Run("longer than BusyTimeout results in an error with the cause", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			path := file(t)
 			s := openWith(t, path, sqlite.Config{BusyTimeout: time.Second})
@@ -262,11 +262,11 @@ func TestWaitingForTheLock(t *testing.T) {
 }
 
 func TestSecondTry(t *testing.T) {
-	t.Run("again, because a stream taken for new was not, is as patient as the first time", func(t *testing.T) {
+	t.Run("waits for the lock again, up to BusyTimeout", func(t *testing.T) {
 		path := file(t)
 		s, other := open(t, path), open(t, path)
 		add(t, other, at("a", 0, "a1"))
-		// The other process is there the very moment in which this one lets the lock go.
+		// The other process takes the lock at the moment when this one releases it.
 		holder := connect(t, path)
 		released := make(chan struct{})
 		var once sync.Once
@@ -299,7 +299,7 @@ func TestCallersThatLeave(t *testing.T) {
 	s := open(t, file(t))
 	var wg sync.WaitGroup
 	var mu sync.Mutex
-	sent := make(map[string]string) // what each caller was told
+	sent := make(map[string]string) // the error that each caller received
 	for w := range 16 {
 		wg.Go(func() {
 			for i := range 100 {
@@ -351,7 +351,7 @@ func TestLoneWriterStartsNoGoroutine(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if created := goroutinesCreated() - before; created > appends/10 { // the runtime may start some of its own
+	if created := goroutinesCreated() - before; created > appends/10 { // the runtime may start some itself
 		t.Errorf("%d appends started %d goroutines", appends, created)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// Each writer appends events of 120 bytes to a stream of its own, one at a time, waiting for each to be durable.
-// What the numbers mean beside other ways of writing is measured in bench.
+// BenchmarkAppend measures durable appends of single events of 120 bytes, each writer on a stream of its own.
+// Package bench compares the numbers with other ways of writing.
 func BenchmarkAppend(b *testing.B) {
 	for _, writers := range []int{1, 16, 128, 1000} {
 		b.Run(fmt.Sprint(writers), func(b *testing.B) {
@@ -36,7 +36,7 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// A stream of 1,000 events is read again and again.
+// BenchmarkRead measures reading a stream of 1,000 events.
 func BenchmarkRead(b *testing.B) {
 	s := open(b, file(b))
 	add(b, s, at("a", 0, make([]string, 1000)...))

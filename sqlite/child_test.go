@@ -134,7 +134,7 @@ func measure(ctx context.Context, s *sqlite.Store, args []string) error {
 	return nil
 }
 
-// several is an append whose last event alone has a text.
+// several returns an append in which only the last event has a text.
 func several(writer, k int, text string) []es.Append {
 	return []es.Append{at(fmt.Sprint(writer), es.AnyVersion, make([]string, k%3)...), at("acknowledged", es.AnyVersion, text)}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 func TestClose(t *testing.T) {
-	t.Run("gives every file back, with the whole log in the one that remains", func(t *testing.T) {
+	t.Run("closes all files, and leaves the whole log in one", func(t *testing.T) {
 		path := file(t)
 		s := open(t, path)
 		add(t, s, command("a", 0, "c", "one"))
@@ -33,7 +33,7 @@ func TestClose(t *testing.T) {
 		}
 		expectTexts(t, open(t, path), "one", "two")
 	})
-	t.Run("may be called again, and at the same time", func(t *testing.T) {
+	t.Run("may be called again, also concurrently", func(t *testing.T) {
 		for _, path := range []string{file(t), ":memory:"} {
 			s := open(t, path)
 			add(t, s, at("a", 0, "one"))
@@ -48,7 +48,7 @@ func TestClose(t *testing.T) {
 			wg.Wait()
 		}
 	})
-	t.Run("waits for appends under way, each of which is written or refused as its caller is told", func(t *testing.T) {
+	t.Run("waits for appends in flight, whose verdicts are correct", func(t *testing.T) {
 		path := file(t)
 		s := open(t, path)
 		var wg sync.WaitGroup
@@ -93,7 +93,7 @@ func TestClose(t *testing.T) {
 }
 
 func TestClosed(t *testing.T) {
-	t.Run("refuses every later call", func(t *testing.T) {
+	t.Run("rejects later calls", func(t *testing.T) {
 		for _, path := range []string{file(t), ":memory:"} {
 			s := open(t, path)
 			add(t, s, at("a", 0, "one"))
@@ -122,7 +122,7 @@ func TestClosed(t *testing.T) {
 			expectError(t, s.Backup(ctx, file(t)), es.ErrClosed)
 		}
 	})
-	t.Run("ends those that wait in Changed, and leaves no goroutine to those that just come", func(t *testing.T) {
+	t.Run("ends waiting calls of Changed, and starts no goroutine for later ones", func(t *testing.T) {
 		for _, path := range []string{file(t), ":memory:"} {
 			for range 20 {
 				s := open(t, path)
@@ -145,7 +145,7 @@ func TestClosed(t *testing.T) {
 			}
 		}
 	})
-	t.Run("ends a loop over the log at its next page", func(t *testing.T) {
+	t.Run("ends an iteration over the log at its next page", func(t *testing.T) {
 		s := open(t, file(t))
 		var events []string
 		for range 5000 {
@@ -163,7 +163,7 @@ func TestClosed(t *testing.T) {
 	})
 }
 
-// openFiles returns the files beginning with a path that this process has open, where the system tells.
+// openFiles returns the open files of this process whose names begin with a path, if the system has such a list.
 func openFiles(t *testing.T, path string) (names []string) {
 	t.Helper()
 	links, err := os.ReadDir("/proc/self/fd")
@@ -178,7 +178,7 @@ func openFiles(t *testing.T, path string) (names []string) {
 	return names
 }
 
-// folder returns the names beside a file and its own.
+// folder returns the names of the files in the folder of a file.
 func folder(t *testing.T, path string) (names []string) {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Dir(path))

@@ -7,7 +7,7 @@ import (
 	"github.com/thalo-go/es/estest/conformance"
 )
 
-// Each store that a clause opens is one more on the same file, as another process would have it.
+// All stores of a clause use the same file, as other processes would.
 func TestFile(t *testing.T) {
 	conformance.TestLog(t, func(t *testing.T) func() es.Log {
 		path := file(t)

@@ -14,19 +14,18 @@ import (
 	"github.com/thalo-go/es/internal/test/child"
 )
 
-// What a crash may leave behind is tested in three ways. None of them cuts the power: that the disk has what was synced is
-// for SQLite's own tests and the disk's maker. Ours is to have asked for the sync before the acknowledgement; see TestDurablePragmas.
+// These tests simulate crashes in three ways. None of them cuts the power. SQLite's own tests cover that synced data survives. The store must
+// request the sync before it acknowledges; see TestDurablePragmas.
 //
-//   - A process is killed. What it had written stays in the system's cache, so this shows that no acknowledgement comes early
-//     and that nothing half done is taken for whole.
-//   - A process is stopped and its files are copied: the same, at many more moments. It must be stopped, as the two files
-//     belong together: copied under way, one of them would be newer, which no crash can bring about. The -shm file is an index
-//     into the write-ahead log that is made anew.
-//   - The write-ahead log is cut off, or followed by rubbish, anywhere behind what an acknowledgement covers. That is what
-//     a power cut leaves: all that was synced, and any part of what was not. TestTornWrites does so to copies taken under load,
-//     and tears pages of the database besides that a checkpoint may have been writing.
+//   - A process is killed. Its writes stay in the system's cache, so this shows that no acknowledgement is early and that no
+//     partial write is read.
+//   - A process is stopped and its files are copied. This covers many more moments. The process must be stopped because otherwise one of the
+//     two files could be newer than the other, which no crash can cause. SQLite rebuilds the -shm file, an index into the write-ahead log.
+//   - The write-ahead log is truncated or followed by garbage, anywhere after the acknowledged commits. A power failure leaves such
+//     files: everything that was synced, and any part of the rest. TestTornWrites does this to copies taken under load. It also
+//     tears pages of the database that a checkpoint may have been writing.
 
-// acknowledged is what a writing child has said: the last position of each append, and its text.
+// acknowledged returns what a writing child has printed: the last position of each append, and its text.
 func acknowledged(t *testing.T, lines []string) map[es.Position]string {
 	t.Helper()
 	said := make(map[es.Position]string)
@@ -41,7 +40,7 @@ func acknowledged(t *testing.T, lines []string) map[es.Position]string {
 	return said
 }
 
-// survived opens what a crash has left and checks that it is a whole history with all that was acknowledged. It returns the head.
+// survived opens the files after a crash and checks that the history is complete up to everything acknowledged. It returns the head.
 func survived(t *testing.T, path string, said map[es.Position]string) es.Position {
 	t.Helper()
 	s := open(t, path)
@@ -58,7 +57,7 @@ func survived(t *testing.T, path string, said map[es.Position]string) es.Positio
 	return es.Position(len(records))
 }
 
-// expectWholeAppends fails the test if part of an append is there: the events without data belong to the one with data that follows.
+// expectWholeAppends fails the test if part of an append is missing. Events without data belong to the next one with data.
 func expectWholeAppends(t *testing.T, records []es.Record) {
 	t.Helper()
 	if n := len(records); n > 0 && records[n-1].Stream != stream("acknowledged") {
@@ -76,7 +75,7 @@ func TestKilled(t *testing.T) {
 	for range rounds {
 		c := child.Start(t, "write", path, 1+rand.N(16))
 		c.Await(1)
-		time.Sleep(rand.N(20 * time.Millisecond)) // not to wait for anything: so that it is killed at any moment
+		time.Sleep(rand.N(20 * time.Millisecond)) // not synchronization: a random moment for the kill
 		c.Stop()
 		maps.Copy(said, acknowledged(t, c.Lines()))
 		survived(t, path, said)
@@ -86,7 +85,7 @@ func TestKilled(t *testing.T) {
 
 func TestCutOff(t *testing.T) {
 	path := file(t)
-	const appends = 120 // fewer than make SQLite bring the log into the file
+	const appends = 120 // few enough that SQLite does not checkpoint
 	c := child.Start(t, "measure", path, appends, path+"-wal")
 	lines := c.Await(appends)
 	c.Stop()
@@ -98,7 +97,7 @@ func TestCutOff(t *testing.T) {
 		var behind []byte
 		switch rand.N(3) {
 		case 0:
-			behind = make([]byte, rand.N(16<<10)) // a file that has grown and was not filled
+			behind = make([]byte, rand.N(16<<10)) // a file that was extended but not filled
 		case 1:
 			behind = bytes.Repeat([]byte{byte(rand.N(256))}, rand.N(16<<10))
 		}

@@ -15,7 +15,8 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// A read model of what every owner has, in the same database as the events. A caller who waits for the position of his command sees it in there.
+// The read model has the balance of every owner, in the same database as the events. A caller that waits for the position of its command
+// reads its own write.
 func ExampleStore_Project() {
 	store, err := sqlite.Open(":memory:")
 	if err != nil {
@@ -88,7 +89,7 @@ func ExampleStore_Project() {
 	// Ann 3750
 }
 
-// Status goes into expvar as it is, and from there to whoever collects such things.
+// Status can be published with expvar.
 func ExampleStore_Status() {
 	store, err := sqlite.Open(":memory:")
 	if err != nil {
@@ -125,7 +126,7 @@ func ExampleStore_Status() {
 	// Output: counter 0/1 at 0 of 0 lag 0 parked 0 caught up true
 }
 
-// A record that cannot be handled is parked with the later ones of its stream, while others go on. When the handler is mended it is tried again.
+// A record that fails is parked with the later ones of its stream, and other streams continue. It is retried once the handler is fixed.
 func ExampleStore_Retry() {
 	store, err := sqlite.Open(":memory:")
 	if err != nil {
@@ -182,11 +183,11 @@ func ExampleStore_Retry() {
 		log.Fatal(err)
 	}
 	handled := make(chan string, 2)
-	mended := projection(func(r es.Record) error {
+	fixed := projection(func(r es.Record) error {
 		handled <- r.ID()
 		return nil
 	})
-	run(mended, func() { fmt.Println("retried", <-handled, <-handled) })
+	run(fixed, func() { fmt.Println("retried", <-handled, <-handled) })
 	cancel()
 	// Output:
 	// order/a/1 "no such customer"

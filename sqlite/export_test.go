@@ -10,7 +10,7 @@ import (
 	"github.com/thalo-go/es/internal/commit"
 )
 
-// OnWriter runs f on the connection that writes, while nothing else does.
+// OnWriter runs f with exclusive use of the writing connection.
 func (s *Store) OnWriter(f func(conn *sqlite3.SQLiteConn) error) error {
 	conn, err := s.write.Conn(background)
 	if err != nil {
@@ -20,14 +20,14 @@ func (s *Store) OnWriter(f func(conn *sqlite3.SQLiteConn) error) error {
 	return conn.Raw(func(driver any) error { return f(driver.(*sqlite3.SQLiteConn)) })
 }
 
-// Queries are the statements that must be answered from an index.
+// Queries are the statements that must use an index.
 var Queries = []string{selectStream, selectAll, selectFiltered, selectHead, selectLast, selectStreamHead, selectCommand, selectSnapshot,
 	selectLease, deleteLease, selectCheckpoint, updateCheckpoint}
 
-// FileURI makes the URI of a file.
+// FileURI returns the URI of a file.
 var FileURI = fileURI
 
-// Connect opens a connection that writes to the database that a URI names, and closes it.
+// Connect opens a writing connection to the database with a URI, and closes it.
 func Connect(uri string) error {
 	conn, err := newConnector(uri, writePragmas).Connect(background)
 	if err == nil {
@@ -36,10 +36,10 @@ func Connect(uri string) error {
 	return err
 }
 
-// SetLargeLog sets the size at which the write-ahead log is emptied.
+// SetLargeLog sets the size at which the write-ahead log is truncated.
 func (s *Store) SetLargeLog(bytes int64) { s.log.large = bytes }
 
-// WriteTogether writes several calls of Append as the store does when they have come at the same time, in this order.
+// WriteTogether writes several calls of Append in one transaction, in this order.
 func (s *Store) WriteTogether(ctx context.Context, calls ...[]es.Append) ([]es.Position, []error) {
 	positions, errs := make([]es.Position, len(calls)), make([]error, len(calls))
 	tx, err := s.beginAppend(ctx)

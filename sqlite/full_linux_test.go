@@ -78,7 +78,7 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// A limit on the size of files makes writing fail with an error that is not that of a full disk.
+// A limit on the size of files makes writes fail with another error than a full disk.
 func TestDiskFails(t *testing.T) {
 	signal.Ignore(syscall.SIGXFSZ)
 	defer signal.Reset(syscall.SIGXFSZ)
@@ -95,7 +95,7 @@ func TestDiskFails(t *testing.T) {
 		t.Skip(err)
 	}
 	acknowledged := fill(t, s, "", func(err error) {
-		// It fails at the commit: a crash may bring to light what did get to the disk.
+		// The commit fails, so the rows may reappear after a crash.
 		if expectError(t, err, es.ErrUnknownOutcome); !isCode(err, sqlite3.ErrIoErr) || !strings.Contains(err.Error(), "file too large") {
 			t.Errorf("the error is %v", err)
 		}

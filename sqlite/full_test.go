@@ -12,7 +12,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// limit lets the database grow to so many pages more, and no further, as a full disk would.
+// limit lets the database grow by a number of pages only, like a full disk.
 func limit(t testing.TB, s *sqlite.Store, pages int64) {
 	t.Helper()
 	err := s.OnWriter(func(conn *sqlite3.SQLiteConn) error {
@@ -27,13 +27,13 @@ func limit(t testing.TB, s *sqlite.Store, pages int64) {
 	}
 }
 
-// isCode tells whether an error is one of SQLite's with that code.
+// isCode reports whether err is an error of SQLite with that code.
 func isCode(err error, code sqlite3.ErrNo) bool {
 	var e sqlite3.Error
 	return errors.As(err, &e) && e.Code == code
 }
 
-// fill appends from several goroutines until each has failed, and returns what was acknowledged.
+// fill appends from several goroutines until each gets an error, and returns what was acknowledged.
 func fill(t *testing.T, s *sqlite.Store, round string, check func(error)) (acknowledged map[string]bool) {
 	t.Helper()
 	acknowledged = make(map[string]bool)
@@ -59,7 +59,7 @@ func fill(t *testing.T, s *sqlite.Store, round string, check func(error)) (ackno
 }
 
 func TestFull(t *testing.T) {
-	t.Run("a database that may not grow any more", func(t *testing.T) {
+	t.Run("database at its size limit", func(t *testing.T) {
 		path := file(t)
 		s := open(t, path)
 		add(t, s, at("a", 0, "first"))

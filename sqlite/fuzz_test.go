@@ -9,7 +9,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// FuzzPath looks for the name of a file that SQLite takes for something else: an option, another file, none at all.
+// FuzzPath looks for file names that SQLite interprets as something else, such as an option or another file.
 func FuzzPath(f *testing.F) {
 	for _, name := range []string{"es.db", "a?mode=memory", "a#b", "%41", "file:x", ":memory:x", " ", "ü\n", "a&b=c", `a\b`, "-wal"} {
 		f.Add(name)

@@ -8,7 +8,7 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// A store remembers the heads of the log and of its streams. What others do meanwhile must not go unnoticed.
+// A store caches the heads of the log and of its streams. It must notice changes by others.
 func TestKnownHeads(t *testing.T) {
 	const insert = "insert into es_events (position, kind, id, version, time, type, data) values (?, 'account', ?, ?, ?, 'noted', ?)"
 	t.Run("another store writes in between", func(t *testing.T) {
@@ -27,7 +27,7 @@ func TestKnownHeads(t *testing.T) {
 		}
 		expectTexts(t, two, "1", "2", "3", "4", "5")
 	})
-	t.Run("another store sees a command of this one, and a stream that is not new any more", func(t *testing.T) {
+	t.Run("another store sees a command and a new stream of this one", func(t *testing.T) {
 		path := file(t)
 		one, two := open(t, path), open(t, path)
 		add(t, two, at("other", 0, "1"))
@@ -40,7 +40,7 @@ func TestKnownHeads(t *testing.T) {
 		}
 		add(t, two, at("a", 2, "4"))
 	})
-	t.Run("somebody inserts by hand", func(t *testing.T) {
+	t.Run("row inserted with SQL", func(t *testing.T) {
 		path := file(t)
 		s := open(t, path)
 		add(t, s, at("a", 0, "1"))
@@ -57,7 +57,7 @@ func TestKnownHeads(t *testing.T) {
 		}
 		expectTexts(t, s, "1", "2", "3", "4", "5")
 	})
-	t.Run("somebody deletes the end by hand", func(t *testing.T) {
+	t.Run("last rows deleted with SQL", func(t *testing.T) {
 		path := file(t)
 		s := open(t, path)
 		add(t, s, at("a", 0, "1", "x"), at("b", 0, "x"))
@@ -70,7 +70,7 @@ func TestKnownHeads(t *testing.T) {
 	})
 }
 
-func TestMoreStreamsThanAreRemembered(t *testing.T) {
+func TestMoreStreamsThanTheCacheHolds(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it writes 70,000 streams")
 	}
@@ -99,11 +99,11 @@ func TestTimeNeverRunsBackwards(t *testing.T) {
 	path := file(t)
 	s := open(t, path)
 	add(t, s, at("a", 0, ""))
-	// Another machine's clock, or this one's before it was set back, is an hour ahead.
+	// The record was written by a clock that is an hour ahead.
 	ahead := time.Now().Add(time.Hour).UTC().Truncate(time.Microsecond)
 	tamper(t, path, insert, 2, 1, ahead.UnixMicro())
-	add(t, s, at("a", 1, ""), at("b", 0, "")) // looks it up
-	add(t, s, at("a", 2, ""))                 // remembers it
+	add(t, s, at("a", 1, ""), at("b", 0, "")) // reads the time
+	add(t, s, at("a", 2, ""))                 // uses the cached time
 	add(t, open(t, path), at("a", 3, ""))
 	for _, r := range all(t, s)[1:] {
 		if !r.Time.Equal(ahead) || r.Time.Location() != time.UTC {

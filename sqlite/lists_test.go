@@ -12,7 +12,7 @@ import (
 
 type listsOf = conformance.Lists[*sql.Tx]
 
-// lists are the read models of the conformance suite, read on a store's own connections.
+// lists returns the read models of the conformance suite, read with the connections of a store.
 func lists(s func() *sqlite.Store) conformance.Lists[*sql.Tx] {
 	const table = "create table if not exists lists (line_no integer primary key, list text not null, line text not null) strict"
 	return conformance.Lists[*sql.Tx]{

@@ -48,7 +48,7 @@ func openWith(t testing.TB, path string, c sqlite.Config) *sqlite.Store {
 	return s
 }
 
-// connect opens the database as a program would that knows nothing of this package.
+// connect opens the database without this package.
 func connect(t testing.TB, path string) *sql.Conn {
 	t.Helper()
 	db, err := sql.Open("sqlite3", path)
@@ -71,7 +71,7 @@ func do(t testing.TB, conn *sql.Conn, statements string, args ...any) {
 	}
 }
 
-// ask returns the single value that a query gives.
+// ask returns the single value that a query returns.
 func ask[T any](t testing.TB, conn *sql.Conn, query string) (value T) {
 	t.Helper()
 	if err := conn.QueryRowContext(context.Background(), query).Scan(&value); err != nil {
@@ -82,7 +82,7 @@ func ask[T any](t testing.TB, conn *sql.Conn, query string) (value T) {
 
 func stream(id string) es.Stream { return es.Stream{Kind: "account", ID: id} }
 
-// at is an append of as many small events as there are texts.
+// at returns an append with one small event for each text.
 func at(id string, expected es.Version, texts ...string) es.Append {
 	a := es.Append{Stream: stream(id), Expected: expected}
 	for _, text := range texts {
@@ -91,14 +91,14 @@ func at(id string, expected es.Version, texts ...string) es.Append {
 	return a
 }
 
-// command is the same with the identity of a command.
+// command is like at, with a command ID.
 func command(id string, expected es.Version, command string, texts ...string) es.Append {
 	a := at(id, expected, texts...)
 	a.Command = command
 	return a
 }
 
-// add appends what must be taken.
+// add appends and fails the test on an error.
 func add(t testing.TB, s es.Store, appends ...es.Append) es.Position {
 	t.Helper()
 	position, err := s.Append(t.Context(), appends...)
@@ -108,7 +108,7 @@ func add(t testing.TB, s es.Store, appends ...es.Append) es.Position {
 	return position
 }
 
-// all returns the log, and fails the test unless it is what every log must be.
+// all returns the log, and fails the test if history finds a defect in it.
 func all(t testing.TB, s es.Log) []es.Record {
 	t.Helper()
 	records, err := history(t.Context(), s)
@@ -119,7 +119,7 @@ func all(t testing.TB, s es.Log) []es.Record {
 }
 
 // history reads the log and checks that positions and versions are dense and in order, that time does not run backwards,
-// and that each stream read by itself has what the log has of it.
+// and that reading each stream returns the same records as reading the log.
 func history(ctx context.Context, s es.Log) ([]es.Record, error) {
 	var records []es.Record
 	heads := make(map[es.Stream]es.Version)
@@ -154,7 +154,7 @@ func history(ctx context.Context, s es.Log) ([]es.Record, error) {
 	return records, nil
 }
 
-// texts returns what at has put into the events.
+// texts returns the texts that were passed to at.
 func texts(records []es.Record) []string {
 	var texts []string
 	for _, r := range records {
@@ -181,7 +181,7 @@ func expectError(t testing.TB, err error, targets ...error) {
 	}
 }
 
-// value returns the first value that a query gives on a connection of the driver.
+// value returns the first value that a query returns on a connection of the driver.
 func value(conn *sqlite3.SQLiteConn, query string) (driver.Value, error) {
 	rows, err := conn.Query(query, nil)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestOpenBringsADatabaseOfTheFirstReleaseToThisOne(t *testing.T) {
+func TestOpenMigratesADatabaseOfTheFirstRelease(t *testing.T) {
 	first, err := os.ReadFile("migrations/001.sql")
 	if err != nil {
 		t.Fatal(err)
@@ -19,7 +19,7 @@ func TestOpenBringsADatabaseOfTheFirstReleaseToThisOne(t *testing.T) {
 	expectTexts(t, s, "one")
 	add(t, s, at("a", 1, "two"))
 	if s.ID() != "FIRST" {
-		t.Errorf("its ID is %q", s.ID())
+		t.Errorf("the ID is %q, want that of the database", s.ID())
 	}
 	if l, err := s.AcquireLease(t.Context(), "relay", "a", time.Hour, ""); err != nil || l.Holder != "a" {
 		t.Errorf("the lease is %+v, %v", l, err)

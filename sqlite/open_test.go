@@ -19,7 +19,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// refused fails the test unless opening fails with an error that says all this, and leaves no file open.
+// refused fails the test unless Open returns an error with these texts and leaves no file open.
 func refused(t *testing.T, path string, says ...string) {
 	t.Helper()
 	s, err := sqlite.Config{BusyTimeout: 50 * time.Millisecond}.Open(path)
@@ -39,7 +39,7 @@ func refused(t *testing.T, path string, says ...string) {
 }
 
 func TestOpenTakes(t *testing.T) {
-	t.Run("takes any name", func(t *testing.T) {
+	t.Run("any file name", func(t *testing.T) {
 		names := []string{"a?b#%20 ü.db", "100%.db", "?", "#", "&x=1", "a;b'c\"d.db", "file:x.db", "日本語", strings.Repeat("n", 200)}
 		if runtime.GOOS == "windows" {
 			names = []string{"a#%20 ü.db", "100%.db", "#", "&x=1", "日本語"}
@@ -57,7 +57,7 @@ func TestOpenTakes(t *testing.T) {
 			expectTexts(t, open(t, path), "one")
 		}
 	})
-	t.Run("takes a relative path, and stays with the file it meant", func(t *testing.T) {
+	t.Run("relative path, resolved once", func(t *testing.T) {
 		first, second := t.TempDir(), t.TempDir()
 		t.Chdir(first)
 		s := open(t, "es.db")
@@ -68,7 +68,7 @@ func TestOpenTakes(t *testing.T) {
 			t.Errorf("it made %q in the wrong folder", names)
 		}
 	})
-	t.Run("takes an empty file, and a database that has other tables", func(t *testing.T) {
+	t.Run("empty file, and database with other tables", func(t *testing.T) {
 		empty, other := file(t), file(t)
 		if err := os.WriteFile(empty, nil, 0o600); err != nil {
 			t.Fatal(err)
@@ -86,7 +86,7 @@ func TestOpenTakes(t *testing.T) {
 }
 
 func TestOpen(t *testing.T) {
-	t.Run("gives each database in memory its own", func(t *testing.T) {
+	t.Run("each database in memory is separate", func(t *testing.T) {
 		one, two := open(t, ":memory:"), open(t, ":memory:")
 		add(t, one, at("a", 0, "one"))
 		expectTexts(t, one, "one")
@@ -102,7 +102,7 @@ func TestOpen(t *testing.T) {
 			t.Errorf("the IDs are %q and %q", s.ID(), again.ID())
 		}
 	})
-	t.Run("by many at once makes one store", func(t *testing.T) {
+	t.Run("concurrent calls create one store", func(t *testing.T) {
 		path := file(t)
 		ids := make([]string, 10)
 		var wg sync.WaitGroup
@@ -138,7 +138,7 @@ func TestOpen(t *testing.T) {
 		before := ask[int](t, witness, "pragma data_version")
 		open(t, path)
 		if ask[int](t, witness, "pragma data_version") != before {
-			t.Error("something was committed, which makes every other process look up its heads again")
+			t.Error("something was committed, which invalidates the caches of other processes")
 		}
 	})
 }
@@ -154,7 +154,7 @@ func TestOpenRefusesNegativeSettings(t *testing.T) {
 
 func TestOpenRefusesAFile(t *testing.T) {
 	t.Run("no path", func(t *testing.T) { refused(t, "", "the path is empty: give a file or :memory:") })
-	t.Run("a path with a NUL byte, behind which SQLite would not look", func(t *testing.T) {
+	t.Run("path with a NUL byte, where SQLite would stop reading", func(t *testing.T) {
 		path := file(t)
 		if _, err := sqlite.Open(path + "\x00.db"); err == nil || len(folder(t, path)) > 0 {
 			t.Errorf("the error is %v, the folder has %q", err, folder(t, path))
@@ -167,7 +167,7 @@ func TestOpenRefusesAFile(t *testing.T) {
 		_, err := sqlite.Open(path)
 		expectError(t, err, fs.ErrNotExist)
 	})
-	t.Run("a file that is no database", func(t *testing.T) {
+	t.Run("file that is not a database", func(t *testing.T) {
 		for _, text := range []string{"ab", strings.Repeat("Dear diary, ", 1000)} {
 			path := file(t)
 			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -179,7 +179,7 @@ func TestOpenRefusesAFile(t *testing.T) {
 			}
 		}
 	})
-	t.Run("a file that may not be written", func(t *testing.T) {
+	t.Run("file without write permission", func(t *testing.T) {
 		unprivileged(t)
 		path := file(t)
 		if err := open(t, path).Close(); err != nil {
@@ -190,7 +190,7 @@ func TestOpenRefusesAFile(t *testing.T) {
 		}
 		refused(t, path, "check the permissions of the file and its folder")
 	})
-	t.Run("a folder that may not be written", func(t *testing.T) {
+	t.Run("folder without write permission", func(t *testing.T) {
 		unprivileged(t)
 		path := file(t)
 		if err := os.Chmod(filepath.Dir(path), 0o500); err != nil {
@@ -199,7 +199,7 @@ func TestOpenRefusesAFile(t *testing.T) {
 		defer func() { _ = os.Chmod(filepath.Dir(path), 0o700) }()
 		refused(t, path, "check the permissions of the file and its folder")
 	})
-	t.Run("a file system that cannot have a write-ahead log", func(t *testing.T) {
+	t.Run("file system without support for a write-ahead log", func(t *testing.T) {
 		err := sqlite.Connect(sqlite.FileURI(filepath.ToSlash(file(t))) + "?vfs=unix-dotfile&rest=")
 		if runtime.GOOS == "windows" {
 			t.Skip("SQLite has no such file system here")
@@ -211,7 +211,7 @@ func TestOpenRefusesAFile(t *testing.T) {
 }
 
 func TestOpenRefusesADatabase(t *testing.T) {
-	t.Run("a database whose lock another process keeps", func(t *testing.T) {
+	t.Run("database locked by another process", func(t *testing.T) {
 		path := file(t)
 		open(t, path)
 		holder := connect(t, path)
@@ -229,17 +229,17 @@ func TestOpenRefusesADatabase(t *testing.T) {
 			t.Errorf("it has schema version %s now", version)
 		}
 	})
-	t.Run("a database whose schema version is none", func(t *testing.T) {
+	t.Run("invalid schema version", func(t *testing.T) {
 		for _, version := range []string{"", "two", "0", "-3", "1.5"} {
 			refused(t, withMeta(t, "schema", version), fmt.Sprintf("schema version %q", version), "damaged", "restore a backup")
 		}
 	})
-	t.Run("a database that has tables of that name", func(t *testing.T) {
+	t.Run("tables with the same names", func(t *testing.T) {
 		path := file(t)
 		tamper(t, path, "create table es_events (a)")
 		refused(t, path, "migrate to schema version 1", "table es_events already exists")
 	})
-	t.Run("a database that is torn", func(t *testing.T) {
+	t.Run("torn database", func(t *testing.T) {
 		path := file(t)
 		s := open(t, path)
 		for v := range es.Version(300) {
@@ -271,7 +271,7 @@ func unprivileged(t *testing.T) {
 	}
 }
 
-// withMeta returns a database in which an entry of es_meta has been changed.
+// withMeta returns a database with a changed entry of es_meta.
 func withMeta(t *testing.T, key, value string) (path string) {
 	t.Helper()
 	path = file(t)
@@ -282,7 +282,7 @@ func withMeta(t *testing.T, key, value string) (path string) {
 	return path
 }
 
-// tamper changes a database by hand.
+// tamper changes a database with SQL.
 func tamper(t *testing.T, path, statements string, args ...any) {
 	t.Helper()
 	conn := connect(t, path)

@@ -13,7 +13,7 @@ import (
 )
 
 func TestProcesses(t *testing.T) {
-	t.Run("that race on the same streams each get what they were told, once, and a follower sees all of it in order", func(t *testing.T) {
+	t.Run("racing on the same streams, every acknowledged event is there once and in order", func(t *testing.T) {
 		const racers, streams, each = 3, 4, 50
 		const total = racers * streams * each
 		path := file(t)
@@ -40,7 +40,7 @@ func TestProcesses(t *testing.T) {
 			t.Errorf("%d acknowledged, %d stored; expected the same %d, each once", len(acknowledged), len(stored), total)
 		}
 	})
-	t.Run("wake each other's Changed", func(t *testing.T) {
+	t.Run("wake the Changed of other processes", func(t *testing.T) {
 		path := file(t)
 		s := open(t, path)
 		head := add(t, s, at("a", 0, "mine"))
@@ -61,7 +61,7 @@ func TestProcesses(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("that open a new file at once all find the same store", func(t *testing.T) {
+	t.Run("opening a new file at once create one store", func(t *testing.T) {
 		for range 3 {
 			path := file(t)
 			var children []*child.Process
@@ -77,7 +77,7 @@ func TestProcesses(t *testing.T) {
 			}
 		}
 	})
-	t.Run("that are two stores in one are the same", func(t *testing.T) {
+	t.Run("two stores in one process work like two processes", func(t *testing.T) {
 		path := file(t)
 		one, two := open(t, path), open(t, path)
 		for v := es.Version(0); v < 20; v += 2 {

@@ -13,8 +13,8 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// Everything rests on the comparison in the transaction that moves the checkpoint. Here another worker has the shard, or has moved it, between
-// two transactions, and nothing but that comparison can tell.
+// The compare-and-set that moves the checkpoint makes delivery exactly-once. Here another worker takes the shard, or moves its checkpoint, between
+// two transactions, and only the compare-and-set can notice.
 func TestAWorkerThatWasReplacedAppliesNothing(t *testing.T) {
 	for name, theft := range map[string]string{
 		"by one who took the shard and went on":        "update es_shards set cursor = 10, claim = claim + 1",
@@ -57,7 +57,7 @@ func TestAWorkerThatWasReplacedAppliesNothing(t *testing.T) {
 				}
 				return lines
 			}
-			for len(lines()) == 0 { // until it is there
+			for len(lines()) == 0 { // until the first record is applied
 				time.Sleep(time.Millisecond)
 			}
 			soon, giveUp := context.WithTimeout(ctx, 30*time.Second)
@@ -80,7 +80,7 @@ func TestAWorkerThatWasReplacedAppliesNothing(t *testing.T) {
 	}
 }
 
-// A handler that calls the store would wait for its own transaction.
+// A handler that called the store would wait for its own transaction.
 func TestAHandlerThatCallsTheStoreIsRefused(t *testing.T) {
 	for _, path := range []string{":memory:", file(t)} {
 		s := open(t, path)
@@ -103,8 +103,8 @@ func TestAHandlerThatCallsTheStoreIsRefused(t *testing.T) {
 	}
 }
 
-// Appends share the connection with projections: one whose handler is slow is given fewer records at a time.
-func TestASlowHandlerIsGivenFewerRecords(t *testing.T) {
+// Appends share the connection with projections, so a slow handler gets smaller batches.
+func TestSlowHandlerGetsSmallerBatches(t *testing.T) {
 	s := open(t, file(t))
 	last := add(t, s, at("a", 0, make([]string, 400)...))
 	var sizes []int
@@ -114,7 +114,7 @@ func TestASlowHandlerIsGivenFewerRecords(t *testing.T) {
 	go func() {
 		done <- s.Project(ctx, sqlite.Projection{Name: "slow", Batch: 128, Handle: func(_ context.Context, _ *sql.Tx, records []es.Record) error {
 			sizes = append(sizes, len(records))
-			time.Sleep(time.Duration(len(records)) * 5 * time.Millisecond) // that is what makes it slow
+			time.Sleep(time.Duration(len(records)) * 5 * time.Millisecond) // simulates a slow handler
 			return nil
 		}, OnProgress: func(g projection.Progress) {
 			if g.Cursor == projection.Cursor(last) {

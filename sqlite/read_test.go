@@ -19,7 +19,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// positions returns those that a filter lets through.
+// positions returns the positions of the records that match a filter.
 func positions(t *testing.T, s es.Log, after es.Position, filter es.Filter) (found []es.Position) {
 	t.Helper()
 	for r, err := range s.All(t.Context(), after, filter) {
@@ -32,7 +32,7 @@ func positions(t *testing.T, s es.Log, after es.Position, filter es.Filter) (fou
 }
 
 func TestPages(t *testing.T) {
-	t.Run("a log of many has none left out at the seams", func(t *testing.T) {
+	t.Run("no record is missing at their boundaries", func(t *testing.T) {
 		s := open(t, ":memory:")
 		const n = 5000
 		for i := range 5 {
@@ -49,7 +49,7 @@ func TestPages(t *testing.T) {
 			}
 		}
 	})
-	t.Run("records larger than a page come one by one", func(t *testing.T) {
+	t.Run("records larger than a page are read one by one", func(t *testing.T) {
 		s := open(t, ":memory:")
 		for v := range es.Version(3) {
 			a := at("a", v, "")
@@ -67,7 +67,7 @@ func TestPages(t *testing.T) {
 			t.Errorf("%d records", len(records))
 		}
 	})
-	t.Run("a context that ends within a page ends the loop at the next record", func(t *testing.T) {
+	t.Run("if the context ends within a page, the loop ends at the next record", func(t *testing.T) {
 		s := open(t, ":memory:")
 		add(t, s, at("a", 0, make([]string, 10)...))
 		for name, read := range map[string]func(context.Context) iter.Seq2[es.Record, error]{
@@ -191,7 +191,7 @@ func TestLongFilteredRead(t *testing.T) {
 		a.Events[i].Type = "rare"
 		add(t, s, a)
 	}
-	t.Run("finds what is rare, wherever it stands", func(t *testing.T) {
+	t.Run("finds rare records anywhere", func(t *testing.T) {
 		var expected []es.Position
 		for i := range n / 5000 {
 			expected = append(expected, es.Position(i*5000+i+1))
@@ -206,7 +206,7 @@ func TestLongFilteredRead(t *testing.T) {
 			t.Errorf("%d records that are not rare; expected %d", found, n-len(expected))
 		}
 	})
-	t.Run("ends with its context, also while it finds nothing", func(t *testing.T) {
+	t.Run("ends with its context, also between matches", func(t *testing.T) {
 		for _, patience := range []time.Duration{0, time.Millisecond, 3 * time.Millisecond} {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			var last error
@@ -264,7 +264,7 @@ func TestQueriesUseTheirIndex(t *testing.T) {
 	}
 }
 
-// plan returns the steps in which SQLite answers a query.
+// plan returns the steps of SQLite's query plan.
 func plan(t *testing.T, conn *sql.Conn, query string) (steps []string) {
 	t.Helper()
 	rows, err := conn.QueryContext(t.Context(), "explain query plan "+query)

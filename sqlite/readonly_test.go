@@ -17,7 +17,7 @@ import (
 
 func TestReadOnly(t *testing.T) {
 	readOnly := sqlite.Config{ReadOnly: true}
-	t.Run("reads what is there, and what others write meanwhile", func(t *testing.T) {
+	t.Run("reads existing records and new ones of other stores", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "a?mode=rw#%20.db")
 		writer := open(t, path)
 		add(t, writer, at("a", 0, "one"))
@@ -64,7 +64,7 @@ func TestReadOnly(t *testing.T) {
 			t.Errorf("the file has changed: %v", err)
 		}
 	})
-	t.Run("refuses, and makes nothing", func(t *testing.T) {
+	t.Run("creates no database", func(t *testing.T) {
 		for _, test := range []struct{ name, path, says string }{
 			{"a file that is not there", file(t), "must exist"},
 			{"memory", ":memory:", "cannot be read-only"},
@@ -87,7 +87,7 @@ func TestReadOnly(t *testing.T) {
 			}
 		}
 	})
-	t.Run("refuses a schema of an older release, and does not migrate it", func(t *testing.T) {
+	t.Run("refuses an older schema and does not migrate it", func(t *testing.T) {
 		path := file(t)
 		if err := open(t, path).Close(); err != nil {
 			t.Fatal(err)

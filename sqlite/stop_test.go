@@ -21,7 +21,7 @@ func TestCopiedWhileStopped(t *testing.T) {
 	c := child.Start(t, "write", path, 3)
 	c.Await(1)
 	for range copies {
-		time.Sleep(rand.N(20 * time.Millisecond)) // not to wait for anything: so that it is stopped at any moment
+		time.Sleep(rand.N(20 * time.Millisecond)) // not synchronization: a random moment for the stop
 		database, log, said, resume := stopped(t, c, path)
 		resume()
 		survived(t, copied(t, database, log), said)
@@ -29,7 +29,7 @@ func TestCopiedWhileStopped(t *testing.T) {
 	t.Logf("%d copies, the last with %d acknowledged appends", copies, len(c.Lines()))
 }
 
-// stopped stops a process that writes until it may resume, and returns the two files of the database as they are then, and what was acknowledged.
+// stopped stops a writing process and returns copies of the two files of the database, and what was acknowledged. The process continues with resume.
 func stopped(t *testing.T, c *child.Process, path string) (database, log []byte, said map[es.Position]string, resume func()) {
 	t.Helper()
 	if err := c.Process.Signal(syscall.SIGSTOP); err != nil {

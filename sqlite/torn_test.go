@@ -16,8 +16,8 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// What is torn is what was not synced when the power went: everything in the write-ahead log behind the last acknowledged commit, and
-// pages of the database that a checkpoint was bringing in. The former may be there in part, or be anything; the latter still stand in the log.
+// The test tears what need not have been synced at a power failure: the write-ahead log after the last acknowledged commit, and pages of the
+// database that a checkpoint was writing. The former may be incomplete or garbage. The latter are still in the log.
 func TestTornWrites(t *testing.T) {
 	stops := 10
 	if testing.Short() {
@@ -28,18 +28,18 @@ func TestTornWrites(t *testing.T) {
 	c.Await(1)
 	var tears int
 	for range stops {
-		time.Sleep(rand.N(25 * time.Millisecond)) // not to wait for anything: so that it is stopped at any moment
+		time.Sleep(rand.N(25 * time.Millisecond)) // not synchronization: a random moment for the stop
 		database, log, said, resume := stopped(t, c, path)
 		wal := readWAL(log)
 		intact := wal.covering(t, database, said)
 		for range 5 {
 			torn, pages := bytes.Clone(log), bytes.Clone(database)
 			switch end := intact + rand.N(len(log)-intact+1); rand.N(4) {
-			case 0: // cut off
+			case 0: // truncated
 				torn = torn[:end]
-			case 1: // grown, and not filled
+			case 1: // extended but not filled
 				clear(torn[end:])
-			case 2: // sectors of something else
+			case 2: // sectors of garbage
 				garble(torn[end:])
 			case 3: // single bytes
 				for range rand.N(20) {
@@ -48,7 +48,7 @@ func TestTornWrites(t *testing.T) {
 					}
 				}
 			}
-			for _, page := range wal.pages(intact) { // a checkpoint that was under way
+			for _, page := range wal.pages(intact) { // a checkpoint in flight
 				if at := int(page-1) * wal.pageSize; page > 1 && at+wal.pageSize <= len(pages) && rand.N(3) == 0 {
 					garble(pages[at : at+wal.pageSize])
 				}
@@ -67,7 +67,7 @@ func garble(data []byte) {
 	}
 }
 
-// copied returns the path of a database with these two files.
+// copied returns the path of a database that consists of these two files.
 func copied(t *testing.T, database, log []byte) string {
 	t.Helper()
 	path := file(t)
@@ -79,7 +79,7 @@ func copied(t *testing.T, database, log []byte) string {
 	return path
 }
 
-// A wal is the frames of a write-ahead log, as SQLite's file format has them.
+// wal is the frames of a write-ahead log in SQLite's file format.
 type wal struct {
 	log      []byte
 	pageSize int
@@ -108,7 +108,7 @@ func readWAL(log []byte) *wal {
 	return w
 }
 
-// covering returns how much of the log is needed for everything that was acknowledged: the rest need not have been synced.
+// covering returns the length of the log that covers everything acknowledged. The rest need not have been synced.
 func (w *wal) covering(t *testing.T, database []byte, said map[es.Position]string) int {
 	t.Helper()
 	needed := len(w.log)
@@ -124,7 +124,7 @@ func (w *wal) covering(t *testing.T, database []byte, said map[es.Position]strin
 	return needed
 }
 
-// pages returns the pages that stand in the log up to an offset, behind the last commit before it none.
+// pages returns the pages in the log up to the last commit before an offset.
 func (w *wal) pages(end int) []uint32 {
 	var pages []uint32
 	committed := 0
@@ -139,7 +139,7 @@ func (w *wal) pages(end int) []uint32 {
 	return pages[:committed]
 }
 
-// holds tells whether a database has everything that was acknowledged.
+// holds reports whether a database contains everything acknowledged.
 func holds(t *testing.T, path string, said map[es.Position]string) bool {
 	t.Helper()
 	s, err := sqlite.Open(path)

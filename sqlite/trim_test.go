@@ -18,7 +18,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// grow appends so many events of 100,000 bytes.
+// grow appends n events of 100,000 bytes.
 func grow(t *testing.T, s es.Store, id string, n int) {
 	t.Helper()
 	for range n {
@@ -37,8 +37,7 @@ func size(t *testing.T, path string) int64 {
 	return info.Size()
 }
 
-// alwaysRead reads the log of a store, which has a large log from 3 MiB on, again and again until the test ends, so that there is always somebody
-// who does.
+// alwaysRead sets the size from which a store's write-ahead log is large to 3 MiB, and reads the store with overlapping readers until the test ends.
 func alwaysRead(t *testing.T, s *sqlite.Store) {
 	s.SetLargeLog(3 << 20)
 	add(t, s, at("read", 0, make([]string, 10_000)...))
@@ -61,7 +60,7 @@ func alwaysRead(t *testing.T, s *sqlite.Store) {
 }
 
 func TestLargeLog(t *testing.T) {
-	t.Run("is emptied when those who read it let go", func(t *testing.T) {
+	t.Run("is truncated once its readers are done", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			path, target := filepath.Join(t.TempDir(), "link.db"), file(t)
 			if err := os.Symlink(target, path); err != nil {
@@ -80,7 +79,7 @@ func TestLargeLog(t *testing.T) {
 				t.Fatal("the log was emptied under a reader; this test is about one that keeps it")
 			}
 			do(t, reader, "rollback")
-			time.Sleep(10 * time.Second) // by the bubble's clock: the next attempt is due
+			time.Sleep(10 * time.Second) // fake clock: until the next attempt
 			grow(t, s, "a", 2)
 			if found := size(t, target+"-wal"); found > 1<<20 {
 				t.Errorf("it has %d bytes still", found)
@@ -90,7 +89,7 @@ func TestLargeLog(t *testing.T) {
 			}
 		})
 	})
-	t.Run("does not grow for ever while somebody always reads", func(t *testing.T) {
+	t.Run("does not grow without limit under overlapping readers", func(t *testing.T) {
 		path := file(t)
 		s := open(t, path)
 		alwaysRead(t, s)
@@ -103,7 +102,7 @@ func TestLargeLog(t *testing.T) {
 			t.Errorf("it grew to %d bytes", most)
 		}
 	})
-	t.Run("leaves waiting for the lock to Go, where a context ends it", func(t *testing.T) {
+	t.Run("waiting for the lock ends with the context", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			path := file(t)
 			s := open(t, path)
@@ -121,7 +120,7 @@ func TestLargeLog(t *testing.T) {
 	})
 }
 
-// What handlers write only the file tells, in a process that appends nothing.
+// In a process that only projects, no append counts the bytes written, so the store checks the size of the file.
 func TestLargeLogOfAProcessThatOnlyProjects(t *testing.T) {
 	path, elsewhere := file(t), new(es.Mem)
 	s := open(t, path)
