@@ -8,12 +8,12 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 )
 
-// audit reads every event of the store from the beginning, as an auditor would who trusts neither the program nor its states:
-// what left one account in a transfer must have reached another, and the balances must add up to what was paid in.
+// audit reads every event of the store from the beginning, independently of the program's states and read models. It checks that each transfer
+// moved the same amount out of one account and into another, and that the balances add up to the deposits.
 func audit(ctx context.Context, log es.Log) error {
 	var events int
 	var paidIn, balance int64
-	transit := make(map[string]int64) // by transfer: taken and not yet brought
+	transit := make(map[string]int64) // by transfer: withdrawn and not yet deposited
 	balances := make(map[string]int64)
 	next := es.Position(1)
 	for r, err := range log.All(ctx, 0, es.Filter{}) {
@@ -58,9 +58,9 @@ func audit(ctx context.Context, log es.Log) error {
 		}
 	}
 	if balance != paidIn {
-		return fmt.Errorf("%s were paid in and %s are there", euros(paidIn), euros(balance))
+		return fmt.Errorf("%s were paid in, but the accounts hold %s", euros(paidIn), euros(balance))
 	}
-	fmt.Printf("\nAudit of all %d events: %s were paid in, %s are there, and each of %d transfers took what it brought.\nNo cent was made or lost.\n",
+	fmt.Printf("\nAudit of all %d events: %s were paid in, the accounts hold %s, and each of %d transfers is balanced.\nNo money was created or lost.\n",
 		events, euros(paidIn), euros(balance), len(transit))
 	return nil
 }

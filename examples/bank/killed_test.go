@@ -15,7 +15,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// childVariable tells this test binary to be the bank, on a file.
+// childVariable makes this test binary run the bank on a file.
 const childVariable = "ES_BANK_CHILD"
 
 func TestMain(m *testing.M) {
@@ -29,8 +29,7 @@ func TestMain(m *testing.M) {
 	os.Exit(testserver.Run(m))
 }
 
-// The whole bank is killed while it works, again and again. The next one to run brings to an end what was under way, and its audit finds
-// that no cent was made or lost.
+// The bank is killed repeatedly while it runs. The next run completes the transfers in flight, and its audit checks that no money was created or lost.
 func TestTheBankIsKilledAnywhere(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "bank.db")
 	kills := 5
@@ -45,25 +44,25 @@ func TestTheBankIsKilledAnywhere(t *testing.T) {
 		if err := child.Start(); err != nil {
 			t.Fatal(err)
 		}
-		for events(t, path) < before+100 { // until it is at work
+		for events(t, path) < before+100 { // until the child appends
 			select {
 			case <-time.After(time.Millisecond):
 			case <-t.Context().Done():
-				t.Fatal("it does not get to work")
+				t.Fatal("the child does not append")
 			}
 		}
-		time.Sleep(rand.N(50 * time.Millisecond)) // not to wait for anything: so that it is killed at any moment
+		time.Sleep(rand.N(50 * time.Millisecond)) // not synchronization: a random moment for the kill
 		if err := child.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		_ = child.Wait() // says that it was killed
+		_ = child.Wait() // reports the kill
 	}
 	if err := run(t.Context(), path, 20, ""); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// events is how many the file has.
+// events returns the number of events in the file.
 func events(t *testing.T, path string) es.Position {
 	t.Helper()
 	s, err := sqlite.Open(path)

@@ -1,12 +1,12 @@
-// Bank is the whole story in one program: accounts whose rules are pure functions (package account), run on a store that keeps
-// every event; transfers between them, carried out by a process that reacts to events (package transfer); read models that projections
-// build in SQL; and an audit at the end that no cent was made or lost.
+// Bank shows all parts of the toolkit in one program. Accounts have rules that are pure functions (package account). Transfers between them
+// are carried out by a process that reacts to events (package transfer). Projections build read models in SQL, and a relay publishes
+// the events to Kafka. At the end, an audit checks that no money was created or lost.
 //
 //	go run ./examples/bank                       a SQLite file in a temporary folder
-//	go run ./examples/bank -store bank.db        a SQLite file that stays; run it again and it goes on
+//	go run ./examples/bank -store bank.db        a SQLite file that stays; a second run continues with it
 //	go run ./examples/bank -store mem:           in memory
 //	go run ./examples/bank -store postgres://user@host/database
-//	go run ./examples/bank -kafka localhost:9092 publish to that cluster, and not to a broker within the program; see package notify
+//	go run ./examples/bank -kafka localhost:9092 publish to a cluster instead of a broker in the program; see package notify
 package main
 
 import (
@@ -30,8 +30,8 @@ import (
 func main() {
 	log.SetFlags(0)
 	store := flag.String("store", "", open.Usage+" (default a SQLite file in a temporary folder)")
-	transfers := flag.Int("transfers", 500, "how many transfers are tried")
-	brokers := flag.String("kafka", "", "the addresses of some brokers of a cluster to publish to (default a broker within this program)")
+	transfers := flag.Int("transfers", 500, "the number of transfers")
+	brokers := flag.String("kafka", "", "`addresses` of brokers of a cluster to publish to (default a broker in this program)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -69,7 +69,7 @@ func run(ctx context.Context, where string, transfers int, brokers string) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	fmt.Printf("The events are kept in %s, which has %d so far.\n\n", where, b.run)
+	fmt.Printf("The events are stored in %s, which has %d so far.\n\n", where, b.run)
 	for _, step := range []func(context.Context) error{b.open, b.refusal, b.retry, b.history} {
 		if err := step(ctx); err != nil {
 			return err
@@ -89,7 +89,7 @@ func run(ctx context.Context, where string, transfers int, brokers string) (err 
 	})
 }
 
-// inBackground runs workers while it does something, and then ends them. A worker that fails ends all.
+// inBackground runs workers until do returns. If a worker fails, it ends the others and do.
 func inBackground(ctx context.Context, workers []func(context.Context) error, do func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -110,7 +110,7 @@ func inBackground(ctx context.Context, workers []func(context.Context) error, do
 	return nil
 }
 
-// A bank is one run of the program: its accounts carry the position at which it began, so that it can run again on the same store.
+// bank is one run of the program. The IDs of its accounts contain the position at which the run began, so that the program can run again on the same store.
 type bank struct {
 	log       es.Log
 	accounts  *es.Repo[account.Account, account.Command, account.Event]
@@ -158,7 +158,7 @@ func (b *bank) open(ctx context.Context) error {
 	return nil
 }
 
-// A command that breaks a rule is refused with a code. Nothing is written.
+// refusal sends a command that breaks a rule. It is refused with a code, and nothing is written.
 func (b *bank) refusal(ctx context.Context) error {
 	_, err := b.accounts.Execute(ctx, b.id("ann"), account.Withdraw{Amount: 1_000_000_00})
 	var refused *es.InvariantError
@@ -169,7 +169,7 @@ func (b *bank) refusal(ctx context.Context) error {
 	return nil
 }
 
-// A command with an identity takes effect once, however often it is sent.
+// retry sends a command with an ID several times. It is applied once.
 func (b *bank) retry(ctx context.Context) error {
 	var result es.Result[account.Account, account.Event]
 	for range 3 {
@@ -178,11 +178,11 @@ func (b *bank) retry(ctx context.Context) error {
 			return err
 		}
 	}
-	fmt.Printf("Bob's salary of 50.00 is sent three times with one command id: he has %s, at version %d.\n", euros(result.State.Balance), result.Version)
+	fmt.Printf("Bob's salary of 50.00 is sent three times with one command ID: the balance is %s, at version %d.\n", euros(result.State.Balance), result.Version)
 	return nil
 }
 
-// Every state that ever was can be had again.
+// history loads earlier states of an account.
 func (b *bank) history(ctx context.Context) error {
 	for version := es.Version(1); version <= 3; version++ {
 		at, err := b.accounts.LoadAt(ctx, b.id("bob"), version)

@@ -11,10 +11,10 @@ import (
 	"github.com/thalo-go/es/internal/test/testserver"
 )
 
-func TestTheBankRunsAndGoesOn(t *testing.T) {
+func TestBankRunsTwice(t *testing.T) {
 	for name, where := range map[string]string{"in memory": "mem:", "in a file": filepath.Join(t.TempDir(), "bank.db")} {
 		t.Run(name, func(t *testing.T) {
-			for range 2 { // the second time in a file with the first one's accounts
+			for range 2 { // the second run on a file with the accounts of the first
 				if err := run(t.Context(), where, 300, ""); err != nil {
 					t.Fatal(err)
 				}
@@ -23,7 +23,7 @@ func TestTheBankRunsAndGoesOn(t *testing.T) {
 	}
 }
 
-func TestTheBankRunsOnPostgres(t *testing.T) {
+func TestBankRunsOnPostgres(t *testing.T) {
 	url := testserver.Postgres(t, testserver.Postgres18).Database(t)
 	for range 2 {
 		if err := run(t.Context(), url, 40, ""); err != nil {
@@ -32,7 +32,7 @@ func TestTheBankRunsOnPostgres(t *testing.T) {
 	}
 }
 
-func TestTheBankRefusesToTryNoTransfers(t *testing.T) {
+func TestBankRejectsNumberOfTransfers(t *testing.T) {
 	for _, transfers := range []int{0, -5} {
 		if err := run(t.Context(), "mem:", transfers, ""); err == nil || !strings.Contains(err.Error(), "-transfers") {
 			t.Errorf("%d transfers: %v", transfers, err)
@@ -40,18 +40,18 @@ func TestTheBankRefusesToTryNoTransfers(t *testing.T) {
 	}
 }
 
-func TestTheAuditFinds(t *testing.T) {
+func TestAuditFinds(t *testing.T) {
 	transfer := es.Meta(map[string]string{es.MetaCorrelation: "transfer-1"})
 	for _, test := range []struct {
 		name, want string
 		commands   func(do func(id string, c account.Command, options ...es.ExecuteOption))
 	}{{
-		"money that was lost on its way", "transfer-1 of 0.30 is not complete",
+		"lost money", "transfer-1 of 0.30 is not complete",
 		func(do func(string, account.Command, ...es.ExecuteOption)) {
 			do("ann", account.Withdraw{Amount: 30}, transfer)
 		},
 	}, {
-		"money that arrived twice", "transfer-1 of -0.30 is not complete",
+		"money deposited twice", "transfer-1 of -0.30 is not complete",
 		func(do func(string, account.Command, ...es.ExecuteOption)) {
 			do("ann", account.Withdraw{Amount: 30}, transfer)
 			do("bob", account.Deposit{Amount: 30}, transfer)
@@ -77,7 +77,7 @@ func TestTheAuditFinds(t *testing.T) {
 	}
 }
 
-func TestAStoreThatCannotBeOpenedIsNamed(t *testing.T) {
+func TestOpenErrorNamesTheStore(t *testing.T) {
 	where := filepath.Join(t.TempDir(), "none", "bank.db")
 	if _, _, err := open.Log(t.Context(), where); err == nil || !strings.Contains(err.Error(), where) {
 		t.Errorf("got %v, want an error that names %s", err, where)

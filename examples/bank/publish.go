@@ -16,7 +16,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// A publication is the relay at work: everything that happens is published, each event once, while it happens.
+// publication runs a relay that publishes each event once.
 type publication struct {
 	brokers  string
 	embedded *kafkatest.Broker // nil if Kafka is real
@@ -25,7 +25,7 @@ type publication struct {
 	ended    chan error
 }
 
-// publish begins to publish the log, to a cluster, or if none is given to a broker within this process.
+// publish starts to publish the log to a cluster, or to a broker in this process if brokers is empty.
 func publish(ctx context.Context, log es.Log, brokers string) (*publication, error) {
 	p := &publication{brokers: brokers, ended: make(chan error, 1)}
 	if brokers == "" {
@@ -42,7 +42,7 @@ func publish(ctx context.Context, log es.Log, brokers string) (*publication, err
 		Topics:  kafka.Topics{Partitions: 4},
 		Logger:  slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
-	p.relay.Leases, _ = log.(es.Leases) // every store of ours has leases
+	p.relay.Leases, _ = log.(es.Leases) // all stores have leases
 	ctx, p.cancel = context.WithCancel(ctx)
 	go func() { p.ended <- p.relay.Run(ctx) }()
 	return p, nil
@@ -65,7 +65,7 @@ func (p *publication) await(ctx context.Context, position es.Position) error {
 	return nil
 }
 
-// show tells what came of it. To an embedded broker nobody else can listen, so it listens itself, as the program notify does.
+// show prints what was published. No other program can read from an embedded broker, so show reads the topic itself, like program notify.
 func (p *publication) show(ctx context.Context, log es.Log) error {
 	head, err := es.Head(ctx, log)
 	if err != nil {
@@ -75,9 +75,9 @@ func (p *publication) show(ctx context.Context, log es.Log) error {
 		return err
 	}
 	stats := p.relay.Stats()
-	fmt.Printf("\nThe relay has published all of it, %d events in %d transactions, to %s.\n", stats.Records, stats.Transactions, p.where())
+	fmt.Printf("\nThe relay has published all %d events in %d transactions to %s.\n", stats.Records, stats.Transactions, p.where())
 	if p.embedded == nil {
-		fmt.Printf("To see what another service makes of it: go run ./examples/bank/notify -kafka %s\n", p.brokers)
+		fmt.Printf("To see another service read them: go run ./examples/bank/notify -kafka %s\n", p.brokers)
 		return nil
 	}
 	dir, err := os.MkdirTemp("", "notices")
@@ -90,15 +90,15 @@ func (p *publication) show(ctx context.Context, log es.Log) error {
 
 func (p *publication) where() string {
 	if p.embedded != nil {
-		return "a broker within this program"
+		return "a broker in this program"
 	}
 	return p.brokers
 }
 
-// errEnough ends the projection when it has caught up.
-var errEnough = errors.New("everything has been read")
+// errCaughtUp ends the projection when it has caught up.
+var errCaughtUp = errors.New("caught up")
 
-// consume does what the program notify does, until it has caught up.
+// consume runs the projection of program notify until it has caught up.
 func consume(ctx context.Context, brokers, path string) (err error) {
 	source, err := notices.Open(ctx, brokers)
 	if err != nil {
@@ -111,22 +111,22 @@ func consume(ctx context.Context, brokers, path string) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	p := notices.Projection(source)
-	p.OnCaughtUp = func(context.Context) error { return errEnough }
-	if err := store.Project(ctx, p); !errors.Is(err, errEnough) {
+	p.OnCaughtUp = func(context.Context) error { return errCaughtUp }
+	if err := store.Project(ctx, p); !errors.Is(err, errCaughtUp) {
 		return err
 	}
 	s, err := notices.Summarize(ctx, store, 3)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("Another service, with a database of its own, has read it and written %d notices to the owners of %d accounts:\n", s.Notices, s.Accounts)
+	fmt.Printf("Another service with its own database has read the topic and written %d notices to the owners of %d accounts:\n", s.Notices, s.Accounts)
 	for _, text := range s.Last {
 		fmt.Println("    " + text)
 	}
 	return nil
 }
 
-// close ends the relay, and the broker if it is ours.
+// close ends the relay and the embedded broker.
 func (p *publication) close() error {
 	p.cancel()
 	err := <-p.ended

@@ -9,7 +9,7 @@ import (
 	"github.com/thalo-go/es/examples/internal/open"
 )
 
-// accountList is the list of all accounts: a row for each, as it is now.
+// accountList returns the read model of current balances, with a row for each account.
 func accountList() open.Model {
 	return open.Model{
 		Name:   "accounts",
@@ -43,7 +43,7 @@ func accountList() open.Model {
 	}
 }
 
-// statements are what happened on each account, with the balance after it.
+// statements returns the read model of account statements: each change with the balance after it.
 func statements() open.Model {
 	return open.Model{
 		Name:   "statements",
@@ -70,7 +70,7 @@ func statements() open.Model {
 	}
 }
 
-// change is what an event makes of the balance.
+// change returns the change of the balance by an event.
 func change(event account.Event) int64 {
 	switch e := event.(type) {
 	case account.Deposited:
@@ -81,7 +81,7 @@ func change(event account.Event) int64 {
 	return 0
 }
 
-// reason is the event that led to this one.
+// reason returns the event that caused this one.
 func reason(r es.Record) string {
 	if cause := r.Meta[es.MetaCausation]; cause != "" {
 		return cause
@@ -89,7 +89,7 @@ func reason(r es.Record) string {
 	return "at the counter"
 }
 
-// show prints the read models as they stand when they have all that was written.
+// show prints the read models once they are up to date.
 func (b *bank) show(ctx context.Context, read open.ReadSide) error {
 	head, err := b.settled(ctx, read)
 	if err != nil {

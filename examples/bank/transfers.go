@@ -14,17 +14,17 @@ import (
 	"github.com/thalo-go/es/examples/internal/open"
 )
 
-// unclaimed is the bank's own account for what can neither be brought nor returned.
+// unclaimed is the bank's account for money that can be neither delivered nor returned.
 const unclaimed = "unclaimed"
 
-// partitions is in how many transfers the process works at the same time.
+// partitions is the number of shards of the transfer process.
 const partitions = 16
 
 func (b *bank) process() transfer.Process {
 	return transfer.Process{Transfers: b.transfers, Accounts: b.accounts, Unclaimed: unclaimed}
 }
 
-// workers are what runs beside the customers: the process that carries out transfers, and the read models.
+// workers returns what runs in the background: the transfer process and the read models.
 func (b *bank) workers(read open.ReadSide) []func(context.Context) error {
 	return []func(context.Context) error{
 		func(ctx context.Context) error {
@@ -37,7 +37,7 @@ func (b *bank) workers(read open.ReadSide) []func(context.Context) error {
 	}
 }
 
-// transfer has many customers ask for transfers between the same few accounts at once, each for one after the other.
+// transfer lets many customers request transfers between a few accounts concurrently.
 func (b *bank) transfer(ctx context.Context, transfers int) error {
 	begin := time.Now()
 	ends := make(map[string]int)
@@ -57,12 +57,12 @@ func (b *bank) transfer(ctx context.Context, transfers int) error {
 	if err := errors.Join(customers.Wait(), group.Wait()); err != nil {
 		return err
 	}
-	fmt.Printf("\n64 customers asked for %d transfers in %v: %d were brought, %d refused, %d turned away and returned.\n",
+	fmt.Printf("\n64 customers requested %d transfers in %v: %d were delivered, %d refused, %d rejected by the receiver and returned.\n",
 		transfers, time.Since(begin).Round(time.Millisecond), ends["brought"], ends["refused"], ends["returned"])
 	return nil
 }
 
-// settled waits until no transfer is under way, those among them that an earlier run has left, and returns the end of the log.
+// settled waits until no transfer is in flight, including those of earlier runs, and returns the head of the log.
 func (b *bank) settled(ctx context.Context, read open.ReadSide) (es.Position, error) {
 	for {
 		head, err := es.Head(ctx, b.log)
@@ -72,7 +72,7 @@ func (b *bank) settled(ctx context.Context, read open.ReadSide) (es.Position, er
 		if err != nil {
 			return 0, err
 		}
-		if end, err := es.Head(ctx, b.log); err != nil || end == head { // the process has written nothing since
+		if end, err := es.Head(ctx, b.log); err != nil || end == head { // the process has appended nothing since
 			return end, err
 		}
 	}
@@ -80,7 +80,7 @@ func (b *bank) settled(ctx context.Context, read open.ReadSide) (es.Position, er
 
 func (b *bank) transferID(n int) string { return fmt.Sprintf("%d-%d", b.run, n) }
 
-// ask is one customer's wish. Now and then somebody sends money to Zoe.
+// ask returns a random transfer. Some go to the closed account of Zoe.
 func (b *bank) ask(n int) transfer.Ask {
 	from, to := rand.N(len(owners)), rand.N(len(owners)-1)
 	if to >= from {
@@ -93,7 +93,7 @@ func (b *bank) ask(n int) transfer.Ask {
 	return a
 }
 
-// An ends tells customers that their transfers have come to an end.
+// ends has a channel for each transfer, which is closed when the transfer ends.
 type ends []chan struct{}
 
 func newEnds(n int) ends {
@@ -104,7 +104,7 @@ func newEnds(n int) ends {
 	return e
 }
 
-// follow follows the log until all transfers of this run have come to an end, and counts how.
+// follow follows the log until all transfers of this run have ended, and counts the outcomes.
 func (e ends) follow(ctx context.Context, b *bank, how map[string]int) error {
 	numbers := make(map[string]int, len(e))
 	for n := range e {

@@ -1,5 +1,4 @@
-// Package account is the rules of a bank account: what may happen to it, and what it comes to.
-// They are pure functions. They know of no database, no clock and no framework but the four words of package es.
+// Package account has the rules of a bank account. They are pure functions, without a database or a clock.
 package account
 
 import "github.com/thalo-go/es"
@@ -7,7 +6,7 @@ import "github.com/thalo-go/es"
 // Rules decide on commands and evolve the state by events.
 type Rules struct{}
 
-// MaxAmount is the most that one command moves, in cents.
+// MaxAmount is the largest amount of one command, in cents.
 const MaxAmount = 1_000_000_000_00
 
 // Decide implements es.Aggregate.
@@ -16,14 +15,14 @@ func (Rules) Decide(a Account, c Command) ([]Event, error) { return c.decide(a) 
 // Evolve implements es.Aggregate.
 func (Rules) Evolve(a Account, e Event) Account { return e.apply(a) }
 
-// An Account is the state. Its zero value is an account that was never opened.
+// Account is the state. Its zero value is an account that was never opened.
 type Account struct {
 	Owner        string
 	Balance      int64 // cents
 	Open, Closed bool
 }
 
-// A Command asks for something, an Event says what happened. Their methods do the work, so that a forgotten case does not compile.
+// Command is a request, Event is what happened. Each type implements its own case, so the compiler reports a missing one.
 type (
 	Command interface {
 		decide(Account) ([]Event, error)
@@ -47,7 +46,7 @@ type (
 	Closed    struct{}
 )
 
-// Codec gives the events the names under which they are stored.
+// Codec maps the events to their stored names.
 var Codec = es.JSON(map[string]Event{
 	"opened":    Opened{},
 	"deposited": Deposited{},
@@ -66,7 +65,7 @@ func (c Deposit) decide(a Account) ([]Event, error) { return a.move(c.Amount, De
 
 func (c Withdraw) decide(a Account) ([]Event, error) {
 	if a.Open && c.Amount > a.Balance {
-		return nil, es.Invariant("INSUFFICIENT_FUNDS", "%d cents are there, %d are asked for", a.Balance, c.Amount)
+		return nil, es.Invariant("INSUFFICIENT_FUNDS", "the balance is %d cents, %d requested", a.Balance, c.Amount)
 	}
 	return a.move(c.Amount, Withdrawn{c.Amount})
 }
@@ -74,11 +73,11 @@ func (c Withdraw) decide(a Account) ([]Event, error) {
 func (Close) decide(a Account) ([]Event, error) {
 	switch {
 	case a.Closed:
-		return nil, nil // closed is closed: nothing to do
+		return nil, nil // already closed: nothing to do
 	case !a.Open:
-		return nil, es.Invariant("ACCOUNT_NOT_OPEN", "there is no such account")
+		return nil, es.Invariant("ACCOUNT_NOT_OPEN", "the account does not exist")
 	case a.Balance != 0:
-		return nil, es.Invariant("ACCOUNT_NOT_EMPTY", "%d cents are still there", a.Balance)
+		return nil, es.Invariant("ACCOUNT_NOT_EMPTY", "the balance is %d cents", a.Balance)
 	}
 	return []Event{Closed{}}, nil
 }
@@ -88,7 +87,7 @@ func (a Account) move(amount int64, e Event) ([]Event, error) {
 	case !a.Open:
 		return nil, es.Invariant("ACCOUNT_NOT_OPEN", "the account is not open")
 	case amount <= 0 || amount > MaxAmount:
-		return nil, es.Invariant("AMOUNT_OUT_OF_RANGE", "%d cents: from 1 to %d can be moved", amount, int64(MaxAmount))
+		return nil, es.Invariant("AMOUNT_OUT_OF_RANGE", "%d cents: must be 1 to %d", amount, int64(MaxAmount))
 	}
 	return []Event{e}, nil
 }

@@ -26,17 +26,17 @@ func TestRules(t *testing.T) {
 		closed.When(account.Deposit{Amount: 5}).ThenCode("ACCOUNT_NOT_OPEN")
 		closed.When(account.Withdraw{Amount: 5}).ThenCode("ACCOUNT_NOT_OPEN")
 	})
-	t.Run("no more goes out than is there", func(t *testing.T) {
+	t.Run("no more than the balance is withdrawn", func(t *testing.T) {
 		filled.When(account.Withdraw{Amount: 101}).ThenCode("INSUFFICIENT_FUNDS")
 	})
-	t.Run("an amount is positive and not too large to be added up", func(t *testing.T) {
+	t.Run("an amount is positive and cannot overflow", func(t *testing.T) {
 		for _, amount := range []int64{0, -1, account.MaxAmount + 1} {
 			open.When(account.Deposit{Amount: amount}).ThenCode("AMOUNT_OUT_OF_RANGE")
 		}
 		filled.When(account.Withdraw{Amount: -1}).ThenCode("AMOUNT_OUT_OF_RANGE")
 		open.When(account.Deposit{Amount: account.MaxAmount}).Then(account.Deposited{Amount: account.MaxAmount})
 	})
-	t.Run("an empty account is closed, and once is enough", func(t *testing.T) {
+	t.Run("an empty account is closed; closing again is a no-op", func(t *testing.T) {
 		open.When(account.Close{}).Then(account.Closed{}).ThenState(account.Account{Owner: "Ann", Closed: true})
 		closed.When(account.Close{}).ThenNothing()
 		filled.When(account.Close{}).ThenCode("ACCOUNT_NOT_EMPTY")
@@ -44,7 +44,7 @@ func TestRules(t *testing.T) {
 	})
 }
 
-func TestWhatIsDeclinedIsAnEvent(t *testing.T) {
+func TestRefusalIsAnEvent(t *testing.T) {
 	filled := estest.For(t, account.Rules{}).Given(account.Opened{Owner: "Ann"}, account.Deposited{Amount: 100})
 	filled.When(account.Send{Amount: 100}).Then(account.Withdrawn{Amount: 100})
 	filled.When(account.Send{Amount: 101}).Then(account.Declined{Code: "INSUFFICIENT_FUNDS"}).ThenState(account.Account{Owner: "Ann", Balance: 100, Open: true})
@@ -52,7 +52,7 @@ func TestWhatIsDeclinedIsAnEvent(t *testing.T) {
 	estest.For(t, account.Rules{}).When(account.Receive{Amount: 5}).Then(account.Declined{Code: "ACCOUNT_NOT_OPEN"})
 }
 
-// The test that README.md shows.
+// README.md shows this test.
 func TestWithdraw(t *testing.T) {
 	estest.For(t, account.Rules{}).
 		Given(account.Opened{Owner: "ann"}, account.Deposited{Amount: 100_00}).

@@ -6,14 +6,13 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// Send and Receive are Withdraw and Deposit for those who must know for ever what became of their command: what the rules refuse is an event
-// too. So the answer has the identity of the command, and whoever asks again, also much later, gets it again. A refusal that is an error is
-// forgotten: asked again, the account may have the money.
+// Send and Receive are like Withdraw and Deposit, but record a refusal as an event. So a repeated command with the same ID always gets the same
+// answer. A refusal that is an error is not recorded: when the command is repeated, the account may have the money.
 type (
 	Send    struct{ Amount int64 } // cents
 	Receive struct{ Amount int64 } // cents
 
-	// Declined says why one of them was refused.
+	// Declined is a refusal of one of them.
 	Declined struct{ Code string }
 )
 

@@ -1,6 +1,5 @@
-// Package notices is what another service makes of the bank's topic, in a database of its own: for each movement of an account a notice to its
-// owner, with the balance after it. Each is written once, wherever and whenever the service is killed: the offset that it has come to
-// moves in the transaction that writes the notices.
+// Package notices is the read model of a separate service, built from the bank's topic. For each movement on an account it has a notice to the owner
+// with the balance after it. Each notice is written once, as its transaction also moves the checkpoint in the topic.
 package notices
 
 import (
@@ -15,10 +14,10 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// Topic is where the bank's relay publishes what happens to accounts.
+// Topic is the topic of account events of the bank's relay.
 const Topic = "bank.account"
 
-// Name is that of the projection.
+// Name is the name of the projection.
 const Name = "notices"
 
 // Open opens the topic as a source of projections.
@@ -30,7 +29,7 @@ func Open(ctx context.Context, brokers string) (*kafka.Source, error) {
 	}.Open(ctx)
 }
 
-// Projection writes notices. It is one like any other but for its source.
+// Projection returns the projection that writes notices.
 func Projection(source projection.Source) sqlite.Projection {
 	return sqlite.Projection{
 		Name:   Name,
@@ -83,16 +82,16 @@ func move(ctx context.Context, tx *sql.Tx, r es.Record, cents int64, what string
 	return notice(ctx, tx, r, fmt.Sprintf("Dear %s, %s %s, you have %s.", owner, Euros(max(cents, -cents)), what, Euros(balance)))
 }
 
-// notice writes one. The column event is unique: were a record to come twice the projection would stop, and the program tell.
+// notice writes one notice. The column event is unique, so a repeated record would stop the projection with an error.
 func notice(ctx context.Context, tx *sql.Tx, r es.Record, text string) error {
 	_, err := tx.ExecContext(ctx, "insert into notices (event, account, text) values (?, ?, ?)", r.ID(), r.Stream.ID, text)
 	return err
 }
 
-// Euros writes cents as people do.
+// Euros formats an amount in cents.
 func Euros(cents int64) string { return fmt.Sprintf("%d.%02d", cents/100, cents%100) }
 
-// A Summary is what the read model comes to.
+// Summary summarizes the read model.
 type Summary struct {
 	Accounts, Notices int
 	Cents             int64

@@ -1,5 +1,5 @@
-// Notify is another service than the bank: it reads what the bank publishes to Kafka, and keeps notices to the owners of accounts in a database
-// of its own, each exactly once. Kill it whenever you like, start it again, start two of them.
+// Notify is a separate service. It reads what the bank publishes to Kafka and stores notices to account owners in its own database, each exactly
+// once, also when it is killed and restarted or when two instances run.
 //
 //	go run ./examples/bank -kafka localhost:9092 -store bank.db
 //	go run ./examples/bank/notify -kafka localhost:9092 -store notices.db
@@ -23,10 +23,10 @@ import (
 
 func main() {
 	log.SetFlags(0)
-	brokers := flag.String("kafka", "localhost:9092", "the addresses of some brokers of the cluster to which the bank publishes")
+	brokers := flag.String("kafka", "localhost:9092", "`addresses` of brokers of the cluster to which the bank publishes")
 	store := flag.String("store", "notices.db", "the SQLite file with the notices")
-	once := flag.Bool("once", false, "end when everything there is has been read")
-	lease := flag.Duration("lease", 10*time.Second, "how long the work of one that was killed is left alone before another takes it over")
+	once := flag.Bool("once", false, "exit when the topic has been read")
+	lease := flag.Duration("lease", 10*time.Second, "how long until another instance takes over from one that was killed")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -35,8 +35,8 @@ func main() {
 	}
 }
 
-// errEnough ends the projection when there is nothing more to do.
-var errEnough = errors.New("everything has been read")
+// errCaughtUp ends the projection with -once.
+var errCaughtUp = errors.New("caught up")
 
 func run(ctx context.Context, brokers, path string, once bool, lease time.Duration) (err error) {
 	source, err := notices.Open(ctx, brokers)
@@ -57,12 +57,12 @@ func run(ctx context.Context, brokers, path string, once bool, lease time.Durati
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%d notices to the owners of %d accounts, who have %s together. The last ones:\n", s.Notices, s.Accounts, notices.Euros(s.Cents))
+		fmt.Printf("%d notices to the owners of %d accounts with %s in total. The last ones:\n", s.Notices, s.Accounts, notices.Euros(s.Cents))
 		for _, text := range s.Last {
 			fmt.Println("    " + text)
 		}
 		if once {
-			return errEnough
+			return errCaughtUp
 		}
 		return nil
 	}
@@ -71,7 +71,7 @@ func run(ctx context.Context, brokers, path string, once bool, lease time.Durati
 			fmt.Printf("%s: %d records up to offset %d of %d\n", p.Shard, p.Records, p.Cursor, p.End)
 		}
 	}
-	if err := store.Project(ctx, p); !errors.Is(err, errEnough) {
+	if err := store.Project(ctx, p); !errors.Is(err, errCaughtUp) {
 		return err
 	}
 	return nil

@@ -19,7 +19,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// The program that is killed is this test binary again.
+// The child process is this test binary.
 const brokersVariable, storeVariable = "NOTIFY_BROKERS", "NOTIFY_STORE"
 
 const lease = time.Second
@@ -70,7 +70,7 @@ func TestEachMovementMakesOneNoticeHoweverOftenTheProgramIsKilled(t *testing.T) 
 	if err := run(ctx, broker.Bootstrap(), path, true, lease); err != nil {
 		t.Fatal(err)
 	}
-	// A last run has nothing to do.
+	// The last run finds no new records.
 	if err := run(ctx, broker.Bootstrap(), path, true, lease); err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func start(t *testing.T, brokers, path string) *exec.Cmd {
 	return c
 }
 
-// open opens the read model beside the program.
+// open opens the program's database.
 func open(t *testing.T, path string) *sqlite.Store {
 	t.Helper()
 	s, err := sqlite.Open(path)
@@ -111,7 +111,7 @@ func open(t *testing.T, path string) *sqlite.Store {
 	return s
 }
 
-// await waits until the read model is so far. Until the program has made its tables there is none.
+// await waits until the read model has the notices. Until the program has created its tables, there are none.
 func await(t *testing.T, store *sqlite.Store, far func(notices.Summary) bool) {
 	t.Helper()
 	limit := time.After(2 * time.Minute)

@@ -9,28 +9,28 @@ import (
 	"github.com/thalo-go/es/projection"
 )
 
-// Kind is that of the streams of transfers.
+// Kind is the kind of transfer streams.
 const Kind = "transfer"
 
-// A Process carries out transfers: each event of one leads to a command on an account, and its answer to the next event.
+// Process carries out transfers. Each event of a transfer causes a command on an account, whose answer is recorded as the next event.
 //
-// Both commands have the identity of the event that they follow from, and an account answers with an event in any case. So a step that is done
-// again, because the process was killed before it could note that it was done, or because another did it as well, comes to the same end:
-// the account does not move the money twice, and the transfer does not take another way.
+// Both commands have the ID of the event that causes them, and an account answers every command with an event. A step may be repeated, because the
+// process was killed before its checkpoint moved, or because another process took over. The repetition has the same result: the
+// account does not move the money twice, and the transfer does not change course.
 type Process struct {
 	Transfers *es.Repo[Transfer, Command, Event]
 	Accounts  *es.Repo[account.Account, account.Command, account.Event]
 
-	// Unclaimed is the account of the bank's own that takes what can neither be brought nor returned. It is never closed.
+	// Unclaimed is the bank's account for money that can be neither delivered nor returned. It is never closed.
 	Unclaimed string
 }
 
-// Reaction returns what a store runs.
+// Reaction returns the process as a reaction.
 func (p Process) Reaction(partitions int) projection.Reaction {
 	return projection.Reaction{Name: "transfers", Filter: es.Filter{Kinds: []string{Kind}}, Partitions: partitions, Handle: p.Handle}
 }
 
-// Handle does the step that follows from one event of a transfer.
+// Handle executes the step that one event of a transfer causes.
 func (p Process) Handle(ctx context.Context, r es.Record) error {
 	event, err := Codec.Decode(r)
 	if err != nil {
@@ -49,7 +49,7 @@ func (p Process) Handle(ctx context.Context, r es.Record) error {
 	case Turned:
 		code, err := p.do(ctx, r, t.From, account.Receive{Amount: t.Amount})
 		back := t.From
-		if err == nil && code != "" { // the sender has closed his account meanwhile
+		if err == nil && code != "" { // the sender's account was closed in the meantime
 			back = p.Unclaimed
 			code, err = p.do(ctx, r, back, account.Receive{Amount: t.Amount})
 		}
@@ -57,26 +57,26 @@ func (p Process) Handle(ctx context.Context, r es.Record) error {
 			return err
 		}
 		if code != "" {
-			return fmt.Errorf("%d cents of %s can go nowhere: %s declines them with %s: open it", t.Amount, r.Stream, back, code)
+			return fmt.Errorf("%s: %d cents cannot be delivered: account %s declines them with %s: open it", r.Stream, t.Amount, back, code)
 		}
-		return p.say(ctx, r, Returned{back})
+		return p.record(ctx, r, Returned{back})
 	}
 	return nil
 }
 
-// step lets an account do something, and says how it went.
+// step sends a command to an account and records the outcome.
 func (p Process) step(ctx context.Context, r es.Record, id string, c account.Command, done Command, declined func(code string) Command) error {
 	code, err := p.do(ctx, r, id, c)
 	switch {
 	case err != nil:
 		return err
 	case code != "":
-		return p.say(ctx, r, declined(code))
+		return p.record(ctx, r, declined(code))
 	}
-	return p.say(ctx, r, done)
+	return p.record(ctx, r, done)
 }
 
-// do lets an account do something, once, and returns the code with which it declined, or "".
+// do sends a command to an account, which applies it once, and returns the code of its refusal, or "".
 func (p Process) do(ctx context.Context, r es.Record, id string, c account.Command) (code string, err error) {
 	result, err := p.Accounts.Execute(ctx, id, c, es.CommandID(r.ID()), es.CausedBy(r))
 	if err != nil {
@@ -88,7 +88,7 @@ func (p Process) do(ctx context.Context, r es.Record, id string, c account.Comma
 	return "", nil
 }
 
-func (p Process) say(ctx context.Context, r es.Record, c Command) error {
+func (p Process) record(ctx context.Context, r es.Record, c Command) error {
 	_, err := p.Transfers.Execute(ctx, r.Stream.ID, c, es.CommandID(r.ID()), es.CausedBy(r))
 	return err
 }

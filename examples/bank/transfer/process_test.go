@@ -14,10 +14,10 @@ import (
 
 var errKilled = errors.New("killed")
 
-// A mortal store dies at one of its appends: before it, or after it was written and before anybody heard of that.
+// mortal is a store that fails at one of its appends, before it is written or after.
 type mortal struct {
 	es.Log
-	left  int // appends; negative means that it lives for ever
+	left  int // appends; negative means unlimited
 	after bool
 }
 
@@ -48,7 +48,7 @@ func processOn(t *testing.T, log es.Log) transfer.Process {
 	return p
 }
 
-// work reacts to all that the log has behind a position, as a store would that runs the process, until there is no more.
+// work calls the process with the records after a position, like a store, until there are no more.
 func work(ctx context.Context, log es.Log, p transfer.Process, at es.Position) error {
 	for {
 		end, err := es.Head(ctx, log)
@@ -67,7 +67,7 @@ func work(ctx context.Context, log es.Log, p transfer.Process, at es.Position) e
 	}
 }
 
-// bank makes a log with accounts and transfers that come to every end there is.
+// bank returns a log with accounts and with transfers that reach every final stage.
 func bank(t *testing.T) (*es.Mem, transfer.Process) {
 	t.Helper()
 	log := new(es.Mem)
@@ -103,7 +103,7 @@ func balance(t *testing.T, p transfer.Process, id string) int64 {
 	return a.Balance
 }
 
-// ended fails the test unless every transfer has come to its end, and no cent was made or lost.
+// ended fails the test unless every transfer has ended and no money was created or lost.
 func ended(t *testing.T, p transfer.Process) {
 	t.Helper()
 	for id, want := range map[string]transfer.Stage{
@@ -119,7 +119,7 @@ func ended(t *testing.T, p transfer.Process) {
 	}
 }
 
-func TestTheProcessBringsEveryTransferToItsEnd(t *testing.T) {
+func TestProcessCompletesEveryTransfer(t *testing.T) {
 	log, p := bank(t)
 	if err := work(t.Context(), log, p, 0); err != nil {
 		t.Fatal(err)
@@ -127,7 +127,7 @@ func TestTheProcessBringsEveryTransferToItsEnd(t *testing.T) {
 	ended(t, p)
 }
 
-// The process is killed at every append, before it is written and after, and begins again with a checkpoint that is anywhere behind.
+// The process is killed before and after every append and starts again from any earlier checkpoint.
 func TestTheProcessIsKilledAnywhere(t *testing.T) {
 	points := 0
 	for _, after := range []bool{false, true} {
@@ -138,7 +138,7 @@ func TestTheProcessIsKilledAnywhere(t *testing.T) {
 			again := processOn(t, log)
 			if err == nil {
 				ended(t, again)
-				break // it was not killed any more
+				break // it was not killed
 			}
 			if !errors.Is(err, errKilled) {
 				t.Fatal(err)
@@ -155,7 +155,7 @@ func TestTheProcessIsKilledAnywhere(t *testing.T) {
 	}
 }
 
-// Who was paused does a step that another did long ago: an account that refused then has the money now.
+// A paused process repeats a step that another did long ago. The account refused then and has the money now.
 func TestAStepThatIsDoneAgainLaterHasTheSameEnd(t *testing.T) {
 	log, p := bank(t)
 	if err := work(t.Context(), log, p, 0); err != nil {
@@ -183,7 +183,7 @@ func TestAStepThatIsDoneAgainLaterHasTheSameEnd(t *testing.T) {
 	}
 }
 
-func TestWhatCanNeitherBeBroughtNorReturnedGoesToTheBank(t *testing.T) {
+func TestUndeliverableMoneyGoesToTheBank(t *testing.T) {
 	log := new(es.Mem)
 	p := processOn(t, log)
 	for id, commands := range map[string][]account.Command{
@@ -199,7 +199,7 @@ func TestWhatCanNeitherBeBroughtNorReturnedGoesToTheBank(t *testing.T) {
 		t.Fatal(err)
 	}
 	closing := 0
-	for range 3 { // step by step, and ann closes her account as soon as it is empty
+	for range 3 { // step by step; the sender closes the account as soon as it is empty
 		head, err := es.Head(t.Context(), log)
 		if err != nil {
 			t.Fatal(err)

@@ -1,4 +1,4 @@
-// Package transfer moves money from one account to another: the rules of a transfer, and the process that carries it out, step by step.
+// Package transfer moves money between accounts. It has the rules of a transfer and the process that carries it out.
 package transfer
 
 import "github.com/thalo-go/es"
@@ -12,17 +12,17 @@ func (Rules) Decide(t Transfer, c Command) ([]Event, error) { return c.decide(t)
 // Evolve implements es.Aggregate.
 func (Rules) Evolve(t Transfer, e Event) Transfer { return e.apply(t) }
 
-// A Transfer is the state. Its zero value is one that was never asked for.
+// Transfer is the state. Its zero value is a transfer that was never requested.
 type Transfer struct {
 	From, To string // accounts
 	Amount   int64  // cents
 	Stage    Stage
 }
 
-// A Stage is how far a transfer has come: it is asked, then taken and brought; or refused; or taken, turned away and returned.
+// Stage is the stage of a transfer. The paths are asked, taken, brought; asked, refused; and asked, taken, turned away, returned.
 type Stage string
 
-// The stages. Brought, Refused and Returned are the ends.
+// The stages. Brought, Refused and Returned are final.
 const (
 	StageAsked    Stage = "asked"
 	StageTaken    Stage = "taken"
@@ -32,7 +32,7 @@ const (
 	StageReturned Stage = "returned"
 )
 
-// A Command asks for something, an Event says what happened.
+// Command is a request, Event is what happened.
 type (
 	Command interface {
 		decide(Transfer) ([]Event, error)
@@ -46,17 +46,17 @@ type Ask struct {
 	Amount   int64 // cents
 }
 
-// Events. All but the first are also what the process says: that it happened.
+// Events. All but the first are also commands, by which the process records them.
 type (
 	Asked    Ask
 	Taken    struct{}
 	Brought  struct{}
-	Refused  struct{ Code string }    // why the sender's account did not give it
-	Turned   struct{ Code string }    // why the receiver's account did not take it
-	Returned struct{ Account string } // where it is now
+	Refused  struct{ Code string }    // why the sender's account refused
+	Turned   struct{ Code string }    // why the receiver's account refused
+	Returned struct{ Account string } // where the money is
 )
 
-// Codec gives the events the names under which they are stored.
+// Codec maps the events to their stored names.
 var Codec = es.JSON(map[string]Event{
 	"asked": Asked{}, "taken": Taken{}, "brought": Brought{}, "refused": Refused{}, "turned-away": Turned{}, "returned": Returned{},
 })
@@ -64,7 +64,7 @@ var Codec = es.JSON(map[string]Event{
 func (c Ask) decide(t Transfer) ([]Event, error) {
 	switch {
 	case t.Stage != "":
-		return nil, es.Invariant("TRANSFER_EXISTS", "it was asked for already")
+		return nil, es.Invariant("TRANSFER_EXISTS", "the transfer was requested before")
 	case c.From == c.To:
 		return nil, es.Invariant("SAME_ACCOUNT", "from %s to itself", c.From)
 	}
@@ -77,10 +77,10 @@ func (e Brought) decide(t Transfer) ([]Event, error)  { return t.step(StageTaken
 func (e Turned) decide(t Transfer) ([]Event, error)   { return t.step(StageTaken, e) }
 func (e Returned) decide(t Transfer) ([]Event, error) { return t.step(StageTurned, e) }
 
-// step goes from one stage to the next.
+// step moves from one stage to the next.
 func (t Transfer) step(from Stage, e Event) ([]Event, error) {
 	if t.Stage != from {
-		return nil, es.Invariant("OUT_OF_STEP", "the transfer is %q, and not %q", t.Stage, from)
+		return nil, es.Invariant("OUT_OF_STEP", "the transfer is %q, want %q", t.Stage, from)
 	}
 	return []Event{e}, nil
 }

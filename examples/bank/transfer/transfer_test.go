@@ -16,7 +16,7 @@ func TestTransfer(t *testing.T) {
 	at := func(stage transfer.Stage) transfer.Transfer {
 		return transfer.Transfer{From: "ann", To: "bob", Amount: 30, Stage: stage}
 	}
-	t.Run("is asked for once, between two accounts", func(t *testing.T) {
+	t.Run("is requested once, between two accounts", func(t *testing.T) {
 		none.When(ask).Then(transfer.Asked(ask)).ThenState(at(transfer.StageAsked))
 		asked.When(ask).ThenCode("TRANSFER_EXISTS")
 		none.When(transfer.Ask{From: "ann", To: "ann", Amount: 1}).ThenCode("SAME_ACCOUNT")
@@ -30,7 +30,7 @@ func TestTransfer(t *testing.T) {
 		taken.When(transfer.Refused{Code: "x"}).ThenCode("OUT_OF_STEP")
 		asked.Given(transfer.Refused{Code: "x"}).When(transfer.Taken{}).ThenCode("OUT_OF_STEP")
 	})
-	t.Run("that is turned away is returned, and not brought", func(t *testing.T) {
+	t.Run("is returned after it was turned away", func(t *testing.T) {
 		turned.When(transfer.Brought{}).ThenCode("OUT_OF_STEP")
 		turned.When(transfer.Returned{Account: "ann"}).Then(transfer.Returned{Account: "ann"}).ThenState(at(transfer.StageReturned))
 		taken.When(transfer.Returned{Account: "ann"}).ThenCode("OUT_OF_STEP")

@@ -1,4 +1,4 @@
-// Package open turns the -store flag of the examples into a store. It is the one line in which the environments differ.
+// Package open opens the store that the -store flag of the examples names.
 package open
 
 import (
@@ -11,10 +11,11 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// Usage says what Log takes.
-const Usage = "where the events are kept: a SQLite file, mem: for memory, or postgres://user@host/database"
+// Usage describes the argument of Log.
+const Usage = "where to store the events: a SQLite file, mem: for memory, or postgres://user@host/database"
 
-// Log opens a store: "mem:" for one in memory, a postgres:// URL, otherwise a SQLite file; any other URL is refused. The function that comes with it closes it.
+// Log opens a store: "mem:" is in memory, a postgres:// URL is a database, and anything else is a SQLite file, except that other URLs are refused.
+// The returned function closes it.
 func Log(ctx context.Context, where string) (es.Log, func() error, error) {
 	switch {
 	case strings.HasPrefix(where, "mem:"):

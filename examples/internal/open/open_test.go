@@ -8,8 +8,8 @@ import (
 	"github.com/thalo-go/es/examples/internal/open"
 )
 
-// What is no file must not become one because somebody has mistyped it.
-func TestAStoreOfAnotherKindIsRefusedByName(t *testing.T) {
+// A mistyped URL must not create a file.
+func TestLogRejectsOtherURLs(t *testing.T) {
 	folder := t.TempDir()
 	t.Chdir(folder)
 	for _, test := range []struct{ where, says string }{
@@ -20,11 +20,11 @@ func TestAStoreOfAnotherKindIsRefusedByName(t *testing.T) {
 	} {
 		_, _, err := open.Log(t.Context(), test.where)
 		if err == nil || !strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), "secret") {
-			t.Errorf("%s: got %v, want an error that says %q, and no password", test.where, err, test.says)
+			t.Errorf("%s: got %v, want an error with %q and without the password", test.where, err, test.says)
 		}
 	}
 	if made, _ := filepath.Glob(filepath.Join(folder, "*")); len(made) > 0 {
-		t.Errorf("it made %q", made)
+		t.Errorf("files were created: %q", made)
 	}
 	for _, where := range []string{"bank.db", "sqlite:bank.db", "mem:", filepath.Join(folder, "bank.db")} {
 		_, closeLog, err := open.Log(t.Context(), where)

@@ -15,8 +15,8 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// A ReadSide is a database for read models. That of a store on SQLite or Postgres is the store's own; that of one in memory is a SQLite
-// database in memory beside it, which takes its records from there.
+// ReadSide is a database for read models. For a store on SQLite or Postgres it is the same database. For a store in memory it is
+// a separate SQLite database in memory, with the store as its source.
 type ReadSide interface {
 	// Project builds a read model until the context ends.
 	Project(ctx context.Context, m Model) error
@@ -24,14 +24,14 @@ type ReadSide interface {
 	// React runs a reaction until the context ends.
 	React(ctx context.Context, r projection.Reaction) error
 
-	// WaitFor waits until a read model or a reaction has come to a position.
+	// WaitFor waits until a read model or a reaction has applied the records up to a position.
 	WaitFor(ctx context.Context, name string, position es.Position) error
 
-	// Query asks a read model, and calls row with every row.
+	// Query queries a read model and calls row with every row.
 	Query(ctx context.Context, row func(scan func(into ...any) error) error, sql string, args ...any) error
 }
 
-// A Model is a projection in SQL that SQLite and Postgres both understand. Parameters are $1, $2 and so on, in the order in which they come.
+// Model is a projection with SQL that both SQLite and Postgres understand. Parameters are $1, $2 and so on, in order of appearance.
 type Model struct {
 	Name       string
 	Filter     es.Filter
@@ -41,13 +41,13 @@ type Model struct {
 	OnCaughtUp func(ctx context.Context) error
 }
 
-// Lease is how long the worker of an example that was killed keeps others waiting. Programs are killed often while one plays with them.
+// Lease is the lease duration of the examples. It is short because they are often interrupted and started again.
 const Lease = 2 * time.Second
 
 // Exec runs a statement in the transaction of the read model.
 type Exec func(ctx context.Context, sql string, args ...any) error
 
-// Store opens a store as [Log] does, and its read side.
+// Store opens a store like [Log], and its read side.
 func Store(ctx context.Context, where string) (log es.Log, read ReadSide, closeAll func() error, err error) {
 	log, closeLog, err := Log(ctx, where)
 	if err != nil {
@@ -67,7 +67,7 @@ func Store(ctx context.Context, where string) (log es.Log, read ReadSide, closeA
 	return log, read, closeAll, err
 }
 
-// Beside opens a read side in memory, for a log that has none.
+// Beside opens a separate read side in memory for a log.
 func Beside(log es.Log) (ReadSide, func() error, error) {
 	beside, err := sqlite.Open(":memory:")
 	if err != nil {
@@ -76,7 +76,7 @@ func Beside(log es.Log) (ReadSide, func() error, error) {
 	return onSQLite{beside, projection.FromLog(log)}, beside.Close, nil
 }
 
-// projection is a model as a backend runs it.
+// asProjection converts a model to a projection of a backend.
 func asProjection[Tx any](m Model, source projection.Source, exec func(ctx context.Context, tx Tx, sql string, args ...any) error) projection.Projection[Tx] {
 	return projection.Projection[Tx]{
 		Name: m.Name, Source: source, Lease: Lease, Filter: m.Filter, OnProgress: m.OnProgress, OnCaughtUp: m.OnCaughtUp,
@@ -96,7 +96,7 @@ func asProjection[Tx any](m Model, source projection.Source, exec func(ctx conte
 
 type onSQLite struct {
 	*sqlite.Store
-	source projection.Source // nil if it is the store's own log
+	source projection.Source // nil for the store's own log
 }
 
 // Project implements ReadSide.

@@ -1,8 +1,8 @@
-// Package application is the rules of an application for a loan: what may happen to it, and how far it has come.
+// Package application has the rules of a loan application.
 //
 // They were derived from the log that a Dutch bank kept of its applications from October 2011 to March 2012. Its names are kept, so that a
-// stored event reads like a line of that log. Reality breaks some of the rules. Such a line is refused; sent again with the name of the rule that it
-// breaks (see [Line]), it is recorded together with that name. So the history is complete, and says itself where it is irregular.
+// stored event reads like a line of that log. Some lines break a rule. Such a line is refused, but recorded when it is sent again with the name of the
+// rule that it breaks (see [Line]). So the history is complete and shows where it is irregular.
 package application
 
 import (
@@ -26,10 +26,10 @@ func (Rules) Evolve(a Application, e Event) Application {
 	return a
 }
 
-// An Application is the state. Its zero value is an application that was never submitted.
+// Application is the state. Its zero value is an application that was never submitted.
 type Application struct {
-	Amount   int64         // euros asked for
-	Stages   []Stage       // the way it has come
+	Amount   int64         // requested, in euros
+	Stages   []Stage       // all stages reached, in order
 	Draft    Step          // of the offer that the bank prepares: "", OfferSelected or OfferCreated
 	Table    Step          // of the offer that the customer has: "", OfferSent, OfferSentBack or OfferAccepted
 	Returned bool          // whether an offer ever came back
@@ -37,7 +37,7 @@ type Application struct {
 	Last     time.Time     // of the last line
 }
 
-// Work is how it stands with a work item of an application.
+// Work is the state of a work item of an application.
 type Work struct {
 	Scheduled bool   // at some time
 	Waiting   bool   // scheduled, and not started since
@@ -45,19 +45,19 @@ type Work struct {
 	By        string // who started it
 }
 
-// A Line is what every command and event has of the line in the bank's log that it stands for.
+// Line is the part of a line in the bank's log that every command and event has.
 type Line struct {
 	At time.Time
-	By string `json:",omitempty"` // who did it; empty where the log does not say
+	By string `json:",omitempty"` // a person; empty if the log has none
 
-	// Breaks is the rule that the line is known to break: it is recorded if it breaks exactly that rule, and refused otherwise.
+	// Breaks is the rule that the line is known to break. The line is recorded if it breaks exactly that rule, and refused otherwise.
 	Breaks Rule `json:",omitempty"`
 }
 
 // Logged returns the line.
 func (l Line) Logged() Line { return l }
 
-// A Command asks for something, an Event says what happened. Their methods do the work, so that a forgotten case does not compile.
+// Command is a request, Event is what happened. Each type implements its own case, so the compiler reports a missing one.
 type (
 	Command interface {
 		decide(Application) ([]Event, error)
@@ -65,9 +65,9 @@ type (
 	Event interface {
 		apply(Application) Application
 
-		// Logged returns what the log says of the event.
+		// Logged returns the line of the event.
 		Logged() Line
-		// Activity returns the names that the log has for the event: what it is, and which step in the life-cycle of that.
+		// Activity returns the names of the event in the log: the activity and its life-cycle transition.
 		Activity() (name, transition string)
 	}
 )
@@ -94,7 +94,7 @@ type (
 	Complete Schedule
 )
 
-// Events: each is a command that came true.
+// Events. Each corresponds to a command.
 type (
 	Submitted Submit
 	Moved     Move
@@ -104,7 +104,7 @@ type (
 	Completed Complete
 )
 
-// Codec gives the events the names under which they are stored.
+// Codec maps the events to their stored names.
 var Codec = es.JSON(map[string]Event{
 	"submitted": Submitted{},
 	"moved":     Moved{},
@@ -177,15 +177,15 @@ func (a Application) Stage() Stage {
 	return a.Stages[len(a.Stages)-1]
 }
 
-// Reached tells whether the application was ever at the stage.
+// Reached reports whether the application was ever at the stage.
 func (a Application) Reached(s Stage) bool { return slices.Contains(a.Stages, s) }
 
-// Granted tells whether the loan was granted: approved, registered and activated, which happens in any order.
+// Granted reports whether the loan was granted: approved, registered and activated, which happens in any order.
 func (a Application) Granted() bool {
 	return a.Reached(StageApproved) && a.Reached(StageRegistered) && a.Reached(StageActivated)
 }
 
-// Closed tells whether the application was declined or cancelled.
+// Closed reports whether the application was declined or cancelled.
 func (a Application) Closed() bool { return a.Reached(StageDeclined) || a.Reached(StageCancelled) }
 
 // Activity implements [Event].

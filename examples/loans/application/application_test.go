@@ -8,7 +8,7 @@ import (
 	. "github.com/thalo-go/es/examples/loans/application" //nolint:revive // the rules' own words are what these tests are about
 )
 
-// at is the line of a minute.
+// at returns a line with a time in minutes.
 func at(minute int) Line {
 	return Line{At: time.Date(2011, 10, 1, 9, minute, 0, 0, time.UTC), By: "112"}
 }
@@ -17,7 +17,7 @@ func by(who string, l Line) Line { l.By = who; return l }
 
 func known(r Rule, l Line) Line { l.Breaks = r; return l }
 
-// upTo is the history of an application that has come to a stage.
+// upTo returns the history of an application up to a stage.
 func upTo(stage Stage) []Event {
 	history := []Event{Submitted{at(0), 20_000}}
 	for i, s := range []Stage{StagePartlySubmitted, StagePreaccepted, StageAccepted, StageFinalized} {

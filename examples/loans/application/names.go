@@ -1,9 +1,9 @@
 package application
 
-// A Stage is how far an application has come.
+// Stage is the stage of an application.
 type Stage string
 
-// The stages. An application is submitted, and from there goes on until it is granted, declined or cancelled.
+// The stages. An application is submitted first and finally granted, declined or cancelled.
 const (
 	StageSubmitted       Stage = "A_SUBMITTED"
 	StagePartlySubmitted Stage = "A_PARTLYSUBMITTED"
@@ -17,7 +17,7 @@ const (
 	StageCancelled       Stage = "A_CANCELLED"
 )
 
-// A Step is what happens to an offer. The log does not number offers: a step is that of the offer which it can be the step of.
+// Step is what happens to an offer. The log does not number offers, so a step applies to the offer for which it is possible.
 type Step string
 
 // The steps of an offer.
@@ -31,7 +31,7 @@ const (
 	OfferDeclined  Step = "O_DECLINED"
 )
 
-// An Item is a piece of work that people do on an application. The names are Dutch.
+// Item is a piece of work that people do on an application. The names are Dutch.
 type Item string
 
 // The work items.
@@ -45,14 +45,14 @@ const (
 	ItemContract       Item = "W_Wijzigen contractgegevens"    // change a contract
 )
 
-// The steps in the life-cycle of a work item. What is not work is COMPLETE when it happens.
+// The life-cycle transitions of a work item. Other events are always COMPLETE.
 const (
 	TransitionSchedule = "SCHEDULE"
 	TransitionStart    = "START"
 	TransitionComplete = "COMPLETE"
 )
 
-// Activities returns the names of all that can happen, in the order of the process.
+// Activities returns the names of all activities, in the order of the process.
 func Activities() []string {
 	return []string{
 		string(StageSubmitted), string(StagePartlySubmitted), string(StagePreaccepted), string(StageAccepted), string(StageFinalized),

@@ -1,9 +1,9 @@
 package application
 
-// A Rule is one that a line can break. Its name is the code of the refusal.
+// Rule is a rule that a line can break. Its value is the code of the refusal.
 type Rule string
 
-// The rules, each with what is the matter where it is broken.
+// The rules.
 const (
 	AlreadySubmitted     Rule = "ALREADY_SUBMITTED"
 	AmountNegative       Rule = "AMOUNT_NEGATIVE"
@@ -27,7 +27,7 @@ const (
 	WorkOfAnother        Rule = "WORK_OF_ANOTHER"
 )
 
-// Meaning says what is the matter where the rule is broken.
+// Meaning describes a violation of the rule.
 func (r Rule) Meaning() string {
 	switch r {
 	case AlreadySubmitted:

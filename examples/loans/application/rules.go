@@ -17,7 +17,7 @@ func (c Complete) decide(a Application) ([]Event, error) {
 	return c.record(a, Completed(c), c.breaks(a))
 }
 
-// record lets an event happen if it breaks the rule that its line is known to break: as a rule, none.
+// record returns an event if it breaks exactly the rule that its line is known to break, usually none.
 func (l Line) record(a Application, e Event, broken Rule) ([]Event, error) {
 	if broken == "" && l.At.Before(a.Last) {
 		broken = TimeBackwards
@@ -41,7 +41,7 @@ func (c Submit) breaks(a Application) Rule {
 	return ""
 }
 
-// from returns the stages from which a stage can be reached; none for a stage that these rules do not know.
+// from returns the stages from which a stage can be reached, or none for an unknown stage.
 func (s Stage) from() []Stage {
 	switch s {
 	case StagePartlySubmitted:
@@ -81,8 +81,8 @@ func (c Move) breaks(a Application) Rule {
 	return ""
 }
 
-// An offer is selected, created and sent. Then the customer has it, sends it back, and it is accepted or declined; until then it may be cancelled.
-// One offer is prepared at a time, the customer has one at a time, and one is accepted. What is open when the application is closed is closed, too.
+// An offer is selected, created and sent to the customer. The customer sends it back, and it is accepted or declined. Before that it may be cancelled.
+// One offer is prepared at a time, the customer has one at a time, and one is accepted. When the application is closed, its open offer is closed as well.
 func (c Offer) breaks(a Application) Rule {
 	step := c.Step
 	switch step {
@@ -126,7 +126,7 @@ func (c Schedule) breaks(a Application) Rule {
 	return ""
 }
 
-// reason tells whether an application has come so far that there is this work to do.
+// reason reports whether an application has reached a stage at which there is this work to do.
 func (i Item) reason(a Application) (there, known bool) {
 	switch i {
 	case ItemLead, ItemFraud:
@@ -155,7 +155,7 @@ func (c Start) breaks(a Application) Rule {
 	return ""
 }
 
-// Work may be completed when the application is closed: what has begun comes to its end.
+// Work in progress may be completed after the application is closed.
 func (c Complete) breaks(a Application) Rule {
 	switch work := a.Work[c.Item]; {
 	case !work.Started:
@@ -166,7 +166,7 @@ func (c Complete) breaks(a Application) Rule {
 	return ""
 }
 
-// Busy tells whether anybody is at work on the application.
+// Busy reports whether work on the application is in progress.
 func (a Application) Busy() bool {
 	for _, work := range a.Work {
 		if work.Started {

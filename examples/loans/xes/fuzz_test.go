@@ -11,7 +11,7 @@ import (
 	"github.com/thalo-go/es/examples/loans/xes"
 )
 
-// FuzzRead gives Read any bytes, and the same packed and cut off: it must say the same of them, or that they are cut off.
+// FuzzRead calls Read with arbitrary bytes, also compressed and truncated. The results must agree, or report the truncation.
 func FuzzRead(f *testing.F) {
 	f.Add([]byte(small), len(small))
 	f.Add([]byte(small), len(small)/2)
@@ -56,7 +56,7 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// sound checks what every list of attributes has: a known type and a key of its own each.
+// sound checks that each attribute of a list has a known type and a unique key.
 func sound(t *testing.T, attributes xes.Attributes) {
 	t.Helper()
 	seen := make(map[string]bool)

@@ -26,7 +26,7 @@ const (
 	events
 )
 
-// open finds out whether the file is packed, and whether it can be XES.
+// open detects whether the file is compressed, and whether it can be XES.
 func (p *parser) open(r io.Reader) error {
 	const size = 64 << 10
 	text := bufio.NewReaderSize(r, size)
@@ -40,7 +40,7 @@ func (p *parser) open(r io.Reader) error {
 	if mark, _ := text.Peek(3); string(mark) == "\ufeff" {
 		_, _ = text.Discard(len(mark)) // the byte order mark that some editors write
 	}
-	// What is not XML at all would be read as one long text, and held.
+	// A file that is not XML would be read into memory as one long text.
 	if begin, err := text.Peek(512); !bytes.HasPrefix(bytes.TrimSpace(begin), []byte("<")) && (err == nil || err == io.EOF) {
 		return errNotXES
 	}
@@ -51,7 +51,7 @@ func (p *parser) open(r io.Reader) error {
 	return nil
 }
 
-// at says where an error is, and says it for people.
+// at adds the place to an error.
 func (p *parser) at(err error) error {
 	e := &Error{Line: 1, Err: err}
 	if p.xml != nil {
@@ -71,7 +71,7 @@ func (p *parser) at(err error) error {
 	return e
 }
 
-// log reads the file from its beginning to its end.
+// log reads the whole file.
 func (p *parser) log(yield func(Trace) bool) error {
 	root, err := p.start("xml")
 	if err != nil {
@@ -95,7 +95,7 @@ func (p *parser) log(yield func(Trace) bool) error {
 				return err
 			}
 			if !yield(t) {
-				return nil // the caller has seen enough
+				return nil // the loop has ended
 			}
 		case name == "global":
 			err = p.global(*e)
@@ -108,14 +108,14 @@ func (p *parser) log(yield func(Trace) bool) error {
 			return err
 		}
 	}
-	// To the last byte: only then has gzip compared its checksum.
+	// Read to the last byte, so that gzip compares its checksum.
 	if more, err := p.start("xml"); err != nil || more == nil {
 		return err
 	}
 	return errors.New("something follows </log>: the file holds more than one log; split it")
 }
 
-// global reads the attributes that all traces or all events have, if only by default.
+// global reads the global attributes of traces or events.
 func (p *parser) global(start xml.StartElement) error {
 	var into *Attributes
 	switch scope := attr(start, "scope"); scope {
@@ -181,7 +181,7 @@ func (p *parser) event() (Event, error) {
 	}
 }
 
-// attribute reads one attribute into those of an element, and passes over what is nested in it.
+// attribute reads one attribute of an element and skips what is nested in it.
 func (p *parser) attribute(into *Attributes, start xml.StartElement, within string) error {
 	name := start.Name.Local
 	if !isAttribute(name) {
@@ -198,12 +198,12 @@ func (p *parser) attribute(into *Attributes, start xml.StartElement, within stri
 	return p.xml.Skip()
 }
 
-// start returns the beginning of the next element within another, or nil where that or the file ends.
+// start returns the start of the next element within another, or nil at the end of that element or of the file.
 func (p *parser) start(within string) (*xml.StartElement, error) {
 	for {
 		token, err := p.xml.Token()
 		if errors.Is(err, io.EOF) {
-			return nil, nil // encoding/xml has seen to it that all elements are closed
+			return nil, nil // encoding/xml has checked that all elements are closed
 		}
 		if err != nil {
 			return nil, err
@@ -214,7 +214,7 @@ func (p *parser) start(within string) (*xml.StartElement, error) {
 		case xml.EndElement:
 			return nil, nil
 		case xml.CharData:
-			// XES has no text. Where there is some, the "<" of an element may have been lost.
+			// XES has no text. If there is any, the "<" of an element may have been lost.
 			if text := bytes.TrimSpace(token); len(text) > 0 {
 				return nil, fmt.Errorf("text before this, within <%s>: %.40q", within, text)
 			}

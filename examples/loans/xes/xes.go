@@ -1,4 +1,4 @@
-// Package xes reads event logs in XES, the XML of process mining (IEEE 1849), as a stream: it holds one trace at a time.
+// Package xes reads event logs in XES, the XML of process mining (IEEE 1849), as a stream. It keeps one trace in memory at a time.
 package xes
 
 import (
@@ -7,27 +7,27 @@ import (
 	"iter"
 )
 
-// MaxEvents bounds the events of one trace, and so the memory that a broken file can take.
+// MaxEvents bounds the events of one trace, and so the memory for a damaged file.
 const MaxEvents = 1_000_000
 
-// A Trace is one case of a log, with its events in the order of the file.
+// Trace is one case of a log, with its events in the order of the file.
 type Trace struct {
-	Line int // of the file, from 1, where it begins
+	Line int // in the file, from 1, where the trace begins
 	Attributes
 	Events []Event
 }
 
-// An Event is one thing that happened in a case.
+// Event is one event of a case.
 type Event struct {
 	Line int
 	Attributes
 }
 
-// Attributes are what a trace or an event says of itself, in the order of the file: each key once. Attributes within attributes are left out.
-// The log's global attributes stand, with their defaults, behind those that the trace or event has itself.
+// Attributes are the attributes of a trace or an event in the order of the file, each key once. Nested attributes are left out.
+// The log's global attributes follow with their defaults, unless the trace or event has its own.
 type Attributes []Attribute
 
-// An Attribute has its value as the file spells it. What has none, such as a list, has the value "".
+// Attribute is an attribute with its value as in the file. Attributes without a value, such as lists, have the value "".
 type Attribute struct {
 	Type  string // string, date, int, float, boolean, id, list or container
 	Key   string
@@ -44,7 +44,7 @@ func (a Attributes) Value(key string) (value string, found bool) {
 	return "", false
 }
 
-// An Error says where a file is not what it should be.
+// Error is an error in a file.
 type Error struct {
 	Line int   // of the file, unpacked, from 1
 	Byte int64 // how many bytes of the file, unpacked, come before
@@ -55,14 +55,14 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("xes: line %d (byte %d): %v", e.Line, e.Byte, e.Err)
 }
 
-// Unwrap returns what is wrong there.
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Read returns the traces of a log, plain or packed with gzip. They can be ranged over once.
+// Read returns the traces of a log, plain or compressed with gzip. The sequence can be used once.
 //
-// The error comes at most once, last, beside a zero Trace; it is an [*Error]. The traces before it are whole:
-// of a file that ends in the middle of a trace, that trace is not returned. Nothing is skipped that could be a trace, an event or an attribute of one:
-// an element that has no place where it stands is an error. Extensions, classifiers and the attributes of the log itself are passed over.
+// An error, if any, is the last pair, with a zero Trace; it is an [*Error]. The traces before it are complete. An incomplete
+// trace is not returned. An element in an unexpected place is an error, so no trace, event or attribute is skipped. Read ignores extensions,
+// classifiers and the attributes of the log itself.
 func Read(r io.Reader) iter.Seq2[Trace, error] {
 	return func(yield func(Trace, error) bool) {
 		p := &parser{}
