@@ -174,3 +174,20 @@ func TestCausedByAndMetaCombine(t *testing.T) {
 		t.Errorf("metadata (-want +got):\n%s", diff)
 	}
 }
+
+func TestDuplicateOfACommandThatWasNotSentIsAnError(t *testing.T) {
+	store := newSpy()
+	repo := newTally(store)
+	calls := 0
+	store.append = func(_ context.Context, appends []es.Append, write func() (es.Position, error)) (es.Position, error) {
+		if calls++; calls > 3 || appends[0].Command == "" {
+			return write()
+		}
+		return 0, &es.DuplicateError{Stream: tally1, Command: strings.ToLower(appends[0].Command), First: 1, Last: 1}
+	}
+	_, err := repo.Execute(t.Context(), "1", add(1), es.CommandID("X"))
+	var duplicate *es.DuplicateError
+	if !errors.As(err, &duplicate) || !strings.Contains(err.Error(), `"x"`) || calls != 1 {
+		t.Errorf("%v after %d calls of Append; want an error that names the command, after one", err, calls)
+	}
+}

@@ -27,7 +27,8 @@ type call[S, C, E any] struct {
 	command C
 	settings
 
-	running bool // the rules run for this call
+	running   bool // the rules run for this call
+	conflicts int  // attempts that ended in a conflict
 
 	// Results. The goroutine that runs the round writes them. The caller reads them once it has run the round itself,
 	// or Done is closed.

@@ -343,3 +343,34 @@ func TestCloseWaitsForCommands(t *testing.T) {
 		}
 	})
 }
+
+func TestConflictsOfOneCommandDoNotCountForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSpy()
+		repo := newTally(store)
+		repo.Retries = 2
+		tries := 0
+		store.append = func(_ context.Context, appends []es.Append, write func() (es.Position, error)) (es.Position, error) {
+			switch tries++; tries {
+			case 1, 2, 4: // the first command conflicts twice, and the one after it once
+				return 0, &es.ConflictError{Stream: tally1, Expected: appends[0].Expected}
+			}
+			return write()
+		}
+		id := es.CommandID("same") // the second call is planned once the first one is written
+		callers, _ := crowd(store, repo,
+			func() *caller { return call(t.Context(), repo, add(2), id) },
+			func() *caller { return call(t.Context(), repo, add(2), id) },
+			func() *caller { return call(t.Context(), repo, add(4), es.ExpectVersion(7)) }, // always refused
+		)
+		for i, k := range callers[:2] {
+			if <-k.done; k.err != nil {
+				t.Errorf("caller %d: %v", i, k.err)
+			}
+		}
+		var conflict *es.ConflictError
+		if <-callers[2].done; !errors.As(callers[2].err, &conflict) || conflict.Expected != 7 {
+			t.Errorf("the third caller got %v; want its own conflict", callers[2].err)
+		}
+	})
+}

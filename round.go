@@ -25,7 +25,7 @@ type round[S, C, E any] struct {
 	open    []*call[S, C, E] // calls without an answer
 	base    state[S]         // the state on which the next plan is decided
 	fresh   bool             // base was read after the round began
-	attempt int              // conflicts so far
+	pauses  int              // conflicts since the last plan that was written
 }
 
 // settle answers every call of the round. It returns when each has its answer or was abandoned by its caller.
@@ -64,7 +64,7 @@ func (r *round[S, C, E]) step() (more bool) {
 	case errors.As(err, &duplicate):
 		r.repeated(&p, duplicate)
 	case errors.As(err, &conflict):
-		return r.retry(err)
+		return r.retry(&p, err)
 	default:
 		r.failed(&p, err)
 	}
@@ -195,7 +195,7 @@ func (r *round[S, C, E]) written(p *plan[S, C, E]) {
 	}
 	r.answer(p.settled...)
 	r.repo.snapshots.consider(r.stream, r.base.Version, p.end)
-	r.base, r.fresh, r.open = p.end, false, p.later
+	r.base, r.fresh, r.open, r.pauses = p.end, false, p.later, 0
 	r.repo.cache.put(r.stream.ID, r.base)
 }
 
@@ -213,15 +213,15 @@ func (r *round[S, C, E]) confirm(c *call[S, C, E]) {
 
 // repeated answers the call whose command the store has already. The others are planned again.
 func (r *round[S, C, E]) repeated(p *plan[S, C, E], duplicate *DuplicateError) {
-	var others []*call[S, C, E]
-	for _, c := range p.calls {
-		if c.hasCommandID && c.commandID == duplicate.Command {
-			r.recall(c, duplicate)
-			r.answer(c)
-		} else {
-			others = append(others, c)
-		}
+	i := slices.IndexFunc(p.sent, func(c *call[S, C, E]) bool { return c.hasCommandID && c.commandID == duplicate.Command })
+	if i < 0 {
+		r.failed(p, fmt.Errorf("%w, which was not sent: the store breaks its contract", duplicate))
+		return
 	}
+	first := p.sent[i]
+	r.recall(first, duplicate)
+	r.answer(first)
+	others := slices.DeleteFunc(p.calls, func(c *call[S, C, E]) bool { return c == first })
 	r.open = slices.Concat(others, p.later)
 	r.unclaim(r.open)
 }
@@ -240,14 +240,27 @@ func (r *round[S, C, E]) failed(p *plan[S, C, E], err error) {
 }
 
 // retry prepares another attempt after a conflict: it pauses and reads what the other writer appended.
-func (r *round[S, C, E]) retry(conflict error) (more bool) {
+// Each call that was sent has one attempt less. Those that have none left fail.
+func (r *round[S, C, E]) retry(p *plan[S, C, E], conflict error) (more bool) {
 	r.repo.cache.drop(r.stream.ID)
-	if r.attempt++; r.attempt > max(0, cmp.Or(r.repo.Retries, defaultRetries)) {
-		r.fail(r.open, fmt.Errorf("es: execute on %s: gave up after %d attempts: %w", r.stream, r.attempt, conflict))
+	for _, c := range p.sent {
+		c.conflicts++
+	}
+	var open []*call[S, C, E]
+	for _, c := range r.open {
+		if c.conflicts > max(0, cmp.Or(r.repo.Retries, defaultRetries)) {
+			c.err = fmt.Errorf("es: execute on %s: gave up after %d attempts: %w", r.stream, c.conflicts, conflict)
+			r.answer(c)
+		} else {
+			open = append(open, c)
+		}
+	}
+	if r.open = open; len(r.open) == 0 {
 		return false
 	}
 	r.unclaim(r.open)
-	if err := pause(r.ctx, r.attempt); err != nil {
+	r.pauses++
+	if err := pause(r.ctx, r.pauses); err != nil {
 		r.fail(r.open, fmt.Errorf("es: execute on %s: %w", r.stream, err))
 		return false
 	}
