@@ -38,7 +38,8 @@ type Codec[E any] struct {
 // Unknown fields in stored data are ignored, and missing fields stay zero.
 //
 // JSON panics on what would lose data: two names for one type, pointers, types that encoding/json rejects, and types of
-// which it would silently drop a field, such as one with an unexported field.
+// which it would silently drop a field, such as one with an unexported field or with two fields of one name.
+// Encode refuses text that is not UTF-8, which encoding/json would replace.
 func JSON[E any](events map[string]E) *Codec[E] {
 	c := &Codec[E]{names: make(map[reflect.Type]string), marshal: json.Marshal, unmarshal: json.Unmarshal}
 	for _, name := range slices.Sorted(maps.Keys(events)) { // sorted, so that a panic is the same every time
@@ -164,6 +165,9 @@ func (c *Codec[E]) Encode(event E) (Record, error) {
 	data, err := c.marshal(event)
 	if err != nil {
 		return Record{}, fmt.Errorf("es: encode %s: %w", name, err)
+	}
+	if altered(data, reflect.ValueOf(event)) {
+		return Record{}, invalid("encode %s: %+v has text that is not UTF-8: encode it as []byte", name, event)
 	}
 	return Record{Type: name, Data: data}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +75,25 @@ type (
 	timeKeys  struct{ M map[time.Time]int }
 	floatKeys struct{ M map[float64]int }
 
+	left       struct{ Cents int64 }
+	right      struct{ Cents int64 }
+	embedsBoth struct {
+		left
+		right
+	}
+	shadows struct {
+		base
+		Cents int64
+	}
+	tagged struct {
+		base  `json:"base"`
+		Cents int64
+	}
+	alike struct {
+		ID string
+		Id string `json:"id"`
+	}
+
 	oneWay     struct{ code int }
 	usesOneWay struct{ Code oneWay }
 	pointKey   struct{ M map[point]int }
@@ -83,6 +103,12 @@ type (
 		Kids []tree
 	}
 )
+
+// sameTag is an event of a type that go vet would reject.
+var sameTag = reflect.Zero(reflect.StructOf([]reflect.StructField{
+	{Name: "Net", Type: reflect.TypeFor[int64](), Tag: `json:"amount"`},
+	{Name: "Gross", Type: reflect.TypeFor[int64](), Tag: `json:"amount"`},
+})).Interface()
 
 func (o oneWay) MarshalJSON() ([]byte, error) { return json.Marshal(o.code) }
 
@@ -130,6 +156,11 @@ func TestJSONRefuses(t *testing.T) {
 		{"floats as the keys of a map", map[string]happening{"a": floatKeys{}}, []string{"float64 as the key"}},
 		{"a marshaler behind a pointer", map[string]happening{"a": bigPointer{}}, nil},
 		{"a marshaler in a slice", map[string]happening{"a": bigSlice{}}, nil},
+		{"two fields with one JSON name, which JSON drops", map[string]happening{"a": sameTag}, []string{".Net", ".Gross", `"amount"`}},
+		{"two embedded structs with one field, which JSON drops", map[string]happening{"a": embedsBoth{}}, []string{"es_test.left.Cents", "es_test.right.Cents"}},
+		{"a field that shadows an embedded one, which JSON drops", map[string]happening{"a": shadows{}}, []string{"es_test.base.Cents", "es_test.shadows.Cents"}},
+		{"an embedded struct under a name", map[string]happening{"a": tagged{}}, nil},
+		{"names that differ in case only", map[string]happening{"a": alike{}}, nil},
 		{"a type that is written by a method and read by none", map[string]happening{"a": usesOneWay{}}, []string{"es_test.oneWay"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -191,6 +222,47 @@ func TestJSONRoundTrips(t *testing.T) {
 		})
 	}
 }
+
+func TestEncodeRefusesWhatJSONWouldAlter(t *testing.T) {
+	type named string
+	type note struct {
+		Text  named
+		Lines []string
+		Tags  map[string]int
+		Any   any
+		Raw   json.RawMessage
+		Bytes []byte
+		By    *text
+	}
+	codec := es.JSON(map[string]happening{"note": note{}})
+	for name, test := range map[string]struct {
+		event   note
+		refused bool
+	}{
+		"invalid UTF-8 in a string":                 {note{Text: "a\xff"}, true},
+		"invalid UTF-8 in a slice":                  {note{Lines: []string{"fine", "\xc3"}}, true},
+		"invalid UTF-8 as a key":                    {note{Tags: map[string]int{"\xff": 1}}, true},
+		"invalid UTF-8 within any":                  {note{Any: []any{"\xff"}}, true},
+		"invalid UTF-8 from a text marshaler":       {note{By: &text{"\xff"}}, true},
+		"the replacement character itself":          {note{Text: "\ufffd", By: &text{"\ufffd"}}, false},
+		"the escape of the replacement character":   {note{Text: `\ufffd and \\ufffd`}, false},
+		"the escape in JSON that the event carries": {note{Raw: json.RawMessage(`"\ufffd"`)}, false},
+		"bytes, which are encoded as base64":        {note{Bytes: []byte{0xff}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := codec.Encode(test.event)
+			if refused := errors.Is(err, es.ErrInvalid); refused != test.refused || err != nil && (!refused || !strings.Contains(err.Error(), "note")) {
+				t.Errorf("Encode returned %v; refused should be %v, by name and with ErrInvalid", err, test.refused)
+			}
+		})
+	}
+}
+
+// text is encoded by a method.
+type text struct{ s string }
+
+func (x text) MarshalText() ([]byte, error)  { return []byte(x.s), nil }
+func (x *text) UnmarshalText(b []byte) error { x.s = string(b); return nil }
 
 func TestJSONIgnoresUnknownAndMissingFields(t *testing.T) {
 	codec := es.JSON(map[string]happening{"plain": plain{}})

@@ -1,11 +1,14 @@
 package es
 
 import (
+	"bytes"
 	"encoding"
 	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
+	"unicode/utf8"
 )
 
 var (
@@ -63,8 +66,91 @@ func lossy(t reflect.Type, addressable bool, within []reflect.Type) string {
 				return part
 			}
 		}
+		return collision(t, make(map[string]string), nil)
 	}
 	return ""
+}
+
+// collision describes two fields of a struct, also of embedded ones, that have one name in JSON, of which
+// encoding/json drops at least one. seen has the fields so far, by that name.
+func collision(t reflect.Type, seen map[string]string, within []reflect.Type) string {
+	for f := range t.Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if f.Tag.Get("json") == "-" || f.Name == "_" {
+			continue
+		}
+		embedded := f.Type
+		if embedded.Kind() == reflect.Pointer {
+			embedded = embedded.Elem()
+		}
+		if f.Anonymous && name == "" && embedded.Kind() == reflect.Struct && !implements(reflect.PointerTo(embedded), marshalers) {
+			if !slices.Contains(within, embedded) {
+				if part := collision(embedded, seen, append(within, embedded)); part != "" {
+					return part
+				}
+			}
+			continue
+		}
+		if name == "" {
+			name = f.Name
+		}
+		field := fmt.Sprintf("%v.%s", t, f.Name)
+		if other, taken := seen[name]; taken {
+			return fmt.Sprintf("both %s and %s, which have the same name %q: rename one", other, field, name)
+		}
+		seen[name] = field
+	}
+	return ""
+}
+
+// altered reports whether encoding/json replaced invalid UTF-8 of a value by U+FFFD in its encoding.
+//
+// encoding/json writes such a replacement as the escape \ufffd, and a U+FFFD of the value as itself. Only raw JSON can
+// have the escape for another reason, so the value is looked through only if there is one.
+func altered(data []byte, v reflect.Value) bool {
+	return bytes.Contains(data, []byte(`\ufffd`)) && hasInvalidText(v)
+}
+
+func hasInvalidText(v reflect.Value) bool {
+	if v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface {
+		if v.IsNil() {
+			return false
+		}
+	}
+	if v.IsValid() && v.CanInterface() {
+		switch m := v.Interface().(type) {
+		case json.Marshaler:
+			return false // encoding/json requires valid JSON of it
+		case encoding.TextMarshaler:
+			text, err := m.MarshalText()
+			return err == nil && !utf8.Valid(text)
+		}
+	}
+	switch v.Kind() {
+	case reflect.String:
+		return !utf8.ValidString(v.String())
+	case reflect.Pointer, reflect.Interface:
+		return hasInvalidText(v.Elem())
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			if hasInvalidText(v.Index(i)) {
+				return true
+			}
+		}
+	case reflect.Map:
+		for key, value := range v.Seq2() {
+			if hasInvalidText(key) || hasInvalidText(value) {
+				return true
+			}
+		}
+	case reflect.Struct:
+		for f, value := range v.Fields() {
+			if f.Tag.Get("json") != "-" && hasInvalidText(value) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // hidden describes the fields of a struct that are hidden by an embedded field, such as a time.Time, whose marshaling

@@ -22,10 +22,10 @@ type round[S, C, E any] struct {
 	stream Stream
 	ctx    context.Context // done when the contexts of all callers are
 
-	open    []*call[S, C, E] // calls without an answer
-	base    state[S]         // the state on which the next plan is decided
-	fresh   bool             // base was read after the round began
-	pauses  int              // conflicts since the last plan that was written
+	open   []*call[S, C, E] // calls without an answer
+	base   state[S]         // the state on which the next plan is decided
+	fresh  bool             // base was read after the round began
+	pauses int              // conflicts since the last plan that was written
 }
 
 // settle answers every call of the round. It returns when each has its answer or was abandoned by its caller.
