@@ -121,8 +121,8 @@ func TestStatusParkAndRebuild(t *testing.T) {
 		args []string
 	}{
 		{"confirm with --yes", []string{"rebuild", "balances@2"}},
-		{"there is none of that name and version", []string{"rebuild", "balances", "--yes"}},
-		{"nothing of account/bob is parked", []string{"park", "retry", "balances@2", "account/bob"}},
+		{"it does not exist", []string{"rebuild", "balances", "--yes"}},
+		{"no record of account/bob is parked", []string{"park", "retry", "balances@2", "account/bob"}},
 		{"use kind/id", []string{"park", "drop", "balances@2", "bob"}},
 	} {
 		if code, _, stderr := program(t, append([]string{"-s", path}, test.args...)...); code != exitFailed || !strings.Contains(stderr, test.says) {

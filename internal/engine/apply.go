@@ -11,35 +11,36 @@ import (
 	"github.com/thalo-go/es/projection"
 )
 
-// A failure is what a handler returned, or a commit that was refused for what the handler has written.
-type failure struct{ error }
+// handlerError is an error caused by the handler, including a constraint violation at commit.
+type handlerError struct{ error }
 
-func (f *failure) Unwrap() error { return f.error }
+func (f *handlerError) Unwrap() error { return f.error }
 
-// failed returns the failure in an error, or nil if it is something else: the database's fault, the end of the context, a lost shard.
-func (s *session[Tx]) failed(ctx context.Context, err error) *failure {
-	f, handlers := errors.AsType[*failure](err)
+// handlerErrorIn returns the handlerError in err. It returns nil for anything else: a fault of the database, the end of the context,
+// a lost shard.
+func (s *shardWorker[Tx]) handlerErrorIn(ctx context.Context, err error) *handlerError {
+	f, handlers := errors.AsType[*handlerError](err)
 	if !handlers || ctx.Err() != nil || s.passing(err) {
 		f = nil
 	}
 	return f
 }
 
-// passing tells whether an error is likely to pass: one of the database, or of something else that the handler uses and that says so. An error
-// of the network does not by itself: the record may be what names a host that is not there, and it would be tried for ever.
-func (s *session[Tx]) passing(err error) bool {
-	return s.db.Passing(err) || errors.Is(err, es.ErrUnavailable)
+// passing reports whether an error is transient: a fault of the database, or an error that wraps es.ErrUnavailable. A network error is not
+// transient by itself, because the record may name a host that does not exist.
+func (s *shardWorker[Tx]) passing(err error) bool {
+	return s.engine.db.Passing(err) || errors.Is(err, es.ErrUnavailable)
 }
 
-// apply brings a piece of the shard into the read model. One that fails is tried again, and then divided to find the record that fails.
-func (s *session[Tx]) apply(ctx context.Context, p piece) error {
+// apply applies a piece to the read model. A piece that fails is retried, and then divided to find the record that fails.
+func (s *shardWorker[Tx]) apply(ctx context.Context, p piece) error {
 	err := s.attempt(ctx, p)
-	f := s.failed(ctx, err)
+	f := s.handlerErrorIn(ctx, err)
 	if f == nil {
 		return err
 	}
-	if s.react != nil { // it has come as far as the record that fails
-		return s.single(ctx, p.part(len(p.records)-len(s.pending.Records), len(p.records)).part(0, 1), f)
+	if s.task.react != nil { // the records before the one that failed have been handled
+		return s.handleFailed(ctx, p.part(len(p.records)-len(s.pending.Records), len(p.records)).part(0, 1), f)
 	}
 	if len(p.records) > 1 && p.to > s.suspect {
 		if f, err = s.retry(ctx, p, f); f == nil {
@@ -50,85 +51,85 @@ func (s *session[Tx]) apply(ctx context.Context, p piece) error {
 	return s.search(ctx, p, f)
 }
 
-// retry tries a piece again, with growing pauses. It returns the last failure, or none if it came to another end.
-func (s *session[Tx]) retry(ctx context.Context, p piece, f *failure) (*failure, error) {
+// retry tries a piece again, with growing pauses. It returns the last handlerError, or nil if there was another result.
+func (s *shardWorker[Tx]) retry(ctx context.Context, p piece, f *handlerError) (*handlerError, error) {
 	var pause pause
-	for range s.retries {
-		s.note(ctx, f)
+	for range s.task.retries {
+		s.retrying(ctx, f)
 		if err := pause.wait(ctx); err != nil {
 			return nil, err
 		}
 		err := s.attempt(ctx, p)
-		if f = s.failed(ctx, err); f == nil {
+		if f = s.handlerErrorIn(ctx, err); f == nil {
 			return nil, err
 		}
 	}
 	return f, nil
 }
 
-// search divides a piece that has failed until the record that fails stands alone, and applies what stands before it.
-// What comes behind is left for the next turn.
-func (s *session[Tx]) search(ctx context.Context, p piece, f *failure) error {
-	for len(s.good(p.records)) > 1 {
+// search divides a failed piece until the record that fails is alone, and applies the records before it.
+// Later records are left for the next call of apply.
+func (s *shardWorker[Tx]) search(ctx context.Context, p piece, f *handlerError) error {
+	for len(s.unblocked(p.records)) > 1 {
 		half := len(p.records) / 2
 		left, right := p.part(0, half), p.part(half, len(p.records))
 		err := s.attempt(ctx, left)
-		if failed := s.failed(ctx, err); failed != nil {
+		if failed := s.handlerErrorIn(ctx, err); failed != nil {
 			p, f = left, failed
 			continue
 		}
 		if err == nil {
 			err = s.attempt(ctx, right)
 		}
-		if p, f = right, s.failed(ctx, err); f == nil {
+		if p, f = right, s.handlerErrorIn(ctx, err); f == nil {
 			return err
 		}
 	}
-	return s.single(ctx, p, f)
+	return s.handleFailed(ctx, p, f)
 }
 
-// single is about a piece in which one record is for the handler, which failed on it.
-func (s *session[Tx]) single(ctx context.Context, p piece, f *failure) error {
+// handleFailed retries the one record of a piece that the handler failed on, and then parks it or stops.
+func (s *shardWorker[Tx]) handleFailed(ctx context.Context, p piece, f *handlerError) error {
 	f, err := s.retry(ctx, p, f)
 	if f == nil {
 		return err
 	}
-	culprit := s.good(p.records)[0]
-	if s.onError == es.Park {
-		s.log.Error("parked", "record", culprit.ID(), "position", int64(culprit.Position), "error", f.error)
+	culprit := s.unblocked(p.records)[0]
+	if s.task.onError == es.Park {
+		s.task.log.Error("record parked", "record", culprit.ID(), "position", int64(culprit.Position), "err", f.error)
 		return s.commit(ctx, p, nil, f)
 	}
-	s.tell(ctx, f.error)
-	return &projection.Error{Name: s.name, Version: s.version, Record: culprit, Err: f.error}
+	s.recordError(ctx, f.error)
+	return &projection.Error{Name: s.key.name, Version: s.key.version, Record: culprit, Err: f.error}
 }
 
 // attempt applies a piece once.
-func (s *session[Tx]) attempt(ctx context.Context, p piece) error {
-	if s.react != nil {
+func (s *shardWorker[Tx]) attempt(ctx context.Context, p piece) error {
+	if s.task.react != nil {
 		return s.reactTo(ctx, p)
 	}
-	return s.commit(ctx, p, s.handle, nil)
+	return s.commit(ctx, p, s.task.handle, nil)
 }
 
-// commit moves the checkpoint to the end of a piece, in one transaction with what the handler makes of its records, if there is one,
-// and with those that are parked: they wait behind another, or are the one that failed.
-func (s *session[Tx]) commit(ctx context.Context, p piece, handle func(context.Context, Tx, []es.Record) error, f *failure) error {
-	good, handled, began := s.good(p.records), false, time.Now()
+// commit moves the checkpoint to the end of a piece, in one transaction with what handle writes, if it is not nil. It also parks
+// the blocked records, and the one that failed if f is not nil.
+func (s *shardWorker[Tx]) commit(ctx context.Context, p piece, handle func(context.Context, Tx, []es.Record) error, f *handlerError) error {
+	good, handled, began := s.unblocked(p.records), false, time.Now()
 	at := s.row.time
 	if n := len(p.records); n > 0 {
 		at = p.records[n-1].Time.UnixMicro()
 	}
-	err := s.db.Transact(ctx, Options{Idle: s.lease, Quiet: len(p.records) == 0}, func(ctx context.Context, tx Tx) error {
+	err := s.engine.db.Transact(ctx, Options{Idle: s.task.lease, Quiet: len(p.records) == 0}, func(ctx context.Context, tx Tx) error {
 		handled = false
 		if err := s.move(ctx, tx, p.to, at, p.end()); err != nil {
 			return err
 		}
 		if handle != nil && len(good) > 0 {
 			if err := guard(func() error { return handle(ctx, tx, slices.Clip(good)) }); err != nil {
-				return &failure{err}
+				return &handlerError{err}
 			}
 		}
-		if err := s.putAside(ctx, tx, p, f); err != nil {
+		if err := s.parkBlocked(ctx, tx, p, f); err != nil {
 			return err
 		}
 		handled = handle != nil && len(good) > 0
@@ -136,8 +137,8 @@ func (s *session[Tx]) commit(ctx context.Context, p piece, handle func(context.C
 	})
 	s.adapt(time.Since(began))
 	if err != nil {
-		if handled && !s.db.Passing(err) {
-			return &failure{err} // a constraint that is looked at only now, or an error that the handler kept to itself
+		if handled && !s.engine.db.Passing(err) {
+			return &handlerError{err} // a deferred constraint, or an error that the handler ignored
 		}
 		return err
 	}
@@ -147,63 +148,63 @@ func (s *session[Tx]) commit(ctx context.Context, p piece, handle func(context.C
 	return s.applied(p)
 }
 
-// move moves the checkpoint from where the session believes it to be, under the claim that it believes to have. Everything rests on this.
-func (s *session[Tx]) move(ctx context.Context, tx Tx, to projection.Cursor, at int64, end bool) error {
-	n, err := s.db.Exec(ctx, tx, s.say.move, s.with(s.shard, s.row.claim, int64(s.row.cursor), int64(to), at, end)...)
+// move moves the checkpoint from the last known cursor, under the last known claim. This compare-and-set makes delivery exactly-once.
+func (s *shardWorker[Tx]) move(ctx context.Context, tx Tx, to projection.Cursor, at int64, end bool) error {
+	n, err := s.engine.db.Exec(ctx, tx, s.engine.stmts.move, s.key.with(s.shard, s.row.claim, int64(s.row.cursor), int64(to), at, end)...)
 	if err == nil && n == 0 {
 		err = errLost
 	}
 	return err
 }
 
-// putAside parks the records of a piece that wait behind another of their stream, and the one that failed, if there is one.
-func (s *session[Tx]) putAside(ctx context.Context, tx Tx, p piece, f *failure) error {
+// parkBlocked parks the records of a piece that wait for another of their stream, and the one that failed if f is not nil.
+func (s *shardWorker[Tx]) parkBlocked(ctx context.Context, tx Tx, p piece, f *handlerError) error {
 	for i := range p.records {
 		r := &p.records[i]
 		message, attempts := "", 0
-		if !s.waits(*r) {
+		if !s.isBlocked(*r) {
 			if f == nil {
 				continue
 			}
-			message, attempts = messageOf(f.error), 1+max(s.retries, 0)
+			message, attempts = errorText(f.error), 1+max(s.task.retries, 0)
 		}
-		if err := s.park(ctx, tx, s.key, s.shard, r, message, attempts); err != nil {
+		if err := s.engine.park(ctx, tx, s.key, s.shard, r, message, attempts); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// adapt finds out how many records a transaction can have without keeping others from writing for too long, or standing still for too long.
-func (s *session[Tx]) adapt(took time.Duration) {
-	hold := s.db.Hold()
+// adapt adjusts the number of records in a transaction, so that it neither blocks other writers nor lasts for too long.
+func (s *shardWorker[Tx]) adapt(took time.Duration) {
+	hold := s.engine.db.Hold()
 	switch {
-	case took >= s.lease, hold > 0 && took > 2*hold:
+	case took >= s.task.lease, hold > 0 && took > 2*hold:
 		s.limit = max(1, s.limit/2)
 	case hold == 0 || took < hold/2:
-		s.limit = min(2*s.limit, s.batch)
+		s.limit = min(2*s.limit, s.task.batch)
 	}
 }
 
-// checkpointEvery is how long a reaction goes on before it notes how far it has come.
+// checkpointEvery is the longest time between two moves of the checkpoint of a busy reaction.
 const checkpointEvery = time.Second
 
-// reactTo reacts to the records of a piece, one by one, and moves the checkpoint past those that went well.
-func (s *session[Tx]) reactTo(ctx context.Context, p piece) error {
+// reactTo reacts to the records of a piece, one by one, and moves the checkpoint past those that succeeded.
+func (s *shardWorker[Tx]) reactTo(ctx context.Context, p piece) error {
 	began := time.Now()
 	for i, r := range p.records {
-		if s.waits(r) {
+		if s.isBlocked(r) {
 			continue
 		}
 		var err error
-		if !s.beating() {
-			err = errLost // somebody else may be at it
-		} else if f := guard(func() error { return s.react(ctx, r) }); f != nil {
-			err = &failure{f}
+		if !s.task.isAlive() {
+			err = errLost // another worker may have the shard
+		} else if f := guard(func() error { return s.task.react(ctx, r) }); f != nil {
+			err = &handlerError{f}
 		}
 		switch {
 		case err != nil:
-			return s.reactedTo(ctx, p, i, err)
+			return s.commitHandled(ctx, p, i, err)
 		case time.Since(began) >= checkpointEvery:
 			return s.commit(ctx, p.part(0, i+1), nil, nil)
 		}
@@ -211,9 +212,9 @@ func (s *session[Tx]) reactTo(ctx context.Context, p piece) error {
 	return s.commit(ctx, p, nil, nil)
 }
 
-// reactedTo moves the checkpoint past the records before one that failed, and returns its error. Also when the context has ended: what went
-// well is better not done again.
-func (s *session[Tx]) reactedTo(ctx context.Context, p piece, n int, err error) error {
+// commitHandled moves the checkpoint past the first n records of a piece and returns err. It also works after the context has ended,
+// so that these records are not handled again.
+func (s *shardWorker[Tx]) commitHandled(ctx context.Context, p piece, n int, err error) error {
 	if n == 0 {
 		return err
 	}

@@ -13,52 +13,51 @@ import (
 	"github.com/thalo-go/es/projection"
 )
 
-// Inline is the projections that a store runs within its appends.
+// Inline runs projections inside appends.
 //
-// Each has one shard, that of a projection with one partition, and nobody holds it: whoever appends has the lock under which everybody
-// appends, and so knows that the checkpoint is at the end of the log before what he writes. If it is not, somebody has appended who does not
-// run the projection, and what he wrote is applied first. The checkpoint is moved by comparing the cursor, as everywhere: whoever runs the same
-// projection by Project is in the way, but nothing is applied twice.
+// Each uses shard 0/1 and needs no lease: the append lock guarantees that its checkpoint is the end of the log. Records appended by
+// processes without the projection are applied first. The checkpoint moves by compare-and-set, as everywhere. A process that runs the
+// same projection with Project causes retries, but no record is applied twice.
 type Inline[Tx any] struct {
 	engine *Engine[Tx]
 	tasks  []*task[Tx]
 	page   Pager[Tx]
 }
 
-// A Pager reads the log within a transaction: records after a position up to another, in order, at least one and at most so many.
-type Pager[Tx any] func(ctx context.Context, tx Tx, after, upTo es.Position, most int) ([]es.Record, error)
+// Pager reads the log within a transaction: at least one and at most limit records after a position up to another, in order.
+type Pager[Tx any] func(ctx context.Context, tx Tx, after, upTo es.Position, limit int) ([]es.Record, error)
 
-// maxBehind is how many positions are caught up within an append. A process that does not run the projection may append as often as one that
-// does, in transactions as large, so it is the largest there is; more than that is caught up beforehand, piece by piece.
+// maxBehind is the number of positions that an append may catch up. It is the size of the largest append, because a process that does not
+// run the projection may append as often as one that does. Anything more is caught up before the append, in batches.
 const maxBehind = es.MaxEvents
 
-// ErrBehind says that an append cannot be written now, because a projection is behind for other reasons than a moment's, or has failed on what
-// somebody else has written: [Inline.CatchUp] finds out, with nothing locked.
-var ErrBehind = errors.New("an inline projection has to catch up first")
+// ErrBehind indicates that an inline projection must catch up before the append can be written. Call Inline.CatchUp without holding
+// the append lock.
+var ErrBehind = errors.New("an inline projection must catch up first")
 
-// A RefusedError is what the handler of an inline projection returned for what was to be appended.
+// RefusedError is the error that the handler of an inline projection returned for an append.
 type RefusedError struct {
 	Projection string
 	Err        error
 }
 
 func (r *RefusedError) Error() string {
-	return fmt.Sprintf("projection %s refused it, nothing was written: %v", r.Projection, r.Err)
+	return fmt.Sprintf("projection %s refused the append: %v", r.Projection, r.Err)
 }
 
 // Unwrap returns the error of Handle.
 func (r *RefusedError) Unwrap() error { return r.Err }
 
-// Refuse returns the refusal of a commit: a constraint that is looked at only then.
+// Refuse returns the refusal by a failed commit, such as a deferred constraint.
 func (x *Inline[Tx]) Refuse(err error) *RefusedError {
 	names := make([]string, len(x.tasks))
 	for i, t := range x.tasks {
-		names[i] = t.String()
+		names[i] = t.key.String()
 	}
 	return &RefusedError{strings.Join(names, " or "), err}
 }
 
-// Idle is how long a transaction may stand still before the database ends it, where it can: it keeps everybody from appending.
+// Idle is how long a transaction may be idle before the database aborts it, if it can. The transaction blocks all appends.
 func (x *Inline[Tx]) Idle() time.Duration {
 	idle := x.tasks[0].lease
 	for _, t := range x.tasks {
@@ -67,7 +66,7 @@ func (x *Inline[Tx]) Idle() time.Duration {
 	return idle
 }
 
-// Inline makes ready to run projections within appends.
+// Inline prepares to run projections inside appends.
 func (e *Engine[Tx]) Inline(projections []projection.Projection[Tx], page Pager[Tx]) (*Inline[Tx], error) {
 	x := &Inline[Tx]{engine: e, page: page}
 	for i := range projections {
@@ -101,46 +100,46 @@ func (x *Inline[Tx]) Start(ctx context.Context) error {
 		return err
 	}
 	for _, t := range x.tasks {
-		if err := t.tellCaughtUp(ctx); err != nil {
+		if err := t.callOnCaughtUp(ctx); err != nil {
 			return t.explain(ctx, err)
 		}
 	}
 	return nil
 }
 
-// A Statement is one that a backend may send together with others.
+// Statement is one that a backend may send together with others.
 type Statement struct {
 	SQL  string
 	Args []any // of types string, int64 and bool
 }
 
-// A State is how a projection stands when an append begins.
+// State is the state of a projection when an append begins.
 type State struct {
 	Cursor  projection.Cursor
-	Rebuild bool // somebody has asked for it
+	Rebuild bool // whether a rebuild is requested
 	Found   bool
 }
 
-// States returns a query for each projection, which locks its row and returns one with the fields of a State, Cursor and Rebuild, or none.
+// States returns a query for each projection. It locks the row and returns the fields Cursor and Rebuild of a State, or no row.
 func (x *Inline[Tx]) States() []Statement {
 	list := make([]Statement, len(x.tasks))
 	for i, t := range x.tasks {
-		list[i] = Statement{x.engine.say.inline, t.with()}
+		list[i] = Statement{x.engine.stmts.inline, t.key.with()}
 	}
 	return list
 }
 
-// Moves returns a statement for each projection, which moves its checkpoint from where it was when the append began to the last that it wrote.
+// Moves returns a statement for each projection. It moves the checkpoint from the cursor in states to the last of records.
 // Each must change one row.
 func (x *Inline[Tx]) Moves(states []State, records []es.Record) []Statement {
 	list := make([]Statement, len(x.tasks))
 	for i, t := range x.tasks {
-		list[i] = Statement{x.engine.say.moveInline, t.with(int64(states[i].Cursor), int64(records[len(records)-1].Position), t.lastTime(records), true)}
+		list[i] = Statement{x.engine.stmts.moveInline, t.key.with(int64(states[i].Cursor), int64(records[len(records)-1].Position), t.lastTime(records), true)}
 	}
 	return list
 }
 
-// lastTime is the time of the last record that the filter lets through, 0 if there is none.
+// lastTime returns the time of the last record that the filter lets through, 0 if there is none.
 func (t *task[Tx]) lastTime(records []es.Record) int64 {
 	for _, r := range slices.Backward(records) {
 		if t.filter.Match(r) {
@@ -150,24 +149,25 @@ func (t *task[Tx]) lastTime(records []es.Record) int64 {
 	return 0
 }
 
-// Apply gives the records of an append to the projections, in its transaction: those that it wrote behind the position before. What somebody
-// else has written since a checkpoint goes before them. Afterwards the backend makes the moves and commits.
+// Apply gives the records of an append to the projections, in its transaction. They were written after the position before.
+// Records that other processes appended since a checkpoint are applied first. Afterwards the backend runs Moves and commits.
 //
-// It returns [ErrBehind] or a [*RefusedError]; anything else is the database's fault. In each case the transaction is to be rolled back.
+// It returns [ErrBehind] or a [*RefusedError]; any other error is a fault of the database. After any error the transaction must be
+// rolled back.
 func (x *Inline[Tx]) Apply(ctx context.Context, tx Tx, states []State, before es.Position, records []es.Record) error {
 	return x.apply(ctx, tx, states, before, records, maxBehind)
 }
 
-// ApplyAll is Apply for those who cannot catch up beforehand.
+// ApplyAll is Apply for callers that cannot call CatchUp.
 func (x *Inline[Tx]) ApplyAll(ctx context.Context, tx Tx, states []State, before es.Position, records []es.Record) error {
 	return x.apply(ctx, tx, states, before, records, int64(before))
 }
 
-func (x *Inline[Tx]) apply(ctx context.Context, tx Tx, states []State, before es.Position, records []es.Record, most int64) error {
+func (x *Inline[Tx]) apply(ctx context.Context, tx Tx, states []State, before es.Position, records []es.Record, limit int64) error {
 	for i, t := range x.tasks {
 		s := states[i]
 		behind := int64(before) - int64(s.Cursor)
-		if !s.Found || s.Rebuild || behind > most || behind < 0 {
+		if !s.Found || s.Rebuild || behind > limit || behind < 0 {
 			return ErrBehind
 		}
 		if behind > 0 {
@@ -176,16 +176,16 @@ func (x *Inline[Tx]) apply(ctx context.Context, tx Tx, states []State, before es
 			}
 		}
 		if err := t.give(ctx, tx, records); err != nil {
-			if ctx.Err() != nil || t.db.Passing(err) {
+			if ctx.Err() != nil || t.engine.db.Passing(err) {
 				return err
 			}
-			return &RefusedError{t.String(), err}
+			return &RefusedError{t.key.String(), err}
 		}
 	}
 	return nil
 }
 
-// missed applies what others have written.
+// missed applies the records that other processes have appended.
 func (t *task[Tx]) missed(ctx context.Context, tx Tx, after, upTo es.Position, page Pager[Tx]) error {
 	for after < upTo {
 		records, err := page(ctx, tx, after, upTo, t.batch)
@@ -197,16 +197,16 @@ func (t *task[Tx]) missed(ctx context.Context, tx Tx, after, upTo es.Position, p
 		}
 		after = records[len(records)-1].Position
 		if err := t.give(ctx, tx, records); err != nil {
-			if ctx.Err() != nil || t.db.Passing(err) {
+			if ctx.Err() != nil || t.engine.db.Passing(err) {
 				return err
 			}
-			return fmt.Errorf("%w: %w", ErrBehind, err) // which record it is shows when they are tried one by one
+			return fmt.Errorf("%w: %w", ErrBehind, err) // CatchUp finds the record
 		}
 	}
 	return nil
 }
 
-// give calls the handler with those of some records that the filter lets through.
+// give calls the handler with the records that the filter lets through.
 func (t *task[Tx]) give(ctx context.Context, tx Tx, records []es.Record) error {
 	if i := slices.IndexFunc(records, func(r es.Record) bool { return !t.filter.Match(r) }); i >= 0 {
 		all := records
@@ -225,11 +225,11 @@ func (t *task[Tx]) give(ctx context.Context, tx Tx, records []es.Record) error {
 	return nil
 }
 
-// Moved wakes those who wait for a projection.
-func (x *Inline[Tx]) Moved() { x.engine.moved.ring() }
+// Moved wakes the callers of WaitFor.
+func (x *Inline[Tx]) Moved() { x.engine.moved.notify() }
 
-// CatchUp brings the projections to where the end of the log is when it is called, in transactions of their own of a batch each.
-// A record that fails makes a [*projection.Error].
+// CatchUp applies everything up to the end of the log at the time of the call, in transactions of one batch each.
+// If a record fails, the error is a [*projection.Error].
 func (x *Inline[Tx]) CatchUp(ctx context.Context) error {
 	for _, t := range x.tasks {
 		err := t.persist(ctx, "join", t.join)
@@ -244,56 +244,56 @@ func (x *Inline[Tx]) CatchUp(ctx context.Context) error {
 }
 
 func (t *task[Tx]) catchUp(ctx context.Context) error {
-	head, err := es.Head(ctx, t.db.Log())
+	head, err := es.Head(ctx, t.engine.db.Log())
 	for limit := t.batch; err == nil; {
 		var at es.Position
-		if at, err = t.stands(ctx); err != nil {
+		if at, err = t.position(ctx); err != nil {
 			break
 		}
 		if at > head {
-			return fmt.Errorf("%w; nothing is appended until Rebuild has let it begin anew", &es.AheadError{After: at, Head: head})
+			return fmt.Errorf("%w; appends fail until Rebuild restarts it", &es.AheadError{After: at, Head: head})
 		}
 		if at == head {
 			return nil
 		}
 		var took int
 		took, err = t.step(ctx, at, head, limit)
-		switch failed := (*failure)(nil); {
+		switch failed := (*handlerError)(nil); {
 		case err == nil:
 			limit = min(2*limit, t.batch)
-		case errors.Is(err, errLost): // somebody else does the same
+		case errors.Is(err, errLost): // another process does the same
 			err = nil
-		case errors.As(err, &failed) && took > 1 && ctx.Err() == nil && !t.db.Passing(err):
+		case errors.As(err, &failed) && took > 1 && ctx.Err() == nil && !t.engine.db.Passing(err):
 			limit, err = took/2, nil
 		}
 	}
 	return err
 }
 
-// stands returns where the only shard of the projection stands.
-func (t *task[Tx]) stands(ctx context.Context) (es.Position, error) {
-	seen, err := t.look(ctx, t.key)
+// position returns the checkpoint of the only shard.
+func (t *task[Tx]) position(ctx context.Context) (es.Position, error) {
+	seen, err := t.engine.look(ctx, t.key)
 	switch {
 	case err != nil:
 		return 0, err
 	case len(seen.shards) != 1 || seen.shards[0].shard != inlineShard:
-		return 0, fmt.Errorf("%w: it is divided into %d shards: run it with Project and one partition until they are one, then inline", es.ErrInvalid, len(seen.shards))
+		return 0, fmt.Errorf("%w: it has %d shards: run it with Project and one partition first", es.ErrInvalid, len(seen.shards))
 	}
-	parked, err := t.streams(ctx, t.say.waiting, t.with(inlineShard)...)
+	parked, err := t.engine.streams(ctx, t.engine.stmts.waiting, t.key.with(inlineShard)...)
 	if err == nil && len(parked) > 0 {
-		err = fmt.Errorf("%w: records of %d streams are parked, %s among them: retry or drop them while Project runs it, then run it inline", es.ErrInvalid, len(parked), parked[0])
+		err = fmt.Errorf("%w: records of %d streams are parked, such as %s: retry or drop them while Project runs it", es.ErrInvalid, len(parked), parked[0])
 	}
 	return es.Position(seen.shards[0].cursor), err
 }
 
-// inlineShard is the only one.
+// inlineShard is the name of the only shard.
 var inlineShard = part.Part{I: 0, Of: 1}.String()
 
-// step applies at most so many records between two positions, in a transaction of its own, and returns how many it took.
-func (t *task[Tx]) step(ctx context.Context, after, head es.Position, most int) (int, error) {
+// step applies at most limit records between two positions, in its own transaction, and returns their number.
+func (t *task[Tx]) step(ctx context.Context, after, head es.Position, limit int) (int, error) {
 	var records []es.Record
 	to, bytes := head, 0
-	for r, err := range t.db.Log().All(ctx, after, t.filter) {
+	for r, err := range t.engine.db.Log().All(ctx, after, t.filter) {
 		if err != nil {
 			return 0, err
 		}
@@ -301,44 +301,44 @@ func (t *task[Tx]) step(ctx context.Context, after, head es.Position, most int) 
 			break
 		}
 		records = append(records, r)
-		if bytes += len(r.Data); len(records) == most || bytes >= stepBytes {
+		if bytes += len(r.Data); len(records) == limit || bytes >= stepBytes {
 			to = r.Position
 			break
 		}
 	}
-	err := t.db.Transact(ctx, Options{Idle: t.lease}, func(ctx context.Context, tx Tx) error {
-		n, err := t.db.Exec(ctx, tx, t.say.moveInline, t.with(int64(after), int64(to), t.lastTime(records), to == head)...)
+	err := t.engine.db.Transact(ctx, Options{Idle: t.lease}, func(ctx context.Context, tx Tx) error {
+		n, err := t.engine.db.Exec(ctx, tx, t.engine.stmts.moveInline, t.key.with(int64(after), int64(to), t.lastTime(records), to == head)...)
 		if err == nil && n != 1 {
 			err = errLost
 		}
 		if err == nil && len(records) > 0 {
 			if err = guard(func() error { return t.handle(ctx, tx, slices.Clip(records)) }); err != nil {
-				err = &failure{err}
+				err = &handlerError{err}
 			}
 		}
 		return err
 	})
-	if failed := (*failure)(nil); errors.As(err, &failed) && len(records) == 1 && ctx.Err() == nil && !t.db.Passing(err) {
-		t.tellInline(ctx, failed)
-		return 1, &projection.Error{Name: t.name, Version: t.version, Record: records[0], Err: failed.error}
+	if failed := (*handlerError)(nil); errors.As(err, &failed) && len(records) == 1 && ctx.Err() == nil && !t.engine.db.Passing(err) {
+		t.recordInlineError(ctx, failed)
+		return 1, &projection.Error{Name: t.key.name, Version: t.key.version, Record: records[0], Err: failed.error}
 	}
 	if err == nil && t.onProgress != nil {
 		p := projection.Progress{Shard: inlineShard, Records: len(records), Cursor: projection.Cursor(to), End: projection.Cursor(head)}
 		if len(records) > 0 {
 			p.Position = records[len(records)-1].Position
 		}
-		err = t.tellProgress(p)
+		err = t.callOnProgress(p)
 	}
 	return len(records), err
 }
 
 const stepBytes = 8 << 20
 
-// tellInline keeps an error in the row, for whoever asks how the projection stands.
-func (t *task[Tx]) tellInline(ctx context.Context, err error) {
+// recordInlineError stores an error in the row, for Status.
+func (t *task[Tx]) recordInlineError(ctx context.Context, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if _, err := t.alone(ctx, Options{Quiet: true}, t.say.failInline, t.with(messageOf(err))...); err != nil {
-		t.log.Warn("its status does not tell", "error", err)
+	if _, err := t.engine.alone(ctx, Options{Quiet: true}, t.engine.stmts.failInline, t.key.with(errorText(err))...); err != nil {
+		t.log.Warn("cannot record the error", "err", err)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/thalo-go/es/projection"
 )
 
-// A key names a projection.
+// key identifies a projection.
 type key struct {
 	name    string
 	version int
@@ -25,29 +25,29 @@ func (k key) String() string {
 	return fmt.Sprintf("%s@%d", k.name, k.version)
 }
 
-// with puts the key before the parameters of a statement.
+// with returns the parameters of a statement: the key, then args.
 func (k key) with(args ...any) []any { return append([]any{k.name, int64(k.version)}, args...) }
 
-// A row is a shard as it stands in the database.
+// row is a shard as stored in the database.
 type row struct {
 	shard  string
 	cursor projection.Cursor
 	time   int64 // of the last record applied, in microseconds since 1970; 0 if there is none
 	claim  int64
-	caught bool // it has come to the end of its source once
-	atEnd  bool // its holder has
+	caught bool // whether it has ever reached the end of its source
+	atEnd  bool // whether its holder has
 	holder string
-	live   bool // the holder has a heartbeat
+	live   bool // whether the holder has a recent heartbeat
 }
 
-// A state is what a worker sees of its projection when it looks.
+// state is what a worker reads of its projection.
 type state struct {
 	source     string
-	partitions int // into how many the source is to be divided; 0 if it cannot be
+	partitions int // requested number; 0 if the source has its own shards
 	barrier    projection.Cursor
 	rebuild    bool
 	workers    int
-	asked      bool // somebody wants parked records to be retried or dropped
+	asked      bool // whether there are requests to retry or drop parked records
 	shards     []row
 }
 
@@ -57,7 +57,7 @@ func (e *Engine[Tx]) look(ctx context.Context, k key) (s state, err error) {
 		err := scan(&s.source, &s.partitions, &s.barrier, &s.rebuild, &s.workers, &s.asked, &r.shard, &r.cursor, &r.claim, &r.atEnd, &r.holder, &r.live)
 		s.shards = append(s.shards, r)
 		return err
-	}, e.say.state, k.with()...)
+	}, e.stmts.state, k.with()...)
 	return s, err
 }
 
@@ -69,16 +69,16 @@ func (s state) names() []string {
 	return names
 }
 
-// newClaim is never 0, and never one that was before.
+// newClaim returns a random non-zero token.
 func newClaim() int64 { return 1 + rand.Int64N(1<<62) }
 
-// exec runs a statement that need not change anything.
+// exec runs a statement that may change no row.
 func (e *Engine[Tx]) exec(ctx context.Context, tx Tx, sql string, args ...any) error {
 	_, err := e.db.Exec(ctx, tx, sql, args...)
 	return err
 }
 
-// alone runs a statement in a transaction of its own, and returns how many rows it changed.
+// alone runs a statement in its own transaction, and returns the number of rows changed.
 func (e *Engine[Tx]) alone(ctx context.Context, o Options, sql string, args ...any) (n int64, err error) {
 	err = e.db.Transact(ctx, o, func(ctx context.Context, tx Tx) error {
 		n, err = e.db.Exec(ctx, tx, sql, args...)
@@ -87,7 +87,7 @@ func (e *Engine[Tx]) alone(ctx context.Context, o Options, sql string, args ...a
 	return n, err
 }
 
-// A header is the row of a projection.
+// header is the row of a projection.
 type header struct {
 	source     string
 	partitions int
@@ -96,16 +96,16 @@ type header struct {
 	found      bool
 }
 
-// locked reads the row of a projection and locks it to the end of the transaction. It is what changes to the set of shards wait for.
+// locked reads and locks the row of a projection, which serializes changes to its set of shards.
 func (e *Engine[Tx]) locked(ctx context.Context, tx Tx, k key) (h header, err error) {
 	err = e.db.Query(ctx, tx, func(scan func(...any) error) error {
 		h.found = true
 		return scan(&h.source, &h.partitions, &h.barrier, &h.rebuild)
-	}, e.say.lock, k.with()...)
+	}, e.stmts.lock, k.with()...)
 	return h, err
 }
 
-func (e *Engine[Tx]) shards(ctx context.Context, tx Tx, k key, sql string) (rows []row, err error) {
+func (e *Engine[Tx]) lockedShards(ctx context.Context, tx Tx, k key, sql string) (rows []row, err error) {
 	err = e.db.Query(ctx, tx, func(scan func(...any) error) error {
 		var r row
 		err := scan(&r.shard, &r.cursor, &r.time, &r.caught)
@@ -115,24 +115,24 @@ func (e *Engine[Tx]) shards(ctx context.Context, tx Tx, k key, sql string) (rows
 	return rows, err
 }
 
-// insertShards adds the shards that are not there.
+// insertShards adds the shards that do not exist.
 func (e *Engine[Tx]) insertShards(ctx context.Context, tx Tx, k key, names []string, r row) error {
 	for _, name := range names {
-		if err := e.exec(ctx, tx, e.say.insertShard, k.with(name, int64(r.cursor), r.time, newClaim(), r.caught)...); err != nil {
+		if err := e.exec(ctx, tx, e.stmts.insertShard, k.with(name, int64(r.cursor), r.time, newClaim(), r.caught)...); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// take makes a worker the holder of a shard, unless another is, and returns it as it stands then.
+// take makes a worker the holder of a shard, unless another worker is, and returns its row.
 func (e *Engine[Tx]) take(ctx context.Context, k key, seen row, worker string) (r row, taken bool, err error) {
 	r = row{shard: seen.shard, holder: worker, claim: newClaim()}
 	err = e.db.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
 		return e.db.Query(ctx, tx, func(scan func(...any) error) error {
 			taken = true
 			return scan(&r.cursor, &r.time, &r.caught)
-		}, e.say.take, k.with(r.shard, worker, r.claim, seen.claim)...)
+		}, e.stmts.take, k.with(r.shard, worker, r.claim, seen.claim)...)
 	})
 	return r, taken && err == nil, err
 }
@@ -147,31 +147,31 @@ func (e *Engine[Tx]) streams(ctx context.Context, sql string, args ...any) (stre
 	return streams, err
 }
 
-// A wish is that of somebody who wants the parked records of a stream to be tried again.
-type wish struct {
+// request asks to retry a stream's parked records.
+type request struct {
 	shard  string
 	stream es.Stream
 }
 
-func (e *Engine[Tx]) wishes(ctx context.Context, k key) (wishes []wish, err error) {
+func (e *Engine[Tx]) requests(ctx context.Context, k key) (requests []request, err error) {
 	err = e.db.View(ctx, func(scan func(...any) error) error {
-		var w wish
+		var w request
 		err := scan(&w.shard, &w.stream.Kind, &w.stream.ID)
-		if !slices.Contains(wishes, w) {
-			wishes = append(wishes, w)
+		if !slices.Contains(requests, w) {
+			requests = append(requests, w)
 		}
 		return err
-	}, e.say.asked, k.with()...)
-	return wishes, err
+	}, e.stmts.requests, k.with()...)
+	return requests, err
 }
 
-// What somebody wants of the first of the parked records of a stream.
+// Requests that are stored with the first parked record of a stream.
 const (
-	wantRetry = "retry"
-	wantDrop  = "drop"
+	requestRetry = "retry"
+	requestDrop  = "drop"
 )
 
-// park puts a record aside, in the transaction that moves the checkpoint past it.
+// park stores a parked record, in the transaction that moves the checkpoint past it.
 func (e *Engine[Tx]) park(ctx context.Context, tx Tx, k key, shard string, r *es.Record, message string, attempts int) error {
 	meta := ""
 	if len(r.Meta) > 0 {
@@ -185,11 +185,11 @@ func (e *Engine[Tx]) park(ctx context.Context, tx Tx, k key, shard string, r *es
 	if data == nil {
 		data = []byte{}
 	}
-	return e.exec(ctx, tx, e.say.park, k.with(r.Stream.Kind, r.Stream.ID, int64(r.Version), int64(r.Position), r.Time.UnixMicro(), r.Type, data, meta,
+	return e.exec(ctx, tx, e.stmts.park, k.with(r.Stream.Kind, r.Stream.ID, int64(r.Version), int64(r.Position), r.Time.UnixMicro(), r.Type, data, meta,
 		message, int64(attempts), shard)...)
 }
 
-// scanParked reads a row of parkedColumns, and what more there is.
+// scanParked reads a row of parkedColumns, followed by more.
 func scanParked(scan func(...any) error, more ...any) (p projection.Parked, err error) {
 	var at, micros int64
 	var meta string
@@ -198,19 +198,19 @@ func scanParked(scan func(...any) error, more ...any) (p projection.Parked, err 
 	if err != nil {
 		return p, err
 	}
-	r.Time, p.At = moment(micros), moment(at)
+	r.Time, p.At = timeOf(micros), timeOf(at)
 	if meta != "" {
 		err = json.Unmarshal([]byte(meta), &r.Meta)
 	}
 	return p, err
 }
 
-func moment(micros int64) time.Time {
+func timeOf(micros int64) time.Time {
 	if micros == 0 {
 		return time.Time{}
 	}
 	return time.UnixMicro(micros).UTC()
 }
 
-// messageOf is the text of an error as it is kept: it may be of any length, and a database takes no other text than UTF-8 without NUL.
-func messageOf(err error) string { return clean(err.Error()) }
+// errorText returns the text of an error as it is stored. Databases take only UTF-8 without NUL.
+func errorText(err error) string { return clean(err.Error()) }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A pause grows from one attempt to the next, and is never quite the same.
+// pause is a jittered delay that grows from one attempt to the next.
 type pause struct{ next time.Duration }
 
 const (
@@ -28,12 +28,12 @@ func (p *pause) wait(ctx context.Context) error {
 	}
 }
 
-// clean makes of any text one that every database takes, and that is not too long to be read.
+// clean returns text as valid UTF-8 without NUL, of limited length.
 func clean(text string) string {
-	const most = 8 << 10
+	const limit = 8 << 10
 	text = strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
-	if len(text) > most {
-		text = strings.ToValidUTF8(text[:most], "") + " ..."
+	if len(text) > limit {
+		text = strings.ToValidUTF8(text[:limit], "") + " ..."
 	}
 	return text
 }

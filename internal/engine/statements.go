@@ -1,23 +1,23 @@
 package engine
 
-// statements are those of the engine, in the words of its database. The parameters $1 and $2 are the projection's name and version.
+// statements are the engine's, with the fragments of its database. The parameters $1 and $2 are the projection's name and version.
 type statements struct {
 	// A projection.
-	insert, lock, want, fence, rebuild, rebuilt, forget string
+	insert, lock, setPartitions, setBarrier, rebuild, rebuilt, forget string
 
 	// Its shards.
 	insertShard, lockShards, skipShards, countShards, deleteShards, take, release, move, fail string
 
-	// The only shard of one that runs within appends.
+	// The only shard of an inline projection.
 	inline, moveInline, failInline string
 
 	// Its workers.
-	beat, leave, bury, alive, deleteWorkers string
+	heartbeat, deleteWorker, deleteExpiredWorkers, alive, deleteWorkers string
 
-	// What is parked.
-	park, waiting, parkedOf, unpark, failParked, ask, asked, first, parkedStreams, reshard, deleteParked, parked string
+	// Parked records.
+	park, waiting, parkedOf, unpark, failParked, setRequest, requests, first, parkedStreams, reshard, deleteParked, parked string
 
-	// What people and programs ask.
+	// State, for workers, WaitFor and Status.
 	state, cursors, status string
 }
 
@@ -31,12 +31,12 @@ func prepare(d Dialect) statements {
 	return statements{
 		insert: d.SQL(`insert into {es}projections (name, version, source, partitions, barrier, rebuild) values ($1, $2, $3, $4, -1, false)
 			on conflict (name, version) do nothing`),
-		lock:    d.SQL("select source, partitions, barrier, rebuild from {es}projections" + thisProjection + " {lock}"),
-		want:    d.SQL("update {es}projections set source = $3, partitions = $4" + thisProjection),
-		fence:   d.SQL("update {es}projections set barrier = $3" + thisProjection),
-		rebuild: d.SQL("update {es}projections set rebuild = true" + thisProjection),
-		rebuilt: d.SQL("update {es}projections set rebuild = false, barrier = -1, source = $3, partitions = $4" + thisProjection),
-		forget:  d.SQL("delete from {es}projections" + thisProjection),
+		lock:          d.SQL("select source, partitions, barrier, rebuild from {es}projections" + thisProjection + " {lock}"),
+		setPartitions: d.SQL("update {es}projections set source = $3, partitions = $4" + thisProjection),
+		setBarrier:    d.SQL("update {es}projections set barrier = $3" + thisProjection),
+		rebuild:       d.SQL("update {es}projections set rebuild = true" + thisProjection),
+		rebuilt:       d.SQL("update {es}projections set rebuild = false, barrier = -1, source = $3, partitions = $4" + thisProjection),
+		forget:        d.SQL("delete from {es}projections" + thisProjection),
 
 		insertShard: d.SQL(`insert into {es}shards (name, version, shard, cursor, time, claim, holder, caught_up, at_end, error, error_at)
 			values ($1, $2, $3, $4, $5, $6, '', $7, false, '', 0) on conflict (name, version, shard) do nothing`),
@@ -44,7 +44,7 @@ func prepare(d Dialect) statements {
 		skipShards:   d.SQL("select shard, cursor, time, caught_up from {es}shards" + thisProjection + " order by shard {skip}"),
 		countShards:  d.SQL("select count(*) from {es}shards" + thisProjection),
 		deleteShards: d.SQL("delete from {es}shards" + thisProjection),
-		// Its holder may be in the middle of a transaction, which is as good as a heartbeat: then the row is locked, and left alone.
+		// A locked row belongs to a transaction of its holder in flight, which is as good as a heartbeat. It is skipped.
 		take: d.SQL(`update {es}shards set holder = $4, claim = $5, at_end = false where (name, version, shard) in (
 				select s.name, s.version, s.shard from {es}shards s where s.name = $1 and s.version = $2 and s.shard = $3 and s.claim = $6
 				and (s.holder = '' or s.holder = $4 or not exists (
@@ -63,12 +63,12 @@ func prepare(d Dialect) statements {
 			thisProjection + " and shard = '0/1' and cursor = $3"),
 		failInline: d.SQL("update {es}shards set error = $3, error_at = {now}" + thisProjection + " and shard = '0/1'"),
 
-		beat: d.SQL(`insert into {es}workers (name, version, worker, expires) values ($1, $2, $3, {now} + $4)
+		heartbeat: d.SQL(`insert into {es}workers (name, version, worker, expires) values ($1, $2, $3, {now} + $4)
 			on conflict (name, version, worker) do update set expires = excluded.expires`),
-		leave:         d.SQL("delete from {es}workers" + thisProjection + " and worker = $3"),
-		bury:          d.SQL("delete from {es}workers" + thisProjection + " and expires < {now} - $3"),
-		alive:         d.SQL("select count(*) from {es}workers" + thisProjection + " and expires > {now}"),
-		deleteWorkers: d.SQL("delete from {es}workers" + thisProjection),
+		deleteWorker:         d.SQL("delete from {es}workers" + thisProjection + " and worker = $3"),
+		deleteExpiredWorkers: d.SQL("delete from {es}workers" + thisProjection + " and expires < {now} - $3"),
+		alive:                d.SQL("select count(*) from {es}workers" + thisProjection + " and expires > {now}"),
+		deleteWorkers:        d.SQL("delete from {es}workers" + thisProjection),
 
 		park:    d.SQL("insert into {es}parked (" + parkedColumns + ", shard, request) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, {now}, $13, '')"),
 		waiting: d.SQL("select distinct kind, id from {es}parked" + thisProjection + " and shard = $3"),
@@ -76,8 +76,8 @@ func prepare(d Dialect) statements {
 			" and kind = $3 and id = $4 order by stream_version limit 1"),
 		unpark:     d.SQL("delete from {es}parked" + thisParked),
 		failParked: d.SQL("update {es}parked set error = $6, attempts = attempts + $7, at = {now}, request = ''" + thisParked),
-		ask:        d.SQL("update {es}parked set request = $6" + thisParked),
-		asked:      d.SQL("select shard, kind, id from {es}parked" + thisProjection + " and request <> '' order by position"),
+		setRequest: d.SQL("update {es}parked set request = $6" + thisParked),
+		requests:   d.SQL("select shard, kind, id from {es}parked" + thisProjection + " and request <> '' order by position"),
 		first:      d.SQL("select stream_version from {es}parked" + thisProjection + " and kind = $3 and id = $4 order by stream_version limit 1"),
 
 		parkedStreams: d.SQL("select distinct kind, id from {es}parked" + thisProjection),

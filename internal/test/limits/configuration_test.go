@@ -139,14 +139,14 @@ func TestProjections(t *testing.T) {
 		{"a lease below 0", project(sqlite.Projection{Name: "sums", Lease: -1, Handle: handle}), "0 for the default", false},
 		{"an OnError that is none", project(sqlite.Projection{Name: "sums", OnError: 7, Handle: handle}), "give es.Stop or es.Park", false},
 		{"a reaction without a handler", func(ctx context.Context) error { return s.React(ctx, projection.Reaction{Name: "mail"}) }, "give it one", false},
-		{"to rebuild what nobody has run", func(ctx context.Context) error { return s.Rebuild(ctx, "none", 0) }, "run it first", false},
-		{"to forget what is not there", func(ctx context.Context) error { return s.Forget(ctx, "none", 0) }, "see Status for those that there are", false},
+		{"to rebuild what nobody has run", func(ctx context.Context) error { return s.Rebuild(ctx, "none", 0) }, "it does not exist", false},
+		{"to forget what is not there", func(ctx context.Context) error { return s.Forget(ctx, "none", 0) }, "it does not exist", false},
 		{"to retry what is not parked", func(ctx context.Context) error {
 			return s.Retry(ctx, "none", 0, es.Stream{Kind: "account", ID: "ann"})
-		}, "see Parked for what is", false},
+		}, "is parked", false},
 		{"to drop what is not parked", func(ctx context.Context) error {
 			return s.Drop(ctx, "none", 0, es.Stream{Kind: "account", ID: "ann"})
-		}, "see Parked for what is", false},
+		}, "is parked", false},
 		{"a lease without a name", func(ctx context.Context) error {
 			_, err := s.AcquireLease(ctx, "", "me", time.Second, "")
 			return err

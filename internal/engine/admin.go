@@ -19,7 +19,7 @@ func (e *Engine[Tx]) WaitFor(ctx context.Context, name string, position es.Posit
 	const soon, late = 5 * time.Millisecond, 50 * time.Millisecond
 	var last place // as it was last seen
 	for wait := soon; ; wait = min(wait+wait/2, late) {
-		moved := e.moved.hear()
+		moved := e.moved.wait()
 		at, err := e.reached(ctx, name)
 		switch {
 		case err == nil && at.found && at.cursor >= projection.Cursor(position):
@@ -28,25 +28,25 @@ func (e *Engine[Tx]) WaitFor(ctx context.Context, name string, position es.Posit
 			last = at
 			last.known = true
 		case ctx.Err() != nil:
-			return last.short(name, position, ctx.Err())
+			return last.waitError(name, position, ctx.Err())
 		case !e.db.Passing(err):
 			return e.about(ctx, name, err)
 		}
-		e.asked.ring()
+		e.awaited.notify()
 		timer := time.NewTimer(wait)
 		select {
 		case <-moved:
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return last.short(name, position, ctx.Err())
+			return last.waitError(name, position, ctx.Err())
 		}
 		timer.Stop()
 	}
 }
 
 // short returns the error of a WaitFor whose context ended first.
-func (at place) short(name string, position es.Position, err error) error {
+func (at place) waitError(name string, position es.Position, err error) error {
 	switch {
 	case !at.known:
 		return fmt.Errorf("es: projection %s: the database did not answer whether it is at %d: %w", name, position, err)
@@ -65,7 +65,7 @@ func (e *Engine[Tx]) about(ctx context.Context, name string, err error) error {
 	return fmt.Errorf("es: projection %s: %w", name, err)
 }
 
-// place is the checkpoint of the shard of a projection that lags most.
+// place is the checkpoint of the shard of a projection that lags limit.
 type place struct {
 	known   bool // whether the database has been read
 	found   bool // whether there is a projection of the name
@@ -74,7 +74,7 @@ type place struct {
 	message string
 }
 
-// reached returns the place of the highest version that has once caught up, or if none has of the highest.
+// reached returns the place of the highest version that has ever caught up, or else of the highest version.
 func (e *Engine[Tx]) reached(ctx context.Context, name string) (at place, err error) {
 	caught, partitions := false, 0
 	err = e.db.View(ctx, func(scan func(...any) error) error {
@@ -87,7 +87,7 @@ func (e *Engine[Tx]) reached(ctx context.Context, name string) (at place, err er
 			at, caught, partitions = p, behind == 0, parts
 		}
 		return nil
-	}, e.say.cursors, name)
+	}, e.stmts.cursors, name)
 	switch {
 	case err != nil:
 		return at, err
@@ -105,13 +105,13 @@ func (e *Engine[Tx]) Status(ctx context.Context) ([]projection.Status, error) {
 		var at, errorAt int64
 		var live bool
 		err := scan(&s.Name, &s.Version, &s.Shard, &s.Source, &s.Cursor, &at, &s.CaughtUp, &s.Error, &errorAt, &s.Worker, &live, &s.Parked)
-		s.Time, s.ErrorAt = moment(at), moment(errorAt)
+		s.Time, s.ErrorAt = timeOf(at), timeOf(errorAt)
 		if !live {
 			s.Worker = ""
 		}
 		list = append(list, s)
 		return err
-	}, e.say.status)
+	}, e.stmts.status)
 	if err == nil {
 		err = e.lags(ctx, list)
 	}
@@ -138,7 +138,7 @@ func compareShards(a, b string) int {
 	return cmp.Or(cmp.Compare(number(a), number(b)), strings.Compare(a, b))
 }
 
-// lags fills in how far the projections of the database's own log are behind.
+// lags fills in the lag of the projections of the database's own log.
 func (e *Engine[Tx]) lags(ctx context.Context, list []projection.Status) error {
 	log := e.db.Log()
 	head, err := es.Head(ctx, log)
@@ -168,14 +168,14 @@ func (e *Engine[Tx]) lags(ctx context.Context, list []projection.Status) error {
 // Rebuild implements [projection.Projections].
 func (e *Engine[Tx]) Rebuild(ctx context.Context, name string, version int) error {
 	k := key{name, version}
-	n, err := e.alone(ctx, Options{}, e.say.rebuild, k.with()...)
+	n, err := e.alone(ctx, Options{}, e.stmts.rebuild, k.with()...)
 	if err == nil && n == 0 {
-		err = fmt.Errorf("%w: there is none of that name and version: run it first", es.ErrInvalid)
+		err = fmt.Errorf("%w: it does not exist", es.ErrInvalid)
 	}
 	if err != nil {
 		return e.about(ctx, k.String(), err)
 	}
-	e.news.ring()
+	e.changed.notify()
 	return nil
 }
 
@@ -188,16 +188,16 @@ func (e *Engine[Tx]) Forget(ctx context.Context, name string, version int) error
 			return err
 		}
 		if !h.found {
-			return fmt.Errorf("%w: there is none of that name and version: see Status for those that there are", es.ErrInvalid)
+			return fmt.Errorf("%w: it does not exist", es.ErrInvalid)
 		}
 		alive := 0
-		if err := e.db.Query(ctx, tx, func(scan func(...any) error) error { return scan(&alive) }, e.say.alive, k.with()...); err != nil {
+		if err := e.db.Query(ctx, tx, func(scan func(...any) error) error { return scan(&alive) }, e.stmts.alive, k.with()...); err != nil {
 			return err
 		}
 		if alive > 0 {
-			return fmt.Errorf("%w: %d workers run it: end them first", es.ErrInvalid, alive)
+			return fmt.Errorf("%w: %d workers run it: stop them first", es.ErrInvalid, alive)
 		}
-		for _, sql := range []string{e.say.deleteParked, e.say.deleteShards, e.say.deleteWorkers, e.say.forget} {
+		for _, sql := range []string{e.stmts.deleteParked, e.stmts.deleteShards, e.stmts.deleteWorkers, e.stmts.forget} {
 			if err := e.exec(ctx, tx, sql, k.with()...); err != nil {
 				return err
 			}
@@ -210,9 +210,9 @@ func (e *Engine[Tx]) Forget(ctx context.Context, name string, version int) error
 	return nil
 }
 
-// Parked implements [projection.Projections]. It reads page by page.
+// Parked implements [projection.Projections]. It reads the records in pages.
 func (e *Engine[Tx]) Parked(ctx context.Context) iter.Seq2[projection.Parked, error] {
-	const most = 64
+	const limit = 64
 	return func(yield func(projection.Parked, error) bool) {
 		var last projection.Parked
 		last.Version = -1
@@ -223,7 +223,7 @@ func (e *Engine[Tx]) Parked(ctx context.Context) iter.Seq2[projection.Parked, er
 				p, err := scanParked(scan)
 				page = append(page, p)
 				return err
-			}, e.say.parked, last.Name, int64(last.Version), int64(r.Position), r.Stream.Kind, r.Stream.ID, int64(r.Version), int64(most))
+			}, e.stmts.parked, last.Name, int64(last.Version), int64(r.Position), r.Stream.Kind, r.Stream.ID, int64(r.Version), int64(limit))
 			if err != nil {
 				if ctx.Err() != nil {
 					err = ctx.Err()
@@ -238,7 +238,7 @@ func (e *Engine[Tx]) Parked(ctx context.Context) iter.Seq2[projection.Parked, er
 					return
 				}
 			}
-			if len(page) < most {
+			if len(page) < limit {
 				return
 			}
 			last = page[len(page)-1]
@@ -248,31 +248,31 @@ func (e *Engine[Tx]) Parked(ctx context.Context) iter.Seq2[projection.Parked, er
 
 // Retry implements [projection.Projections].
 func (e *Engine[Tx]) Retry(ctx context.Context, name string, version int, stream es.Stream) error {
-	return e.wish(ctx, key{name, version}, stream, wantRetry)
+	return e.request(ctx, key{name, version}, stream, requestRetry)
 }
 
 // Drop implements [projection.Projections].
 func (e *Engine[Tx]) Drop(ctx context.Context, name string, version int, stream es.Stream) error {
-	return e.wish(ctx, key{name, version}, stream, wantDrop)
+	return e.request(ctx, key{name, version}, stream, requestDrop)
 }
 
-// wish leaves word for whoever has the shard, with the first of the records: what is done to others meanwhile is not meant.
-func (e *Engine[Tx]) wish(ctx context.Context, k key, stream es.Stream, want string) error {
+// request records a retry or drop for the shard's worker. It is stored on the first parked record, so it applies to that record only.
+func (e *Engine[Tx]) request(ctx context.Context, k key, stream es.Stream, want string) error {
 	err := e.db.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
 		version := int64(0)
-		err := e.db.Query(ctx, tx, func(scan func(...any) error) error { return scan(&version) }, e.say.first, k.with(stream.Kind, stream.ID)...)
+		err := e.db.Query(ctx, tx, func(scan func(...any) error) error { return scan(&version) }, e.stmts.first, k.with(stream.Kind, stream.ID)...)
 		if err != nil {
 			return err
 		}
-		n, err := e.db.Exec(ctx, tx, e.say.ask, k.with(stream.Kind, stream.ID, version, want)...)
+		n, err := e.db.Exec(ctx, tx, e.stmts.setRequest, k.with(stream.Kind, stream.ID, version, want)...)
 		if err == nil && n == 0 {
-			err = fmt.Errorf("%w: nothing of %s is parked: see Parked for what is", es.ErrInvalid, stream)
+			err = fmt.Errorf("%w: no record of %s is parked", es.ErrInvalid, stream)
 		}
 		return err
 	})
 	if err != nil {
 		return e.about(ctx, k.String(), err)
 	}
-	e.news.ring()
+	e.changed.notify()
 	return nil
 }

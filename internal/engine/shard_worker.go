@@ -1,0 +1,332 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/projection"
+)
+
+// shardWorker applies the records of one shard, for one run.
+type shardWorker[Tx any] struct {
+	engine *Engine[Tx]
+	task   *task[Tx]
+	key    key
+	shard  string
+	row    row          // as last read or written
+	claim  atomic.Int64 // of the row, for the supervisor
+	err    error        // nil if it was told to stop or lost the shard
+
+	mu       sync.Mutex
+	orders   order
+	notified chan struct{} // orders has changed
+
+	// Owned by the goroutine of run.
+	parked  map[es.Stream]bool // streams with parked records; their later records must wait
+	pending projection.Batch   // read but not yet applied
+	limit   int                // records in the next transaction
+	suspect projection.Cursor  // batches up to this cursor are divided at once on failure
+	pause   pause
+}
+
+// order is what the supervisor requires of a shard worker.
+type order struct {
+	leave    bool
+	barrier  projection.Cursor // the cursor to stop at; -1 if there is none
+	requests []request
+}
+
+func newShardWorker[Tx any](t *task[Tx], r row, barrier projection.Cursor) *shardWorker[Tx] {
+	s := &shardWorker[Tx]{engine: t.engine, task: t, key: t.key, shard: r.shard, row: r, notified: make(chan struct{}, 1), limit: t.batch, orders: order{barrier: barrier}}
+	s.claim.Store(r.claim)
+	return s
+}
+
+// order replaces the orders. leave cannot be withdrawn.
+func (s *shardWorker[Tx]) order(o order) {
+	s.mu.Lock()
+	o.leave = o.leave || s.orders.leave
+	s.orders = o
+	s.mu.Unlock()
+	select {
+	case s.notified <- struct{}{}:
+	default:
+	}
+}
+
+func (s *shardWorker[Tx]) ordered() order {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.orders
+}
+
+// run works until it is ordered to leave, loses the shard, or fails permanently.
+func (s *shardWorker[Tx]) run(ctx context.Context) error {
+	for {
+		err := s.work(ctx)
+		switch {
+		case ctx.Err() != nil || errors.Is(err, errLost):
+			return nil //nolint:nilerr // run reports the end of the context, and losing a shard is not an error
+		case err == nil:
+			_, err = s.engine.alone(ctx, Options{Quiet: true}, s.engine.stmts.release, s.key.with(s.shard, s.row.claim)...)
+			s.engine.changed.notify()
+			return s.unlessPassing(err)
+		case !s.passing(err) && !isSource(err):
+			if !errors.Is(err, es.ErrClosed) {
+				s.recordError(ctx, err)
+			}
+			return err
+		}
+		// The broken transaction may have been committed, so the checkpoint is read again. The new claim prevents it from committing later.
+		s.retrying(ctx, err)
+		if s.pause.wait(ctx) != nil {
+			return nil //nolint:nilerr // run reports the end of the context
+		}
+		taken := false
+		err = s.task.persist(ctx, "take the shard again", func(ctx context.Context) (err error) {
+			var r row
+			if r, taken, err = s.engine.take(ctx, s.key, s.row, s.task.worker); taken {
+				s.row = r
+				s.claim.Store(r.claim)
+			}
+			return err
+		})
+		if err != nil || !taken {
+			return s.unlessPassing(err)
+		}
+	}
+}
+
+func (s *shardWorker[Tx]) unlessPassing(err error) error {
+	if err == nil || s.engine.db.Passing(err) || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// sourceError is a transient error of a source.
+type sourceError struct{ error }
+
+func (e *sourceError) Unwrap() error { return e.error }
+
+func isSource(err error) bool {
+	var source *sourceError
+	return errors.As(err, &source)
+}
+
+// classifySourceError wraps transient errors of a source in a sourceError.
+func classifySourceError(err error) error {
+	var ahead *es.AheadError
+	switch {
+	case errors.As(err, &ahead):
+		return fmt.Errorf("nothing was applied: %w; use Rebuild if the source has lost records", err)
+	case errors.Is(err, es.ErrInvalid), errors.Is(err, es.ErrClosed), errors.Is(err, context.Canceled):
+		return err
+	}
+	return &sourceError{fmt.Errorf("source: %w", err)}
+}
+
+// retrying logs and records an error that is followed by another attempt.
+func (s *shardWorker[Tx]) retrying(ctx context.Context, err error) {
+	s.task.log.Warn("retrying", "shard", s.shard, "cursor", int64(s.row.cursor), "err", err)
+	s.recordError(ctx, err)
+}
+
+// recordError stores an error in the row, for Status.
+func (s *shardWorker[Tx]) recordError(ctx context.Context, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if _, err := s.engine.alone(ctx, Options{Quiet: true}, s.engine.stmts.fail, s.key.with(s.shard, s.row.claim, errorText(err))...); err != nil {
+		s.task.log.Warn("cannot record the error", "shard", s.shard, "err", err)
+	}
+}
+
+// work reads the shard and applies what it reads. It returns nil when it is ordered to leave.
+func (s *shardWorker[Tx]) work(ctx context.Context) error {
+	streams, err := s.engine.streams(ctx, s.engine.stmts.waiting, s.key.with(s.shard)...)
+	if err != nil {
+		return err
+	}
+	s.parked, s.pending = make(map[es.Stream]bool), projection.Batch{Next: s.row.cursor, End: math.MaxInt64}
+	for _, stream := range streams {
+		s.parked[stream] = true
+	}
+	feed, err := s.task.source.Feed(ctx, s.shard, s.row.cursor, s.task.filter)
+	if err != nil {
+		return classifySourceError(fmt.Errorf("shard %s: %w", s.shard, err))
+	}
+	reading, cancel := context.WithCancel(ctx)
+	batches, failed := make(chan projection.Batch), make(chan error, 1)
+	var reader sync.WaitGroup
+	reader.Go(func() { failed <- s.read(reading, feed, batches) })
+	defer func() {
+		cancel()
+		reader.Wait()
+		if err := feed.Close(); err != nil {
+			s.task.log.Warn("close the source", "shard", s.shard, "err", err)
+		}
+	}()
+	return s.loop(ctx, feed, batches, failed)
+}
+
+// read reads one batch ahead of the one that is being applied.
+func (s *shardWorker[Tx]) read(ctx context.Context, feed projection.Feed, batches chan<- projection.Batch) error {
+	for {
+		b, err := feed.Next(ctx, s.task.batch)
+		if err != nil {
+			return classifySourceError(fmt.Errorf("shard %s: %w", s.shard, err))
+		}
+		select {
+		case batches <- b:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// idle is the delay before a checkpoint moves without a record. Moving it with the next record costs nothing.
+const idle = 25 * time.Millisecond
+
+func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batches <-chan projection.Batch, failed <-chan error) error {
+	timer := time.NewTimer(idle)
+	defer timer.Stop()
+	due := false // the checkpoint must move even without a record
+	for {
+		o := s.ordered()
+		if o.leave {
+			return nil
+		}
+		if err := s.serve(ctx, o.requests); err != nil {
+			return err
+		}
+		p := s.piece(o.barrier)
+		first := !s.row.atEnd && p.end()
+		if len(p.records) > 0 || first || due && p.to > s.row.cursor {
+			if err := s.apply(ctx, p); err != nil {
+				return err
+			}
+			feed.Applied(s.row.cursor)
+			if first {
+				select {
+				case s.task.reached <- struct{}{}:
+				default:
+				}
+			}
+			due = false
+			continue
+		}
+		var next <-chan projection.Batch
+		if len(s.pending.Records) == 0 {
+			next = batches
+		}
+		due = false
+		var quiet <-chan time.Time
+		var awaited <-chan struct{}
+		if p.to > s.row.cursor {
+			timer.Reset(idle)
+			quiet, awaited = timer.C, s.engine.awaited.wait()
+		}
+		select {
+		case b := <-next:
+			s.pending = b
+		case err := <-failed:
+			return err
+		case <-s.notified:
+		case <-quiet:
+			due = true
+		case <-awaited:
+			due = true
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// piece is what one transaction applies.
+type piece struct {
+	records []es.Record
+	cursors []projection.Cursor // nil means the positions of the records
+	to      projection.Cursor
+	last    projection.Cursor // the end of the shard as far as known
+}
+
+func (p piece) end() bool { return p.to >= p.last }
+
+func (p piece) cursor(i int) projection.Cursor {
+	if p.cursors == nil {
+		return projection.Cursor(p.records[i].Position)
+	}
+	return p.cursors[i]
+}
+
+// part returns the records from i up to j. Its cursor is after the last of them.
+func (p piece) part(i, j int) piece {
+	q := piece{records: p.records[i:j], to: p.to, last: p.last}
+	if p.cursors != nil {
+		q.cursors = p.cursors[i:j]
+	}
+	if j < len(p.records) {
+		q.to = p.cursor(j - 1)
+	}
+	return q
+}
+
+// piece returns the next records to apply of what was read, up to a barrier.
+func (s *shardWorker[Tx]) piece(barrier projection.Cursor) piece {
+	all := piece{s.pending.Records, s.pending.Cursors, s.pending.Next, s.pending.End}
+	if barrier >= 0 && barrier < all.to {
+		n := 0
+		for n < len(all.records) && all.cursor(n) <= barrier {
+			n++
+		}
+		all.records, all.to = all.records[:n], max(barrier, s.row.cursor)
+	}
+	if len(all.records) > s.limit {
+		return all.part(0, s.limit)
+	}
+	return all
+}
+
+// applied notes that a piece is in the read model. It returns a panic of OnProgress as an error.
+func (s *shardWorker[Tx]) applied(p piece) error {
+	n := len(p.records)
+	s.pending.Records = s.pending.Records[n:]
+	if s.pending.Cursors != nil {
+		s.pending.Cursors = s.pending.Cursors[n:]
+	}
+	s.row.cursor, s.row.atEnd = p.to, s.row.atEnd || p.end()
+	s.row.caught = s.row.caught || p.end()
+	if n > 0 {
+		s.row.time = p.records[n-1].Time.UnixMicro()
+	}
+	s.engine.moved.notify()
+	s.pause = pause{}
+	if s.task.onProgress == nil {
+		return nil
+	}
+	progress := projection.Progress{Shard: s.shard, Records: n, Cursor: p.to, End: p.last}
+	if n > 0 {
+		progress.Position = p.records[n-1].Position
+	}
+	s.task.progress.Lock()
+	defer s.task.progress.Unlock()
+	return s.task.callOnProgress(progress)
+}
+
+// isBlocked reports whether a record must wait for a parked one of its stream.
+func (s *shardWorker[Tx]) isBlocked(r es.Record) bool { return len(s.parked) > 0 && s.parked[r.Stream] }
+
+// unblocked returns the records that the handler gets.
+func (s *shardWorker[Tx]) unblocked(records []es.Record) []es.Record {
+	if len(s.parked) == 0 || !slices.ContainsFunc(records, s.isBlocked) {
+		return records
+	}
+	return slices.DeleteFunc(slices.Clone(records), s.isBlocked)
+}
