@@ -9,14 +9,15 @@ import (
 	"github.com/thalo-go/es/internal/part"
 )
 
-// FromLog is a log as the [Source] of projections. Its partitions divide the streams by a hash of their names that never changes.
-// Each feed reads ahead, in a goroutine of its own. Feeds of one source that are at about the same place read the log once for all of them.
-func FromLog(log es.Log) Source { return &logSource{log: log, shared: make(map[string]*sharing)} }
+// FromLog returns a log as a [Source], such as the log of another store. Its partitions divide the streams by a hash of their names
+// (FNV-1a) that never changes. Each feed reads ahead in its own goroutine. Feeds of one source at about the same position
+// read the log once for all of them.
+func FromLog(log es.Log) Source { return &logSource{log: log, shared: make(map[string]*sharedReader)} }
 
 type logSource struct {
 	log    es.Log
 	mu     sync.Mutex
-	shared map[string]*sharing // by how they divide the log
+	shared map[string]*sharedReader // by how they partition the log
 }
 
 // ID implements [Source].
@@ -40,7 +41,7 @@ func (s *logSource) Feed(ctx context.Context, shard string, after Cursor, filter
 	if es.Position(after) > head {
 		return nil, fmt.Errorf("es: shard %s: %w", shard, &es.AheadError{After: es.Position(after), Head: head})
 	}
-	f := &logFeed{log: s.log, part: p, filter: filter, pieces: make(chan Batch, aheadPieces), ended: make(chan struct{}), leave: func() {}, at: es.Position(after)}
+	f := &logFeed{log: s.log, part: p, filter: filter, pieces: make(chan Batch, aheadPieces), ended: make(chan struct{}), unshare: func() {}, at: es.Position(after)}
 	if p.Of > 1 {
 		s.share(f)
 	}
@@ -49,7 +50,7 @@ func (s *logSource) Feed(ctx context.Context, shard string, after Cursor, filter
 	return f, nil
 }
 
-// A feed reads pieces of a log, and a few of them ahead. Both are bounded, and so is the data in them.
+// Limits of the pieces of a log that a feed reads, of the number that it reads ahead, and of a batch.
 const (
 	pieceRecords = 256
 	pieceBytes   = 1 << 20
@@ -57,26 +58,26 @@ const (
 	batchBytes   = 8 << 20
 )
 
-// A logFeed reads one part of a log.
+// logFeed reads one partition of a log.
 type logFeed struct {
-	log    es.Log
-	with   *sharing    // those that divide the log alike; nil if there are no parts
-	leave  func()      // it shares no more
-	at     es.Position // up to here it has what it shares
-	opened int         // how many were, with this one, when it was
-	part   part.Part
-	filter es.Filter
-	pieces chan Batch
-	left   Batch // of a piece that had more than was asked for
-	cancel context.CancelFunc
-	ended  chan struct{} // closed when run has ended
-	err    error         // why it has; for those who have seen ended
+	log     es.Log
+	with    *sharedReader // shared with the feeds of the other partitions; nil if there are none
+	unshare func()        // leaves the sharedReader
+	at      es.Position   // the records up to here have been taken from the sharedReader
+	opened  int           // sharedReader.opened when this feed was opened
+	part    part.Part
+	filter  es.Filter
+	pieces  chan Batch
+	left    Batch // the rest of a piece that exceeded the limit
+	cancel  context.CancelFunc
+	ended   chan struct{} // closed when run has returned
+	err     error         // of run; valid after ended is closed
 }
 
 // run reads the log, piece by piece, until the feed is closed.
 func (f *logFeed) run(ctx context.Context, after, head es.Position) {
 	defer close(f.ended)
-	defer f.leave()
+	defer f.unshare()
 	if after == head && f.send(ctx, Batch{Next: Cursor(after), End: Cursor(head)}) != nil {
 		return
 	}
@@ -87,7 +88,7 @@ func (f *logFeed) run(ctx context.Context, after, head es.Position) {
 	}
 }
 
-// read reads what is there, at least to a position that was the end of the log, and returns how far it has come.
+// read reads what is there, at least up to the given head, and returns the position reached.
 func (f *logFeed) read(ctx context.Context, after, head es.Position) (es.Position, error) {
 	if f.part.Of > 1 {
 		return f.readShared(ctx, head)
@@ -120,8 +121,8 @@ func (f *logFeed) send(ctx context.Context, b Batch) error {
 	}
 }
 
-// Next implements [Feed]. Before the end of the log it waits until it has as many records as are asked for: they are there, and on their way.
-func (f *logFeed) Next(ctx context.Context, most int) (b Batch, err error) {
+// Next implements [Feed]. Before the end of the log it waits until the batch is full.
+func (f *logFeed) Next(ctx context.Context, limit int) (b Batch, err error) {
 	for bytes := 0; ; {
 		piece := f.left
 		f.left = Batch{}
@@ -131,7 +132,7 @@ func (f *logFeed) Next(ctx context.Context, most int) (b Batch, err error) {
 			}
 		}
 		n := 0
-		for n < len(piece.Records) && len(b.Records) < most && bytes < batchBytes {
+		for n < len(piece.Records) && len(b.Records) < limit && bytes < batchBytes {
 			bytes += len(piece.Records[n].Data)
 			b.Records = append(b.Records, piece.Records[n])
 			n++
@@ -142,7 +143,7 @@ func (f *logFeed) Next(ctx context.Context, most int) (b Batch, err error) {
 			b.Next = Cursor(piece.Records[n].Position - 1)
 			return b, nil
 		}
-		if len(b.Records) >= most || bytes >= batchBytes || b.Next >= b.End {
+		if len(b.Records) >= limit || bytes >= batchBytes || b.Next >= b.End {
 			return b, nil
 		}
 	}
@@ -159,7 +160,7 @@ func (f *logFeed) piece(ctx context.Context) (Batch, error) {
 		return b, nil
 	case <-f.ended:
 		select {
-		case b := <-f.pieces: // it came before the end
+		case b := <-f.pieces: // sent before run returned
 			return b, nil
 		default:
 			return Batch{}, f.err
@@ -169,7 +170,7 @@ func (f *logFeed) piece(ctx context.Context) (Batch, error) {
 	}
 }
 
-// Applied implements [Feed]. Nobody watches a log from outside.
+// Applied implements [Feed]. It does nothing.
 func (f *logFeed) Applied(Cursor) {}
 
 // Close implements [Feed].

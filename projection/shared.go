@@ -13,17 +13,17 @@ import (
 	"github.com/thalo-go/es/internal/part"
 )
 
-// A sharing is what the feeds of one source have together that divide its log alike: what one of them reads, the others need not read again.
-// Who comes to a place that is not there reads a chunk, for which he waits for nothing but the log, and keeps for the others what is theirs.
-// What is kept is bounded: one that falls so far behind that his part is gone reads for himself. So none is held up by another.
+// sharedReader lets feeds that partition the same log the same way read it once. The first feed to reach an unread position reads a
+// chunk and buffers the other partitions' records. The buffer is bounded; a feed that falls behind it reads the log on its own,
+// so feeds never block each other.
 //
-// Each feed gets only what was read after it was opened, as if it had done so. A record is given to one feed and to no other.
-type sharing struct {
+// A feed gets only records that were read after it was opened, as if it had read them itself. A record is given to one feed only.
+type sharedReader struct {
 	mu     sync.Mutex
 	feeds  map[*logFeed]struct{}
-	opened int      // feeds, ever
-	kept   []*chunk // for those on their way to it, the oldest first
-	trails []*trail // that nobody is on, the oldest first
+	opened int      // number of feeds ever opened
+	kept   []*chunk // for feeds that have not reached them, the oldest first
+	scans  []*scan  // not in use, the oldest first
 }
 
 const (
@@ -32,54 +32,54 @@ const (
 	keptBytes    = 8 << 20
 )
 
-// A chunk is a piece of the log, divided. Until it has been read it has no end, and the parts are for him who reads.
+// chunk is a piece of the log, partitioned. While it is being read, upTo is MaxInt64 and only the reading feed may access parts.
 type chunk struct {
-	after, upTo es.Position // upTo is 0 if it could not be read
-	opened      int         // feeds, when its reading began
+	after, upTo es.Position // upTo is 0 if reading failed
+	opened      int         // sharedReader.opened when the reading began
 	parts       [][]es.Record
 	taken       []bool
 	bytes       int
-	read        chan struct{} // closed when it has been
+	read        chan struct{} // closed when the chunk has been read
 }
 
-// A trail is a read of the log, of which chunks are made one after the other.
-type trail struct {
-	at, head es.Position // where it is, and what was the end of the log when it began
-	opened   int         // feeds, then
+// scan is an iteration of the log from which chunks are read one after the other.
+type scan struct {
+	at, head es.Position // its position, and the end of the log when it began
+	opened   int         // sharedReader.opened when it began
 	next     func() (es.Record, error, bool)
 	stop     func()
 	cancel   context.CancelFunc
 }
 
-func end(over []*trail) {
+func stopAll(over []*scan) {
 	for _, t := range over {
 		t.stop()
 		t.cancel()
 	}
 }
 
-// share lets a feed share with those that divide the log alike.
+// share adds a feed to the reader of those that partition the log the same way.
 func (s *logSource) share(f *logFeed) {
 	key := fmt.Sprintf("%d %q %q", f.part.Of, f.filter.Kinds, f.filter.Types)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.shared[key] == nil {
-		s.shared[key] = &sharing{feeds: make(map[*logFeed]struct{})}
+		s.shared[key] = &sharedReader{feeds: make(map[*logFeed]struct{})}
 	}
 	f.with = s.shared[key]
 	f.with.join(f)
-	f.leave = func() {
+	f.unshare = func() {
 		s.mu.Lock()
 		last, over := f.with.remove(f)
 		if last {
 			delete(s.shared, key)
 		}
 		s.mu.Unlock()
-		end(over)
+		stopAll(over)
 	}
 }
 
-func (s *sharing) join(f *logFeed) {
+func (s *sharedReader) join(f *logFeed) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.opened++
@@ -87,26 +87,26 @@ func (s *sharing) join(f *logFeed) {
 	s.feeds[f] = struct{}{}
 }
 
-// remove tells whether a feed was the last, and returns the trails to be ended.
-func (s *sharing) remove(f *logFeed) (last bool, over []*trail) {
+// remove reports whether the feed was the last, and returns the scans to stop.
+func (s *sharedReader) remove(f *logFeed) (last bool, over []*scan) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.feeds, f)
-	s.tidy()
+	s.evict()
 	return len(s.feeds) == 0, s.surplus()
 }
 
-// isFor tells whether a feed has its part in the chunk, now or when it comes there.
-func (c *chunk) isFor(f *logFeed) bool {
+// has reports whether the chunk has, or will have, records that the feed has not taken.
+func (c *chunk) has(f *logFeed) bool {
 	return f.at < c.upTo && c.opened >= f.opened && !c.taken[f.part.I]
 }
 
-// tidy drops what nobody is on his way to, and what is too much.
-func (s *sharing) tidy() {
+// evict drops the chunks that no feed will take, and the oldest if there are too many.
+func (s *sharedReader) evict() {
 	bytes := 0
 	s.kept = slices.DeleteFunc(s.kept, func(c *chunk) bool {
 		for f := range s.feeds {
-			if c.isFor(f) {
+			if c.has(f) {
 				bytes += c.bytes
 				return false
 			}
@@ -119,20 +119,20 @@ func (s *sharing) tidy() {
 	}
 }
 
-// surplus takes out the trails of which there are more than feeds, for the caller to end.
-func (s *sharing) surplus() []*trail {
-	n := max(0, len(s.trails)-len(s.feeds))
-	over := slices.Clone(s.trails[:n])
-	s.trails = slices.Delete(s.trails, 0, n)
+// surplus removes the scans in excess of the number of feeds, for the caller to stop.
+func (s *sharedReader) surplus() []*scan {
+	n := max(0, len(s.scans)-len(s.feeds))
+	over := slices.Clone(s.scans[:n])
+	s.scans = slices.Delete(s.scans, 0, n)
 	return over
 }
 
-// come returns the chunk to which a feed has come; or one that it is to read, on a trail if there is one.
-func (s *sharing) come(f *logFeed) (c *chunk, unread bool, on *trail) {
+// next returns the next chunk of a feed. If it is unread, the feed must read it, from a scan if one is at its beginning.
+func (s *sharedReader) next(f *logFeed) (c *chunk, unread bool, on *scan) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.kept {
-		if c.after <= f.at && c.isFor(f) && (c.upTo < math.MaxInt64 || f.at < c.after+chunkRecords) {
+		if c.after <= f.at && c.has(f) && (c.upTo < math.MaxInt64 || f.at < c.after+chunkRecords) {
 			return c, false, nil
 		}
 	}
@@ -140,42 +140,42 @@ func (s *sharing) come(f *logFeed) (c *chunk, unread bool, on *trail) {
 		after: f.at, upTo: math.MaxInt64, opened: s.opened, parts: make([][]es.Record, f.part.Of), taken: make([]bool, f.part.Of), read: make(chan struct{}),
 	}
 	s.kept = append(s.kept, c)
-	if i := slices.IndexFunc(s.trails, func(t *trail) bool { return t.at == c.after && t.opened == c.opened }); i >= 0 {
-		on = s.trails[i]
-		s.trails = slices.Delete(s.trails, i, i+1)
+	if i := slices.IndexFunc(s.scans, func(t *scan) bool { return t.at == c.after && t.opened == c.opened }); i >= 0 {
+		on = s.scans[i]
+		s.scans = slices.Delete(s.scans, i, i+1)
 	}
 	return c, true, on
 }
 
-// done makes a chunk known that has been read up to a position, and keeps the trails that go on, if any. It returns those to be ended.
-func (s *sharing) done(c *chunk, upTo es.Position, bytes int, goOn ...*trail) (over []*trail) {
+// done publishes a chunk that has been read up to a position, and keeps the reusable scans. It returns the scans to stop.
+func (s *sharedReader) done(c *chunk, upTo es.Position, bytes int, reusable ...*scan) (over []*scan) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.upTo, c.bytes = upTo, bytes
 	close(c.read)
-	s.tidy()
-	s.trails = append(s.trails, goOn...)
+	s.evict()
+	s.scans = append(s.scans, reusable...)
 	return s.surplus()
 }
 
-// take gives a feed its part of a chunk that has been read, and moves it to the end; unless the chunk does not reach so far.
-func (s *sharing) take(f *logFeed, c *chunk) (records []es.Record, ok bool) {
+// take returns the feed's part of a chunk and advances the feed to its end. ok is false if the chunk has nothing for the feed.
+func (s *sharedReader) take(f *logFeed, c *chunk) (records []es.Record, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !c.isFor(f) {
+	if !c.has(f) {
 		return nil, false
 	}
 	records = c.parts[f.part.I]
 	n, _ := slices.BinarySearchFunc(records, f.at+1, func(r es.Record, p es.Position) int { return cmp.Compare(r.Position, p) })
 	c.parts[f.part.I], c.taken[f.part.I], f.at = nil, true, c.upTo
-	s.tidy()
+	s.evict()
 	return records[n:], true
 }
 
-// readShared is read for a feed that shares.
+// readShared is read for a feed that shares a reader.
 func (f *logFeed) readShared(ctx context.Context, head es.Position) (es.Position, error) {
 	for f.at < head {
-		c, unread, on := f.with.come(f)
+		c, unread, on := f.with.next(f)
 		if unread {
 			if err := f.readChunk(ctx, c, on, head); err != nil {
 				return f.at, err
@@ -195,15 +195,15 @@ func (f *logFeed) readShared(ctx context.Context, head es.Position) (es.Position
 	return f.at, nil
 }
 
-// readChunk reads a chunk on a trail, or on a new one, which comes at least to the head.
-func (f *logFeed) readChunk(ctx context.Context, c *chunk, t *trail, head es.Position) (err error) {
+// readChunk reads a chunk from a scan, or from a new one that reaches at least the head.
+func (f *logFeed) readChunk(ctx context.Context, c *chunk, t *scan, head es.Position) (err error) {
 	if t == nil {
 		var reading context.Context
-		t = &trail{at: c.after, head: head, opened: c.opened}
+		t = &scan{at: c.after, head: head, opened: c.opened}
 		reading, t.cancel = context.WithCancel(context.WithoutCancel(ctx))
 		t.next, t.stop = iter.Pull2(f.log.All(reading, c.after, f.filter))
 	}
-	going := context.AfterFunc(ctx, t.cancel) // a trail outlasts those who go on it, but for one who ends on the way
+	going := context.AfterFunc(ctx, t.cancel) // a scan outlives the feeds that use it, unless one is closed while reading
 	records, bytes, more := 0, 0, true
 	for records < min(pieceRecords*f.part.Of, chunkRecords) && bytes < pieceBytes {
 		var r es.Record
@@ -222,9 +222,9 @@ func (f *logFeed) readChunk(ctx context.Context, c *chunk, t *trail, head es.Pos
 		upTo = max(t.at, t.head)
 	}
 	if !going() || !more || err != nil {
-		end(append(f.with.done(c, upTo, bytes), t))
+		stopAll(append(f.with.done(c, upTo, bytes), t))
 	} else {
-		end(f.with.done(c, upTo, bytes, t))
+		stopAll(f.with.done(c, upTo, bytes, t))
 	}
 	return err
 }
