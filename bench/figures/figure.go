@@ -14,10 +14,10 @@ import (
 	"github.com/thalo-go/es/bench/internal/server"
 )
 
-// A figure is one number by which the toolkit is judged.
+// A figure is one performance number with a goal.
 type figure struct {
 	name    string
-	what    string // what is measured, against what
+	what    string // what is measured and what it is compared with
 	goal    goal
 	measure func(ctx context.Context, s *session) (outcome, error)
 }
@@ -25,14 +25,14 @@ type figure struct {
 // A goal is a bound on a figure.
 type goal struct {
 	bound float64
-	most  bool // the bound is the most that is good, not the least
+	most  bool // the bound is an upper one
 	unit  string
 }
 
 func atLeast(ratio float64) goal             { return goal{bound: ratio} }
 func atMost(bound float64, unit string) goal { return goal{bound: bound, most: true, unit: unit} }
 
-// metBy tells whether a value reaches the goal. One that is not a number does not.
+// metBy reports whether a value reaches the goal. NaN does not.
 func (g goal) metBy(value float64) bool {
 	if g.most {
 		return value <= g.bound
@@ -53,7 +53,7 @@ func (g goal) String() string {
 	return sign + " " + bound
 }
 
-// format prints a value with as many digits as are worth reading.
+// format formats a value with three significant digits and its unit.
 func (g goal) format(value float64) string {
 	digits := 2
 	if value >= 100 {
@@ -68,7 +68,7 @@ func (g goal) format(value float64) string {
 	return text
 }
 
-// result is the figure with what came out, for other programs.
+// result returns the figure and its value for other programs.
 func (f figure) result(o outcome) result.Figure {
 	return result.Figure{
 		Name: f.name, What: f.what, Value: o.value, Text: f.goal.format(o.value), Goal: f.goal.String(), Bound: f.goal.bound, Most: f.goal.most,
@@ -76,7 +76,7 @@ func (f figure) result(o outcome) result.Figure {
 	}
 }
 
-// An outcome is what measuring a figure came to.
+// An outcome is the measured value of a figure.
 type outcome struct {
 	value   float64
 	details []string // lines for -v; tabs align columns
@@ -84,11 +84,11 @@ type outcome struct {
 
 // An effort is how much is measured.
 type effort struct {
-	rounds  int           // each on fresh databases
-	pairs   int           // of turns in a round
-	turn    time.Duration // of one side
-	warmUp  time.Duration // of each side, in each round
-	records int           // in a log that is long
+	rounds  int           // number of rounds, each on fresh databases
+	pairs   int           // pairs of runs in a round
+	turn    time.Duration // length of a run of one side
+	warmUp  time.Duration // length of the warm-up of each side in each round
+	records int           // records in a long log
 }
 
 var (
@@ -101,30 +101,30 @@ type session struct {
 	effort
 	dir    string
 	server *server.Postgres // nil until a figure needs it
-	kafka  *server.Kafka    // likewise
+	kafka  *server.Kafka    // nil until a figure needs it
 }
 
-// close ends the servers that were started.
+// close stops the servers that were started.
 func (s *session) close() {
 	if s.kafka != nil {
-		_ = s.kafka.Close() // likewise
+		_ = s.kafka.Close() // nil until a figure needs it
 	}
 	if s.server != nil {
-		_ = s.server.Close() // what it has written is thrown away; its process ends with this one at the latest
+		_ = s.server.Close() // its data is discarded, and its process ends with this one at the latest
 	}
 }
 
-// A round is one turn after the other on databases of its own.
+// A round is a series of runs on fresh databases.
 type round struct {
 	session  *session
-	dir      string // its own, and empty
+	dir      string // initially empty
 	cleanups []func() error
 }
 
-// cleanup has a function called at the end of the round, the last one first.
+// cleanup registers a function to call at the end of the round, in reverse order.
 func (r *round) cleanup(f func() error) { r.cleanups = append(r.cleanups, f) }
 
-// round does something in a fresh folder, and cleans up.
+// round calls a function with a fresh folder and cleans up.
 func (s *session) round(do func(r *round) error) (err error) {
 	dir, err := os.MkdirTemp(s.dir, "figures")
 	if err != nil {
@@ -140,10 +140,10 @@ func (s *session) round(do func(r *round) error) (err error) {
 	return do(r)
 }
 
-// A setUp makes the two sides for a round: ours is the toolkit, theirs the baseline.
+// A setUp prepares the two sides of a round: ours is the toolkit, theirs the baseline.
 type setUp func(ctx context.Context, r *round) (ours, theirs measure.Side, err error)
 
-// rates measures our rate over theirs.
+// rates measures the ratio of our rate to theirs.
 func rates(set setUp) func(context.Context, *session) (outcome, error) {
 	return func(ctx context.Context, s *session) (outcome, error) {
 		pairs, err := s.compare(ctx, set)
@@ -151,7 +151,7 @@ func rates(set setUp) func(context.Context, *session) (outcome, error) {
 	}
 }
 
-// times measures the time that we take over the time that they take.
+// times measures the ratio of our time to theirs.
 func times(set setUp) func(context.Context, *session) (outcome, error) {
 	return func(ctx context.Context, s *session) (outcome, error) {
 		pairs, err := s.compare(ctx, set)
@@ -159,7 +159,7 @@ func times(set setUp) func(context.Context, *session) (outcome, error) {
 	}
 }
 
-// A comparison is the turns of all rounds.
+// A comparison has the runs of all rounds.
 type comparison struct {
 	measure.Pairs
 	ours, theirs string // names
@@ -200,7 +200,7 @@ func (c comparison) outcome(value float64) outcome {
 		o.details = []string{
 			line(c.ours, c.A),
 			line(c.theirs, c.B),
-			fmt.Sprintf("%d pairs of turns, ratio of the rates from %.3g to %.3g", len(ratios), ratios[0], ratios[len(ratios)-1]),
+			fmt.Sprintf("%d pairs of runs, ratios of the rates from %.3g to %.3g", len(ratios), ratios[0], ratios[len(ratios)-1]),
 		}
 	}
 	return o

@@ -10,7 +10,7 @@ import (
 
 func inlineFigures() []figure {
 	return []figure{
-		{"pg-inline", "appends of one event by 128 writers, with an inline projection of one upsert a batch, against without", atLeast(0.5), rates(pgInline(128))},
+		{"pg-inline", "appends of one event by 128 writers, with an inline projection (one upsert per batch), against without", atLeast(0.5), rates(pgInline(128))},
 	}
 }
 
@@ -25,7 +25,7 @@ func pgInline(writers int) setUp {
 			return ours, theirs, err
 		}
 		r.cleanup(inline.Close)
-		bare, _, err := r.session.pgStore(ctx, r) // in a database of its own, so that both have as many rows behind them as they have written
+		bare, _, err := r.session.pgStore(ctx, r) // in another database, so that both sides have only rows that they wrote
 		if err != nil {
 			return ours, theirs, err
 		}

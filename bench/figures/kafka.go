@@ -21,29 +21,29 @@ import (
 func kafkaFigures() []figure {
 	return []figure{
 		{"relay-compact", "a relay of 250,000 records from Postgres, Compact, against a bare librdkafka loop that sends the same messages from memory in transactions of the same size", atLeast(0.6), relayed(true, kafka.Compact)},
-		{"relay-cloudevents", "the same with the headers of CloudEvents", atLeast(0.6), relayed(true, kafka.CloudEvents)},
+		{"relay-cloudevents", "the same with CloudEvents headers", atLeast(0.6), relayed(true, kafka.CloudEvents)},
 		{"relay-mem", "the same from Mem, Compact", atLeast(0.85), relayed(false, kafka.Compact)},
-		{"relay-p50", "time from an append to a reader of committed messages, the median of one at a time, by Postgres", atMost(25, "ms"), relayDelay(50)},
-		{"relay-p99", "the same, the 99th percentile", atMost(80, "ms"), relayDelay(99)},
-		{"relay-outbox", "a relay of 250,000 records from Postgres, Compact, against an outbox: a table is polled, published with delivery reports and marked as sent, 100 at a time", atLeast(5), relayOutbox},
-		{"source-pg", "a read model in Postgres fed from a topic of 250,000 records, Compact, one upsert of many rows a batch, against a bare consumer that only reads", atLeast(0.4), sourcePostgres},
+		{"relay-p50", "delay from an append in Postgres to a reader of committed messages, one append at a time, median", atMost(25, "ms"), relayDelay(50)},
+		{"relay-p99", "the same, 99th percentile", atMost(80, "ms"), relayDelay(99)},
+		{"relay-outbox", "a relay of 250,000 records from Postgres, Compact, against an outbox: a polled table, published with delivery reports and marked as sent, 100 rows at a time", atLeast(5), relayOutbox},
+		{"source-pg", "a read model in Postgres from a topic of 250,000 records, Compact, one multi-row upsert per batch, against a consumer that only reads", atLeast(0.4), sourcePostgres},
 	}
 }
 
-// backlog is how many records a relay finds.
+// backlog is the number of records that a relay has to publish.
 const backlog = 250_000
 
-// inTransaction is how many records are in a transaction of the bare loop. It is what a relay takes at most.
+// inTransaction is the number of records per transaction of the bare loop: the maximum of a relay.
 const inTransaction = 5000
 
-// few is less effort than usual, as one turn is a whole backlog. It is for comparing: servers are the session's.
+// few is a smaller effort than usual, because one run publishes a whole backlog.
 func (s *session) few() *session {
 	few := *s
 	few.rounds, few.pairs, few.turn, few.warmUp = min(s.rounds, 2), min(s.pairs, 4), 1, 1
 	return &few
 }
 
-// broker is the cluster, which is started when the first figure needs it.
+// broker returns the cluster and starts it when the first figure needs it.
 func (s *session) broker() (bootstrap string, err error) {
 	if s.kafka == nil {
 		if s.kafka, err = server.StartKafka(); err != nil {
@@ -53,7 +53,7 @@ func (s *session) broker() (bootstrap string, err error) {
 	return s.kafka.Bootstrap, nil
 }
 
-// A gate is a log that lets nobody know what it has until it is opened: so a relay can take over before it is measured.
+// A gate is a log that seems empty until it is opened, so that a relay can take over before it is measured.
 type gate struct {
 	es.Log
 	mu   sync.Mutex
@@ -67,7 +67,7 @@ func (g *gate) shut() {
 }
 
 func (g *gate) Changed(ctx context.Context, after es.Position) (es.Position, error) {
-	if after >= 0 { // a head is told
+	if after >= 0 { // the head is requested
 		g.mu.Lock()
 		open := g.open
 		g.mu.Unlock()
@@ -80,7 +80,7 @@ func (g *gate) Changed(ctx context.Context, after es.Position) (es.Position, err
 	return g.Log.Changed(ctx, after)
 }
 
-// A relaying is a relay that publishes the whole log in each turn.
+// A relaying is a relay that publishes the whole log in each run.
 type relaying struct {
 	log       *gate
 	records   int
@@ -109,7 +109,7 @@ func (p *relaying) end() error {
 	return stop()
 }
 
-// begin has a relay take over that has everything before it.
+// begin starts a relay and waits until it has taken over.
 func (p *relaying) begin(ctx context.Context) error {
 	if err := p.end(); err != nil {
 		return err
@@ -132,7 +132,7 @@ func (p *relaying) begin(ctx context.Context) error {
 		}
 		return nil
 	}
-	for p.relay.Stats().Transactions == 0 { // the one with which it takes over
+	for p.relay.Stats().Transactions == 0 { // the transaction that takes over
 		select {
 		case err := <-ended:
 			ended <- err
@@ -149,7 +149,7 @@ func (p *relaying) publish(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(5 * time.Millisecond): // seldom, or looking is part of what is measured
+		case <-time.After(5 * time.Millisecond): // rarely, because polling costs time too
 		}
 	}
 	return nil
@@ -162,7 +162,7 @@ func (p *relaying) side() measure.Side {
 	}
 }
 
-// logOf fills a log.
+// logOf returns a filled log.
 func (s *session) logOf(ctx context.Context, r *round, durable bool, records int) (es.Log, error) {
 	if !durable {
 		log := new(es.Mem)
@@ -211,7 +211,7 @@ func relayed(durable bool, encoding kafka.Encoding) func(context.Context, *sessi
 	}
 }
 
-// readBack reads what a relay has published, for the bare loop to send the same in the same order.
+// readBack reads what a relay has published, so that the bare loop can send the same in the same order.
 func readBack(ctx context.Context, bootstrap, topic string, records int) ([]*confluent.Message, error) {
 	c, err := newReader(bootstrap, topic)
 	if err != nil {
@@ -228,9 +228,10 @@ func readBack(ctx context.Context, bootstrap, topic string, records int) ([]*con
 		if err != nil {
 			return nil, err
 		}
-		// They come partition by partition, and are to be sent as they are in the log: a transaction then has all partitions, as a relay's does.
+		// Messages arrive by partition, but are sent in log order, so that a transaction has all partitions as a
+		// relay's does.
 		if at := int(record.Position); at < 1 || at > records || messages[at-1] != nil {
-			return nil, fmt.Errorf("read back position %d, again or from outside of 1 to %d", at, records)
+			return nil, fmt.Errorf("read back position %d, which is repeated or not in 1 to %d", at, records)
 		}
 		messages[record.Position-1] = &confluent.Message{Key: m.Key, Value: m.Value, Timestamp: m.Timestamp, Headers: m.Headers}
 		if err := ctx.Err(); err != nil {
@@ -276,13 +277,13 @@ func relayDelay(percent float64) func(context.Context, *session) (outcome, error
 		}
 		return outcome{value: ms(all, percent), details: []string{
 			fmt.Sprintf("%d appends\tp50 %.3g ms\tp90 %.3g ms\tp99 %.3g ms", len(all.Latencies), ms(all, 50), ms(all, 90), ms(all, 99)),
-			fmt.Sprintf("bare transactions of one message, by turns with them\tp50 %.3g ms\tp90 %.3g ms\tp99 %.3g ms", ms(bare, 50), ms(bare, 90), ms(bare, 99)),
+			fmt.Sprintf("bare transactions of one message, alternating with them\tp50 %.3g ms\tp90 %.3g ms\tp99 %.3g ms", ms(bare, 50), ms(bare, 90), ms(bare, 99)),
 		}}, nil
 	}
 }
 
-// relayDelays appends one record after the other, each when the one before has arrived and a little time has passed. By turns with them the bare client
-// sends a message: what that takes the relay cannot be faster than.
+// relayDelays appends one record at a time, when the previous one has arrived and a short time has passed. The bare
+// client alternates with it by sending a message, whose time is the lower limit for the relay.
 func relayDelays(ctx context.Context, s *session, r *round, bootstrap string, appends int) (relayed, bare []time.Duration, err error) {
 	log, err := s.logOf(ctx, r, true, 10)
 	if err != nil {
@@ -361,7 +362,7 @@ func relayOutbox(ctx context.Context, s *session) (outcome, error) {
 		if err := p.begin(ctx); err != nil {
 			return ours, theirs, err
 		}
-		if err := p.publish(ctx); err != nil { // makes the topic
+		if err := p.publish(ctx); err != nil { // creates the topic
 			return ours, theirs, err
 		}
 		outbox, err := baseline.OpenOutbox(ctx, url, bootstrap)

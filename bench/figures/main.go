@@ -1,11 +1,11 @@
-// Figures measures the figures by which the toolkit is judged, each against a goal, and prints a line for each:
-// its name, what came out, the goal, and "ok" or "short".
+// Figures measures the toolkit's performance figures against their goals. It prints a line for each: its name, the
+// value, the goal, and "ok" or "short".
 //
 //	go run ./bench/figures [-short] [-v] [-strict] [-json file] [-dir folder] [name...]
 //
-// Without names it measures all. Most are ratios: the toolkit's rate over that of a baseline (see package baseline), the two taking turns
-// in one run on fresh databases, and the median of the ratios turn by turn. So they hold on a machine that does other things as well.
-// With -short they only show that the measuring works: a turn is then too short to say anything.
+// Without names it measures all figures. Most are ratios of the toolkit's rate to that of a baseline (see package
+// baseline). The two run alternately on fresh databases, and the figure is the median of the ratios of neighbouring
+// runs, so it holds on a machine with other load too. With -short the runs only show that the program works.
 package main
 
 import (
@@ -27,8 +27,7 @@ import (
 	"github.com/thalo-go/es/bench/internal/result"
 )
 
-// table is all figures, in the order in which they are measured.
-// A backend brings its own, from a file of its own.
+// table returns all figures in the order of measurement. Each backend adds its own.
 func table() []figure {
 	return slices.Concat(
 		sqliteFigures(),
@@ -63,15 +62,15 @@ func dispatch(ctx context.Context, args []string) error {
 	return run(ctx, args, table(), os.Stdout)
 }
 
-var errShort = errors.New("a figure is short of its goal")
+var errShort = errors.New("a figure misses its goal")
 
 func run(ctx context.Context, args []string, table []figure, out io.Writer) error {
 	flags := flag.NewFlagSet("figures", flag.ContinueOnError)
-	short := flags.Bool("short", false, "only show that the measuring works, in seconds")
-	verbose := flags.Bool("v", false, "print what was measured against what, and the numbers behind the ratio")
-	strict := flags.Bool("strict", false, "fail if a figure is short")
-	file := flags.String("json", "", "write the figures to a `file` as well, for bench/report")
-	dir := flags.String("dir", os.TempDir(), "the `folder` for the databases: on the disk that is to be measured")
+	short := flags.Bool("short", false, "only check that measuring works, in seconds")
+	verbose := flags.Bool("v", false, "also print what was compared, and the numbers behind the ratio")
+	strict := flags.Bool("strict", false, "fail if a figure misses its goal")
+	file := flags.String("json", "", "also write the figures to a `file`, for bench/report")
+	dir := flags.String("dir", os.TempDir(), "the `folder` for the databases, on the disk to be measured")
 	flags.Usage = func() {
 		fmt.Fprintf(flags.Output(), "usage: go run ./bench/figures [flags] [name...]\n\n")
 		flags.PrintDefaults()
@@ -122,7 +121,7 @@ func run(ctx context.Context, args []string, table []figure, out io.Writer) erro
 	return nil
 }
 
-// choose returns the figures with the names, in the order of the names; all if there are none.
+// choose returns the named figures in the order of the names, or all figures if there are no names.
 func choose(table []figure, wanted []string) ([]figure, error) {
 	if len(wanted) == 0 {
 		return table, nil
@@ -131,7 +130,7 @@ func choose(table []figure, wanted []string) ([]figure, error) {
 	for _, name := range wanted {
 		i := slices.IndexFunc(table, func(f figure) bool { return f.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("there is no figure %q; there are: %s", name, strings.Join(names(table), " "))
+			return nil, fmt.Errorf("unknown figure %q; known: %s", name, strings.Join(names(table), " "))
 		}
 		chosen = append(chosen, table[i])
 	}
@@ -146,7 +145,7 @@ func names(table []figure) []string {
 	return names
 }
 
-// keeper makes the function that writes lines to a file; one that does nothing if there is to be no file.
+// keeper returns a function that writes lines to a file, or does nothing without a file.
 func keeper(file string) (keep func(result.Line) error, done func(), err error) {
 	if file == "" {
 		return func(result.Line) error { return nil }, func() {}, nil
@@ -156,7 +155,7 @@ func keeper(file string) (keep func(result.Line) error, done func(), err error) 
 		return nil, nil, err
 	}
 	lines := json.NewEncoder(f)
-	return func(l result.Line) error { return lines.Encode(l) }, func() { _ = f.Close() }, nil // each line was written when it was kept
+	return func(l result.Line) error { return lines.Encode(l) }, func() { _ = f.Close() }, nil // every line is already written
 }
 
 func describeMachine(out io.Writer, dir string) (result.Machine, error) {
@@ -166,7 +165,7 @@ func describeMachine(out io.Writer, dir string) (result.Machine, error) {
 	}
 	disk := ""
 	if measure.InMemory(dir) {
-		disk = "; it is in memory, so nothing here says anything about a disk: give -dir"
+		disk = "(in memory, so the results say nothing about a disk: set -dir)"
 	}
 	_, err = fmt.Fprintf(out, "# %s %s/%s, %d CPUs, %v to sync a page to %s%s\n",
 		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), sync.Round(time.Microsecond), dir, disk)
@@ -191,5 +190,5 @@ func show(out io.Writer, f figure, o outcome, verbose bool) {
 	for _, line := range o.details {
 		fmt.Fprintf(columns, "    %s\n", line)
 	}
-	_ = columns.Flush() // the next line printed meets the same error
+	_ = columns.Flush() // the next line printed returns the same error
 }

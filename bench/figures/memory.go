@@ -15,19 +15,19 @@ import (
 	"github.com/thalo-go/es/bench/internal/measure"
 )
 
-// Memory is measured in a process of its own: a C library keeps what it has freed, so that in one that has measured other things before,
-// a log could grow into that and nobody would see it. The program runs itself for it, with this word before the arguments of a follower.
+// Memory is measured in a separate process. C libraries keep freed memory, so growth after other measurements might not
+// be visible. The program runs itself with this word before the arguments of a follower.
 const followWord = "measure-follow-memory"
 
-// A growth is how the memory of a process went while it followed a log.
+// A growth is the memory of a process before, while and after it follows a log.
 type growth struct {
 	Records              int
-	Before, Most, After  int64 // bytes, as the system counts them: with garbage, and with what C libraries hold
+	Before, Most, After  int64 // resident bytes, including garbage and memory held by C libraries
 	HeapBefore, HeapMost int64 // bytes of the Go heap in use
 	HeapAfter            int64
 }
 
-// followMemory has a process open the log and follow it for some records, and says by how much its memory grew.
+// followMemory makes a process open the log and follow it for some records, and returns how much its memory grew.
 func followMemory(ctx context.Context, records int, backend, place string) (outcome, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -37,11 +37,11 @@ func followMemory(ctx context.Context, records int, backend, place string) (outc
 	child := exec.CommandContext(ctx, self, followWord, strconv.Itoa(records), backend, place)
 	child.Stdout, child.Stderr = &stdout, &stderr
 	if err := child.Run(); err != nil {
-		return outcome{}, fmt.Errorf("process that follows: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
+		return outcome{}, fmt.Errorf("following process: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	var g growth
 	if err := json.Unmarshal(stdout.Bytes(), &g); err != nil {
-		return outcome{}, fmt.Errorf("process that follows: %w", err)
+		return outcome{}, fmt.Errorf("following process: %w", err)
 	}
 	line := func(when string, process, heap int64) string {
 		return fmt.Sprintf("%s\t%.1f MB\t%.1f MB", when, megabytes(process), megabytes(heap))
@@ -49,15 +49,15 @@ func followMemory(ctx context.Context, records int, backend, place string) (outc
 	return outcome{value: megabytes(g.Most - g.Before), details: []string{
 		fmt.Sprintf("%d records\tprocess\tGo heap", g.Records),
 		line("before", g.Before, g.HeapBefore),
-		line("at the highest", g.Most, g.HeapMost),
+		line("peak", g.Most, g.HeapMost),
 		line("after collecting", g.After, g.HeapAfter),
 	}}, nil
 }
 
-// measureFollow is what the process of its own does.
+// measureFollow is the task of the separate process.
 func measureFollow(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) != 3 {
-		return fmt.Errorf("%s: give records, backend, place", followWord)
+		return fmt.Errorf("usage: %s RECORDS BACKEND PLACE", followWord)
 	}
 	records, err := strconv.Atoi(args[0])
 	if err != nil {
@@ -94,18 +94,18 @@ func (g *growth) follow(ctx context.Context, log es.Log) error {
 	return nil
 }
 
-// A closingLog is a log with an end.
+// A closingLog is a log that must be closed.
 type closingLog interface {
 	es.Log
 	io.Closer
 }
 
-// openLog opens the log for the process that follows. A backend adds its case.
+// openLog opens the log for the following process. Each backend has a case here.
 func openLog(backend, place string) (closingLog, error) {
 	if backend == "sqlite" {
 		return openSQLite(place)
 	}
-	return nil, fmt.Errorf("there is no backend %q", backend)
+	return nil, fmt.Errorf("unknown backend %q", backend)
 }
 
 func megabytes(bytes int64) float64 { return float64(bytes) / (1 << 20) }

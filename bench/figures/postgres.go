@@ -13,26 +13,26 @@ import (
 
 func postgresFigures() []figure {
 	return []figure{
-		{"pg-append-16", "appends of one event by 16 writers, against the textbook's transaction", atLeast(2.3), rates(pgAppend(16))},
-		{"pg-append-128", "appends of one event by 128 writers, against the textbook's transaction", atLeast(7), rates(pgAppend(128))},
-		{"pg-append-1000", "appends of one event by 1,000 writers, against the textbook's transaction", atLeast(13), rates(pgAppend(1000))},
+		{"pg-append-16", "appends of one event by 16 writers, against a textbook transaction", atLeast(2.3), rates(pgAppend(16))},
+		{"pg-append-128", "appends of one event by 128 writers, against a textbook transaction", atLeast(7), rates(pgAppend(128))},
+		{"pg-append-1000", "appends of one event by 1,000 writers, against a textbook transaction", atLeast(13), rates(pgAppend(1000))},
 		{"pg-insert-128", "appends of one event by 128 writers, against one INSERT each", atLeast(2.5), rates(pgInsert(128))},
 		{"pg-insert-1000", "appends of one event by 1,000 writers, against one INSERT each", atLeast(4), rates(pgInsert(1000))},
-		{"pg-append-limit", "appends of one event by 1,000 writers, against COPY of the same rows, 1,000 to a transaction", atLeast(0.7), rates(pgAppendLimit)},
+		{"pg-append-limit", "appends of one event by 1,000 writers, against COPY of the same rows, 1,000 per transaction", atLeast(0.7), rates(pgAppendLimit)},
 		{"pg-append-1", "appends of one event by one writer, against one INSERT each", atLeast(0.9), rates(pgInsert(1))},
 		{"pg-append-processes", "appends by four processes of 64 writers each, against one process of 256", atLeast(0.6), pgProcesses},
-		{"pg-execute-warm", "commands of 128 callers, each on a cached account of his own, against bare Append of the same events", atLeast(0.8), rates(pgExecuteWarm)},
+		{"pg-execute-warm", "commands of 128 callers, each on its own cached account, against Append of the same events alone", atLeast(0.8), rates(pgExecuteWarm)},
 		{"pg-execute-cold", "commands of 128 callers on accounts of 10 events that are not cached, against cached ones", atLeast(0.4), rates(pgExecuteCold)},
-		{"pg-hot", "commands of 64 callers on one account, against load, decide, append, and again on a conflict", atLeast(60), rates(pgHot)},
+		{"pg-hot", "commands of 64 callers on one account, against load, decide, append with retries on conflict", atLeast(60), rates(pgHot)},
 		{"pg-all", "All over 250,000 records, against one scan of the same rows with the bare driver", atLeast(0.7), pgAll},
-		{"pg-load-1000", "time of Load of an account of 1,000 events, not cached, against reading, decoding and folding it with the bare driver", atMost(1.3, ""), times(pgLoad)},
-		{"pg-wake-p50", "time from an acknowledged append to a follower in another process, the median of one at a time", atMost(3, "ms"), pgWake(50)},
-		{"pg-wake-p99", "the same, the 99th percentile", atMost(20, "ms"), pgWake(99)},
-		{"pg-stall", "the median of that time while a foreign transaction that has written stays open, against without", atMost(1.5, ""), pgStall},
+		{"pg-load-1000", "time of Load of an uncached account of 1,000 events, against reading, decoding and folding it with the bare driver", atMost(1.3, ""), times(pgLoad)},
+		{"pg-wake-p50", "delay from an acknowledged append to a follower in another process, one append at a time, median", atMost(3, "ms"), pgWake(50)},
+		{"pg-wake-p99", "the same, 99th percentile", atMost(20, "ms"), pgWake(99)},
+		{"pg-stall", "the same median while another transaction with writes stays open, against without one", atMost(1.5, ""), pgStall},
 	}
 }
 
-// database makes an empty database for a round, on a server that is started when the first figure needs it.
+// database creates an empty database for a round, on a server that is started when the first figure needs it.
 func (s *session) database(ctx context.Context, r *round) (url string, err error) {
 	if s.server == nil {
 		if s.server, err = server.StartPostgres(); err != nil {
@@ -58,7 +58,7 @@ func (s *session) pgStore(ctx context.Context, r *round) (*postgres.Store, strin
 	return store, url, err
 }
 
-// pgBoth are both sides in one database, so that both are measured on the same server in the same state.
+// pgBoth opens both sides in one database, so that both are measured on the same server in the same state.
 func pgBoth(ctx context.Context, r *round) (*postgres.Store, *baseline.Postgres, error) {
 	store, url, err := r.session.pgStore(ctx, r)
 	if err != nil {
@@ -105,7 +105,7 @@ func pgExecuteWarm(ctx context.Context, r *round) (ours, theirs measure.Side, er
 	if err != nil {
 		return ours, theirs, err
 	}
-	bare, _, err := r.session.pgStore(ctx, r) // in a database of its own, so that both have as many rows behind them as they have written
+	bare, _, err := r.session.pgStore(ctx, r) // in another database, so that both sides have only rows that they wrote
 	if err != nil {
 		return ours, theirs, err
 	}

@@ -17,16 +17,16 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// What other processes do, the program does itself, started again with one of these words.
+// Other processes are this program, started again with one of these words as first argument.
 const (
-	writeWord = "measure-write" // url, number of the process, writers: appends for as long as each line on its input says, and answers with a count
-	wakeWord  = "measure-wake"  // url: follows, and prints when it saw each position
+	writeWord = "measure-write" // URL, number of the process, writers: see work.Serve
+	wakeWord  = "measure-wake"  // URL: follows the log and prints when it saw each position
 )
 
-// measureWrite is what a writing process does.
+// measureWrite is the task of a writing process.
 func measureWrite(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
 	if len(args) != 3 {
-		return fmt.Errorf("%s: give url, number, writers", writeWord)
+		return fmt.Errorf("usage: %s URL NUMBER WRITERS", writeWord)
 	}
 	writers, err := strconv.Atoi(args[2])
 	if err != nil {
@@ -40,7 +40,7 @@ func measureWrite(ctx context.Context, args []string, in io.Reader, out io.Write
 	return work.Serve(ctx, store, args[1], writers, payload, in, out)
 }
 
-// pgProcesses measures four processes against one with as many writers.
+// pgProcesses compares four processes with one that has as many writers.
 func pgProcesses(ctx context.Context, s *session) (outcome, error) {
 	var ratios, many, one []float64
 	err := s.round(func(r *round) error {
@@ -76,7 +76,7 @@ func pgProcesses(ctx context.Context, s *session) (outcome, error) {
 			if err != nil {
 				return err
 			}
-			if i > 0 { // the first turn warms up
+			if i > 0 { // the first run warms up
 				ratios, many, one = append(ratios, a.Rate()/b.Rate()), append(many, a.Rate()), append(one, b.Rate())
 			}
 		}
@@ -90,10 +90,10 @@ func pgProcesses(ctx context.Context, s *session) (outcome, error) {
 	}}, nil
 }
 
-// measureWake is what a following process does.
+// measureWake is the task of a following process.
 func measureWake(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
 	if len(args) != 1 {
-		return fmt.Errorf("%s: give url", wakeWord)
+		return fmt.Errorf("usage: %s URL", wakeWord)
 	}
 	store, err := postgres.Open(ctx, args[0])
 	if err != nil {
@@ -118,13 +118,13 @@ func measureWake(ctx context.Context, args []string, in io.Reader, out io.Writer
 	return nil
 }
 
-// delays appends one event at a time, with pauses in between, and returns how long after each acknowledgement the follower saw it.
+// delays appends one event at a time, with pauses, and returns the delays from each acknowledgement to the follower.
 func delays(ctx context.Context, store es.Store, follower *work.Process, stream string, n int) ([]time.Duration, error) {
 	var delays []time.Duration
 	event := work.Events(1, payload)
 	for v := range n {
 		select {
-		case <-time.After(20 * time.Millisecond): // so that each finds an idle system
+		case <-time.After(20 * time.Millisecond): // so that the system is idle before each append
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -178,7 +178,7 @@ func pgWake(percent float64) func(context.Context, *session) (outcome, error) {
 	}
 }
 
-// pgStall compares the delays while a foreign transaction that has written is open with those without.
+// pgStall compares the delays with and without an open transaction of another client that has written.
 func pgStall(ctx context.Context, s *session) (o outcome, err error) {
 	err = s.round(func(r *round) error {
 		store, url, err := s.pgStore(ctx, r)
@@ -198,7 +198,7 @@ func pgStall(ctx context.Context, s *session) (o outcome, err error) {
 		if _, err := foreign.Exec(ctx, "create table es.foreign_work (n bigint)"); err != nil {
 			return err
 		}
-		n := 150 // of at least 20 ms each: the transaction stays open for more than three seconds, and all turns together for more than ten
+		n := 150 // at least 20 ms each: the transaction stays open for over 3 s, and all runs together take over 10 s
 		if s.rounds == 1 {
 			n = 20
 		}
@@ -224,7 +224,7 @@ func pgStall(ctx context.Context, s *session) (o outcome, err error) {
 		}
 		slices.Sort(ratios)
 		o.value = measure.Median(ratios)
-		o.details = []string{fmt.Sprintf("p50 with it open %.3g ms, without %.3g ms", measure.Median(with), measure.Median(without))}
+		o.details = []string{fmt.Sprintf("p50 with the transaction %.3g ms, without %.3g ms", measure.Median(with), measure.Median(without))}
 		return nil
 	})
 	return o, err

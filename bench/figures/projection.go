@@ -20,30 +20,30 @@ import (
 func projectionFigures() []figure {
 	return []figure{
 		{
-			"pg-rebuild", "rebuild of a count-and-sum read model over 250,000 records, one upsert of many rows a batch, against a bare loop that does the same reads and writes",
+			"pg-rebuild", "rebuild of a count-and-sum read model over 250,000 records, one multi-row upsert per batch, against a bare loop with the same reads and writes",
 			atLeast(0.8), pgRebuild(false, 250_000, 3),
 		},
 		{
-			"pg-rebuild-each", "the same over 100,000 records, one upsert a record",
+			"pg-rebuild-each", "the same over 100,000 records, one upsert per record",
 			atLeast(0.9), pgRebuild(true, 100_000, 2),
 		},
 		{
-			"sqlite-rebuild", "rebuild of a count-and-sum read model over 250,000 records, one upsert of many rows a batch, against a bare loop that does the same reads and writes",
+			"sqlite-rebuild", "rebuild of a count-and-sum read model over 250,000 records, one multi-row upsert per batch, against a bare loop with the same reads and writes",
 			atLeast(0.8), sqliteRebuild(false, 250_000, 3),
 		},
 		{
-			"sqlite-rebuild-each", "the same, one upsert a record",
+			"sqlite-rebuild-each", "the same, one upsert per record",
 			atLeast(0.9), sqliteRebuild(true, 250_000, 5),
 		},
-		{"pg-project-p50", "time from an acknowledged append to the commit of its read model, by a store of its own, the median of one at a time", atMost(5, "ms"), pgProject(50)},
-		{"pg-project-p99", "the same, the 99th percentile", atMost(25, "ms"), pgProject(99)},
+		{"pg-project-p50", "delay from an acknowledged append to the commit of the read model by another store value, one append at a time, median", atMost(5, "ms"), pgProject(50)},
+		{"pg-project-p99", "the same, 99th percentile", atMost(25, "ms"), pgProject(99)},
 	}
 }
 
-// page is how many records the bare loops have in a transaction: as many as projections by default.
+// page is the number of records per transaction of the bare loops: the default of projections.
 const page = 1000
 
-// once measures sides whose turns take seconds anyway: so many pairs of them in a single round, which nothing needs to warm up.
+// once compares sides whose runs take seconds: the given number of pairs in a single round, without a warm-up.
 func once(pairs int, set setUp) func(context.Context, *session) (outcome, error) {
 	return func(ctx context.Context, s *session) (outcome, error) {
 		kept := s.effort
@@ -98,7 +98,8 @@ func sqliteRebuild(each bool, records, pairs int) func(context.Context, *session
 	})
 }
 
-// pgProject appends one event at a time, with pauses in between, and looks how long after each acknowledgement the read model has it.
+// pgProject appends one event at a time, with pauses, and measures the delay from each acknowledgement to the read
+// model.
 func pgProject(percent float64) func(context.Context, *session) (outcome, error) {
 	return func(ctx context.Context, s *session) (o outcome, err error) {
 		err = s.round(func(r *round) error {
@@ -150,7 +151,7 @@ func projectDelays(ctx context.Context, writer es.Store, reader *postgres.Store,
 	}
 	for v := range n {
 		select {
-		case <-time.After(20 * time.Millisecond): // so that each finds an idle system
+		case <-time.After(20 * time.Millisecond): // so that the system is idle before each append
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

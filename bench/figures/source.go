@@ -12,7 +12,8 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// sourcePostgres builds a count-and-sum read model from a topic of six partitions, against a consumer that only reads them, with the same headers.
+// sourcePostgres compares building a count-and-sum read model from a topic of six partitions with a consumer that only
+// reads, with the same headers.
 func sourcePostgres(ctx context.Context, s *session) (outcome, error) {
 	bootstrap, err := s.broker()
 	if err != nil {
@@ -53,7 +54,7 @@ func sourcePostgres(ctx context.Context, s *session) (outcome, error) {
 	})(ctx, s)
 }
 
-// readOnly reads so many messages and does nothing with them.
+// readOnly reads the given number of messages and does nothing with them.
 func readOnly(ctx context.Context, bootstrap, topic string, records int) error {
 	c, err := newReader(bootstrap, topic)
 	if err != nil {

@@ -23,7 +23,7 @@ func sqliteFigures() []figure {
 			atLeast(12), rates(sqliteAppend(1000)),
 		},
 		{
-			"sqlite-append-limit", "appends of one event by 1,000 writers, against a bare loop of the driver that inserts the same rows, 1,000 to a transaction",
+			"sqlite-append-limit", "appends of one event by 1,000 writers, against a bare loop of the driver that inserts the same rows, 1,000 per transaction",
 			atLeast(0.6), rates(sqliteAppendLimit),
 		},
 		{
@@ -31,28 +31,28 @@ func sqliteFigures() []figure {
 			atLeast(0.85), rates(sqliteAppend(1)),
 		},
 		{
-			"sqlite-hot", "commands of 64 callers on one account, against load, decide, append, and again on a conflict",
+			"sqlite-hot", "commands of 64 callers on one account, against load, decide, append with retries on conflict",
 			atLeast(30), rates(sqliteHot),
 		},
 		{
-			"sqlite-execute-warm", "commands of 128 callers, each on a cached account of his own, against bare Append of the same events",
+			"sqlite-execute-warm", "commands of 128 callers, each on its own cached account, against Append of the same events alone",
 			atLeast(0.8), rates(sqliteExecuteWarm),
 		},
 		{
-			"sqlite-load-1000", "time of Load of an account of 1,000 events, not cached, against reading, decoding and folding it with the bare driver",
+			"sqlite-load-1000", "time of Load of an uncached account of 1,000 events, against reading, decoding and folding it with the bare driver",
 			atMost(1.3, ""), times(sqliteLoad),
 		},
 		{
-			"sqlite-follow-memory", "memory of the process, at its highest while following a log of 1,000,000 records, over what it was before the log was opened",
+			"sqlite-follow-memory", "peak memory of the process while following a log of 1,000,000 records, minus its memory before opening the log",
 			atMost(30, "MB"), sqliteFollowMemory,
 		},
 	}
 }
 
-// payload is the size of an event where it does not matter what is in it.
+// payload is the size of an event where its content does not matter.
 const payload = 120
 
-// sqliteStore is an empty store for a round.
+// sqliteStore returns an empty store for a round.
 func sqliteStore(r *round) (*sqlite.Store, error) {
 	store, err := sqlite.Open(filepath.Join(r.dir, "store.db"))
 	if err == nil {
@@ -61,7 +61,7 @@ func sqliteStore(r *round) (*sqlite.Store, error) {
 	return store, err
 }
 
-// sqlitePlain is an empty store of the baseline's for a round.
+// sqlitePlain returns an empty baseline store for a round.
 func sqlitePlain(r *round) (*baseline.SQLite, error) {
 	plain, err := baseline.OpenSQLite(filepath.Join(r.dir, "plain.db"))
 	if err == nil {
@@ -122,7 +122,7 @@ func sqliteExecuteWarm(ctx context.Context, r *round) (ours, theirs measure.Side
 	if ours, err = work.Warm(ctx, "Execute", work.On(work.NewRepo(store)), callers); err != nil {
 		return ours, theirs, err
 	}
-	// In a database of its own, so that both have as many rows behind them as they have written.
+	// In another database, so that both sides have only rows that they wrote.
 	bare, err := sqlite.Open(filepath.Join(r.dir, "bare.db"))
 	if err != nil {
 		return ours, theirs, err

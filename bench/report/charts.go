@@ -17,13 +17,13 @@ import (
 	"github.com/thalo-go/es/bench/internal/result"
 )
 
-// stores are those with charts.
+// stores are the stores with charts.
 var stores = []struct{ name, title string }{{"postgres", "PostgreSQL"}, {"sqlite", "SQLite"}}
 
-// rivalNames are what legends call the baselines.
-var rivalNames = map[string]string{"textbook": "textbook transaction", "insert": "one INSERT each", "limit": "limit of the database"}
+// rivalNames are the names of baselines in legends.
+var rivalNames = map[string]string{"textbook": "textbook transaction", "insert": "one INSERT per event", "limit": "limit of the database"}
 
-// chartsOf makes those charts for which there is something to show.
+// chartsOf returns the charts for which there is data.
 func chartsOf(set *result.Set) (charts []chart) {
 	add := func(name, caption string, width, height vg.Length, plots []*plot.Plot) {
 		if len(plots) > 0 {
@@ -45,11 +45,11 @@ func chartsOf(set *result.Set) (charts []chart) {
 			grown = append(grown, p)
 		}
 	}
-	add("append", "Appends a second by the number of writers, against what one would write instead", 330, 280, throughput)
-	add("latency", "How long an append takes, by how many there are a second", 330, 280, latency)
-	add("growth", "Time of the same work on logs of different sizes", 330, 280, grown)
+	add("append", "Appends per second by number of writers, compared with the baselines", 330, 280, throughput)
+	add("latency", "Append latency by appends per second", 330, 280, latency)
+	add("growth", "Time of the same operations on logs of different sizes", 330, 280, grown)
 	if len(set.Figures) > 0 {
-		add("figures", "Each figure against its goal", 560, vg.Length(60+15*len(set.Figures)), []*plot.Plot{figuresPlot(set.Figures)})
+		add("figures", "Each figure relative to its goal", 560, vg.Length(60+15*len(set.Figures)), []*plot.Plot{figuresPlot(set.Figures)})
 	}
 	return charts
 }
@@ -64,7 +64,7 @@ func of(all []result.Benchmark, store string) (own []result.Benchmark) {
 	return own
 }
 
-// points are what x and y say of benchmarks, sorted by x; those that have not both are left out.
+// points returns the x and y values of benchmarks, sorted by x. Benchmarks without both are left out.
 func points(rows []result.Benchmark, x, y func(result.Benchmark) (float64, bool)) plotter.XYs {
 	var points plotter.XYs
 	for _, row := range rows {
@@ -92,7 +92,7 @@ func unit(name string) func(result.Benchmark) (float64, bool) {
 	}
 }
 
-// rivalsOf returns the baselines that benchmarks were measured against, sorted.
+// rivalsOf returns the names of the measured baselines, sorted.
 func rivalsOf(rows []result.Benchmark) (rivals []string) {
 	for _, row := range rows {
 		for u := range row.Values {
@@ -112,7 +112,7 @@ func throughputPlot(title string, rows, limits []result.Benchmark) *plot.Plot {
 	if len(ours) < 2 {
 		return nil
 	}
-	p := newPlot(title+": appends a second", "writers")
+	p := newPlot(title+": appends per second", "writers")
 	logarithmic(p, []float64{2, 5}, []float64{2, 5})
 	addGrid(p)
 	must(addLine(p, 0, "es", ours, false))
@@ -134,7 +134,7 @@ func latencyPlot(title string, rows []result.Benchmark) *plot.Plot {
 	if len(points(rows, unit("events/s"), unit("p99-ms"))) < 2 {
 		return nil
 	}
-	p := newPlot(title+": milliseconds", "appends a second, by so many writers")
+	p := newPlot(title+": milliseconds", "appends per second (labels: writers)")
 	logarithmic(p, []float64{2, 5}, nil)
 	addGrid(p)
 	byWriters := slices.Clone(rows)
@@ -143,7 +143,7 @@ func latencyPlot(title string, rows []result.Benchmark) *plot.Plot {
 		y, _ := key("writers")(b)
 		return cmp.Compare(x, y)
 	})
-	// A curve goes from writers to writers, also back to the left where more of them make it slower.
+	// A curve follows the number of writers, also back to the left where more writers are slower.
 	curve := func(n int, name, prefix, percent string, dashed bool) {
 		var points plotter.XYs
 		for _, row := range byWriters {
@@ -168,7 +168,7 @@ func latencyPlot(title string, rows []result.Benchmark) *plot.Plot {
 	return p
 }
 
-// labelWriters writes the number of writers beside the points of our p50.
+// labelWriters adds the number of writers to the points of our p50.
 func labelWriters(p *plot.Plot, rows []result.Benchmark) {
 	var at plotter.XYLabels
 	for _, row := range rows {
@@ -188,7 +188,7 @@ func labelWriters(p *plot.Plot, rows []result.Benchmark) {
 	p.Add(labels)
 }
 
-// growthPlot shows how long work takes, in times of what it takes on the smallest log.
+// growthPlot shows the time of operations relative to the smallest log.
 func growthPlot(title string, rows []result.Benchmark) *plot.Plot {
 	var works []string
 	for _, row := range rows {
@@ -196,7 +196,7 @@ func growthPlot(title string, rows []result.Benchmark) *plot.Plot {
 			works = append(works, w)
 		}
 	}
-	p := newPlot(title+": time, as on the smallest log = 1", "events stored before")
+	p := newPlot(title+": time relative to the smallest log", "events in the log")
 	logarithmic(p, nil, nil)
 	p.Y.Scale, p.Y.Tick.Marker = plot.LinearScale{}, plot.DefaultTicks{}
 	addGrid(p)
@@ -209,7 +209,7 @@ func growthPlot(title string, rows []result.Benchmark) *plot.Plot {
 				own = append(own, row)
 			}
 		}
-		// A rate says more about work in a crowd, and a latency about that of one.
+		// Use the rate for concurrent work and the latency for a single caller.
 		points := points(own, key("stored"), func(b result.Benchmark) (float64, bool) {
 			if rate, ok := b.Values["events/s"]; ok {
 				return 1 / rate, true
@@ -234,9 +234,9 @@ func growthPlot(title string, rows []result.Benchmark) *plot.Plot {
 	return p
 }
 
-// figuresPlot has a bar for each figure, from its goal to where it stands: to the right if it is better.
+// figuresPlot has a bar for each figure, from its goal to its value; to the right is better.
 func figuresPlot(all []result.Figure) *plot.Plot {
-	p := newPlot("", "times as good as the goal")
+	p := newPlot("", "value relative to the goal (right is better)")
 	names := make([]string, len(all))
 	low, high := 0.5, 2.0
 	for i, f := range all {
@@ -246,12 +246,12 @@ func figuresPlot(all []result.Figure) *plot.Plot {
 		}
 	}
 	grid := plotter.NewGrid()
-	grid.Horizontal.Color, grid.Vertical.Color = nil, faint // text stands on the horizontal ones
+	grid.Horizontal.Color, grid.Vertical.Color = nil, faint // the text is at the horizontal lines
 	p.Add(grid, &bars{all})
 	p.NominalY(names...)
 	p.Y.Tick.Width = 0
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, logTicks{[]float64{2, 5}}
-	p.X.Min, p.X.Max = low/1.1, high*2.6 // room for the numbers beside the bars, in whatever font
+	p.X.Min, p.X.Max = low/1.1, high*2.6 // space for the numbers beside the bars
 	p.Y.Min, p.Y.Max = -0.7, float64(len(all))-0.3
 	return p
 }
@@ -287,7 +287,7 @@ func logarithmic(p *plot.Plot, betweenX, betweenY []float64) {
 	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, logTicks{betweenY}
 }
 
-// headroom makes room above the lines for a legend of so many entries, and a little at the other ends, on logarithmic axes.
+// headroom adds space above the lines for a legend with n entries, and a little at the other ends, on logarithmic axes.
 func headroom(p *plot.Plot, entries int) {
 	legend := legendPart(entries)
 	p.Y.Min /= 1.3
@@ -296,10 +296,10 @@ func headroom(p *plot.Plot, entries int) {
 	p.X.Max *= 1.3
 }
 
-// legendPart is the part of the height of a plot that a legend takes.
+// legendPart is the fraction of a plot's height that a legend takes.
 func legendPart(entries int) float64 { return 0.06 + 0.075*float64(entries) }
 
-// must is for errors of plotter, which are those of data that have been looked at.
+// must panics on errors of plotter, which checked data does not cause.
 func must(err error) {
 	if err != nil {
 		panic(err)

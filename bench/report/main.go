@@ -1,9 +1,10 @@
-// Report makes bench/RESULTS.md and its charts of what the benchmarks and the figures have measured.
+// Report writes bench/RESULTS.md and its charts from the results of benchmarks and figures.
 //
 //	go run ./bench/report [-out folder] [-readme file] file...
 //
-// A file has the output of go test -bench on package bench, or what bench/figures wrote with -json; "-" or none at all is the standard input.
-// Of benchmarks that ran several times it takes the medians. With -readme it puts three figures and a chart into the README as well. make results measures everything and runs it.
+// A file contains the output of go test -bench on package bench, or of bench/figures -json; "-" or no file is the
+// standard input. If a benchmark ran several times, the medians are used. With -readme, three figures and a chart are
+// written into the README too. make results measures everything and runs this program.
 package main
 
 import (
@@ -26,9 +27,9 @@ func main() {
 
 func run(args []string, in io.Reader) error {
 	flags := flag.NewFlagSet("report", flag.ContinueOnError)
-	out := flags.String("out", "bench", "the `folder` for RESULTS.md, and charts in it")
-	readmeFile := flags.String("readme", "", "the `file` to put the figures that matter into")
-	png := flags.Bool("png", false, "write each chart as PNG too, on white and on black, to look at")
+	out := flags.String("out", "bench", "the `folder` for RESULTS.md and the charts")
+	readmeFile := flags.String("readme", "", "the `file` to write the main figures into")
+	png := flags.Bool("png", false, "also write each chart as PNG, on white and on black")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -43,7 +44,7 @@ func run(args []string, in io.Reader) error {
 		}
 	}
 	if len(set.Benchmarks) == 0 && len(set.Figures) == 0 {
-		return errors.New("nothing was measured: give files with the output of go test -bench or of bench/figures -json")
+		return errors.New("no results: give files with the output of go test -bench or bench/figures -json")
 	}
 	charts := chartsOf(&set)
 	if err := os.MkdirAll(filepath.Join(*out, "charts"), 0o755); err != nil {

@@ -11,41 +11,41 @@ import (
 	"github.com/thalo-go/es/bench/internal/result"
 )
 
-// A section is what the report says about a benchmark.
+// A section is the part of the report about a benchmark.
 type section struct {
 	benchmark, title, text string
-	chart                  string // above the table
-	without                string // a unit that says nothing here
+	chart                  string // names of the charts above the table
+	without                string // a unit that is meaningless here
 }
 
-// sections are in the order of the report. Benchmarks that are not among them come at the end.
+// sections are in the order of the report. Other benchmarks follow at the end.
 var sections = []section{
-	{"Append", "Append, one event at a time", "Each writer appends an event of 120 bytes as soon as the one before is durable.", "append latency", ""},
-	{"AppendLimit", "Append, against the limit", "1,000 writers with one event each, against the same rows put in as fast as the database takes them, 1,000 to a transaction.", "", ""},
+	{"Append", "Append, one event at a time", "Each writer appends an event of 120 bytes as soon as its previous one is durable.", "append latency", ""},
+	{"AppendLimit", "Append against the limit of the database", "1,000 writers with one event each, against inserting the same rows as fast as possible, 1,000 per transaction.", "", ""},
 	{"AppendBatch", "Append, several events at a time", "16 writers.", "", ""},
 	{"AppendPayload", "Append, by size of the event", "128 writers.", "", ""},
-	{"Processes", "Several processes on one log", "64 writers in all, against as many in one process.", "", ""},
-	{"Execute", "Commands", "Warm: each caller has an account of his own, which is cached. Cold: none is. Hot: all callers are on one account. Mixed: nine loads for each command.", "", ""},
-	{"Load", "Loads", "The state of an account that is not cached.", "", "events/s"},
+	{"Processes", "Several processes on one log", "64 writers in total, against as many in one process.", "", ""},
+	{"Execute", "Commands", "Warm: each caller has its own cached account. Cold: no account is cached. Hot: all callers use one account. Mixed: nine loads for each command.", "", ""},
+	{"Load", "Loads", "Loading the state of an account that is not cached.", "", "events/s"},
 	{"All", "Reading the whole log", "", "", ""},
-	{"Follow", "Following", "From the return of Append to the follower's loop body.", "", ""},
-	{"Inline", "Inline projections", "Appends of one event each to a log with a projection that runs in their transactions, against the same log without.", "", ""},
-	{"Rebuild", "Rebuilding a read model", "A count and a sum by account, from the first record to the last.", "", ""},
-	{"Project", "Delay of a projection", "From the return of Append to the commit of the read model, by another value of the store.", "", ""},
-	{"Relay", "Relay to Kafka", "From es.Mem; kafkatest is the broker within the process.", "", ""},
-	{"RelayDelay", "Delay of a relay", "From the return of Append to a reader of committed messages.", "", ""},
-	{"Consumer", "Consumer", "At least once, against a consumer that only reads; both have to join a group first.", "", ""},
+	{"Follow", "Following", "Delay from the return of Append to the follower's loop body.", "", ""},
+	{"Inline", "Inline projections", "Appends of one event to a log with a projection that runs in the append transaction, against the same log without it.", "", ""},
+	{"Rebuild", "Rebuilding a read model", "A count and a sum for each account, over the whole log.", "", ""},
+	{"Project", "Delay of a projection", "Delay from the return of Append to the commit of the read model by another store value.", "", ""},
+	{"Relay", "Relay to Kafka", "From es.Mem; kafkatest is the in-process broker.", "", ""},
+	{"RelayDelay", "Delay of a relay", "Delay from the return of Append to a reader of committed messages.", "", ""},
+	{"Consumer", "Consumer", "At least once, against a consumer that only reads; both join a group first.", "", ""},
 	{"Source", "Read models from Kafka", "Exactly once, against a consumer that only reads.", "", ""},
-	{"EndToEnd", "End to end", "From the return of Execute to the commit of the read model in another service's database, through a relay, a topic and a source.", "", ""},
-	{"Growth", "Growth", "The same work on logs that have so many events already.", "growth", ""},
+	{"EndToEnd", "End to end", "Delay from the return of Execute to the commit of the read model in another service's database, through a relay, a topic and a source.", "", ""},
+	{"Growth", "Growth", "The same operations on logs that already have the given number of events.", "growth", ""},
 }
 
-// columns are the units that the tables show, in this order. Besides them there are the ratios to baselines.
+// columns are the units in the tables, in this order, together with the ratios to baselines.
 var columns = []struct{ unit, title string }{
 	{"events/s", "events/s"},
 	{"p50-ms", "p50 ms"},
 	{"p99-ms", "p99 ms"},
-	{"x-", ""}, // all of them
+	{"x-", ""}, // all ratios
 	{"cpu-us/event", "CPU µs/event"},
 	{"server-cpu-us/event", "server CPU µs/event"},
 	{"allocs/event", "allocs/event"},
@@ -54,8 +54,8 @@ var columns = []struct{ unit, title string }{
 
 func markdown(set *result.Set, charts []chart) string {
 	var b strings.Builder
-	b.WriteString("# Results\n\nWritten by [bench/report](report); `make results` measures all of it again. What is measured and how, and what the baselines leave out, is said in [bench](doc.go) and [bench/baseline](baseline/baseline.go).\n" +
-		"Baseline and toolkit took turns in one run, so believe the ratios before the rates: \"× insert 7\" is seven times the rate of one INSERT each.\n")
+	b.WriteString("# Results\n\nWritten by [bench/report](report); `make results` measures everything again. [bench](doc.go) describes what is measured and how, [bench/baseline](baseline/baseline.go) what the baselines leave out.\n" +
+		"Toolkit and baseline ran alternately, so the ratios are more reliable than the rates: \"× insert 7\" is seven times the rate of one INSERT per event.\n")
 	machine(&b, set.Machine)
 	figures(&b, set.Figures, charts)
 	left := slices.Clone(set.Benchmarks)
@@ -68,14 +68,14 @@ func markdown(set *result.Set, charts []chart) string {
 		var rows []result.Benchmark
 		name := left[0].Name
 		rows, left = take(left, name)
-		if name != "Sync" { // it is with the machine
+		if name != "Sync" { // shown in the table of the machine
 			benchmarks(&b, section{benchmark: name, title: name}, rows, charts)
 		}
 	}
 	return b.String()
 }
 
-// take parts the benchmarks with a name from the others.
+// take separates the benchmarks with a name from the others.
 func take(all []result.Benchmark, name string) (named, others []result.Benchmark) {
 	for _, b := range all {
 		if b.Name == name {
@@ -120,7 +120,7 @@ func figures(b *strings.Builder, all []result.Figure, charts []chart) {
 			short++
 		}
 	}
-	fmt.Fprintf(b, "\n## Figures\n\n%d of %d reach their goal. Without a unit they are ratios.\n", len(all)-short, len(all))
+	fmt.Fprintf(b, "\n## Figures\n\n%d of %d reach their goal. Figures without a unit are ratios.\n", len(all)-short, len(all))
 	picture(b, charts, "figures")
 	b.WriteString("\n| figure | | goal | | what |\n| --- | ---: | --- | --- | --- |\n")
 	for _, f := range all {
@@ -177,7 +177,7 @@ func benchmarks(b *strings.Builder, s section, rows []result.Benchmark, charts [
 	}
 }
 
-// keysOf returns the keys in the names of benchmarks, in the order in which they first come.
+// keysOf returns the keys in the names of benchmarks, in order of first occurrence.
 func keysOf(rows []result.Benchmark) (keys []string) {
 	for _, row := range rows {
 		for _, k := range row.Keys {
@@ -191,7 +191,7 @@ func keysOf(rows []result.Benchmark) (keys []string) {
 
 type column struct{ unit, title string }
 
-// unitsOf returns the columns that any of the rows has something in.
+// unitsOf returns the columns that have a value in any row.
 func unitsOf(rows []result.Benchmark) (units []column) {
 	reported := make(map[string]bool)
 	for _, row := range rows {
@@ -213,20 +213,20 @@ func unitsOf(rows []result.Benchmark) (units []column) {
 	return units
 }
 
-// number prints three digits that count, and all of a whole number in groups.
+// number formats a number with three significant digits, and groups the digits of a whole number.
 func number(v float64) string {
 	if v == 0 || math.IsNaN(v) || math.IsInf(v, 0) {
 		return strconv.FormatFloat(v, 'g', -1, 64)
 	}
 	rounded, err := strconv.ParseFloat(strconv.FormatFloat(v, 'e', 2, 64), 64)
 	if err != nil {
-		return err.Error() // impossible
+		return err.Error() // does not happen
 	}
 	digits := 2 - int(math.Floor(math.Log10(math.Abs(rounded))+1e-9))
 	return grouped(strconv.FormatFloat(rounded, 'f', max(digits, 0), 64))
 }
 
-// grouped puts a comma before each three digits of a whole number, and leaves everything else as it is.
+// grouped inserts thousands separators into a whole number and returns any other text unchanged.
 func grouped(text string) string {
 	if _, err := strconv.ParseUint(text, 10, 64); err != nil {
 		return text

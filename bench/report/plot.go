@@ -16,12 +16,12 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// Readers have light or dark backgrounds and the charts have none, so that every colour is halfway between.
+// Charts have no background, and pages are light or dark, so colours are of medium brightness.
 var (
 	grey   = color.RGBA{0x80, 0x80, 0x80, 0xff}
 	faint  = color.NRGBA{0x80, 0x80, 0x80, 0x40}
 	colors = []color.Color{
-		color.RGBA{0x2f, 0x81, 0xf7, 0xff}, // blue is ours
+		color.RGBA{0x2f, 0x81, 0xf7, 0xff}, // the toolkit
 		color.RGBA{0xd9, 0x82, 0x1f, 0xff},
 		color.RGBA{0x2e, 0xa0, 0x58, 0xff},
 		color.RGBA{0xa3, 0x71, 0xf7, 0xff},
@@ -30,14 +30,14 @@ var (
 	}
 )
 
-// A chart is a picture of one plot or of several side by side.
+// A chart is one plot or several side by side.
 type chart struct {
 	name, caption string
 	plots         []*plot.Plot
 	width, height vg.Length
 }
 
-// write writes the chart as SVG; and if it is to be looked at as PNG on white and on black.
+// write writes the chart as SVG, and on request as PNG on white and on black.
 func (c chart) write(dir string, png bool) error {
 	canvas := vgsvg.New(c.width, c.height)
 	c.draw(canvas)
@@ -45,7 +45,7 @@ func (c chart) write(dir string, png bool) error {
 	if _, err := canvas.WriteTo(&svg); err != nil {
 		return err
 	}
-	// Whoever has no Liberation Sans has one with the same widths.
+	// Name fonts with the same widths, for systems without Liberation Sans.
 	text := strings.ReplaceAll(svg.String(), "font-family:Liberation Sans;", "font-family:'Liberation Sans',Arial,Helvetica,sans-serif;")
 	if err := os.WriteFile(filepath.Join(dir, c.name+".svg"), []byte(text), 0o644); err != nil {
 		return err
@@ -75,11 +75,11 @@ func (c chart) draw(canvas vg.CanvasSizer) {
 	}
 }
 
-// newPlot makes a plot without anything in it, in the colours of the charts. What y is stands in the title:
-// for a label at a logarithmic axis the library leaves room in the wrong place.
+// newPlot returns an empty plot in the style of the charts. The title names the y values: the library misplaces a label
+// at a logarithmic axis.
 func newPlot(title, x string) *plot.Plot {
 	p := plot.New()
-	p.BackgroundColor = nil // that of the reader
+	p.BackgroundColor = nil // transparent
 	p.Title.Text, p.X.Label.Text = title, x
 	sans := font.Font{Typeface: "Liberation", Variant: "Sans", Size: 10}
 	p.Title.TextStyle.Color, p.Title.TextStyle.Font, p.Title.Padding = grey, sans, 6
@@ -95,14 +95,14 @@ func newPlot(title, x string) *plot.Plot {
 	return p
 }
 
-// addGrid puts lines behind what is added afterwards.
+// addGrid adds grid lines behind what is added later.
 func addGrid(p *plot.Plot) {
 	grid := plotter.NewGrid()
 	grid.Horizontal.Color, grid.Vertical.Color = faint, faint
 	p.Add(grid)
 }
 
-// addLine adds a line with points, in the nth colour. Dashed are those of baselines.
+// addLine adds a line with points, in the nth colour; lines of baselines are dashed.
 func addLine(p *plot.Plot, n int, name string, points plotter.XYs, dashed bool) error {
 	line, scatter, err := plotter.NewLinePoints(points)
 	if err != nil {
@@ -118,7 +118,7 @@ func addLine(p *plot.Plot, n int, name string, points plotter.XYs, dashed bool) 
 	return nil
 }
 
-// logTicks are ticks at 1, 10, 100 and so on with labels like 10k, and some in between that have a label if there is room.
+// logTicks are ticks at powers of ten with labels like 10k, and ticks in between with a label if there is space.
 type logTicks struct{ between []float64 }
 
 // Ticks returns the ticks of a logarithmic axis.
@@ -133,7 +133,7 @@ func (t logTicks) Ticks(low, high float64) (ticks []plot.Tick) {
 	return ticks
 }
 
-// short prints 12000 as 12k.
+// short formats 12000 as 12k.
 func short(v float64) string {
 	switch {
 	case v >= 999_500:

@@ -7,25 +7,25 @@ import (
 	"github.com/thalo-go/es/bench/internal/result"
 )
 
-// What stands between these lines of README.md is the report's.
+// The report replaces the text between these lines of README.md.
 const (
 	readmeBegin = "<!-- bench/report: from here -->\n"
 	readmeEnd   = "<!-- bench/report: to here -->\n"
 )
 
-// three are the figures that matter to someone who is about to choose.
+// three are the main figures for someone choosing a toolkit.
 var three = []struct{ name, what string }{
-	{"pg-append-128", "appends by 128 writers, against the textbook's transaction"},
-	{"pg-hot", "commands of 64 callers on one account, against load, decide, append, and again on a conflict"},
-	{"relay-outbox", "publishing to Kafka, each event exactly once, against polling an outbox"},
+	{"pg-append-128", "appends by 128 writers, against a textbook transaction"},
+	{"pg-hot", "commands of 64 callers on one account, against load, decide, append with retries on conflict"},
+	{"relay-outbox", "publishing to Kafka exactly once, against polling an outbox"},
 }
 
-// readme puts the figures that matter and the first chart into a README.
+// readme writes the main figures and the first chart into a README.
 func readme(text string, set *result.Set, charts []chart) (string, error) {
 	before, rest, ok := strings.Cut(text, readmeBegin)
 	_, after, found := strings.Cut(rest, readmeEnd)
 	if !ok || !found {
-		return "", fmt.Errorf("it has no place for the figures: lines %q and %q", strings.TrimSpace(readmeBegin), strings.TrimSpace(readmeEnd))
+		return "", fmt.Errorf("the lines %q and %q are missing", strings.TrimSpace(readmeBegin), strings.TrimSpace(readmeEnd))
 	}
 	var b strings.Builder
 	b.WriteString(before + readmeBegin)

@@ -130,7 +130,7 @@ func TestReadmeGetsTheFiguresThatMatter(t *testing.T) {
 	want := "# Title\n\nBefore.\n" + readmeBegin + `
 | PostgreSQL | times as fast | |
 | --- | ---: | --- |
-| commands of 64 callers on one account, against load, decide, append, and again on a conflict | 93.3 | ` + "`pg-hot`" + ` |
+| commands of 64 callers on one account, against load, decide, append with retries on conflict | 93.3 | ` + "`pg-hot`" + ` |
 
 ![Appends](bench/charts/append.svg)
 

@@ -167,7 +167,7 @@ func damagesOfAppends() []damage {
 		guaranteeWhole, "atomic.1, one append, has 2 events on 1 of 2 streams",
 	}, {
 		"an event of an append that is missing", func(s *story) { s.remove(es.Position(s.find("atomic.1", 1) + 2)) },
-		guaranteeOnce, `there is ["deposited {\"Amount\":3}"]`,
+		guaranteeOnce, `the log has ["deposited {\"Amount\":3}"]`,
 	}, {
 		"an append interleaved with another one", func(s *story) {
 			i := s.find("atomic.1", 0)
@@ -179,7 +179,7 @@ func damagesOfAppends() []damage {
 		guaranteeWhole, "atomic.1, one append, has 4 events on 2 of 2 streams at positions 5 to 9",
 	}, {
 		"an append that is in the log twice", func(s *story) { s.log = append(s.log, s.log[s.find("steps.1", 0)]); s.renumber() },
-		guaranteeOnce, `there is ["deposited {\"Amount\":5}" "deposited {\"Amount\":5}"]`,
+		guaranteeOnce, `the log has ["deposited {\"Amount\":5}" "deposited {\"Amount\":5}"]`,
 	}, {
 		"an append of unknown outcome that is in the log twice", func(s *story) { s.log = append(s.log, s.log[s.find("steps.1", 1)]); s.renumber() },
 		guaranteeOnce, "steps.1 on account/a001",
@@ -284,24 +284,24 @@ func damagesOfReaders() []damage {
 func damagesOfTopics() []damage {
 	return []damage{{
 		"a record that was not published", func(s *story) { s.relay().published = slices.Delete(s.published, 3, 4) },
-		guaranteeTopics, "account/a001/2, of position 4, is not published",
+		guaranteeTopics, "account/a001/2 at position 4 is not published",
 	}, {
 		"nothing published", func(s *story) { s.relayed = true },
-		guaranteeTopics, "account/a000/1, of position 1, is not published",
+		guaranteeTopics, "account/a000/1 at position 1 is not published",
 	}, {
 		"a record that was published twice", func(s *story) {
 			again := s.relay().published[3]
 			again.Offset = 99
 			s.published = append(s.published, again)
 		},
-		guaranteeTopics, "account/a001/2, of position 4, is there again at t.account [0] offset 99",
+		guaranteeTopics, "account/a001/2 at position 4 is published again at t.account [0] offset 99",
 	}, {
 		"a published record that is not in the log", func(s *story) {
 			stray := s.relay().published[3]
 			stray.Record.Position = 99
 			s.published = append(s.published, stray)
 		},
-		guaranteeTopics, "of position 99, is published, and is not in the log",
+		guaranteeTopics, "at position 99 is published but not in the log",
 	}, {
 		"a published record with other content", func(s *story) { s.relay().published[3].Record.Data = []byte(`{"Amount":1}`) },
 		guaranteeTopics, `position 4 is published as account/a001/2 "deposited {\"Amount\":1}"`,
@@ -313,7 +313,7 @@ func damagesOfTopics() []damage {
 			s.relay()
 			s.published[0].Offset, s.published[1].Offset = s.published[1].Offset, s.published[0].Offset
 		},
-		guaranteeOrder, "account/a000/2 at t.account [0] offset 1 comes behind account/a000/1 at t.account [0] offset 2",
+		guaranteeOrder, "account/a000/2 at t.account [0] offset 1 follows account/a000/1 at t.account [0] offset 2",
 	}, {
 		"a stream in two partitions", func(s *story) { s.relay().published[3].Partition++ },
 		guaranteeOrder, "account/a001/2 at t.account [1]",

@@ -19,7 +19,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// A wrong is something that is asked for wrongly. The error must have the words of the remedy, and nothing may have happened.
+// A wrong is an invalid request. Its error must contain the remedy, and nothing may have happened.
 type wrong struct {
 	name   string
 	ask    func(ctx context.Context) error
@@ -35,7 +35,7 @@ func check(t *testing.T, table []wrong) {
 			defer cancel()
 			err := w.ask(ctx)
 			if err == nil || !strings.Contains(err.Error(), w.remedy) || w.remedy == "" {
-				t.Errorf("%v: want the remedy: %s", err, w.remedy)
+				t.Errorf("%v: want an error with the remedy %s", err, w.remedy)
 			}
 			if !w.other && !errors.Is(err, es.ErrInvalid) {
 				t.Errorf("%v: want an error that wraps es.ErrInvalid", err)
@@ -114,7 +114,7 @@ func TestStores(t *testing.T) {
 		{"SQLite: no database", inSQLite(filepath.Join(folder, "letter"), sqlite.Config{}), "not a database", true},
 		{"Postgres: no URL", inPostgres("postgres://[", postgres.Config{}), "postgres: open", true},
 		{"Postgres: an unknown setting of the pool", inPostgres("postgres://localhost/x?pool_max_conns=many", postgres.Config{}), "pool_max_conns", true},
-		{"Postgres: nobody there", inPostgres("postgres://127.0.0.1:1/x", postgres.Config{}), "the last attempt", true},
+		{"Postgres: no server", inPostgres("postgres://127.0.0.1:1/x", postgres.Config{}), "the last attempt", true},
 		{"Postgres: a schema with a NUL byte", inPostgres("postgres://127.0.0.1:1/x", postgres.Config{Schema: "a\x00"}), "a name is UTF-8 of at most 50 bytes without NUL", false},
 		{"Postgres: a long schema", inPostgres("postgres://127.0.0.1:1/x", postgres.Config{Schema: long}), "a name is UTF-8 of at most 50 bytes without NUL", false},
 	})
@@ -162,7 +162,7 @@ func TestProjections(t *testing.T) {
 	})
 	status, err := s.Status(t.Context())
 	if err != nil || len(status) != 0 {
-		t.Errorf("there are %d projections now: %v", len(status), err)
+		t.Errorf("%d projections exist now: %v", len(status), err)
 	}
 }
 
@@ -226,7 +226,7 @@ func TestKafka(t *testing.T) {
 	})
 }
 
-// Programs end with an error of one line, which says what to do.
+// Programs fail with an error on one line, which contains the remedy.
 func TestPrograms(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it builds programs")

@@ -16,7 +16,7 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 )
 
-// scaled is n in a run that is to be as large as it is meant to be, and a small part of it otherwise.
+// scaled returns n with ES_TEST_LARGE=1, and otherwise a small part of it.
 func scaled(n, small int) int {
 	if os.Getenv("ES_TEST_LARGE") == "1" {
 		return n
@@ -24,7 +24,7 @@ func scaled(n, small int) int {
 	return small
 }
 
-// A heap watches how much memory is in use, most of all. Mem keeps everything there, so nothing is asked of it.
+// A heap records the peak of memory in use. It does not check Mem, which keeps everything in memory.
 type heap struct {
 	before uint64
 	most   atomic.Uint64
@@ -49,7 +49,7 @@ func watchHeap() *heap {
 	return h
 }
 
-// live is what is in use after a collection.
+// live returns the memory in use after a collection.
 func live() uint64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -57,7 +57,7 @@ func live() uint64 {
 	return m.HeapAlloc
 }
 
-// within ends the watch and fails the test if more than so many MiB were taken at any time, garbage among them.
+// within fails the test if more than the given number of MiB, including garbage, was in use at any time.
 func (h *heap) within(t *testing.T, log es.Log, mib uint64) {
 	t.Helper()
 	close(h.end)
@@ -65,11 +65,11 @@ func (h *heap) within(t *testing.T, log es.Log, mib uint64) {
 	most, now := (max(h.most.Load(), h.before)-h.before)>>20, (max(live(), h.before)-h.before)>>20
 	t.Logf("at most %d MiB were in use, %d are now", most, now)
 	if _, memory := log.(*es.Mem); !memory && most > mib {
-		t.Errorf("%d MiB were in use: want %d at most", most, mib)
+		t.Errorf("%d MiB were in use, want at most %d", most, mib)
 	}
 }
 
-// fill appends events in calls of some thousands, from a few goroutines.
+// fill appends events in batches of some thousands, from a few goroutines.
 func fill(t *testing.T, log es.Log, n int, of func(i int) es.Append) {
 	t.Helper()
 	const each = 2500
@@ -112,7 +112,7 @@ func TestAMillionStreams(t *testing.T) {
 		for r, err := range log.All(t.Context(), 0, es.Filter{}) {
 			must(t, err)
 			if r.Position != at+1 || r.Version != 1 {
-				t.Fatalf("%s is at position %d behind %d", r.ID(), r.Position, at)
+				t.Fatalf("%s is at position %d after %d", r.ID(), r.Position, at)
 			}
 			at = r.Position
 		}
@@ -120,7 +120,7 @@ func TestAMillionStreams(t *testing.T) {
 			t.Errorf("%d records, want %d", at, n)
 		}
 		t.Logf("%d streams written in %v, read in %v", n, written.Round(time.Millisecond), time.Since(begin).Round(time.Millisecond))
-		// A Repo on all of them has a cache of its own size.
+		// A Repo that loads all of them keeps the size of its cache.
 		r := es.NewRepo(log, "account", account.Rules{}, account.Codec)
 		for i := range min(n, 30_000) {
 			if at, err := r.Load(t.Context(), fmt.Sprint(i)); err != nil || at.Version != 1 {
@@ -171,14 +171,14 @@ func TestALargeEvent(t *testing.T) {
 		for r, err := range log.Read(t.Context(), es.Stream{Kind: "scan", ID: "1"}, 0) {
 			must(t, err)
 			if data[0] = byte(r.Version - 1); !bytes.Equal(r.Data, data) {
-				t.Fatalf("%s is not as it was written", r.ID())
+				t.Fatalf("%s differs from what was written", r.ID())
 			}
 		}
 		_, err := log.Append(t.Context(), es.Append{Stream: es.Stream{Kind: "scan", ID: "1"}, Expected: es.AnyVersion, Events: []es.Record{{Type: "scanned", Data: make([]byte, es.MaxData+1)}}})
 		if !errors.Is(err, es.ErrInvalid) {
 			t.Errorf("an event over the limit: %v", err)
 		}
-		h.within(t, log, 512) // some of 10 MiB on their way, and the garbage of those before
+		h.within(t, log, 512) // some events of 10 MiB in flight, and the garbage of earlier ones
 	})
 }
 
@@ -221,13 +221,13 @@ func TestTenThousandCommandsAtOnce(t *testing.T) {
 			sum += int(a.Balance)
 		}
 		if sum != n {
-			t.Errorf("%d cents are there, want %d", sum, n)
+			t.Errorf("the balances add up to %d cents, want %d", sum, n)
 		}
 		h.within(t, log, 256)
 	})
 }
 
-// A follower that takes its time holds up nobody, and what it has not read yet is not in memory.
+// A slow follower delays no one else, and what it has not read yet is not in memory.
 func TestASlowFollower(t *testing.T) {
 	n := scaled(200_000, 20_000)
 	stores(t, func(t *testing.T, log es.Log) {
@@ -247,7 +247,7 @@ func TestASlowFollower(t *testing.T) {
 					return
 				}
 				select {
-				case <-step: // closed when it may hurry
+				case <-step: // closed when it may continue
 				case <-ctx.Done():
 					return
 				}
@@ -263,11 +263,11 @@ func TestASlowFollower(t *testing.T) {
 		if at := <-taken; at != 1 {
 			t.Fatalf("the first record is at %d", at)
 		}
-		fill(t, log, n, write) // while the follower stands in its loop's body
+		fill(t, log, n, write) // while the follower is in its loop body
 		close(step)
 		for at := es.Position(2); int(at) <= n+1; at++ {
 			if got := <-taken; got != at {
-				t.Fatalf("record %d came where %d was due", got, at)
+				t.Fatalf("got record %d, want %d", got, at)
 			}
 		}
 		cancel()

@@ -13,8 +13,9 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// Stores that are broken must be caught, or the check is worth nothing. Calls come one after the other, so there is no luck in it.
-func TestABrokenStoreIsCaught(t *testing.T) {
+// The check must detect broken stores, or it is worth nothing. Calls are sequential, so the result does not depend on
+// timing.
+func TestABrokenStoreIsDetected(t *testing.T) {
 	for name, broken := range map[string]func(es.Store) es.Store{
 		"reads come from a cache":                         func(s es.Store) es.Store { return &stale{Store: s} },
 		"an update is lost":                               func(s es.Store) es.Store { return overwriting{s} },
@@ -41,14 +42,14 @@ func TestABrokenStoreIsCaught(t *testing.T) {
 			case sound && err != nil:
 				t.Error(err)
 			case !sound && (err == nil || !strings.Contains(err.Error(), "no order of the")):
-				t.Errorf("%v: want it to be caught", err)
+				t.Errorf("%v: want the store to be detected", err)
 			}
 			t.Log(err)
 		})
 	}
 }
 
-// stale reads each stream from what it was when it was last looked at, three times out of four: a replica that is behind.
+// stale reads each stream as it was at the last read, three times out of four, like a replica that lags.
 type stale struct {
 	es.Store
 	mu    sync.Mutex
@@ -91,7 +92,7 @@ func (o overwriting) Append(ctx context.Context, appends ...es.Append) (es.Posit
 	return o.Store.Append(ctx, appends...)
 }
 
-// late acknowledges an append and writes it when the next one comes.
+// late acknowledges an append, but writes it when the next one arrives.
 type late struct {
 	es.Store
 	mu      sync.Mutex
@@ -114,7 +115,7 @@ func (l *late) Append(ctx context.Context, appends ...es.Append) (es.Position, e
 	return 1, nil
 }
 
-// losing acknowledges every tenth append and does not write it.
+// losing acknowledges every tenth append without writing it.
 type losing struct {
 	es.Store
 	n int
@@ -127,7 +128,7 @@ func (l *losing) Append(ctx context.Context, appends ...es.Append) (es.Position,
 	return l.Store.Append(ctx, appends...)
 }
 
-// denying writes every tenth append and says that nothing was written.
+// denying writes every tenth append but reports that nothing was written.
 type denying struct {
 	es.Store
 	n int
@@ -141,7 +142,7 @@ func (d *denying) Append(ctx context.Context, appends ...es.Append) (es.Position
 	return position, err
 }
 
-// stammering writes an append again when it does not know what became of it.
+// stammering repeats an append whose outcome is unknown.
 type stammering struct {
 	es.Store
 	n int
@@ -158,7 +159,7 @@ func (s *stammering) Append(ctx context.Context, appends ...es.Append) (es.Posit
 	return position, err
 }
 
-// forgetful takes a command as often as it comes, and at times says that it does not know what became of it.
+// forgetful accepts a command as often as it is sent, and sometimes reports an unknown outcome.
 type forgetful struct {
 	es.Store
 	n int

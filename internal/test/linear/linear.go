@@ -1,7 +1,7 @@
-// Package linear checks that commands and loads are linearizable: that all answers, from whichever process and however they raced,
-// can be explained by each call having taken effect at one instant between its beginning and its end.
+// Package linear checks that commands and loads are linearizable: all answers, from any process and under any
+// concurrency, can be explained by each call taking effect at one instant between its start and its end.
 //
-// The model is the rules themselves, run on one state after the other; porcupine searches for the order.
+// The model runs the rules on one state after the other; porcupine searches for the order.
 package linear
 
 import (
@@ -18,11 +18,11 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// An Answer is what a caller of Execute or Load was told.
+// An Answer is the result of a call of Execute or Load.
 type Answer struct {
-	State   string     // as fmt prints it with %+v
+	State   string     // formatted with %+v
 	Version es.Version // of the state
-	Events  int        // that the command caused
+	Events  int        // number of events of the command
 	Refused string     // the code of an invariant, or "conflict" for a command with an expected version; the rest is empty then
 	Unknown bool       // the call may have taken effect at any later time, or never; the rest is empty then
 }
@@ -35,9 +35,9 @@ type Call[C any] struct {
 	Expected  *es.Version // if not nil, as es.ExpectVersion
 }
 
-// A History is what was called and answered, and when. It may be used from many goroutines.
+// A History records calls, answers and times. It may be used from several goroutines.
 type History[S comparable, C, E any] struct {
-	// Rules are those of the aggregate, whose state prints differently if it differs.
+	// Rules are the rules of the aggregate. Different states must print differently.
 	Rules es.Aggregate[S, C, E]
 
 	mu    sync.Mutex
@@ -45,14 +45,14 @@ type History[S comparable, C, E any] struct {
 	calls []porcupine.Operation
 }
 
-// Do makes a call and notes it. A client, numbered from 0, makes one call at a time.
-// The function answers, or returns false if the call failed in a way that says that it took no effect.
+// Do makes a call and records it. Each client, numbered from 0, makes one call at a time. The function returns the
+// answer, or false if the call failed with an error that guarantees that it had no effect.
 func (h *History[S, C, E]) Do(client int, call Call[C], do func() (Answer, bool)) {
 	begin := h.now()
 	answer, made := do()
 	end := h.now()
 	if !made {
-		return // had it taken effect all the same, later answers could not be explained
+		return // if it had an effect after all, later answers could not be explained
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -68,7 +68,7 @@ func (h *History[S, C, E]) now() int64 {
 	return time.Since(h.start).Nanoseconds() + 1
 }
 
-// Count returns how many calls were noted, and how many of them have an unknown outcome.
+// Count returns the number of recorded calls, and how many have an unknown outcome.
 func (h *History[S, C, E]) Count() (calls, unknown int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -80,8 +80,8 @@ func (h *History[S, C, E]) Count() (calls, unknown int) {
 	return len(h.calls), unknown
 }
 
-// Check returns an error if no order explains the answers. The history is kept then as evidence, a page to open in a browser,
-// in a file of this name.
+// Check returns an error if no order explains the answers. It then writes the history as evidence to a file of this
+// name, a page for a browser.
 func (h *History[S, C, E]) Check(evidence string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -89,7 +89,7 @@ func (h *History[S, C, E]) Check(evidence string) error {
 	never := h.nanoseconds() + 1
 	for i := range calls {
 		if calls[i].Output.(Answer).Unknown {
-			calls[i].Return = never // behind everything: there it has no effect that anybody has seen
+			calls[i].Return = never // after all other calls, where it has no visible effect
 		}
 	}
 	model := h.model()
@@ -101,14 +101,14 @@ func (h *History[S, C, E]) Check(evidence string) error {
 		return fmt.Errorf("linear: keep the evidence: %w", err)
 	}
 	if result == porcupine.Unknown {
-		return fmt.Errorf("linear: no order was found for %d calls in 2 minutes, which says nothing: see %s, and make the history smaller", len(calls), evidence)
+		return fmt.Errorf("linear: no order found for %d calls within 2 minutes, which is inconclusive: use a smaller history (see %s)", len(calls), evidence)
 	}
 	return fmt.Errorf("linear: no order of the %d calls explains their answers: see %s", len(calls), evidence)
 }
 
 func (h *History[S, C, E]) nanoseconds() int64 { return time.Since(h.start).Nanoseconds() + 1 }
 
-// CheckTest fails a test whose history is not linearizable, and keeps the evidence in its artifact folder.
+// CheckTest fails a test whose history is not linearizable, and keeps the evidence in the test's artifact folder.
 func (h *History[S, C, E]) CheckTest(t testing.TB) {
 	t.Helper()
 	calls, unknown := h.Count()
@@ -119,11 +119,11 @@ func (h *History[S, C, E]) CheckTest(t testing.TB) {
 	t.Logf("%d calls, %d of unknown outcome, checked in %v", calls, unknown, time.Since(begin).Round(time.Millisecond))
 }
 
-// state is that of one aggregate in the model.
+// state is the state of one aggregate in the model.
 type state[S any] struct {
 	of      S
 	version es.Version
-	done    map[string]Answer // to commands with an identity
+	done    map[string]Answer // to commands with an id
 }
 
 func (h *History[S, C, E]) model() porcupine.Model {
@@ -156,7 +156,7 @@ func (h *History[S, C, E]) model() porcupine.Model {
 	}
 }
 
-// step is what a call does to the state, and its answer.
+// step applies a call to the state and returns the answer.
 func (h *History[S, C, E]) step(s state[S], call Call[C]) (state[S], Answer) {
 	if call.Command == nil {
 		return s, Answer{State: Print(s.of), Version: s.version}
@@ -187,7 +187,7 @@ func (h *History[S, C, E]) step(s state[S], call Call[C]) (state[S], Answer) {
 	return s, answer
 }
 
-// Print is how a state stands in an [Answer].
+// Print formats a state for an [Answer].
 func Print(state any) string { return fmt.Sprintf("%+v", state) }
 
 func describe[C any](call Call[C], answer Answer) string {

@@ -27,15 +27,15 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(servers{m})
 }
 
-// servers stops the servers before goleak looks for what was left behind.
+// servers stops the servers before goleak checks for leaks.
 type servers struct{ m *testing.M }
 
 func (s servers) Run() int { return testserver.Run(s.m) }
 
-// A register holds a number. It is what linearizability is mostly shown on.
+// A register holds a number. It is the usual example for linearizability.
 type register struct{ N int }
 
-// A write sets a register, if it has the old number or Any is set. To write what is there is nothing to do.
+// A write sets a register if it has the old number or Any is set. Writing the current number does nothing.
 type write struct {
 	Any     bool
 	Old, To int
@@ -66,7 +66,7 @@ type (
 	accountHistory  = linear.History[account.Account, account.Command, account.Event]
 )
 
-// A service is where calls go: a process, or a store in this one.
+// A service executes calls: another process, or a store in this one.
 type service interface {
 	register(ctx context.Context, call linear.Call[write]) (linear.Answer, bool)
 	account(ctx context.Context, call linear.Call[account.Command]) (linear.Answer, bool)
@@ -92,19 +92,19 @@ func (l *local) account(ctx context.Context, call linear.Call[account.Command]) 
 	return linear.Make(ctx, l.accounts, call)
 }
 
-// A load is calls at random.
+// A load is a series of random calls.
 type load struct {
 	services  []service
 	clients   int
-	each      int // calls of a client
-	turns     int // how often the nemesis gets a turn
+	each      int // number of calls of each client
+	turns     int // how often the nemesis acts
 	registers registerHistory
 	accounts  accountHistory
 	made      atomic.Int64
 	turn      chan struct{}
 }
 
-// run makes the calls, each client one after the other.
+// run makes the calls. Each client makes them one after the other.
 func (l *load) run(ctx context.Context) {
 	l.registers.Rules, l.accounts.Rules = registerRules{}, account.Rules{}
 	var all sync.WaitGroup
@@ -114,7 +114,7 @@ func (l *load) run(ctx context.Context) {
 	all.Wait()
 }
 
-// moved counts a call, and tells the nemesis when it is its turn.
+// moved counts a call, and notifies the nemesis when it is time to act.
 func (l *load) moved() {
 	if l.turns == 0 {
 		return
@@ -122,7 +122,7 @@ func (l *load) moved() {
 	if every := int64(l.clients * l.each / (l.turns + 1)); l.made.Add(1)%every == 0 {
 		select {
 		case l.turn <- struct{}{}:
-		default: // it is still at it
+		default: // it is still acting
 		}
 	}
 }
@@ -133,7 +133,8 @@ func (l *load) client(ctx context.Context, c int) {
 	for i := range l.each {
 		l.moved()
 		s := l.services[(c+i)%len(l.services)]
-		// A call of unknown outcome stays open to the end, and the search grows by the power of those on one aggregate: hence others in time.
+		// A call of unknown outcome stays open to the end, and the search grows exponentially with such calls on one
+		// aggregate, so use others from time to time.
 		id := fmt.Sprint(i/60, ".", random.IntN(3))
 		if random.IntN(2) == 0 {
 			call := linear.Call[write]{ID: id}
@@ -144,7 +145,7 @@ func (l *load) client(ctx context.Context, c int) {
 			default:
 				call.Command = &write{Old: random.IntN(4), To: random.IntN(4)}
 			}
-			dress(random, &call, c, i, version)
+			decorate(random, &call, c, i, version)
 			again(&l.registers, c, call, &version, func() (linear.Answer, bool) { return s.register(ctx, call) })
 			continue
 		}
@@ -152,7 +153,7 @@ func (l *load) client(ctx context.Context, c int) {
 		if command := accountCommand(random); command != nil {
 			call.Command = &command
 		}
-		dress(random, &call, c, i, version)
+		decorate(random, &call, c, i, version)
 		again(&l.accounts, c, call, &version, func() (linear.Answer, bool) { return s.account(ctx, call) })
 	}
 }
@@ -171,8 +172,8 @@ func accountCommand(random *rand.Rand) account.Command {
 	return account.Withdraw{Amount: random.Int64N(30)}
 }
 
-// dress gives some commands an identity, and some a version that they expect.
-func dress[C any](random *rand.Rand, call *linear.Call[C], client, i int, version es.Version) {
+// decorate gives some commands an id, and some an expected version.
+func decorate[C any](random *rand.Rand, call *linear.Call[C], client, i int, version es.Version) {
 	if call.Command == nil {
 		return
 	}
@@ -186,7 +187,7 @@ func dress[C any](random *rand.Rand, call *linear.Call[C], client, i int, versio
 	}
 }
 
-// again makes a call, and if it has an identity and its outcome is not known, as a good client does, again.
+// again makes a call. If it has an id and its outcome is unknown, again repeats it, as a good client does.
 func again[S comparable, C, E any](h *linear.History[S, C, E], client int, call linear.Call[C], version *es.Version, do func() (linear.Answer, bool)) {
 	for range 50 {
 		var answer linear.Answer
@@ -211,7 +212,7 @@ func (l *load) check(t *testing.T) {
 	t.Run("accounts", func(t *testing.T) { l.accounts.CheckTest(t) })
 }
 
-// size is that of a load in a test.
+// size returns the size of a load in a test.
 func size(n int) int {
 	if testing.Short() {
 		return n / 4

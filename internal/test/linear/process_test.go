@@ -21,10 +21,10 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// childFlag makes this test binary a process that answers calls on the store that follows.
+// childFlag makes this test binary a process that answers calls on the store given by the next argument.
 const childFlag = "-answer-calls-on"
 
-// A request is a call on its way to another process. A command stands there under its name.
+// A request is a call to another process. The command is stored with its name.
 type request struct {
 	Number    int
 	Register  bool
@@ -42,7 +42,7 @@ type response struct {
 	Made   bool
 }
 
-// beChild answers calls until there are no more.
+// beChild answers calls until its input ends.
 func beChild(store string) int {
 	ctx := context.Background()
 	var s es.Store
@@ -77,13 +77,13 @@ func answerCalls(ctx context.Context, l *local) error {
 			return err
 		}
 		all.Go(func() {
-			// A call that takes longer is answered as one of unknown outcome, or as one that took no effect.
+			// A slower call is answered as one of unknown outcome, or as one without effect.
 			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 			defer cancel()
 			answer, made := r.call(ctx, l)
 			mu.Lock()
 			defer mu.Unlock()
-			_ = out.Encode(response{r.Number, answer, made}) // who asked is gone
+			_ = out.Encode(response{r.Number, answer, made}) // the caller may be gone
 		})
 	}
 }
@@ -102,7 +102,7 @@ func (r request) call(ctx context.Context, l *local) (linear.Answer, bool) {
 	return l.account(ctx, call)
 }
 
-// A process answers calls. When it is killed another takes its place.
+// A process answers calls. When it is killed, another one replaces it.
 type process struct {
 	t     testing.TB
 	store string
@@ -112,8 +112,8 @@ type process struct {
 	stdin   io.WriteCloser
 	waiting map[int]chan response
 	number  int
-	dead    chan struct{} // closed when it says no more
-	away    sync.RWMutex  // held by replace: so that callers wait for the next process, and do not count as calls whose outcome is unknown
+	dead    chan struct{} // closed when its output ends
+	away    sync.RWMutex  // held by replace, so that callers wait for the next process and do not count as calls of unknown outcome
 }
 
 func startProcess(t testing.TB, store string) *process {
@@ -153,11 +153,11 @@ func (p *process) listen(stdout io.Reader, waiting map[int]chan response, dead c
 	for lines := bufio.NewReader(stdout); ; {
 		line, err := lines.ReadBytes('\n')
 		if err != nil {
-			return // what is cut off was not said
+			return // a truncated line does not count
 		}
 		var r response
 		if err := json.Unmarshal(line, &r); err != nil {
-			p.t.Errorf("a process said %q: %v", line, err)
+			p.t.Errorf("unexpected line %q from a process: %v", line, err)
 			return
 		}
 		p.mu.Lock()
@@ -168,7 +168,7 @@ func (p *process) listen(stdout io.Reader, waiting map[int]chan response, dead c
 	}
 }
 
-// ask sends a call and waits for the answer. The outcome is unknown if the process dies meanwhile.
+// ask sends a call and waits for the answer. The outcome is unknown if the process dies first.
 func (p *process) ask(r request) (linear.Answer, bool) {
 	answer := make(chan response, 1)
 	p.away.RLock()
@@ -181,7 +181,7 @@ func (p *process) ask(r request) (linear.Answer, bool) {
 	p.mu.Unlock()
 	p.away.RUnlock()
 	if err != nil {
-		<-dead // its pipe is broken
+		<-dead // its pipe is closed
 	}
 	select {
 	case a := <-answer:
@@ -189,7 +189,7 @@ func (p *process) ask(r request) (linear.Answer, bool) {
 	case <-dead:
 	}
 	select {
-	case a := <-answer: // its last words
+	case a := <-answer: // an answer before it died
 		return a.Answer, a.Made
 	default:
 		return linear.Answer{Unknown: true}, true
@@ -217,7 +217,7 @@ func (p *process) account(_ context.Context, call linear.Call[account.Command]) 
 	return p.ask(r)
 }
 
-// replace kills the process as kill -9 does, and starts another.
+// replace kills the process with SIGKILL and starts another.
 func (p *process) replace() {
 	p.away.Lock()
 	defer p.away.Unlock()
@@ -226,13 +226,13 @@ func (p *process) replace() {
 	p.mu.Unlock()
 	_ = cmd.Process.Kill()
 	<-dead
-	_ = cmd.Wait() // says that it was killed
+	_ = cmd.Wait() // reports that it was killed
 	if err := p.start(); err != nil && p.t.Context().Err() == nil {
 		p.t.Error(err)
 	}
 }
 
-// end lets the process end by itself.
+// end closes the input of the process and waits for its end.
 func (p *process) end() {
 	p.mu.Lock()
 	cmd, dead, stdin := p.cmd, p.dead, p.stdin

@@ -7,7 +7,7 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// Make makes a call on a Repo. It returns false if the call failed in a way that says that it took no effect.
+// Make makes a call on a Repo. It returns false if the call failed with an error that guarantees that it had no effect.
 func Make[S, C, E any](ctx context.Context, repo *es.Repo[S, C, E], call Call[C]) (Answer, bool) {
 	if call.Command == nil {
 		at, err := repo.Load(ctx, call.ID)

@@ -13,7 +13,7 @@ import (
 	"github.com/thalo-go/es/internal/test/testserver"
 )
 
-// nemesis does harm in turns while the load runs: as the load goes on, so that a slow machine does not see nothing else.
+// nemesis injects faults while the load runs, as the load progresses, so that on a slow machine faults do not dominate.
 func nemesis(t *testing.T, l *load, turns int, harm ...func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	l.turns, l.turn = turns, make(chan struct{}, 1)
@@ -25,7 +25,7 @@ func nemesis(t *testing.T, l *load, turns int, harm ...func()) {
 			case <-ctx.Done():
 				return
 			}
-			time.Sleep(rand.N(5 * time.Millisecond)) // not to wait for anything: so that it comes at any moment
+			time.Sleep(rand.N(5 * time.Millisecond)) // does not wait for anything: the fault may occur at any moment
 			harm[i%len(harm)]()
 		}
 	})
@@ -69,7 +69,7 @@ func TestPostgresInSeveralProcesses(t *testing.T) {
 			t.Logf("%d processes were killed and %d connections ended", killed, ended)
 		})
 	})
-	t.Run("whose server is killed and started again", func(t *testing.T) {
+	t.Run("whose server is killed and restarted", func(t *testing.T) {
 		server := testserver.StartPostgres(t, testserver.PostgresOptions{})
 		url := server.Database(t)
 		l := &load{services: []service{startProcess(t, url), startProcess(t, url), startProcess(t, url)}, clients: 9, each: size(240)}

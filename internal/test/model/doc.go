@@ -1,5 +1,6 @@
-// Package model runs what a program may do to stores and projections, at random, and compares it with the simplest thing that
-// keeps the promises: es.Mem for a store, a list of versions for a read model. When the two differ, rapid finds a short way to it.
+// Package model runs random operations on stores and projections, and compares the results with the simplest
+// implementation of the guarantees: es.Mem for a store, a list of versions for a read model. When the two differ, rapid
+// finds a short sequence of operations that shows it.
 //
-// The tests are all there is. The Repo has a model of its own, in package es.
+// The package contains only tests. The Repo has its own model, in package es.
 package model

@@ -15,12 +15,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(servers{m}) }
 
-// servers stops the servers before goleak looks for what was left behind.
+// servers stops the servers before goleak checks for leaks.
 type servers struct{ m *testing.M }
 
 func (s servers) Run() int { return testserver.Run(s.m) }
 
-// checks sets how many runs rapid makes, unless the command line says it.
+// checks sets the number of rapid's runs, unless the command line does.
 func checks(t *testing.T, few, many string) {
 	t.Helper()
 	if testing.Short() {
@@ -32,8 +32,8 @@ func checks(t *testing.T, few, many string) {
 	}
 }
 
-// repeatedly gives runs of rapid, of one check each, as long as there is time: some seconds, and fewer in CI, where all packages want some.
-// If the command line says how many checks there are to be, there is one run, with as many.
+// repeatedly runs rapid with one check each while there is time: some seconds, and fewer in CI. If the command line
+// sets the number of checks, there is one run with that number.
 func repeatedly(t *testing.T) iter.Seq[int] {
 	t.Helper()
 	f := flag.Lookup("rapid.checks")

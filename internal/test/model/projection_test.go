@@ -26,7 +26,7 @@ var (
 	errPoison = errors.New("the handler has a bug")
 )
 
-// A readModel is the list of all that was applied, in a database.
+// A readModel is a list of all applied records in a database.
 type readModel struct {
 	log     closable
 	asks    asks
@@ -39,7 +39,7 @@ type closable interface {
 	Close() error
 }
 
-// asks is what can be asked of projections, whatever the transaction.
+// asks are the operations on projections that do not depend on the type of the transaction.
 type asks interface {
 	Rebuild(ctx context.Context, name string, version int) error
 	Retry(ctx context.Context, name string, version int, stream es.Stream) error
@@ -52,17 +52,17 @@ type row struct {
 	version es.Version
 }
 
-// settings are those of one run.
+// settings are the settings of one run.
 type settings struct {
 	partitions, batch int
 	onError           es.OnError
-	goOn              bool // when it has caught up
+	goOn              bool // after it has caught up
 }
 
 const lease = 300 * time.Millisecond
 
-// TestProjections runs a projection that is stopped, fails, panics, parks, is divided otherwise and rebuilt, and holds its read model to the log:
-// of each stream it has the first versions, each once and in order, and all of them when nothing is wrong any more.
+// TestProjections runs a projection that is stopped, fails, panics, parks, is repartitioned and rebuilt. Its read model
+// must have the first versions of each stream, each once and in order, and all of them when all faults are removed.
 func TestProjections(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
 		run := 0
@@ -101,7 +101,7 @@ func exercise(t *testing.T, r *rapid.T, m *readModel) {
 	p.mended = true
 	if p.ran {
 		for id := range p.versions {
-			_ = m.asks.Retry(t.Context(), "rows", 0, es.Stream{Kind: "account", ID: id}) // an error if nothing of it is parked
+			_ = m.asks.Retry(t.Context(), "rows", 0, es.Stream{Kind: "account", ID: id}) // fails if no record of it is parked
 		}
 	}
 	var rows []row
@@ -116,23 +116,24 @@ func exercise(t *testing.T, r *rapid.T, m *readModel) {
 			rows, err = m.applied()
 			must(t, err)
 		case err := <-ended:
-			r.Fatalf("with nothing wrong: %v", err)
+			r.Fatalf("without faults: %v", err)
 		}
 	}
 	if len(rows) != p.sum() {
 		status, err := m.asks.Status(t.Context())
-		r.Fatalf("%d rows of %d events when nothing is wrong any more: %+v, %v", len(rows), p.sum(), status, err)
+		r.Fatalf("%d rows of %d events without faults: %+v, %v", len(rows), p.sum(), status, err)
 	}
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
-		r.Fatalf("with nothing wrong: %v", err)
+		r.Fatalf("without faults: %v", err)
 	}
 	p.check(r)
 }
 
-// A program that wants other partitions sets a barrier where all shards meet. If it ends before they are divided, and the next wants as many as
-// there are, nothing is to be divided, and the barrier must go. TestProjections found one that stayed, and a projection that stood there for ever.
-func TestABarrierThatNobodyNeedsIsTakenAway(t *testing.T) {
+// A program that wants another number of partitions sets a barrier for all shards. If it ends before they are
+// repartitioned, and the next program wants the current number, the barrier must be removed. TestProjections found one
+// that stayed and stopped a projection.
+func TestAnUnneededBarrierIsRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "es.db")
 	s, err := sqlite.Open(path)
 	must(t, err)
@@ -160,8 +161,8 @@ func TestABarrierThatNobodyNeedsIsTakenAway(t *testing.T) {
 	}
 }
 
-// OnCaughtUp tells of this run: that one before it had come to the end says nothing about what was appended since.
-func TestAProjectionThatRanBeforeCatchesUpAnew(t *testing.T) {
+// OnCaughtUp reports on this run: that an earlier run had reached the end says nothing about later appends.
+func TestAProjectionThatRanBeforeCatchesUpAgain(t *testing.T) {
 	s, err := sqlite.Open(filepath.Join(t.TempDir(), "es.db"))
 	must(t, err)
 	defer func() { must(t, s.Close()) }()
@@ -169,10 +170,10 @@ func TestAProjectionThatRanBeforeCatchesUpAnew(t *testing.T) {
 	for i := range 6 {
 		_, err := s.Append(t.Context(), es.Append{Stream: es.Stream{Kind: "account", ID: fmt.Sprint(i)}, Events: []es.Record{{Type: "good"}}})
 		must(t, err)
-		for range 2 { // the second has nothing to do
+		for range 2 { // the second run has nothing to do
 			must(t, m.project(t.Context(), settings{partitions: 1 + i/2}, func(es.Record) error { return nil }))
 			if rows, err := m.applied(); err != nil || len(rows) != i+1 {
-				t.Errorf("it has caught up with %d rows of %d events: %v", len(rows), i+1, err)
+				t.Errorf("caught up with %d rows of %d events: %v", len(rows), i+1, err)
 			}
 		}
 	}
@@ -181,7 +182,7 @@ func TestAProjectionThatRanBeforeCatchesUpAnew(t *testing.T) {
 type projectionModel struct {
 	t           *testing.T
 	m           *readModel
-	versions    map[string]es.Version // of the streams
+	versions    map[string]es.Version // by stream
 	mended, ran bool
 }
 
@@ -235,11 +236,11 @@ func (p *projectionModel) run(r *rapid.T) {
 		parked += shard.Parked
 	}
 	if len(rows)+parked != p.sum() {
-		r.Fatalf("it has caught up with %d rows and %d parked of %d events", len(rows), parked, p.sum())
+		r.Fatalf("caught up with %d rows and %d parked records of %d events", len(rows), parked, p.sum())
 	}
 }
 
-// project runs the projection until it has caught up, or cannot go on. At the so-manieth record there is trouble.
+// project runs the projection until it has caught up or fails. The fault occurs at the given record.
 func (p *projectionModel) project(ctx context.Context, s settings, at int, what string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -271,7 +272,7 @@ func (p *projectionModel) check(r *rapid.T) {
 	seen := make(map[string]es.Version)
 	for _, row := range rows {
 		if seen[row.id]++; row.version != seen[row.id] || row.version > p.versions[row.id] {
-			r.Fatalf("account/%s/%d was applied where version %d was due, of %d: %v", row.id, row.version, seen[row.id], p.versions[row.id], rows)
+			r.Fatalf("account/%s/%d was applied instead of version %d, of %d: %v", row.id, row.version, seen[row.id], p.versions[row.id], rows)
 		}
 	}
 }
@@ -283,7 +284,7 @@ func (s settings) caughtUp(context.Context) error {
 	return errDone
 }
 
-// finished is the error of a run that came to its end, which is none.
+// finished returns nil for the error of a run that reached the end.
 func finished(err error) error {
 	if errors.Is(err, errDone) {
 		return nil
@@ -318,7 +319,7 @@ func inSQLite(t *testing.T, s *sqlite.Store) *readModel {
 		applied: func() (all []row, err error) {
 			rows, err := s.DB().QueryContext(t.Context(), "select id, version from rows order by n")
 			if err != nil && strings.Contains(err.Error(), "no such table") {
-				return nil, nil // nothing was committed yet
+				return nil, nil // nothing is committed yet
 			} else if err != nil {
 				return nil, err
 			}

@@ -25,7 +25,7 @@ type store interface {
 	Close() error
 }
 
-// TestStores compares what several stores on one database answer with what Mem does, and all that can be read of them.
+// TestStores compares the results of several stores on one database with those of Mem, including all reads.
 func TestStores(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
 		checks(t, "5", "15")
@@ -119,7 +119,7 @@ func (m *storeModel) append(r *rapid.T) {
 	}
 }
 
-// verdict is what must agree of two errors.
+// verdict returns the part of an error that must agree.
 func verdict(err error) string {
 	var conflict *es.ConflictError
 	var duplicate *es.DuplicateError
@@ -186,7 +186,7 @@ func (m *storeModel) reopen(r *rapid.T) {
 	again, err := m.open()
 	must(m.t, err)
 	if m.stores[i] = again; again.ID() != id {
-		r.Fatalf("the store's id is %s, and was %s", again.ID(), id)
+		r.Fatalf("the store's id is %s, was %s", again.ID(), id)
 	}
 }
 

@@ -20,8 +20,9 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// Whatever is appended, whoever works, ends, dies or divides the shards anew, whatever cannot be handled for a while, and whenever the read model
-// is built anew: of each stream the read model has the first records, each once and in order, and in the end all of them.
+// TestWorkers appends, starts, ends and kills workers, repartitions, makes records fail for a while, and rebuilds, in
+// random order. The read model must always have the first records of each stream, each once and in order, and all of
+// them at the end.
 func TestWorkers(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
 		run := 0
@@ -63,7 +64,7 @@ type workersModel struct {
 	*rapid.T
 	ctx      context.Context
 	open     func() *readModel
-	m        *readModel // of the one who looks
+	m        *readModel // of the checking client
 	versions map[string]es.Version
 	workers  []*worker
 	mended   atomic.Bool
@@ -86,7 +87,7 @@ func exerciseWorkers(t *testing.T, r *rapid.T, open func() *readModel) {
 	w.finish()
 }
 
-// leave leaves nothing behind, whatever was found.
+// leave ends all workers, whatever the result.
 func (w *workersModel) leave() {
 	for _, worker := range w.workers {
 		worker.cancel()
@@ -138,7 +139,7 @@ func (w *workersModel) pick(r *rapid.T) *worker {
 	return worker
 }
 
-// end ends a worker, which takes leave.
+// end shuts a worker down.
 func (w *workersModel) end(r *rapid.T) { w.dismiss(w.pick(r)) }
 
 func (w *workersModel) dismiss(worker *worker) {
@@ -149,7 +150,7 @@ func (w *workersModel) dismiss(worker *worker) {
 	}
 }
 
-// die closes the store under a worker, which can take no leave then.
+// die closes the store of a worker, which then cannot release anything.
 func (w *workersModel) die(r *rapid.T) {
 	worker := w.pick(r)
 	closed := worker.m.log.Close()
@@ -161,7 +162,7 @@ func (w *workersModel) die(r *rapid.T) {
 }
 
 func (w *workersModel) rebuild(*rapid.T) {
-	if err := w.m.asks.Rebuild(w.ctx, "rows", 0); err != nil && !errors.Is(err, es.ErrInvalid) { // nobody may have come to it yet
+	if err := w.m.asks.Rebuild(w.ctx, "rows", 0); err != nil && !errors.Is(err, es.ErrInvalid) { // it may not exist yet
 		w.Fatal(err)
 	}
 }
@@ -176,13 +177,13 @@ func (w *workersModel) retry(r *rapid.T) {
 }
 
 func (w *workersModel) wait(r *rapid.T) {
-	time.Sleep(time.Duration(rapid.IntRange(1, 60).Draw(r, "ms")) * time.Millisecond) // lets them come some of the way: there is no end to wait for
+	time.Sleep(time.Duration(rapid.IntRange(1, 60).Draw(r, "ms")) * time.Millisecond) // lets them make some progress: there is no end to wait for
 }
 
-// check holds the read model against the streams.
+// check compares the read model with the streams.
 func (w *workersModel) check(*rapid.T) { w.applied() }
 
-// applied returns the rows of the read model, which must be right as far as they go.
+// applied returns the rows of the read model, which must be a correct prefix.
 func (w *workersModel) applied() []row {
 	rows, err := w.m.applied()
 	if err != nil {
@@ -191,13 +192,13 @@ func (w *workersModel) applied() []row {
 	seen := make(map[string]es.Version)
 	for _, row := range rows {
 		if seen[row.id]++; row.version != seen[row.id] || row.version > w.versions[row.id] {
-			w.Fatalf("account/%s/%d was applied where version %d was due, of %d: %v", row.id, row.version, seen[row.id], w.versions[row.id], rows)
+			w.Fatalf("account/%s/%d was applied instead of version %d, of %d: %v", row.id, row.version, seen[row.id], w.versions[row.id], rows)
 		}
 	}
 	return rows
 }
 
-// finish mends what is broken and waits until everything is applied.
+// finish removes all faults and waits until everything is applied.
 func (w *workersModel) finish() {
 	w.mended.Store(true)
 	if len(w.workers) == 0 {
@@ -212,7 +213,7 @@ func (w *workersModel) finish() {
 			if err != nil {
 				w.Fatal(err)
 			}
-			_ = w.m.asks.Retry(w.ctx, "rows", 0, p.Record.Stream) // it may have been done meanwhile
+			_ = w.m.asks.Retry(w.ctx, "rows", 0, p.Record.Stream) // it may have been retried already
 		}
 		n := len(w.applied())
 		status, err := w.m.asks.Status(w.ctx)
@@ -224,7 +225,7 @@ func (w *workersModel) finish() {
 			break
 		}
 		if time.Now().After(end) {
-			w.Fatalf("%d of %d records are applied, and no more come: %+v", n, sum, status)
+			w.Fatalf("%d of %d records are applied, without further progress: %+v", n, sum, status)
 		}
 	}
 	for len(w.workers) > 0 {

@@ -11,8 +11,11 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// The failure: one of two workers is paused, by the collector or a laptop's lid, past the end of its lease. The other takes over, and then the first goes on and applies again.
-// Not here: a lease only spares work. The checkpoint is compared in the transaction that moves it, and who finds another rolls back all he did.
+// The failure: one of two workers is paused beyond the end of its lease, for example by garbage collection. The other
+// takes over. Then the first continues and applies the same events again.
+//
+// Not here: a lease only saves work. The checkpoint is compared in the transaction that moves it, and a worker that
+// finds another value rolls back.
 func TestAppliedByTwoAfterAPause(t *testing.T) {
 	projectors(t, appliesTwice)
 	control(t, "a worker that holds a lease and trusts it", func(t *testing.T) error {
@@ -70,7 +73,7 @@ func appliesTwice(t *testing.T, p *projector) error {
 				once.Do(func() {
 					close(paused)
 					select {
-					case err := <-second: // it has taken over and come to the end
+					case err := <-second: // it has taken over and reached the end
 						second <- err
 					case <-time.After(10 * lease): // it cannot take over while this one has the transaction
 					}
@@ -81,7 +84,7 @@ func appliesTwice(t *testing.T, p *projector) error {
 	}()
 	<-paused
 	go func() { second <- p.run(t.Context(), fine) }()
-	// Who was paused may be told that its transaction is gone, and then goes on with what is left, or ends.
+	// The paused worker may lose its transaction; it then continues with the rest, or ends.
 	if err := <-first; err != nil {
 		t.Logf("the first, after the pause: %v", err)
 	}

@@ -11,7 +11,8 @@ import (
 	rules "github.com/thalo-go/es/examples/bank/account"
 )
 
-// A bank executes a command on an account and tells whether it took effect: what stands between an application and a store.
+// A bank executes a command on an account and reports whether it took effect: the layer between an application and a
+// store.
 type bank func(ctx context.Context, id string, c rules.Command) error
 
 type repo = es.Repo[rules.Account, rules.Command, rules.Event]
@@ -27,7 +28,7 @@ func ourBank(s es.Store) bank {
 	}
 }
 
-// do executes commands on the account of Ann that must take effect.
+// do executes commands on Ann's account that must take effect.
 func (b bank) do(t testing.TB, commands ...rules.Command) {
 	t.Helper()
 	for _, c := range commands {
@@ -35,10 +36,10 @@ func (b bank) do(t testing.TB, commands ...rules.Command) {
 	}
 }
 
-// A meddler is a store on which another writer comes first: between the load and the append of one command.
+// A meddler is a store in which another writer appends between the load and the append of one command.
 type meddler struct {
 	es.Store
-	meddle atomic.Pointer[func()] // what the other does, once
+	meddle atomic.Pointer[func()] // the other writer's action, which runs once
 }
 
 func (m *meddler) Append(ctx context.Context, appends ...es.Append) (es.Position, error) {
@@ -50,7 +51,7 @@ func (m *meddler) Append(ctx context.Context, appends ...es.Append) (es.Position
 
 func (m *meddler) next(meddle func()) { m.meddle.Store(&meddle) }
 
-// balance folds what the store has of Ann's account.
+// balance returns the balance of Ann's account in the store.
 func balance(t testing.TB, s es.Store) int64 {
 	t.Helper()
 	a, _, err := fold(t.Context(), s, "ann")
@@ -58,7 +59,7 @@ func balance(t testing.TB, s es.Store) int64 {
 	return a.Balance
 }
 
-// fold folds the events of an account, and returns the version too.
+// fold folds the events of an account, and also returns the version.
 func fold(ctx context.Context, s es.Store, id string) (a rules.Account, v es.Version, err error) {
 	for r, err := range s.Read(ctx, account(id), 0) {
 		if err != nil {
@@ -73,7 +74,7 @@ func fold(ctx context.Context, s es.Store, id string) (a rules.Account, v es.Ver
 	return a, v, nil
 }
 
-// encode turns events into what a store takes.
+// encode turns events into records for a store.
 func encode(events ...rules.Event) (records []es.Record, err error) {
 	for _, e := range events {
 		r, err := rules.Codec.Encode(e)
@@ -85,7 +86,8 @@ func encode(events ...rules.Event) (records []es.Record, err error) {
 	return records, nil
 }
 
-// payIn lets many deposit a cent each, through several banks, and compares what they were told with what is there.
+// payIn makes many callers deposit one cent each through several banks, and compares the acknowledgements with the
+// balance.
 func payIn(t *testing.T, s es.Store, banks []bank, writers, each int) error {
 	before := balance(t, s)
 	var told atomic.Int64
@@ -101,7 +103,7 @@ func payIn(t *testing.T, s es.Store, banks []bank, writers, each int) error {
 	}
 	all.Wait()
 	if there := balance(t, s) - before; there != told.Load() {
-		return fmt.Errorf("%d deposits of a cent acknowledged, %d cents are there", told.Load(), there)
+		return fmt.Errorf("%d deposits of one cent were acknowledged, but the balance is %d cents", told.Load(), there)
 	}
 	return nil
 }

@@ -10,8 +10,10 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// The failure: the order of reading rests on what the server counts by itself, its transaction ids, which begin anew in the server of the restore.
-// Not here: order is in the events' own columns, and the next position is one more than the last that is there.
+// The failure: the reading order depends on a counter of the server, its transaction ids, which start again in the
+// server of the restore.
+//
+// Not here: the order is in columns of the events, and the next position follows the last stored one.
 func TestBrokenByDumpAndRestore(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
 		log := es.Log(openSQLite(t, filepath.Join(t.TempDir(), "es.db")))
@@ -39,7 +41,7 @@ func TestBrokenByDumpAndRestore(t *testing.T) {
 	})
 }
 
-// restored looks for events that a follower is never given because the database has moved meanwhile.
+// restored looks for events that a follower never receives because the database was moved.
 func restored(t *testing.T, f *feed, move func()) error {
 	poll := f.follow()
 	f.appends(t, "one", "two")
@@ -51,7 +53,7 @@ func restored(t *testing.T, f *feed, move func()) error {
 	return missing(t, []string{"three", "four"}, nil, poll)
 }
 
-// agedServer returns a database on a server that has seen many transactions, and an empty one on another that has not.
+// agedServer returns a database on a server that has run many transactions, and an empty one on a server that has not.
 func agedServer(t *testing.T) (from, into string) {
 	into = testserver.Postgres(t, testserver.Postgres18).Database(t)
 	from = testserver.Postgres(t, testserver.System).Database(t)

@@ -10,8 +10,11 @@ import (
 	rules "github.com/thalo-go/es/examples/bank/account"
 )
 
-// The failure: states are cached in a variable of the package, by stream. A program with two stores, one for each tenant, decides on the state of the other.
-// Not here: there is no package state. A cache belongs to a Repo, a Repo to one store, and each append is checked against that store.
+// The failure: states are cached in a package variable by stream. A program with two stores, one for each tenant,
+// decides on the state of the wrong tenant.
+//
+// Not here: there is no package state. A cache belongs to a Repo and a Repo to one store, and each append is checked
+// against that store.
 func TestCacheSharedByTwoStores(t *testing.T) {
 	ours(t, func(t *testing.T, p place) error {
 		other := es.Log(new(es.Mem))
@@ -28,7 +31,8 @@ func TestCacheSharedByTwoStores(t *testing.T) {
 	})
 }
 
-// mixedUp looks for an account of one store that is decided on as that of another. Both have as many events, so that no version tells.
+// mixedUp looks for a decision based on the account of the other store. Both accounts have the same version, so the
+// version check does not detect it.
 func mixedUp(t *testing.T, rich, poor es.Log, on func(es.Store) bank) error {
 	open := func(log es.Log, events ...rules.Event) {
 		records, err := encode(events...)
@@ -41,21 +45,21 @@ func mixedUp(t *testing.T, rich, poor es.Log, on func(es.Store) bank) error {
 	on(rich).do(t, rules.Deposit{Amount: 1})
 	err := on(poor)(t.Context(), "ann", rules.Withdraw{Amount: 500})
 	if b := balance(t, poor); b != 2 || err == nil {
-		return fmt.Errorf("500 were taken from the account with 2 in it: the balance is %d", b)
+		return fmt.Errorf("500 were withdrawn from an account with 2: the balance is %d", b)
 	}
 	return nil
 }
 
-// cached is a state as globallyCached keeps it.
+// cached is a cached state of globallyCached.
 type cached struct {
 	state   rules.Account
 	version es.Version
 }
 
-// cache is the mistake.
+// cache is the bug.
 var cache sync.Map
 
-// globallyCached is a bank that keeps states by stream, whatever the store.
+// globallyCached is a bank that caches states by stream, regardless of the store.
 func globallyCached(s es.Store) bank {
 	return func(ctx context.Context, id string, c rules.Command) error {
 		for {

@@ -7,8 +7,10 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// The failure: the checkpoint moves when events are handed out, not when they have been applied. A process that dies in between has skipped them for good.
-// Not here: the checkpoint moves in the transaction of the read model, so there is no moment in which the one is there without the other.
+// The failure: the checkpoint moves when events are handed out, not when they have been applied. A process that dies in
+// between has skipped them permanently.
+//
+// Not here: the checkpoint moves in the transaction of the read model.
 func TestCheckpointBeforeHandler(t *testing.T) {
 	projectors(t, diesWhileHandling)
 	control(t, "a loop that notes where it is and then handles", func(t *testing.T) error {
@@ -37,7 +39,7 @@ func TestCheckpointBeforeHandler(t *testing.T) {
 	})
 }
 
-// diesWhileHandling looks for events that are skipped because a process died while it handled them.
+// diesWhileHandling looks for events that are skipped because a process died while handling them.
 func diesWhileHandling(t *testing.T, p *projector) error {
 	p.appends(t, "one", "two", "three", "four", "five")
 	for _, fatal := range []string{"three", "one", "five"} {

@@ -10,8 +10,11 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// The failure: the version is compared first, and most conflicts are told well; who loses the race between that and the insert gets the driver's unique violation.
-// Not here: each backend maps the driver's error by its code, and every loser of a race gets a *ConflictError; Execute has met it before anyone sees it.
+// The failure: the version is compared first, and most conflicts are reported well. A writer that loses the race
+// between that and the insert gets the driver's unique violation.
+//
+// Not here: each backend maps the driver's error by its code. Every lost race is a *ConflictError, which Execute
+// retries.
 func TestConflictAsRawError(t *testing.T) {
 	ours(t, func(t *testing.T, p place) error {
 		log := p.open(t)
@@ -29,7 +32,7 @@ func TestConflictAsRawError(t *testing.T) {
 			isConflict: isConflict,
 		})
 	})
-	t.Run("Postgres, where somebody inserts by hand and takes no lock", func(t *testing.T) {
+	t.Run("Postgres, with an insert by hand that takes no lock", func(t *testing.T) {
 		p := onPostgres(t)
 		log := p.open(t)
 		finds(t, false, rawConflicts(t, race{
@@ -69,7 +72,7 @@ type race struct {
 	isConflict func(error) bool
 }
 
-// rawConflicts looks for a lost race that is told otherwise than by a conflict.
+// rawConflicts looks for a lost race that is not reported as a conflict.
 func rawConflicts(t *testing.T, r race) error {
 	if r.begin != nil {
 		commit := r.begin(t, "held")
@@ -78,7 +81,7 @@ func rawConflicts(t *testing.T, r race) error {
 		r.waits(t)
 		commit()
 		if err := <-lost; !r.isConflict(err) {
-			return fmt.Errorf("who waited for the winner's commit got: %w", err)
+			return fmt.Errorf("an append that waited for the winner's commit got: %w", err)
 		}
 	}
 	const racers = 32
@@ -98,7 +101,7 @@ func rawConflicts(t *testing.T, r race) error {
 		}
 	}
 	if won != 1 {
-		return fmt.Errorf("%d of %d who expected a new stream won", won, racers)
+		return fmt.Errorf("%d of %d appends to a new stream succeeded", won, racers)
 	}
 	return nil
 }

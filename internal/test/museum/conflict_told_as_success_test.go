@@ -11,35 +11,38 @@ import (
 	rules "github.com/thalo-go/es/examples/bank/account"
 )
 
-// The failure: a save that meets a conflict is tried again, but the first try has taken the pending events off the aggregate: nothing is saved, and that succeeds.
-// Not here: no object has pending events. A retry runs Decide again on the new state and appends what comes of it.
+// The failure: a save that meets a conflict is retried, but the first attempt has cleared the aggregate's pending
+// events. The retry saves nothing and succeeds.
+//
+// Not here: there are no objects with pending events. A retry runs Decide again on the new state and appends its
+// result.
 func TestConflictToldAsSuccess(t *testing.T) {
-	ours(t, func(t *testing.T, p place) error { return acknowledgedInVain(t, p.open(t), ourBank) })
+	ours(t, func(t *testing.T, p place) error { return acknowledgedButLost(t, p.open(t), ourBank) })
 	control(t, "an aggregate with pending events", func(t *testing.T) error {
-		return acknowledgedInVain(t, inMemory().open(t), activeBank)
+		return acknowledgedButLost(t, inMemory().open(t), activeBank)
 	})
 	t.Run("control: an aggregate with pending events, 16 writers", func(t *testing.T) {
 		log := inMemory().open(t)
 		slow := &yielding{Store: log}
 		activeBank(log).do(t, rules.Open{Owner: "Ann"})
-		t.Logf("found: %v", payIn(t, log, []bank{activeBank(slow), activeBank(slow)}, 16, 20)) // how many is a matter of luck
+		t.Logf("found: %v", payIn(t, log, []bank{activeBank(slow), activeBank(slow)}, 16, 20)) // their number depends on timing
 	})
 }
 
-// acknowledgedInVain looks for a command that is acknowledged and of which nothing is there.
-func acknowledgedInVain(t *testing.T, log es.Log, on func(es.Store) bank) error {
+// acknowledgedButLost looks for an acknowledged command that wrote nothing.
+func acknowledgedButLost(t *testing.T, log es.Log, on func(es.Store) bank) error {
 	m := &meddler{Store: log}
 	ours, other := on(m), on(log)
 	other.do(t, rules.Open{Owner: "Ann"})
 	m.next(func() { other.do(t, rules.Deposit{Amount: 1}) })
 	ours.do(t, rules.Deposit{Amount: 10})
 	if b := balance(t, log); b != 11 {
-		return fmt.Errorf("deposits of 1 and of 10 cents were acknowledged, and the balance is %d", b)
+		return fmt.Errorf("deposits of 1 and of 10 cents were acknowledged, but the balance is %d", b)
 	}
 	return payIn(t, log, []bank{ours, other}, 16, 20)
 }
 
-// An activeAccount is an aggregate as most libraries have it: methods change it and note what happened, and a repository saves that.
+// An activeAccount is an aggregate as in most libraries: methods change it and record events, which a repository saves.
 type activeAccount struct {
 	id      string
 	state   rules.Account
@@ -56,7 +59,7 @@ func (a *activeAccount) handle(c rules.Command) error {
 	return err
 }
 
-// An activeRepository saves them, and tries again when it meets a conflict.
+// An activeRepository saves the recorded events, and retries on a conflict.
 type activeRepository struct{ store es.Store }
 
 func (r activeRepository) load(ctx context.Context, id string) (*activeAccount, error) {
@@ -69,7 +72,7 @@ func (r activeRepository) save(ctx context.Context, a *activeAccount) error {
 	if err != nil {
 		return err
 	}
-	a.pending = nil // they are on their way
+	a.pending = nil // they are being saved
 	_, err = r.store.Append(ctx, es.Append{Stream: account(a.id), Expected: a.version, Events: records})
 	return err
 }
@@ -99,7 +102,7 @@ func activeBank(s es.Store) bank {
 	}
 }
 
-// A yielding store lets others run before each append, as one that is somewhere else does.
+// A yielding store yields to other goroutines before each append, as a remote one does.
 type yielding struct{ es.Store }
 
 // Append implements [es.Store].

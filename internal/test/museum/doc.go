@@ -1,8 +1,10 @@
-// Package museum shows the failures that are known of other event stores, one test for each, and that they do not happen here.
+// Package museum has a test for each known failure mode of other event stores. It shows that the failure does not occur
+// here.
 //
-// Each exhibit is a file. Its comment says in two lines what the failure is and why it cannot happen here. A check looks for the failure;
-// it is run against the stores of this module and finds nothing, and then as a control against something small that has the bug,
-// where it must find it. The small things are not caricatures: each is what one would write on a good day.
+// Each failure is a file, whose comment describes the failure and the reason why it cannot occur here. A check looks
+// for the failure. It runs against the stores of this module, where it must find nothing, and as a control against a
+// small program with the bug, where it must find it; this proves that the check can fail. The programs with a bug are
+// plausible ones, not caricatures.
 //
-// The tests are all there is; docs/failure-modes.md describes the failures.
+// The package contains only tests; docs/failure-modes.md describes the failures.
 package museum

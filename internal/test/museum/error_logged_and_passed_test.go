@@ -9,8 +9,11 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// The failure: an event that a handler cannot handle is logged, and the checkpoint moves past it. The read model is wrong from then on, and nobody knows where.
-// Not here: a projection stops before it, with an error that names it, or parks it with its stream where it is seen and can be tried again.
+// The failure: an event that a handler cannot handle is logged, and the checkpoint moves past it. The read model is
+// wrong from then on, and nothing shows where.
+//
+// Not here: a projection stops before it with an error that names it, or parks it with its stream, where it is visible
+// and can be retried.
 func TestErrorLoggedAndPassed(t *testing.T) {
 	projectors(t, passesOver)
 	control(t, "a loop that logs and goes on", func(t *testing.T) error {
@@ -38,7 +41,7 @@ func TestErrorLoggedAndPassed(t *testing.T) {
 	})
 }
 
-// passesOver looks for an event that is left out because the handler could not handle it at first.
+// passesOver looks for an event that is missing because the handler could not handle it at first.
 func passesOver(t *testing.T, p *projector) error {
 	p.appends(t, "one", "two", "three", "four", "five")
 	err := p.run(t.Context(), func(_ context.Context, text string) error {
@@ -48,11 +51,11 @@ func passesOver(t *testing.T, p *projector) error {
 		return nil
 	})
 	if n := len(p.applied(t)); n > 2 {
-		return fmt.Errorf("%d events are in the read model, behind the third that could not be handled: %v", n, p.applied(t))
+		return fmt.Errorf("%d events are in the read model although the third could not be handled: %v", n, p.applied(t))
 	}
 	if err == nil {
-		return errors.New("nobody was told that the third event could not be handled")
+		return errors.New("the failure of the third event was not reported")
 	}
-	must(t, p.run(t.Context(), fine)) // the bug is mended
+	must(t, p.run(t.Context(), fine)) // the bug is fixed
 	return p.misapplied(t)
 }

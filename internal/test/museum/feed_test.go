@@ -12,22 +12,22 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// A feed is a log as those see it who follow it: they come back for more, and go on where they were.
+// A feed is a log as a follower sees it, which polls and continues from its position.
 type feed struct {
-	// append appends an event, on a stream of its own.
+	// append appends an event to a new stream.
 	append func(ctx context.Context, text string) error
 
-	// follow begins to follow. poll returns what has come since it was last called.
+	// follow starts a follower. poll returns what is new since the last call.
 	follow func() (poll func(ctx context.Context) ([]string, error))
 
-	// begin appends in a transaction that stays open until commit. nil if there is no such thing.
+	// begin appends in a transaction that stays open until commit. It is nil if there are no such transactions.
 	begin func(t testing.TB, text string) (commit func())
 
-	// waits returns when an append that came while a transaction was open waits for it. nil if appends never wait.
+	// waits returns when an append waits for an open transaction. It is nil if appends never wait.
 	waits func(t testing.TB)
 }
 
-// logFeed is one of our logs. open is asked for the log at each use, as it may move to another database.
+// logFeed is a feed of one of our logs. It calls open for each use, because the log may move to another database.
 func logFeed(open func() es.Log) *feed {
 	return &feed{
 		append: func(ctx context.Context, text string) error {
@@ -49,7 +49,7 @@ func logFeed(open func() es.Log) *feed {
 	}
 }
 
-// feedOf is the feed of one of our places.
+// feedOf returns the feed of a place.
 func feedOf(t testing.TB, p place) *feed {
 	log := p.open(t)
 	f := logFeed(func() es.Log { return log })
@@ -67,7 +67,7 @@ func feedOf(t testing.TB, p place) *feed {
 				must(t, err)
 			}
 		}
-		f.waits = func(testing.TB) {} // nobody sees how SQLite waits
+		f.waits = func(testing.TB) {} // waiting for SQLite is not observable
 	case "Postgres":
 		f.begin = func(t testing.TB, text string) func() {
 			tx, err := connect(t, p.url).Begin(t.Context())
@@ -81,7 +81,7 @@ func feedOf(t testing.TB, p place) *feed {
 	return f
 }
 
-// appends appends events, each of which must be taken.
+// appends appends events, each of which must succeed.
 func (f *feed) appends(t testing.TB, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
@@ -89,7 +89,7 @@ func (f *feed) appends(t testing.TB, texts ...string) {
 	}
 }
 
-// missing says which events a follower was never given who has seen some and looks once more, now that all are there.
+// missing returns an error with the events that a follower has not received after one more poll.
 func missing(t testing.TB, appended, seen []string, poll func(context.Context) ([]string, error)) error {
 	t.Helper()
 	more, err := poll(t.Context())
@@ -110,11 +110,11 @@ func missing(t testing.TB, appended, seen []string, poll func(context.Context) (
 	return nil
 }
 
-// crowd lets many writers append while somebody follows, and tells what the follower was never given.
+// crowd makes many writers append while a follower polls, and returns what the follower never received.
 func (f *feed) crowd(t testing.TB, writers, each int) error {
 	t.Helper()
 	poll := f.follow()
-	_, err := poll(t.Context()) // what is there already
+	_, err := poll(t.Context()) // existing events
 	must(t, err)
 	var appended []string
 	done := make(chan struct{})

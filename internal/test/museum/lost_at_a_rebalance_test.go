@@ -16,8 +16,11 @@ import (
 	"github.com/thalo-go/es/kafka/kafkatest"
 )
 
-// The failure: offsets are committed for what was fetched. When a partition moves, what the old owner was still handling is behind the offset from which the new one reads.
-// Not here: an offset is stored when the handler has returned nil, never past a record that failed; a partition is given up when its handlers have ended.
+// The failure: offsets are committed for what was fetched. When a partition moves, the new owner starts after records
+// that the old one was still handling.
+//
+// Not here: an offset is stored when the handler has returned nil, never past a failed record. A partition is released
+// when its handlers have ended.
 func TestLostAtARebalance(t *testing.T) {
 	t.Run("Consumer", func(t *testing.T) {
 		finds(t, false, losesAtRebalance(t, func(b *kafkatest.Broker) member {
@@ -35,10 +38,11 @@ func TestLostAtARebalance(t *testing.T) {
 	})
 }
 
-// A member is a process of a consumer group. It handles until its context ends.
+// A member is a process of a consumer group. It handles records until its context is done.
 type member func(ctx context.Context, handle func(ctx context.Context, text string) error) error
 
-// losesAtRebalance looks for records that nobody has handled to the end, after a member went in the middle of its work and another took its place.
+// losesAtRebalance looks for records that were never handled completely, after a member left during its work and
+// another took over.
 func losesAtRebalance(t *testing.T, of func(*kafkatest.Broker) member) error {
 	b := startBroker(t)
 	log := new(es.Mem)
@@ -64,7 +68,7 @@ func losesAtRebalance(t *testing.T, of func(*kafkatest.Broker) member) error {
 	defer leave()
 	err := run(ctx, func(ctx context.Context, text string) error {
 		if text == "record 2" {
-			leave() // it is stopped, for a deployment, while it handles this
+			leave() // it is stopped while it handles this record, as for a deployment
 			<-ctx.Done()
 			return ctx.Err()
 		}
@@ -73,7 +77,7 @@ func losesAtRebalance(t *testing.T, of func(*kafkatest.Broker) member) error {
 	if err != nil && !errors.Is(err, context.Canceled) {
 		t.Logf("the first member: %v", err)
 	}
-	// The other has what is left. More comes, so that it is known when it has come to the end.
+	// The other member takes over. Further records show when it has reached the end.
 	_, err = log.Append(t.Context(), note("ann", "end"))
 	must(t, err)
 	want = append(want, "end")
@@ -87,13 +91,13 @@ func losesAtRebalance(t *testing.T, of func(*kafkatest.Broker) member) error {
 	}))
 	for _, text := range want {
 		if !slices.Contains(handled, text) {
-			return fmt.Errorf("nobody has handled %q: handled were %q", text, handled)
+			return fmt.Errorf("%q was not handled; handled were %q", text, handled)
 		}
 	}
 	return nil
 }
 
-// autoCommitting is a member with librdkafka's defaults, which commit what the loop was given.
+// autoCommitting is a member with librdkafka's defaults, which commit what was handed to the loop.
 func autoCommitting(b *kafkatest.Broker) member {
 	return func(ctx context.Context, handle func(context.Context, string) error) error {
 		c, err := confluent.NewConsumer(&confluent.ConfigMap{
@@ -107,7 +111,7 @@ func autoCommitting(b *kafkatest.Broker) member {
 		}
 		work := make(chan string, 100)
 		var worker sync.WaitGroup
-		worker.Go(func() { // so that a slow handler does not keep the loop from polling
+		worker.Go(func() { // so that a slow handler does not stop the loop from polling
 			for text := range work {
 				if handle(ctx, text) != nil {
 					return

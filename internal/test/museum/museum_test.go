@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	_ "github.com/mattn/go-sqlite3" // for connections past the store
+	_ "github.com/mattn/go-sqlite3" // for connections that bypass the store
 	"go.uber.org/goleak"
 
 	"github.com/thalo-go/es"
@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(servers{m}) }
 
-// servers stops the servers before goleak looks for what was left behind.
+// servers stops the servers before goleak checks for leaks.
 type servers struct{ m *testing.M }
 
 func (s servers) Run() int { return testserver.Run(s.m) }
@@ -29,12 +29,12 @@ func (s servers) Run() int { return testserver.Run(s.m) }
 // A place is a fresh database of one of our backends.
 type place struct {
 	name string
-	open func(t testing.TB) es.Log // a store on it, as another process would have it; on Mem the same each time
+	open func(t testing.TB) es.Log // opens a new store on it, like another process; on Mem the same one each time
 	url  string                    // of Postgres
 	path string                    // of SQLite
 }
 
-// ours runs a check on a fresh database of each of our backends. It fails the test where the check finds something.
+// ours runs a check on a fresh database of each of our backends. The check must find nothing.
 func ours(t *testing.T, check func(t *testing.T, p place) error) {
 	t.Helper()
 	t.Run("Mem", func(t *testing.T) { finds(t, false, check(t, inMemory())) })
@@ -42,7 +42,7 @@ func ours(t *testing.T, check func(t *testing.T, p place) error) {
 	t.Run("Postgres", func(t *testing.T) { finds(t, false, check(t, onPostgres(t))) })
 }
 
-// control runs the same check on what has the bug. It fails the test where the check finds nothing.
+// control runs the same check on a program with the bug. The check must find it.
 func control(t *testing.T, what string, check func(t *testing.T) error) {
 	t.Helper()
 	t.Run("control: "+what, func(t *testing.T) { finds(t, true, check(t)) })
@@ -56,7 +56,7 @@ func finds(t *testing.T, wanted bool, found error) {
 	case found != nil:
 		t.Error(found)
 	case wanted:
-		t.Error("the check finds nothing wrong with what has the bug, so it says nothing about us either")
+		t.Error("the check does not find the bug, so it proves nothing about our stores")
 	}
 }
 
@@ -97,16 +97,16 @@ func openPostgres(t testing.TB, url string) *postgres.Store {
 	return s
 }
 
-// connect returns a connection to Postgres past any store.
+// connect returns a connection to Postgres that bypasses any store.
 func connect(t testing.TB, url string) *pgx.Conn {
 	t.Helper()
 	c, err := pgx.Connect(t.Context(), url)
 	must(t, err)
-	t.Cleanup(func() { _ = c.Close(context.Background()) }) // a second time, where the test has closed it
+	t.Cleanup(func() { _ = c.Close(context.Background()) }) // harmless if the test has closed it
 	return c
 }
 
-// exec runs statements on a connection of their own.
+// exec runs statements on a new connection.
 func exec(t testing.TB, url string, statements ...string) {
 	t.Helper()
 	c := connect(t, url)
@@ -117,7 +117,7 @@ func exec(t testing.TB, url string, statements ...string) {
 	must(t, c.Close(t.Context()))
 }
 
-// byHand returns a connection to a SQLite file past any store.
+// byHand returns a connection to a SQLite file that bypasses any store.
 func byHand(t testing.TB, path string) *sql.Conn {
 	t.Helper()
 	db, err := sql.Open("sqlite3", path)
@@ -141,12 +141,12 @@ func locked(t testing.TB, url string) {
 	must(t, c.Close(t.Context()))
 }
 
-// eventually waits until something is so that nothing tells of.
+// eventually waits for a condition that sends no notification.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !is(); {
 		if time.Now().After(end) {
-			t.Fatalf("waited in vain until %s", what)
+			t.Fatalf("timed out waiting until %s", what)
 		}
 		select {
 		case <-time.After(2 * time.Millisecond):
@@ -156,7 +156,7 @@ func eventually(t testing.TB, what string, is func() bool) {
 	}
 }
 
-// must ends the test if something fails that is not what it is about.
+// must ends the test after an error that is not the subject of the test.
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

@@ -17,8 +17,10 @@ import (
 	"github.com/thalo-go/es/kafka/kafkatest"
 )
 
-// The failure: the outbox sends with acks=0 and marks as published what has left the process. What the broker refuses or never gets is gone.
-// Not here: records and checkpoint are one Kafka transaction with acks=all, and these are settings that a relay does not let anybody change.
+// The failure: the outbox sends with acks=0 and marks as published what has left the process. Messages that the broker
+// rejects or never receives are lost.
+//
+// Not here: records and checkpoint are one Kafka transaction with acks=all, and a relay refuses other settings.
 func TestOutboxWithoutAcknowledgement(t *testing.T) {
 	ours(t, func(t *testing.T, p place) error {
 		broker := startBroker(t)
@@ -48,7 +50,7 @@ func startBroker(t *testing.T) *kafkatest.Broker {
 	return kafkatest.Start(t, kafkatest.Options{Topics: map[string]int{topic: 1}})
 }
 
-// untilDone runs something until it has done its work.
+// untilDone runs a publisher until it has finished.
 func untilDone(ctx context.Context, run func(context.Context) error, done func() bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -70,7 +72,7 @@ func untilDone(ctx context.Context, run func(context.Context) error, done func()
 	}
 }
 
-// unpublished looks for records that are not in the topic, or there twice, although the brokers were in trouble for a moment only.
+// unpublished looks for records that are missing or repeated in the topic after a short failure of the brokers.
 func unpublished(t *testing.T, broker *kafkatest.Broker, log es.Log, publish func(ctx context.Context, head es.Position) error) error {
 	var want []string
 	round := func(name string) {
@@ -100,7 +102,7 @@ func unpublished(t *testing.T, broker *kafkatest.Broker, log es.Log, publish fun
 	return nil
 }
 
-// published reads the topic up to a text, as those do who read what is committed.
+// published reads the committed messages of the topic up to a text.
 func published(t *testing.T, broker *kafkatest.Broker, last string) (texts []string) {
 	c, err := confluent.NewConsumer(&confluent.ConfigMap{
 		"bootstrap.servers": broker.Bootstrap(), "group.id": "reader", "enable.auto.commit": false, "isolation.level": "read_committed", "auto.offset.reset": "earliest", "enable.metrics.push": false,
@@ -116,7 +118,7 @@ func published(t *testing.T, broker *kafkatest.Broker, last string) (texts []str
 	return texts
 }
 
-// An outbox publishes what comes after its checkpoint, as fast as it goes.
+// An outbox publishes the records after its checkpoint, as fast as it can.
 type outbox struct {
 	log       es.Log
 	bootstrap string
@@ -139,7 +141,7 @@ func (o *outbox) publish(ctx context.Context, _ es.Position) error {
 			return err
 		}
 		if err := (<-report).(*confluent.Message).TopicPartition.Error; err != nil {
-			return err // it would be sent again
+			return err // it is sent again
 		}
 		o.at = r.Position
 	}

@@ -18,15 +18,16 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// A projector keeps a read model, which is the list of the texts of all events. Several processes may run it.
+// A projector keeps a read model: the list of the texts of all events. Several processes may run it.
 type projector struct {
 	log es.Log
 
-	// run is a process that applies what there is, and returns when it has come to the end, or the context ends, or it cannot go on.
-	// It calls handle with each text at the place where the program's handler works, and has the text in the read model if it returns nil.
+	// run is a process that applies the events, and returns at the end of the log, when the context is done, or after
+	// an error. For each text it calls handle, in place of the program's handler, and has the text in the read model if
+	// handle returns nil.
 	run func(ctx context.Context, handle func(ctx context.Context, text string) error) error
 
-	// applied is the read model.
+	// applied returns the read model.
 	applied func(t testing.TB) []string
 }
 
@@ -37,7 +38,7 @@ var (
 	errWrong = errors.New("the handler has a bug")
 )
 
-// undone is nil for a run that came to the end.
+// undone returns nil for a run that reached the end.
 func undone(err error) error {
 	if errors.Is(err, errDone) {
 		return nil
@@ -45,7 +46,7 @@ func undone(err error) error {
 	return err
 }
 
-// projectors runs a check on the projections of each of our backends that has some.
+// projectors runs a check on the projections of each backend that has them.
 func projectors(t *testing.T, check func(t *testing.T, p *projector) error) {
 	t.Helper()
 	t.Run("SQLite", func(t *testing.T) { finds(t, false, check(t, sqliteProjector(t))) })
@@ -142,7 +143,7 @@ func readTexts(t testing.TB, db *sql.DB) (texts []string) {
 	return texts
 }
 
-// misapplied says how the read model differs from the log.
+// misapplied returns an error if the read model differs from the log.
 func (p *projector) misapplied(t testing.TB) error {
 	t.Helper()
 	records, err := whole(t.Context(), p.log)
@@ -169,7 +170,8 @@ func (p *projector) appends(t testing.TB, texts ...string) {
 // fine is a handler without a bug.
 func fine(context.Context, string) error { return nil }
 
-// A homemade projector is what one writes oneself: a loop, a table, and a checkpoint beside it. How it goes through the events is the exhibit.
+// A homemade projector is a loop, a table, and a checkpoint beside it. Its way through the events is the failure under
+// test.
 type homemade struct {
 	log es.Log
 	db  *sql.DB

@@ -6,8 +6,11 @@ import (
 	"time"
 )
 
-// The failure: followers go on after the time of the last event they saw, and a writer whose clock is behind writes where they have been.
-// Not here: followers go by position, which no clock has a part in; and the time of a record is never before that of the one before it.
+// The failure: followers continue after the time of the last event they saw, and a writer whose clock is slow writes
+// before that.
+//
+// Not here: followers continue by position, which does not depend on clocks. The time of a record is never before that
+// of its predecessor.
 func TestReadInOrderOfTime(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
 		p := onSQLite(t)

@@ -14,8 +14,10 @@ import (
 	"github.com/thalo-go/es/internal/test/testserver"
 )
 
-// The failure: one of many is chosen by a lock of the session, and a pooler in transaction mode lends the session to somebody else, who has the lock too, or gives back what it never had.
-// Not here: the lock for appending is one of the transaction, taken and given back within one statement; leases are rows.
+// The failure: one process of many is chosen by a session lock. A pooler in transaction mode lends the session to
+// another client, which then has the lock too, or releases a lock that it does not hold.
+//
+// Not here: the append lock belongs to a transaction, and is taken and released within one statement; leases are rows.
 func TestSessionLockBehindAPooler(t *testing.T) {
 	t.Run("Postgres, appending", func(t *testing.T) {
 		url := pooled(t, 2)
@@ -56,7 +58,7 @@ func pooled(t *testing.T, connections int) string {
 	return pooler.Through(server.Database(t))
 }
 
-// bothHold looks for a lock that two have at the same time.
+// bothHold looks for a lock that two clients hold at the same time.
 func bothHold(t *testing.T, one, two func(ctx context.Context) (bool, error)) error {
 	first, err := one(t.Context())
 	must(t, err)
@@ -71,7 +73,7 @@ func bothHold(t *testing.T, one, two func(ctx context.Context) (bool, error)) er
 	return nil
 }
 
-// interleaved looks for positions that two stores gave twice or not at all.
+// interleaved looks for positions that two stores assigned twice or not at all.
 func interleaved(t *testing.T, stores ...es.Log) error {
 	const writers, each = 16, 10
 	var all sync.WaitGroup
@@ -92,7 +94,7 @@ func interleaved(t *testing.T, stores ...es.Log) error {
 	return err
 }
 
-// sessionLock is the usual way to choose one of many workers: who gets the lock works, for as long as it is connected.
+// sessionLock is the usual way to choose one of many workers: the one that gets the lock works while it is connected.
 func sessionLock(t *testing.T, url string) func(ctx context.Context) (bool, error) {
 	config, err := pgxpool.ParseConfig(url + "&default_query_exec_mode=exec")
 	must(t, err)

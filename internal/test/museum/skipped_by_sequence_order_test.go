@@ -2,8 +2,10 @@ package museum_test
 
 import "testing"
 
-// The failure: a sequence gives numbers when events are inserted, and readers see them when they are committed. Who has seen 8 never looks for 7.
-// Not here: positions are given under the lock that is held until the commit, so what commits later has the higher one.
+// The failure: a sequence numbers events when they are inserted, and readers see them when they are committed. A reader
+// that has seen 8 never looks for 7.
+//
+// Not here: positions are assigned under a lock that is held until the commit, so a later commit has a higher position.
 func TestSkippedBySequenceOrder(t *testing.T) {
 	ours(t, func(t *testing.T, p place) error { return skipped(t, feedOf(t, p)) })
 	control(t, "a bigserial column", func(t *testing.T) error { return skipped(t, bySequence(t)) })
@@ -11,12 +13,12 @@ func TestSkippedBySequenceOrder(t *testing.T) {
 		if err := bySequence(t).crowd(t, 64, 20); err == nil {
 			t.Log("this time every event was delivered")
 		} else {
-			t.Logf("found: %v", err) // how many is a matter of luck; the control before leaves nothing to it
+			t.Logf("found: %v", err) // their number depends on timing, unlike in the control above
 		}
 	})
 }
 
-// skipped looks for events that a follower is never given, because others that came later were seen first.
+// skipped looks for events that a follower never receives because later ones were visible first.
 func skipped(t *testing.T, f *feed) error {
 	if f.begin == nil {
 		return f.crowd(t, 64, 50)
@@ -43,7 +45,7 @@ func skipped(t *testing.T, f *feed) error {
 	return f.crowd(t, 64, 20)
 }
 
-// bySequence is followed as one would: where id is greater than the last.
+// bySequence is followed in the obvious way: where id is greater than the last.
 func bySequence(t testing.TB) *feed {
 	b := newTextbook(t, onPostgres(t).url)
 	return b.feed("select data, id::text, '' from events where id > $1::bigint and $2 = '' order by id", "0", "")

@@ -10,8 +10,11 @@ import (
 	rules "github.com/thalo-go/es/examples/bank/account"
 )
 
-// The failure: a release changes what the state looks like, finds the snapshots of the one before, and reads what it can of them: a balance of nothing.
-// Not here: a snapshot has the number of its schema, one of another number is not used, and a program of before does not replace one of after.
+// The failure: a release changes the type of the state, finds the snapshots of the release before, and reads what it
+// can of them: an empty balance.
+//
+// Not here: a snapshot has the number of its schema. One with another number is not used, and an old program does not
+// replace a newer snapshot.
 func TestSnapshotOfAnotherSchema(t *testing.T) {
 	ours(t, func(t *testing.T, p place) error {
 		log := p.open(t)
@@ -26,13 +29,13 @@ func TestSnapshotOfAnotherSchema(t *testing.T) {
 	})
 }
 
-// A release of a program runs commands, and tells the balance of an account after a start.
+// A release of a program runs commands, and returns the balance of an account after a restart.
 type release struct {
 	do      bank
 	balance func(ctx context.Context, id string) (int64, error)
 }
 
-// oldSnapshotUsed looks for a balance that is wrong after a release, and after the way back to the one before.
+// oldSnapshotUsed looks for a wrong balance after a new release, and after the rollback to the previous one.
 func oldSnapshotUsed(t *testing.T, log es.Log, before, after func() release) error {
 	steps := []struct {
 		name  string
@@ -51,7 +54,7 @@ func oldSnapshotUsed(t *testing.T, log es.Log, before, after func() release) err
 	return nil
 }
 
-// A ledger is the state as the release after has it: what came in and what went out, and no balance.
+// A ledger is the state in the new release: total deposits and withdrawals instead of a balance.
 type ledger struct {
 	Owner        string
 	In, Out      int64
@@ -82,7 +85,7 @@ func (ledgerRules) Evolve(l ledger, e rules.Event) ledger {
 	return l
 }
 
-// ourRelease is a program with a Repo, which takes a snapshot after every event.
+// ourRelease is a program with a Repo that takes a snapshot after every event.
 func ourRelease[S any](log es.Log, a es.Aggregate[S, rules.Command, rules.Event], schema int, balance func(S) int64) func() release {
 	start := func() *es.Repo[S, rules.Command, rules.Event] {
 		r := es.NewRepo(log, "account", a, rules.Codec)
@@ -93,7 +96,7 @@ func ourRelease[S any](log es.Log, a es.Aggregate[S, rules.Command, rules.Event]
 		return release{
 			do: func(ctx context.Context, id string, c rules.Command) error {
 				r := start()
-				defer r.Close(context.Background()) // so that the snapshot is there
+				defer r.Close(context.Background()) // waits for the snapshot
 				_, err := r.Execute(ctx, id, c)
 				return err
 			},
@@ -108,13 +111,13 @@ func ourRelease[S any](log es.Log, a es.Aggregate[S, rules.Command, rules.Event]
 	}
 }
 
-// A snapshot is the usual one: what encoding/json makes of a state, and its version.
+// A snapshot is the JSON of a state, and its version.
 type snapshot struct {
 	version es.Version
 	data    []byte
 }
 
-// snapshotting is a program that loads an account from its snapshot and what came after.
+// snapshotting is a program that loads an account from its snapshot and the later events.
 func snapshotting[S any](log es.Log, snapshots map[string]snapshot, a es.Aggregate[S, rules.Command, rules.Event], balance func(S) int64) func() release {
 	load := func(ctx context.Context, id string) (state S, v es.Version, err error) {
 		if s, found := snapshots[id]; found {

@@ -5,8 +5,11 @@ import (
 	"testing"
 )
 
-// The failure: to skip nothing, readers hold back what is younger than the oldest open transaction of the server, and a forgotten one stops them all.
-// Not here: what is committed can be read at once. Positions are in commit order, so no transaction that is open can fill in one below.
+// The failure: to skip nothing, readers hold back everything younger than the oldest open transaction of the server,
+// and a forgotten transaction stops them all.
+//
+// Not here: committed events can be read at once. Positions are in commit order, so no open transaction can add a lower
+// one.
 func TestStalledByALongTransaction(t *testing.T) {
 	ours(t, func(t *testing.T, p place) error { return stalled(t, feedOf(t, p), openTransaction(t, p)) })
 	control(t, "a reader that waits for pg_snapshot_xmin", func(t *testing.T) error {
@@ -15,24 +18,24 @@ func TestStalledByALongTransaction(t *testing.T) {
 	})
 }
 
-// stalled looks for events that were acknowledged and are not given to a follower while somebody else's transaction is open.
+// stalled looks for acknowledged events that a follower does not receive while an unrelated transaction is open.
 func stalled(t *testing.T, f *feed, end func()) error {
 	poll := f.follow()
 	f.appends(t, "one", "two")
 	during := missing(t, []string{"one", "two"}, nil, poll)
 	end()
 	if during != nil {
-		return fmt.Errorf("while a transaction is open that has nothing to do with it: %w", during)
+		return fmt.Errorf("while an unrelated transaction is open: %w", during)
 	}
 	f.appends(t, "three")
 	return missing(t, []string{"three"}, nil, poll)
 }
 
-// openTransaction begins a transaction that has nothing to do with events.
+// openTransaction begins an unrelated transaction.
 func openTransaction(t *testing.T, p place) (end func()) {
 	switch p.name {
 	case "SQLite":
-		p.open(t) // makes the file
+		p.open(t) // creates the file
 		c := byHand(t, p.path)
 		_, err := c.ExecContext(t.Context(), "begin; select count(*) from es_events")
 		must(t, err)
@@ -50,7 +53,7 @@ func openTransaction(t *testing.T, p place) (end func()) {
 	return func() {}
 }
 
-// byTransaction is followed in the order of transaction ids, up to the oldest that is open: the usual cure for skipping.
+// byTransaction is followed in the order of transaction ids, up to the oldest open one: the usual fix for skipping.
 func byTransaction(b *textbook) *feed {
 	return b.feed(`select data, transaction_id::text, id::text from events
 		where (transaction_id, id) > ($1::text::xid8, $2::bigint) and transaction_id < pg_snapshot_xmin(pg_current_snapshot())

@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// A textbook is the events table that one finds in tutorials, and the way to append to it that stands there too:
-// look up the stream's version, compare, insert, commit. Exhibits are made of it.
+// A textbook is the events table of tutorials with their way to append: look up the stream's version, compare, insert,
+// commit. Several of the programs with a bug use it.
 type textbook struct{ pool *pgxpool.Pool }
 
 var errConflict = errors.New("conflict: the stream has another version")
@@ -53,7 +53,7 @@ func (*textbook) in(ctx context.Context, tx pgx.Tx, stream string, expected int,
 	return err
 }
 
-// append appends in a transaction of its own.
+// append appends in its own transaction.
 func (b *textbook) append(ctx context.Context, stream string, expected int, data string) error {
 	return pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error { return b.in(ctx, tx, stream, expected, data) })
 }
@@ -67,7 +67,7 @@ func (b *textbook) begin(t testing.TB, stream, data string) (commit func()) {
 	return func() { must(t, tx.Commit(t.Context())) }
 }
 
-// feed is the table as a follower sees it who asks for the next events by a query with two parameters, the place where he was.
+// feed returns the table as a feed: a follower selects the next events by a query with two parameters, its position.
 func (b *textbook) feed(next, start1, start2 string) *feed {
 	return &feed{
 		append: func(ctx context.Context, text string) error { return b.append(ctx, text, 0, text) },

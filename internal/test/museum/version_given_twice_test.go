@@ -11,8 +11,10 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// The failure: versions begin at 0 in one place and at 1 in another, and the first two events of a new stream both get 1. Who loads from a version reads one too many or too few.
-// Not here: versions count from 1 and 0 is before any event, the store alone gives them, and a unique key stands behind.
+// The failure: versions start at 0 in one place and at 1 in another, and the first two events of a new stream both get
+// 1. A load from a version reads one event too many or too few.
+//
+// Not here: versions count from 1 and 0 is before any event. Only the store assigns them, and a unique key enforces it.
 func TestVersionGivenTwice(t *testing.T) {
 	ours(t, func(t *testing.T, p place) error { return givenTwice(t, p.open(t)) })
 	control(t, "a store that counts from 0 and makes a 1 of it", func(t *testing.T) error {
@@ -63,7 +65,7 @@ func (z *fromZero) Append(_ context.Context, appends ...es.Append) (es.Position,
 		}
 		for i, r := range a.Events {
 			r.Stream = a.Stream
-			r.Version = max(1, a.Expected+es.Version(i)) // a new stream has version 0, and no event may
+			r.Version = max(1, a.Expected+es.Version(i)) // a new stream has version 0, but no event may have it
 			if a.Expected > 0 {
 				r.Version++
 			}

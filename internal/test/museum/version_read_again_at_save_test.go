@@ -9,7 +9,9 @@ import (
 	rules "github.com/thalo-go/es/examples/bank/account"
 )
 
-// The failure: the version that an append expects is looked up when it is saved. It always fits, and what was decided on an older state is written behind what it did not know.
+// The failure: the expected version of an append is looked up when it is saved. It always matches, and a decision on an
+// older state is written after events that it did not consider.
+//
 // Not here: a state and its version are one value from the read to the append, and the store compares under its lock.
 func TestVersionReadAgainAtSave(t *testing.T) {
 	ours(t, func(t *testing.T, p place) error { return paidTwice(t, p.open(t), ourBank) })
@@ -26,10 +28,10 @@ func paidTwice(t *testing.T, log es.Log, on func(es.Store) bank) error {
 	m.next(func() { other.do(t, rules.Withdraw{Amount: 26}) })
 	err := ours(t.Context(), "ann", rules.Withdraw{Amount: 26})
 	if b := balance(t, log); b < 0 {
-		return fmt.Errorf("an account of 50 has paid out %d", 50-b)
+		return fmt.Errorf("an account with 50 has paid out %d", 50-b)
 	}
 	if err == nil {
-		return fmt.Errorf("26 were taken from 24: the balance is %d", balance(t, log))
+		return fmt.Errorf("26 were withdrawn from 24: the balance is %d", balance(t, log))
 	}
 	return nil
 }
@@ -52,7 +54,7 @@ func forgetfulBank(s es.Store) bank {
 	}
 }
 
-// A latecomer is a store whose save does the counting for its callers.
+// A latecomer is a store that looks up the version in its save.
 type latecomer struct{ store es.Store }
 
 func (l *latecomer) save(ctx context.Context, id string, records []es.Record) error {

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(servers{m}) }
 
-// servers stops the servers before goleak looks for what was left behind.
+// servers stops the servers before goleak checks for leaks.
 type servers struct{ m *testing.M }
 
 func (s servers) Run() int { return testserver.Run(s.m) }
