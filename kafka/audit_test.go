@@ -23,7 +23,7 @@ import (
 	"github.com/thalo-go/es/kafka"
 )
 
-// A seen is a record as a reader of committed messages saw it.
+// A seen is a record as a reader of committed messages read it.
 type seen struct {
 	store     string
 	record    es.Record
@@ -31,7 +31,7 @@ type seen struct {
 	offset    int64
 }
 
-// watcher reads committed messages, with another implementation of the protocol than the relay's.
+// watcher reads committed messages with a different implementation of the protocol than the relay's.
 func watcher(t testing.TB, bootstrap string, options ...kgo.Opt) *kgo.Client {
 	t.Helper()
 	c, err := kgo.NewClient(append([]kgo.Opt{
@@ -68,7 +68,7 @@ func topicsOf(ctx context.Context, c *kgo.Client, prefix string) (map[string]map
 	return ends, nil
 }
 
-// end returns the end of a partition: with isolation 0 that of all messages, with 1 that of those which no open transaction holds up.
+// end returns the end of a partition: of all messages with isolation 0, and before the first open transaction with isolation 1.
 func end(ctx context.Context, c *kgo.Client, topic string, partition int32, isolation int8) (int64, error) {
 	p := kmsg.NewListOffsetsRequestTopicPartition()
 	p.Partition, p.Timestamp = partition, -1
@@ -87,7 +87,7 @@ func end(ctx context.Context, c *kgo.Client, topic string, partition int32, isol
 	return 0, errors.New("no answer")
 }
 
-// published reads all that is committed in the topics with a prefix, and waits for transactions that are open.
+// published reads all committed messages in the topics with a prefix. It waits for open transactions.
 func published(t testing.TB, bootstrap, prefix string) []seen {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -145,13 +145,13 @@ func decode(t testing.TB, r *kgo.Record) seen {
 	return seen{store, record, r.Partition, r.Offset}
 }
 
-// audit compares what is published with the log: each record that the filter lets through once, and those of a stream in one partition, in order.
+// audit compares the topics with the log: they must have each record that matches the filter once, and those of a stream in one partition, in order.
 func audit(t testing.TB, bootstrap, prefix string, log es.Log, filter es.Filter) {
 	t.Helper()
 	compare(t, log.ID(), recorded(t, log, filter), published(t, bootstrap, prefix+"."))
 }
 
-// recorded returns what a log has.
+// recorded returns the records of a log.
 func recorded(t testing.TB, log es.Log, filter es.Filter) (all []es.Record) {
 	t.Helper()
 	for r, err := range log.All(context.Background(), 0, filter) {
@@ -214,7 +214,7 @@ func compare(t testing.TB, store string, want []es.Record, got []seen) {
 	}
 }
 
-// fill appends records to a log, over some streams of two kinds.
+// fill appends records of several streams of two kinds to a log.
 func fill(t testing.TB, log es.Log, records int) es.Position {
 	t.Helper()
 	last, err := tryFill(log, records)
@@ -224,7 +224,7 @@ func fill(t testing.TB, log es.Log, records int) es.Position {
 	return last
 }
 
-// load fills a log all the time, until it is stopped.
+// load appends records to a log until it is stopped.
 func load(t testing.TB, log es.Log) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var filling sync.WaitGroup
@@ -262,7 +262,7 @@ func tryFill(log es.Log, records int) (last es.Position, err error) {
 	return last, nil
 }
 
-// relay returns one with the settings that tests share.
+// relay returns a relay with the settings that tests share.
 func relay(b testserver.Broker, log es.Log) *kafka.Relay {
 	return &kafka.Relay{
 		Log: log, Prefix: b.Prefix, Topics: kafka.Topics{Partitions: 3},
@@ -270,7 +270,7 @@ func relay(b testserver.Broker, log es.Log) *kafka.Relay {
 	}
 }
 
-// A running relay.
+// A running is a relay that runs.
 type running struct {
 	t      testing.TB
 	relay  *kafka.Relay
@@ -300,7 +300,7 @@ func (r *running) reaches(p es.Position) {
 	})
 }
 
-// stop ends the relay and returns its error, of which the context's is none.
+// stop ends the relay and returns its error, unless that is the context's.
 func (r *running) stop() error {
 	r.t.Helper()
 	r.cancel()
@@ -335,7 +335,7 @@ func eventually(t testing.TB, what string, is func() bool) {
 	}
 }
 
-// becomes is eventually for those who are not the test's goroutine, such as hooks.
+// becomes is eventually for other goroutines than the test's, such as hooks.
 func becomes(what string, is func() bool) error {
 	for end := time.Now().Add(patience); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -345,7 +345,7 @@ func becomes(what string, is func() bool) error {
 	return nil
 }
 
-// publishMore runs a relay until it has published so many more records.
+// publishMore runs a relay until it has published a number of further records.
 func publishMore(t testing.TB, r *kafka.Relay, records int) {
 	t.Helper()
 	run := runRelay(t, r)

@@ -13,7 +13,7 @@ import (
 	"github.com/thalo-go/es/kafka/kafkatest"
 )
 
-// underLoad relays a log to which records are added all the time while something happens, feeds a read model from the topics, and then audits both.
+// underLoad relays a log to which records are appended all the time, feeds a read model from the topics, calls happens, and then audits both.
 func underLoad(t *testing.T, bootstrap string, prefix string, replication int, happens func(moves func())) {
 	t.Helper()
 	log := new(es.Mem)
@@ -39,7 +39,7 @@ func underLoad(t *testing.T, bootstrap string, prefix string, replication int, h
 	model.await(t, int(r.Stats().Position))
 }
 
-// fedModel returns a read model in SQLite that is fed from topics until the test ends, and stops with an error where a record is not the next of its stream.
+// fedModel returns a read model in SQLite that is fed from topics until the test ends. It stops with an error at a record that is not the next of its stream.
 func fedModel(t *testing.T, bootstrap string, topics ...string) model {
 	t.Helper()
 	store, _ := openFile(t)
@@ -117,7 +117,7 @@ func TestAClusterOfThreeNodes(t *testing.T) {
 		underLoad(t, bootstrap, prefix(t), 3, func(moves func()) {
 			moves()
 			for _, p := range proxies {
-				p.Cut() // connections break, and can be made again
+				p.Cut() // connections break; new ones succeed
 			}
 			moves()
 			for _, p := range proxies {
@@ -130,7 +130,7 @@ func TestAClusterOfThreeNodes(t *testing.T) {
 			}
 			moves()
 			for _, p := range proxies {
-				p.Stall() // nothing gets through, and nobody is told
+				p.Stall() // packets are lost without an error
 			}
 			time.Sleep(2 * time.Second)
 			for _, p := range proxies {

@@ -21,7 +21,7 @@ var steps = []string{"open", "init", "checkpoint read", "batch", "begun", "produ
 
 var errCrash = errors.New("killed")
 
-// crashAt returns a hook that ends the session when it comes to a step for the nth time.
+// crashAt returns a hook that ends the session when it reaches a step for the nth time.
 func crashAt(step string, nth int) func(string) error {
 	var mu sync.Mutex
 	return func(at string) error {
@@ -67,12 +67,12 @@ func TestARelayKilledAtAnyStepLosesAndRepeatsNothing(t *testing.T) {
 	})
 }
 
-func TestARelayThatLeavesATransactionOpenIsNotBelieved(t *testing.T) {
+func TestAnOpenTransactionIsNotRead(t *testing.T) {
 	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log := new(es.Mem)
 		fill(t, log, 100)
-		// Everything is sent, the checkpoint too, and nothing committed.
+		// Everything is sent, including the checkpoint, and nothing is committed.
 		dying := relay(b, log)
 		dying.Cluster.Config["linger.ms"] = 1
 		c, crash := watcher(t, b.Bootstrap), crashAt("produced", 2)
@@ -115,7 +115,7 @@ func TestATransactionThatTookTooLongIsPublishedAgain(t *testing.T) {
 	})
 }
 
-// awaitAbort returns when messages are there that were held up by a transaction, and are not any more.
+// awaitAbort returns when messages that an open transaction held back are readable.
 func awaitAbort(ctx context.Context, c *kgo.Client, prefix string) error {
 	held := false
 	return becomes("the transaction runs out", func() bool {
@@ -125,7 +125,7 @@ func awaitAbort(ctx context.Context, c *kgo.Client, prefix string) error {
 	})
 }
 
-// open tells whether a transaction holds up readers of topics with a prefix.
+// open reports whether an open transaction blocks readers of topics with a prefix.
 func open(ctx context.Context, c *kgo.Client, prefix string) bool {
 	all, err := topicsOf(ctx, c, prefix)
 	for topic, partitions := range all {
@@ -188,8 +188,8 @@ func TestWithoutLeasesTheLastRelayToStartWorks(t *testing.T) {
 	})
 }
 
-// A relay that is shut out and does not know it yet comes to a topic that the other has begun to write to meanwhile. That is no sign that its checkpoint was lost.
-func TestATopicThatAnotherRelayHasBegunToWriteToIsNoSurprise(t *testing.T) {
+// A relay that was fenced and does not know it yet examines a topic that its successor has written to since. That does not mean that its checkpoint was lost.
+func TestATopicOfTheNextRelayIsNotALostCheckpoint(t *testing.T) {
 	t.Parallel()
 	b := testserver.FakeBroker(t, kafkatest.Options{})
 	log := new(es.Mem)
@@ -206,7 +206,7 @@ func TestATopicThatAnotherRelayHasBegunToWriteToIsNoSurprise(t *testing.T) {
 	audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
 }
 
-// heldUp is a log that tells late of what is new.
+// heldUp is a log that reports new records late.
 type heldUp struct {
 	*es.Mem
 	until chan struct{}
@@ -240,12 +240,12 @@ func TestALeaseThatIsLostEndsTheWork(t *testing.T) {
 	run.reaches(last)
 	run.mustStop()
 	if got := r.Stats().Takeovers; got != 1 {
-		t.Errorf("%d takeovers by one process, want 1: nobody else has worked meanwhile", got)
+		t.Errorf("%d takeovers by one process, want 1: no other process has worked", got)
 	}
 	audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
 }
 
-// stolen are leases that somebody else has, at times.
+// stolen are leases that another holder takes at times.
 type stolen struct {
 	*es.Mem
 	mu    sync.Mutex
@@ -267,9 +267,8 @@ func (s *stolen) AcquireLease(ctx context.Context, name, holder string, d time.D
 	return s.Mem.AcquireLease(ctx, name, holder, d, note)
 }
 
-// TestWhoeverTakesOverWaitsForOthersTransactions guards a trap: a reader of committed messages sees nothing behind another relay's open transaction, and would
-// take an older checkpoint for the last.
-func TestWhoeverTakesOverWaitsForOthersTransactions(t *testing.T) {
+// A reader of committed messages sees nothing after another relay's open transaction. A takeover that did not wait would use an older checkpoint.
+func TestATakeoverWaitsForOpenTransactions(t *testing.T) {
 	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log, other := new(es.Mem), new(es.Mem)

@@ -12,8 +12,8 @@ func (e Encoding) Encode(store string, r es.Record, topic string) (*kafka.Messag
 	return wire.NewEncoder(store, wire.Encoding(e), nil).Encode(&r, &topic)
 }
 
-// Hook has a function called at each step of the relay's loop, whose error ends Run there as a crash would end the process.
+// Hook calls f at each step of a session. Its error ends Run as if the process had been killed there.
 func (r *Relay) Hook(f func(step string) error) { r.hook = f }
 
-// PartitionFor is where a relay puts a key.
+// PartitionFor returns the partition of a key.
 func PartitionFor(key []byte, partitions int32) int32 { return wire.Partition(key, partitions) }

@@ -12,7 +12,7 @@ import (
 	"github.com/thalo-go/es/kafka"
 )
 
-// FuzzDecode looks for a message that Decode chokes on, of which it makes a record that no store takes, or one that is read back otherwise than it is written.
+// FuzzDecode looks for a message that makes Decode panic, that it decodes to a record no store accepts, or whose record changes when it is encoded and decoded again.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("1"), []byte(`{"amount":1}`), "es", []byte("BANK1\x00account\x00deposited\x0099\x007\x005"), "es-meta", []byte("user\x00eve"), "x", []byte(""))
 	f.Add([]byte("1"), []byte(nil), "es", []byte("BANK1\x00account\x00deposited\x00-1\x007\x005"), "es-meta", []byte("user"), "es-meta", []byte("\x00"))
@@ -22,7 +22,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key, value []byte, name1 string, value1 []byte, name2 string, value2 []byte, name3 string, value3 []byte) {
 		given := []confluent.Header{{Key: name1, Value: value1}, {Key: name2, Value: value2}, {Key: name3, Value: value3}}
 		decodes(t, &confluent.Message{Key: key, Value: value, Headers: given})
-		// With the headers that an event must have, of which the ones before take some over.
+		// With the headers that an event must have; the given ones override some of them.
 		whole := []confluent.Header{
 			{Key: "ce_source", Value: []byte("BANK1")}, {Key: "ce_type", Value: []byte("deposited")}, {Key: "ce_subject", Value: append([]byte("account/"), key...)},
 			{Key: "ce_time", Value: []byte("2026-01-02T03:04:05.000006Z")}, {Key: "ce_streamversion", Value: []byte("7")}, {Key: "ce_position", Value: []byte("99")},
@@ -31,7 +31,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// decodes decodes a message, and holds Decode to what it promises.
+// decodes decodes a message and checks the guarantees of Decode.
 func decodes(t *testing.T, m *confluent.Message) {
 	store, r, err := kafka.Decode(m)
 	if err != nil {
@@ -41,7 +41,7 @@ func decodes(t *testing.T, m *confluent.Message) {
 		return
 	}
 	if err := es.CheckAppends(es.Append{Stream: r.Stream, Expected: es.AnyVersion, Events: []es.Record{r}}); err != nil && len(r.Data) <= es.MaxData {
-		t.Errorf("%+v is a record that no store takes: %v", r, err)
+		t.Errorf("%+v is a record that no store accepts: %v", r, err)
 	}
 	if r.Time.Nanosecond()%1000 != 0 || r.Time.Location() != time.UTC {
 		t.Errorf("the time %v is not in UTC and whole microseconds", r.Time)

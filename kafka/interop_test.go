@@ -22,7 +22,7 @@ import (
 	"github.com/thalo-go/es/kafka"
 )
 
-// Clients in other languages must read what the relay writes. These tests ask them, on real Kafka.
+// Clients in other languages must read what the relay writes. These tests run them on real Kafka.
 
 // A reading is a message as another client has read it.
 type reading struct {
@@ -185,7 +185,7 @@ func check(t *testing.T, readings []reading, store string, all []es.Record, enco
 	}
 }
 
-// headersOf is what the documentation of the encodings promises.
+// headersOf returns the headers that the documentation of the encodings promises.
 func headersOf(store string, r es.Record, encoding kafka.Encoding) map[string]string {
 	if encoding == kafka.Compact {
 		return map[string]string{"es": strings.Join([]string{
@@ -203,7 +203,7 @@ func headersOf(store string, r es.Record, encoding kafka.Encoding) map[string]st
 	return h
 }
 
-// withoutMeta leaves out the headers with other metadata, of which only ours make anything.
+// withoutMeta removes the headers with other metadata, which only this package reads.
 func withoutMeta(headers map[string]string) map[string]string {
 	delete(headers, "es-meta")
 	delete(headers, "ce_meta")

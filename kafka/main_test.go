@@ -42,18 +42,18 @@ type servers struct{ m *testing.M }
 // Run runs the tests.
 func (s servers) Run() int { return testserver.Run(s.m) }
 
-// A bank is a broker with a topic of accounts, which nobody else uses.
+// A bank is a broker with a topic of accounts that no other test uses.
 type bank struct {
 	testserver.Broker
 	topic string
 }
 
-// each runs a test on a broker within the process and on real Kafka, with a topic of so many partitions.
+// each runs a test on the in-process broker and on real Kafka, with a topic that has a number of partitions.
 func each(t *testing.T, partitions int, test func(t *testing.T, b bank)) {
 	testserver.EachBroker(t, func(t *testing.T, broker testserver.Broker) { test(t, newBank(t, broker, partitions)) })
 }
 
-// fake returns a bank on a broker within the process.
+// fake returns a bank on the in-process broker.
 func fake(t testing.TB, partitions int) bank {
 	t.Helper()
 	return newBank(t, testserver.FakeBroker(t, kafkatest.Options{}), partitions)
@@ -154,7 +154,7 @@ func openFile(t testing.TB) (store *sqlite.Store, path string) {
 	return store, path
 }
 
-// insist tries something until it goes well.
+// insist retries f until it succeeds.
 func insist(t testing.TB, what string, try func() error) {
 	t.Helper()
 	limit := time.After(patience)

@@ -20,7 +20,7 @@ func encodings(t *testing.T, test func(t *testing.T, encoding kafka.Encoding)) {
 	}
 }
 
-// text draws what stores take for a name or for metadata.
+// text draws strings that stores accept as names or metadata.
 func text(least, most int) *rapid.Generator[string] {
 	return rapid.Custom(func(t *rapid.T) string {
 		s := rapid.StringN(least, -1, most).Draw(t, "text")
@@ -115,7 +115,7 @@ func TestCompactHasOneHeaderOrTwo(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoMessageOfARelayIsRefused(t *testing.T) {
+func TestDecodeRefusesOtherMessages(t *testing.T) {
 	header := func(key, value string) confluent.Header { return confluent.Header{Key: key, Value: []byte(value)} }
 	for _, test := range []struct {
 		name    string
@@ -125,9 +125,9 @@ func TestWhatIsNoMessageOfARelayIsRefused(t *testing.T) {
 		{"no headers", "1", nil},
 		{"other headers", "1", []confluent.Header{header("traceparent", "x")}},
 		{"another system's CloudEvent", "1", []confluent.Header{header("ce_source", "/shop"), header("ce_type", "sold"), header("ce_id", "1")}},
-		{"a time that is none", "1", []confluent.Header{header("ce_source", "S"), header("ce_time", "noon")}},
+		{"an invalid time", "1", []confluent.Header{header("ce_source", "S"), header("ce_time", "noon")}},
 		{"too few fields", "1", []confluent.Header{header("es", "S\x00account\x00opened\x001\x001")}},
-		{"a position that is no number", "1", []confluent.Header{header("es", "S\x00account\x00opened\x00one\x001\x001")}},
+		{"a position that is not a number", "1", []confluent.Header{header("es", "S\x00account\x00opened\x00one\x001\x001")}},
 		{"position 0", "1", []confluent.Header{header("es", "S\x00account\x00opened\x000\x001\x001")}},
 		{"version 0", "1", []confluent.Header{header("es", "S\x00account\x00opened\x001\x000\x001")}},
 		{"no key", "", []confluent.Header{header("es", "S\x00account\x00opened\x001\x001\x001")}},

@@ -29,7 +29,7 @@ func (p *process) signal(s syscall.Signal) {
 	_ = p.Signal(s) // it may have ended
 }
 
-// pause stops the process where it stands, but not while it holds the lock of the file: nobody else could go on then.
+// pause stops the process, but not while it holds the lock of the file, which would block all others.
 func (p *process) pause(log es.Log) {
 	p.t.Helper()
 	eventually(p.t, "it can be paused without the lock of the file", func() bool {
@@ -78,7 +78,7 @@ func TestARelayThatIsKilledAgainAndAgain(t *testing.T) {
 	})
 }
 
-func TestARelayThatWakesUpIsShutOut(t *testing.T) {
+func TestARelayThatWakesUpIsFenced(t *testing.T) {
 	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log, file := openFile(t)

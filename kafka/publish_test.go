@@ -17,7 +17,7 @@ import (
 	"github.com/thalo-go/es/kafka"
 )
 
-// patience is how long a test waits for what must happen.
+// patience is how long a test waits for an expected condition.
 const patience = 2 * time.Minute
 
 // publisher writes records to topics as a relay does, in transactions that the test commits or aborts.

@@ -17,7 +17,7 @@ import (
 	"github.com/thalo-go/es/kafka/kafkatest"
 )
 
-// ended waits for something to end by itself, with an error that has some words in it.
+// ended waits for a run to end with an error that has some words in it.
 func ended(t testing.TB, what string, done <-chan error, words ...string) {
 	t.Helper()
 	select {
@@ -66,8 +66,8 @@ func TestRecreatedTopicStopsReaders(t *testing.T) {
 	ended(t, "the consumer", handler, b.topic, "created again")
 }
 
-// A cluster takes what is written under a topic's name, whatever that topic was before. So a relay looks while it writes.
-func TestARelayStopsSoonWhenATopicIsTakenFromUnderIt(t *testing.T) {
+// A cluster accepts writes under a topic's name even if the topic was created again. So a relay checks its topics while it writes.
+func TestARelayStopsSoonAfterItsTopicIsDeleted(t *testing.T) {
 	t.Parallel()
 	for what, test := range map[string]struct {
 		again bool
@@ -99,7 +99,7 @@ func TestARelayStopsSoonWhenATopicIsTakenFromUnderIt(t *testing.T) {
 	}
 }
 
-// fillUntilItEnds appends records now and then until the relay ends by itself, and says why.
+// fillUntilItEnds appends records until the relay ends with an error that has some words in it.
 func (r *running) fillUntilItEnds(log es.Log, with ...string) {
 	r.t.Helper()
 	eventually(r.t, "the relay ends", func() bool {
@@ -109,8 +109,8 @@ func (r *running) fillUntilItEnds(log es.Log, with ...string) {
 	r.ends(with...)
 }
 
-// A producer that has met a fatal error can hang when it is closed. A relay ends nevertheless, and leaves none behind.
-func TestAFatalErrorDoesNotKeepARelayFromEnding(t *testing.T) {
+// Closing a producer can block after a fatal error. A relay ends nevertheless, and leaks none.
+func TestARelayEndsAfterAFatalError(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[kmsg.Key]*kerr.Error{kmsg.EndTxn: kerr.ProducerFenced, kmsg.Produce: kerr.OutOfOrderSequenceNumber, kmsg.AddPartitionsToTxn: kerr.InvalidProducerEpoch} {
 		t.Run(name.Name(), func(t *testing.T) {

@@ -20,12 +20,11 @@ import (
 	"github.com/thalo-go/es/kafka/kafkatest"
 )
 
-// Whatever is appended, whichever relays start, end, die at any step of their loop, stand still there and take over from each other, whatever they believe of
-// their leases, and whatever the broker answers, forgets or does not hear meanwhile: in the end the topics hold the log, each record once, and those of a
-// stream in order.
+// TestRelayModel appends records while relays start, end, die or pause at any step, take over from each other, and have outdated knowledge of their leases,
+// and while the broker fails requests or loses answers. In the end the topics have each record of the log once, and those of a stream in order.
 //
-// It sees a relay that reads the checkpoint before it shuts the other out, that goes by what it remembers of it, leaves it out of a transaction, or believes
-// one that is not committed.
+// It detects a relay that reads the checkpoint before it fences its predecessor, that relies on its memory of the checkpoint, that leaves the checkpoint
+// out of a transaction, or that uses one that is not committed.
 func TestRelayModel(t *testing.T) {
 	t.Parallel()
 	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue { // -rapid.checks=100 looks further
@@ -53,7 +52,7 @@ func TestRelayModel(t *testing.T) {
 	})
 }
 
-// A reporting test tells rapid what it finds, which then looks for a shorter way to it.
+// A reporting test reports failures to rapid, which then looks for a shorter sequence.
 type reporting struct {
 	testing.TB
 	rapid *rapid.T
@@ -101,7 +100,7 @@ func (m *relayModel) append(r *rapid.T) {
 	m.last = at
 }
 
-// begin has a relay run that is new to the process, or ran in it before.
+// begin runs a relay that is new, or one that ran before.
 func (m *relayModel) begin(r *rapid.T) { m.run(m.newRelay(r)) }
 
 func (m *relayModel) newRelay(r *rapid.T) *modelRelay {
@@ -137,10 +136,10 @@ func (m *relayModel) run(own *modelRelay) {
 	m.relays = append(m.relays, own)
 }
 
-// pick takes a relay out.
+// pick returns a random relay.
 func (m *relayModel) pick(r *rapid.T) *modelRelay {
 	if len(m.relays) == 0 {
-		r.Skip("there is none")
+		r.Skip("no relay")
 	}
 	i := rapid.IntRange(0, len(m.relays)-1).Draw(r, "relay")
 	own := m.relays[i]
@@ -167,7 +166,7 @@ func (m *relayModel) end(r *rapid.T) {
 	m.ended = append(m.ended, own)
 }
 
-// kill has a relay die at a step, if it comes to one, while others may already try to take over.
+// kill makes a relay die at a step, if it reaches one, while others may already try to take over.
 func (m *relayModel) kill(r *rapid.T) {
 	own := m.pick(r)
 	step := rapid.SampledFrom(steps).Draw(r, "step")
@@ -225,7 +224,7 @@ func (m *relayModel) cut(r *rapid.T) {
 
 func (m *relayModel) catchUp(r *rapid.T) {
 	if len(m.relays) == 0 {
-		r.Skip("there is none")
+		r.Skip("no relay")
 	}
 	m.reaches()
 }
@@ -241,7 +240,7 @@ func (m *relayModel) reachesWithout(one *modelRelay) {
 	})
 }
 
-// check sees that no relay has ended, or has published what is not there.
+// check checks that no relay has ended, or has published more than the log has.
 func (m *relayModel) check(*rapid.T) {
 	for i, own := range m.relays {
 		select {

@@ -13,9 +13,9 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// Actions of the model in which two relays are at work at once: each believes that it has the lease, or finds out late that it has not.
+// Actions of the model in which two relays work at the same time: each acts as if it had the lease, or notices late that it does not.
 
-// A belief is what one relay hears of its lease: how it is, or what somebody would believe who was paused, or cut off.
+// A belief is the leases as one relay sees them: as they are, or as a process sees them that was paused or disconnected.
 type belief struct {
 	*es.Mem
 	tells atomic.Int32
@@ -39,15 +39,15 @@ func (b *belief) AcquireLease(ctx context.Context, name, holder string, d time.D
 	return b.Mem.AcquireLease(ctx, name, holder, d, note)
 }
 
-// expire lets others have the lease that a relay may hold, which hears something else.
-func (m *relayModel) expire(own *modelRelay, hears int32) {
-	own.lease.tells.Store(hears)
+// expire gives up the lease of a relay, and shows the relay something else.
+func (m *relayModel) expire(own *modelRelay, shown int32) {
+	own.lease.tells.Store(shown)
 	if err := m.log.ReleaseLease(context.Background(), "relay/"+own.Prefix+"/relay", own.Stats().Holder); err != nil {
 		m.Fatal(err)
 	}
 }
 
-// A stay holds somebody up from when he arrives until it is ended.
+// A stay blocks a goroutine from its arrival until the stay ends.
 type stay struct {
 	step    string
 	arrived chan struct{}
@@ -61,7 +61,7 @@ func newStay(step string) *stay {
 
 func (s *stay) end() { close(s.over) }
 
-// here holds up whoever is the first to come.
+// here blocks the first caller.
 func (s *stay) here() {
 	if s.taken.CompareAndSwap(false, true) {
 		close(s.arrived)
@@ -69,7 +69,7 @@ func (s *stay) here() {
 	}
 }
 
-// pass has the working relay lose its lease to another, which publishes further than the first knows. The first may get it back, by the same way.
+// pass moves the lease of the working relay to another, which publishes further than the first knows. The first may get it back in the same way.
 func (m *relayModel) pass(r *rapid.T) {
 	own := m.working(r)
 	if len(m.relays) == 1 {
@@ -83,10 +83,10 @@ func (m *relayModel) pass(r *rapid.T) {
 	}
 }
 
-// pause has a relay stand still at a step while its lease runs out and another goes on. Then it wakes up, and may believe for a while that nothing has happened.
+// pause blocks a relay at a step while its lease expires and another continues. Then the relay resumes, and may act for a while as if nothing had happened.
 func (m *relayModel) pause(r *rapid.T) {
 	if len(m.relays) == 0 {
-		r.Skip("there is none")
+		r.Skip("no relay")
 	}
 	own := m.relays[rapid.IntRange(0, len(m.relays)-1).Draw(r, "relay")]
 	if len(m.relays) == 1 {
@@ -96,14 +96,14 @@ func (m *relayModel) pause(r *rapid.T) {
 	m.standStill(r, own, s)
 }
 
-// hesitate has a new relay that believes to have the lease stand still as it takes over, while the one that works goes on.
+// hesitate blocks a new relay, which acts as if it had the lease, during its takeover while the working relay continues.
 func (m *relayModel) hesitate(r *rapid.T) {
 	m.working(r)
 	s := newStay(rapid.SampledFrom(steps[:4]).Draw(r, "step"))
 	m.standStill(r, m.beginAt(r, s), s)
 }
 
-// standStill has a relay wait at a step, if it comes to it, until others have published more.
+// standStill makes a relay wait at a step, if it reaches it, until others have published more.
 func (m *relayModel) standStill(r *rapid.T, own *modelRelay, s *stay) {
 	own.stay.Store(s)
 	end := sync.OnceFunc(s.end)
@@ -121,8 +121,8 @@ func (m *relayModel) standStill(r *rapid.T, own *modelRelay, s *stay) {
 	m.remainAtOdds(r)
 }
 
-// shutOut has a new relay believe that it has the lease, and the broker hears its wish to shut out the one that works only when that has published more:
-// what the new one has learnt before it asked is out of date then.
+// shutOut starts a new relay that acts as if it had the lease. The broker gets its request to fence the working relay only after that has published more,
+// so that whatever the new relay read before the request is out of date.
 func (m *relayModel) shutOut(r *rapid.T) {
 	m.working(r)
 	there, release := m.broker.Fake.HoldRequest(kmsg.InitProducerID)
@@ -139,7 +139,7 @@ func (m *relayModel) shutOut(r *rapid.T) {
 	m.remainAtOdds(r)
 }
 
-// beginAt begins a relay that believes that it has the lease.
+// beginAt begins a relay that acts as if it had the lease.
 func (m *relayModel) beginAt(r *rapid.T, s *stay) *modelRelay {
 	own := m.newRelay(r)
 	own.stay.Store(s)
@@ -148,7 +148,7 @@ func (m *relayModel) beginAt(r *rapid.T, s *stay) *modelRelay {
 	return own
 }
 
-// remainAtOdds leaves two relays for a while in the belief that it is their turn.
+// remainAtOdds lets two relays act for a while as if they had the lease.
 func (m *relayModel) remainAtOdds(r *rapid.T) {
 	if rapid.Bool().Draw(r, "at odds") {
 		m.append(r)
@@ -159,7 +159,7 @@ func (m *relayModel) remainAtOdds(r *rapid.T) {
 // working returns a relay that works, once there is one.
 func (m *relayModel) working(r *rapid.T) (own *modelRelay) {
 	if len(m.relays) == 0 {
-		r.Skip("there is none")
+		r.Skip("no relay")
 	}
 	eventually(m, "a relay works", func() bool {
 		m.check(nil)

@@ -12,7 +12,7 @@ import (
 	"github.com/thalo-go/es/kafka"
 )
 
-// makeTopic makes a topic on any broker.
+// makeTopic creates a topic on any broker.
 func makeTopic(t testing.TB, bootstrap, name string, partitions int32, settings map[string]string) {
 	t.Helper()
 	c := watcher(t, bootstrap)
@@ -100,8 +100,8 @@ func settingsOf(t testing.TB, bootstrap, topic string, names ...string) map[stri
 	return settings
 }
 
-// The time of a message is that of its record. A topic with a cluster's usual retention would lose an old log as soon as it is published.
-func TestTopicsThatARelayMakesKeepTheirRecords(t *testing.T) {
+// The time of a message is its record's. A topic with a cluster's default retention would lose an old log as soon as it is published.
+func TestTopicsThatARelayCreatesKeepTheirRecords(t *testing.T) {
 	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		names := []string{"retention.ms", "retention.bytes", "min.insync.replicas", "max.message.bytes"}

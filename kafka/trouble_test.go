@@ -16,10 +16,10 @@ import (
 	"github.com/thalo-go/es/kafka/kafkatest"
 )
 
-// ends waits for a relay that stops by itself and says why.
+// ends waits for a relay to stop with an error that has some words in it.
 func (r *running) ends(with ...string) {
 	r.t.Helper()
-	_ = r.failure(with...) // what it says is all that is asked
+	_ = r.failure(with...) // only its text counts
 }
 
 // failure does the same, and returns the error.
@@ -34,7 +34,7 @@ func (r *running) failure(with ...string) error {
 	return err
 }
 
-func TestACheckpointTopicThatIsNoneIsRefused(t *testing.T) {
+func TestAnInvalidCheckpointTopicIsRefused(t *testing.T) {
 	t.Parallel()
 	testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
 		log := new(es.Mem)
@@ -252,7 +252,7 @@ func TestAFilterAndARoute(t *testing.T) {
 	runRelay(t, bad).ends(`topic "bank account"`, "Route")
 }
 
-func TestWhatGoesWrongOnTheWireIsMended(t *testing.T) {
+func TestTheRelayRecoversFromNetworkErrors(t *testing.T) {
 	t.Parallel()
 	for _, fault := range []struct {
 		name string
@@ -385,7 +385,7 @@ func TestAnIdleRelaySendsNothing(t *testing.T) {
 		defer mu.Unlock()
 		return heard
 	}
-	eventually(t, "what was under way is over", func() bool { return len(listen(100*time.Millisecond)) == 0 })
+	eventually(t, "requests in flight are answered", func() bool { return len(listen(100*time.Millisecond)) == 0 })
 	before := r.Stats()
 	if heard := listen(500 * time.Millisecond); len(heard) > 0 || r.Stats().Transactions != before.Transactions {
 		t.Errorf("while there was nothing to do it asked for %q, in %d transactions", heard, r.Stats().Transactions-before.Transactions)
@@ -393,7 +393,7 @@ func TestAnIdleRelaySendsNothing(t *testing.T) {
 	run.mustStop()
 }
 
-func TestAClusterThatIsAwayIsWaitedFor(t *testing.T) {
+func TestTheRelayWaitsForAnUnavailableCluster(t *testing.T) {
 	t.Parallel()
 	b := testserver.FakeBroker(t, kafkatest.Options{Folder: t.TempDir()})
 	log := new(es.Mem)
