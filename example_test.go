@@ -48,7 +48,7 @@ func ExampleRepo_Execute() {
 	}
 	// Output:
 	// INSUFFICIENT_FUNDS
-	// 5000 cents are there, 7000 are asked for
+	// the balance is 5000 cents, 7000 requested
 }
 
 func ExampleRepo_Load() {

@@ -25,7 +25,7 @@ func ExampleFor() {
 	filled.When(account.Withdraw{Amount: 30}).Then(account.Withdrawn{Amount: 30})
 	filled.When(account.Withdraw{Amount: 130}).Then(account.Withdrawn{Amount: 130})
 	// Output:
-	// When(account.Withdraw{Amount:130}) was refused: INSUFFICIENT_FUNDS: 100 cents are there, 130 are asked for
+	// When(account.Withdraw{Amount:130}) was refused: INSUFFICIENT_FUNDS: the balance is 100 cents, 130 requested
 	// want the events
 	// 	account.Withdrawn{Amount:130}
 }
