@@ -15,8 +15,8 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// What a reaction needs may be away for longer than a record is tried.
-func TestAReactionOutlastsAServerThatIsAway(t *testing.T) {
+// What a reaction needs may be unavailable for longer than a record is retried.
+func TestAReactionOutlastsAnUnavailableServer(t *testing.T) {
 	t.Parallel()
 	url := testserver.Postgres(t, testserver.Postgres18).Database(t)
 	s := open(t, url)
@@ -54,8 +54,8 @@ func TestAReactionOutlastsAServerThatIsAway(t *testing.T) {
 	}
 }
 
-// The checkpoints of a reaction may be in another database than its commands go to, and of another kind.
-func TestAReactionOutlastsAnotherStoreThatIsAway(t *testing.T) {
+// The checkpoints of a reaction may be in a different kind of database than its commands go to.
+func TestAReactionOutlastsAnotherUnavailableStore(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{})
 	away := openWith(t, postgres.Config{ConnectTimeout: 10 * time.Millisecond}, server.Database(t))

@@ -16,7 +16,7 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// Whatever comes together in a batch, each call gets the verdict that it would get alone, one after the other: that of es.Mem.
+// Each call in a batch gets the verdict that it would get if the calls were made one after the other. es.Mem is the model.
 func TestBatchAgainstMem(t *testing.T) {
 	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
@@ -54,7 +54,7 @@ func TestBatchAgainstMem(t *testing.T) {
 	})
 }
 
-// A model does the same to a store and to es.Mem.
+// A model makes the same calls to a store and to es.Mem.
 type model struct {
 	*testing.T
 	r            *rapid.T
@@ -136,7 +136,7 @@ func (m *model) read(r *rapid.T) {
 	m.same(r, got, want)
 }
 
-// judge gives Mem a call and wants the same verdict.
+// judge makes a call to Mem and expects the same verdict.
 func (m *model) judge(r *rapid.T, call []es.Append, position es.Position, err error) {
 	want, wantErr := m.mem.Append(m.Context(), call...)
 	if want > 0 {

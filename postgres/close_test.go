@@ -10,7 +10,7 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// calls are all that a store can be asked.
+// calls are the methods of a store.
 func calls(t testing.TB, s *postgres.Store) map[string]func() error {
 	ctx := t.Context()
 	return map[string]func() error{
@@ -32,7 +32,7 @@ func calls(t testing.TB, s *postgres.Store) map[string]func() error {
 func TestClose(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
-		t.Run("waits for appends under way", func(t *testing.T) {
+		t.Run("waits for appends in flight", func(t *testing.T) {
 			empty(t, url)
 			s, other := open(t, url), open(t, url)
 			release := holdLock(t, other, url)
@@ -50,7 +50,7 @@ func TestClose(t *testing.T) {
 			}
 			inside(t, 1, "commit.(*Queue).Close")
 			if _, err := s.Append(t.Context(), add(account("a"), 1)); !errors.Is(err, es.ErrClosed) {
-				t.Errorf("an append that comes later: got %v, want es.ErrClosed", err)
+				t.Errorf("a later append: got %v, want es.ErrClosed", err)
 			}
 			if len(closed) > 0 {
 				t.Error("Close did not wait")
@@ -63,14 +63,14 @@ func TestClose(t *testing.T) {
 			}
 			for range cap(appended) {
 				if err := <-appended; err != nil {
-					t.Errorf("an append that was under way: %v", err)
+					t.Errorf("an append in flight: %v", err)
 				}
 			}
 			if got := len(dense(t, other)); got != cap(appended) {
 				t.Errorf("there are %d records, want %d", got, cap(appended))
 			}
 		})
-		t.Run("ends those who wait, and loops at their next page", func(t *testing.T) {
+		t.Run("ends waiting calls, and loops at their next page", func(t *testing.T) {
 			empty(t, url)
 			s := open(t, url)
 			mustAppend(t, s, at(account("a"), 0, 5000))
@@ -105,7 +105,7 @@ func TestClose(t *testing.T) {
 				}
 			}
 		})
-		t.Run("is heard by all that comes afterwards", func(t *testing.T) {
+		t.Run("makes later calls fail", func(t *testing.T) {
 			empty(t, url)
 			pool := newPool(t, url)
 			for name, s := range map[string]*postgres.Store{"own pool": open(t, url), "pool of the application's": must(postgres.New(t.Context(), pool))(t)} {
@@ -127,7 +127,7 @@ func TestClose(t *testing.T) {
 			// The pool destroys in its own time a connection on which a call was ended.
 			eventually(t, "all connections of the application's pool were given back", func() bool { return pool.Stat().AcquiredConns() == 0 })
 		})
-		t.Run("may come at any time", func(t *testing.T) {
+		t.Run("can be called at any time", func(t *testing.T) {
 			empty(t, url)
 			for range 5 {
 				s := open(t, url)

@@ -27,7 +27,7 @@ func TestConformance(t *testing.T) {
 			conforms(t, with(server.Database(t), variant.parameters))
 		})
 	}
-	t.Run("through pgbouncer, which the store has to find out", func(t *testing.T) {
+	t.Run("through pgbouncer, which the store detects", func(t *testing.T) {
 		t.Parallel()
 		server := testserver.Postgres(t, testserver.Postgres18)
 		pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{PoolSize: 3})
@@ -35,7 +35,7 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// conforms runs the conformance suites on a database, each clause in a schema of its own.
+// conforms runs the conformance suites on a database, with one schema for each clause.
 func conforms(t *testing.T, url string) {
 	clause := 0
 	next := func() postgres.Config {

@@ -14,7 +14,7 @@ import (
 	"github.com/thalo-go/es/internal/test/testserver"
 )
 
-// What the server refuses was not written, and the error says so and what to do. It takes no other append with it.
+// The error for an append that the server refused says that nothing was written, and gives a remedy. Other appends are not affected.
 func TestErrorsOfTheServer(t *testing.T) {
 	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
@@ -31,7 +31,7 @@ func TestErrorsOfTheServer(t *testing.T) {
 				mustAppend(t, s, at(account("a"), 0, 1))
 			}
 		})
-		t.Run("a database that may only be read", func(t *testing.T) {
+		t.Run("a read-only database", func(t *testing.T) {
 			empty(t, url)
 			open(t, url)
 			s := open(t, with(url, "default_transaction_read_only=on"))
@@ -41,7 +41,7 @@ func TestErrorsOfTheServer(t *testing.T) {
 				t.Errorf("%d records were written", got)
 			}
 		})
-		t.Run("a schema that is gone", func(t *testing.T) {
+		t.Run("a dropped schema", func(t *testing.T) {
 			empty(t, url)
 			s := open(t, url)
 			mustAppend(t, s, at(account("a"), 0, 1))
@@ -63,7 +63,7 @@ func wantError(t testing.TB, err error, state, says string) {
 	}
 }
 
-// A disk that is full refuses appends, and takes them again when there is room.
+// Appends fail while the disk is full, and succeed again once there is space.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{})
@@ -96,7 +96,7 @@ func TestDiskFull(t *testing.T) {
 	written--
 	wantError(t, err, "53100", "free some space")
 	if got := len(dense(t, s)); got != written || written < 5 {
-		t.Errorf("%d appends were taken and there are %d records", written, got)
+		t.Errorf("%d appends succeeded and there are %d records", written, got)
 	}
 	if err := exec.CommandContext(t.Context(), "mount", "-o", "remount,size=64m", folder).Run(); err != nil {
 		t.Fatal(err)
@@ -107,7 +107,7 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
-// incompressible makes data that the server cannot store in less.
+// incompressible returns data that the server cannot compress.
 func incompressible(n int) []byte {
 	data := make([]byte, n)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(data) // has no error

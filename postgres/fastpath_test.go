@@ -12,37 +12,37 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// setOff appends to a stream of its own until the store takes the short way.
-func setOff(t testing.TB, s *postgres.Store) {
+// openFastPath appends to a stream until the fast path is open.
+func openFastPath(t testing.TB, s *postgres.Store) {
 	t.Helper()
 	for n := 0; !s.FastPath(); n++ {
 		if n > 10_000 {
-			t.Fatal("the store never takes the short way")
+			t.Fatal("the fast path never opens")
 		}
 		mustAppend(t, s, add(account("alone"), 1))
 	}
 }
 
-// barLongWay leaves a store only the short way, and tells by the error that it wanted the long one.
-func barLongWay(t testing.TB, url string) (wanted func(error) bool, lift func()) {
+// dropAppendOne leaves a store only the fast path. Its error shows an attempt to call append_one.
+func dropAppendOne(t testing.TB, url string) (wanted func(error) bool, lift func()) {
 	t.Helper()
 	run(t, url, "alter function es.append_one rename to barred")
 	return func(err error) bool { return code(err) == "42883" }, func() { run(t, url, "alter function es.barred rename to append_one") }
 }
 
-func TestStride(t *testing.T) {
+func TestFastPath(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
 		begin := func(t *testing.T, parameters string) (s, other *postgres.Store) {
 			empty(t, url)
 			s, other = open(t, with(url, parameters)), open(t, url)
 			mustAppend(t, other, at(account("there"), 0, 2))
-			setOff(t, s)
+			openFastPath(t, s)
 			return s, other
 		}
-		t.Run("a writer whom nobody comes in between goes the short way", func(t *testing.T) {
+		t.Run("a lone writer takes the fast path", func(t *testing.T) {
 			s, _ := begin(t, "")
-			wanted, lift := barLongWay(t, url)
+			wanted, lift := dropAppendOne(t, url)
 			long := time.Now()
 			for v := range es.Version(20) {
 				meta := map[string]string{"n": fmt.Sprint(v)}
@@ -57,27 +57,27 @@ func TestStride(t *testing.T) {
 				t.Errorf("an append at a version that is past: %v", err)
 			}
 			if _, err := s.Append(t.Context(), at(account("there"), 0, 1)); !wanted(err) {
-				t.Errorf("an append to a stream of somebody else's: got %v, want the long way to be asked", err)
+				t.Errorf("an append to another writer's stream: got %v, want a call of append_one", err)
 			}
 			lift()
 			mustAppend(t, s, at(account("there"), 2, 1))
 			dense(t, s)
 		})
-		t.Run("after somebody else the long way finds out what is there", func(t *testing.T) {
+		t.Run("after another writer, append_one finds the head", func(t *testing.T) {
 			s, other := begin(t, "")
 			head := mustAppend(t, other, add(account("b"), 3))
 			if got := mustAppend(t, s, at(account("a"), 0, 1)); got != head+1 {
 				t.Errorf("wrote position %d, want %d", got, head+1)
 			}
-			setOff(t, s)
+			openFastPath(t, s)
 			mustAppend(t, other, at(account("a"), 1, 1))
 			if _, err := s.Append(t.Context(), at(account("a"), 1, 1)); !isConflict(err) {
-				t.Errorf("an append at a version that somebody else has written: %v", err)
+				t.Errorf("an append at a version of another writer: %v", err)
 			}
 			mustAppend(t, s, at(account("a"), 2, 1))
 			dense(t, s)
 		})
-		t.Run("who meets somebody goes longer without before the next try", func(t *testing.T) {
+		t.Run("after meeting another writer, the path stays closed for longer", func(t *testing.T) {
 			s, other := begin(t, "")
 			alone := 0
 			for range 3 {
@@ -98,9 +98,9 @@ func TestStride(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				s, _ := begin(t, parameters)
-				wanted, lift := barLongWay(t, url)
+				wanted, lift := dropAppendOne(t, url)
 				if _, err := s.Append(t.Context(), add(account("alone"), 1)); !wanted(err) {
-					t.Errorf("got %v, want the long way to be asked", err)
+					t.Errorf("got %v, want a call of append_one", err)
 				}
 				lift()
 			})
@@ -110,7 +110,7 @@ func TestStride(t *testing.T) {
 			run(t, url, `insert into es.events (position, kind, id, version, time, type, data, meta, token)
 				select max(position) + 1, 'clock', 'wrong', 1, now() + interval '1 hour', 't', '', '', 1 from es.events`)
 			mustAppend(t, s, add(account("alone"), 1))
-			setOff(t, s)
+			openFastPath(t, s)
 			mustAppend(t, s, add(account("alone"), 1))
 			var last time.Time
 			for _, r := range dense(t, s) {
@@ -120,7 +120,7 @@ func TestStride(t *testing.T) {
 				last = r.Time
 			}
 		})
-		t.Run("a lost tail is found", func(t *testing.T) {
+		t.Run("a lost tail is detected", func(t *testing.T) {
 			s, other := begin(t, "")
 			head := mustAppend(t, s, at(account("a"), 0, 1))
 			mustAppend(t, s, at(account("a"), 1, 1))
@@ -132,7 +132,7 @@ func TestStride(t *testing.T) {
 			}
 			dense(t, s)
 		})
-		t.Run("a role that may not see the fences goes the long way", func(t *testing.T) {
+		t.Run("a role that may not read the fences calls append_one", func(t *testing.T) {
 			s, _ := begin(t, "")
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
@@ -141,10 +141,10 @@ func TestStride(t *testing.T) {
 			run(t, url, "create role "+role+" login", "grant usage on schema es to "+role,
 				"grant select, insert on all tables in schema es to "+role, "grant execute on all functions in schema es to "+role)
 			blind := open(t, testserver.As(url, role, ""))
-			setOff(t, blind)
-			wanted, lift := barLongWay(t, url)
+			openFastPath(t, blind)
+			wanted, lift := dropAppendOne(t, url)
 			if _, err := blind.Append(t.Context(), add(account("alone"), 1)); !wanted(err) {
-				t.Errorf("got %v, want the long way to be asked", err)
+				t.Errorf("got %v, want a call of append_one", err)
 			}
 			lift()
 			mustAppend(t, blind, add(account("alone"), 1))
@@ -153,18 +153,18 @@ func TestStride(t *testing.T) {
 	})
 }
 
-// What the statement of the short way sees is as of before it has the lock. What happens in between must not escape it.
-func TestStrideWhileItWaitsForTheLock(t *testing.T) {
+// The snapshot of the fast path's statement is older than its lock. It must detect what happened in between.
+func TestFastPathWaitingForTheLock(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
 		for name, test := range map[string]struct {
-			meanwhile func(t *testing.T, held es.Store, sql func(string))
-			want      func(error) bool
-			written   int
+			during  func(t *testing.T, held es.Store, sql func(string))
+			want    func(error) bool
+			written int
 		}{
-			"nothing happens":              {func(*testing.T, es.Store, func(string)) {}, isNil, 1},
-			"somebody writes the position": {func(t *testing.T, held es.Store, _ func(string)) { mustAppend(t, held, add(account("b"), 1)) }, isNil, 2},
-			"somebody writes the version":  {func(t *testing.T, held es.Store, _ func(string)) { mustAppend(t, held, add(account("alone"), 1)) }, isConflict, 1},
+			"nothing happens":                    {func(*testing.T, es.Store, func(string)) {}, isNil, 1},
+			"another writer writes the position": {func(t *testing.T, held es.Store, _ func(string)) { mustAppend(t, held, add(account("b"), 1)) }, isNil, 2},
+			"another writer writes the version":  {func(t *testing.T, held es.Store, _ func(string)) { mustAppend(t, held, add(account("alone"), 1)) }, isConflict, 1},
 			"a call is fenced off, it may be this one": {func(_ *testing.T, _ es.Store, sql func(string)) {
 				sql("select es.resolve(0, -7, -7)")
 				sql("alter function es.append_one rename to barred") // so that only the short way is left
@@ -173,7 +173,7 @@ func TestStrideWhileItWaitsForTheLock(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				empty(t, url)
 				s := open(t, url)
-				setOff(t, s)
+				openFastPath(t, s)
 				mustAppend(t, s, add(account("alone"), 1)) // the first on the short way has asked about the fences
 				head, err := es.Head(t.Context(), s)
 				if err != nil {
@@ -194,7 +194,7 @@ func TestStrideWhileItWaitsForTheLock(t *testing.T) {
 					answered <- err
 				}()
 				waiting(t, url, 1)
-				test.meanwhile(t, held, func(sql string) {
+				test.during(t, held, func(sql string) {
 					if _, err := tx.Exec(t.Context(), sql); err != nil {
 						t.Error(err)
 					}
@@ -206,14 +206,14 @@ func TestStrideWhileItWaitsForTheLock(t *testing.T) {
 					t.Errorf("got %v", err)
 				}
 				if got := len(dense(t, s)) - int(head); got != test.written {
-					t.Errorf("%d records were written meanwhile, want %d", got, test.written)
+					t.Errorf("%d records were written before the lock was released, want %d", got, test.written)
 				}
 			})
 		}
 	})
 }
 
-func TestStrideThatBreaks(t *testing.T) {
+func TestFastPathThatBreaks(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		for what, lose := range breaks {
 			t.Run("the connection loses "+what, func(t *testing.T) {

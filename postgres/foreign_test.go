@@ -16,7 +16,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// Events in Postgres and their read model in SQLite, and the other way round.
+// Events in Postgres with a read model in SQLite, and the reverse.
 func TestReadModelInAnotherDatabase(t *testing.T) {
 	url := testserver.Postgres(t, testserver.Postgres18).Database(t)
 	p := open(t, url)

@@ -15,7 +15,7 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// holdLock holds the lock under which everybody appends, until it is released.
+// holdLock holds the lock that all appends need, until it is released.
 func holdLock(t testing.TB, s *postgres.Store, url string) (release func()) {
 	t.Helper()
 	tx, err := connect(t, url).BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
@@ -31,7 +31,7 @@ func holdLock(t testing.TB, s *postgres.Store, url string) (release func()) {
 	}
 }
 
-// inside waits until so many goroutines are in a function.
+// inside waits until n goroutines are in a function.
 func inside(t testing.TB, n int, function string) {
 	t.Helper()
 	stacks := make([]byte, 16<<20)
@@ -40,7 +40,7 @@ func inside(t testing.TB, n int, function string) {
 	})
 }
 
-// functionCalls tells how often each of the store's functions was called by sessions that had track_functions on and have ended.
+// functionCalls returns how often each function of the store was called, by ended sessions with track_functions on.
 func functionCalls(t testing.TB, url string) map[string]int64 {
 	t.Helper()
 	var calls map[string]int64
@@ -50,7 +50,7 @@ func functionCalls(t testing.TB, url string) map[string]int64 {
 	return calls
 }
 
-// appendCalls is the number of round trips that appends took: the first of a stream apart from those that looked up heads.
+// appendCalls returns the number of calls that knew the heads, and of those that looked them up.
 func appendCalls(t testing.TB, url string, total int64) (known, judged int64) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("the server has counted %d calls", total), func() bool {
@@ -170,7 +170,7 @@ func TestKnownHeads(t *testing.T) {
 			known, judged int64
 		}{
 			{"a stream that the store has written is not looked up", func(t *testing.T, s, _ *postgres.Store) {
-				for n := range es.Version(10) { // of two events each: single ones come to go another way, see TestStride
+				for n := range es.Version(10) { // of two events each: single ones come to go another way, see TestFastPath
 					mustAppend(t, s, at(account("a"), 2*n, 2))
 				}
 			}, 10, 0},

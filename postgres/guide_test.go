@@ -29,7 +29,7 @@ func guide(t testing.TB, containing string) string {
 	return ""
 }
 
-// What the operations guide tells people to type must do what it says.
+// The SQL in the operations guide must work.
 func TestOperationsGuide(t *testing.T) {
 	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
@@ -61,7 +61,7 @@ func TestOperationsGuide(t *testing.T) {
 			}
 			dense(t, s)
 		})
-		t.Run("to erase what must be erased", func(t *testing.T) {
+		t.Run("erasing personal data", func(t *testing.T) {
 			url := server.Database(t)
 			s := open(t, url)
 			mustAppend(t, s, add(es.Stream{Kind: "customer", ID: "42"}, 2), add(es.Stream{Kind: "customer", ID: "43"}, 1))
@@ -72,7 +72,7 @@ func TestOperationsGuide(t *testing.T) {
 				}
 			}
 		})
-		t.Run("to see who holds the lock", func(t *testing.T) {
+		t.Run("finding the session that holds the lock", func(t *testing.T) {
 			url := server.Database(t)
 			s := open(t, url)
 			conn := connect(t, url)

@@ -71,7 +71,7 @@ func TestInlineThroughPgBouncer(t *testing.T) {
 	}))
 }
 
-// counts is a read model that holds each event once, so that one that is handled twice shows, and can be told from the outside.
+// counts is a read model with one row for each event, so that handling an event twice fails.
 func counts() postgres.Projection {
 	return postgres.Projection{
 		Name: "counts",
@@ -95,11 +95,11 @@ func counts() postgres.Projection {
 	}
 }
 
-// notApart fails the test if events and read model differ.
+// notApart fails the test if the events and the read model differ.
 func notApart(t *testing.T, url string) {
 	t.Helper()
 	if n := scalar[int64](t, url, `select count(*) from (select id, count(*) as n from es.events group by id) e full join counts c on c.id = e.id where e.n is distinct from c.n`); n != 0 {
-		t.Fatalf("%d streams stand otherwise in the read model than in the log", n)
+		t.Fatalf("%d streams differ between the read model and the log", n)
 	}
 }
 
@@ -119,7 +119,7 @@ func TestInlineAndACommitThatIsRefused(t *testing.T) {
 	})
 }
 
-// Wherever the network loses something, an append with inline projections is resolved as any other, and the read model goes with it.
+// An append with inline projections whose connection broke is resolved like any other, together with its read model.
 func TestInlineResolves(t *testing.T) {
 	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
@@ -164,7 +164,7 @@ func TestInlineInATransactionOfTheApplication(t *testing.T) {
 			}
 			notApart(t, url)
 		}
-		t.Run("what is appended is handled, and what others have appended before", func(t *testing.T) {
+		t.Run("the appended records are handled, and earlier ones of other stores", func(t *testing.T) {
 			inTransaction(t, func(tx pgx.Tx, s es.Store) error {
 				position, err := s.Append(t.Context(), at(account("a"), 0, 2), add(account("before"), 1))
 				if position != 9 {
@@ -176,7 +176,7 @@ func TestInlineInATransactionOfTheApplication(t *testing.T) {
 				return err
 			})
 		})
-		t.Run("what the handler refuses is not there, and the transaction goes on", func(t *testing.T) {
+		t.Run("a refused append is not written, and the transaction continues", func(t *testing.T) {
 			inTransaction(t, func(tx pgx.Tx, s es.Store) error {
 				if _, err := tx.Exec(t.Context(), "insert into mine values (1)"); err != nil {
 					return err
@@ -192,10 +192,10 @@ func TestInlineInATransactionOfTheApplication(t *testing.T) {
 				return err
 			})
 			if n := scalar[int64](t, url, "select count(*) from mine"); n != 1 {
-				t.Errorf("what else the transaction has done is there %d times", n)
+				t.Errorf("the other statement of the transaction has %d effects", n)
 			}
 		})
-		t.Run("nothing of it is there when it is rolled back", func(t *testing.T) {
+		t.Run("a rollback removes events and read model", func(t *testing.T) {
 			tx, err := conn.Begin(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -225,7 +225,7 @@ func refusing(handle func(context.Context, pgx.Tx, []es.Record) error) func(cont
 	}
 }
 
-// appendInlineInChild appends, with an inline projection, from many goroutines until it is ended or killed.
+// appendInlineInChild appends with an inline projection from many goroutines, until the process ends or is killed.
 func appendInlineInChild(ctx context.Context, arguments []string) error {
 	s, err := postgres.Config{Inline: []postgres.Projection{counts()}}.Open(ctx, arguments[0])
 	if err != nil {
@@ -246,7 +246,7 @@ func appendInlineInChild(ctx context.Context, arguments []string) error {
 	return s.Close()
 }
 
-// A process is killed anywhere, again and again: events and read model are never apart.
+// A process is killed at random points. The events and the read model never differ.
 func TestInlineSurvivesKills(t *testing.T) {
 	t.Parallel()
 	server := testserver.Postgres(t, testserver.Postgres18)

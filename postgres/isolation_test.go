@@ -12,7 +12,7 @@ import (
 	"github.com/thalo-go/es/internal/test/testserver"
 )
 
-// At any other level than read committed, a call that has waited for the lock would not see what was committed meanwhile.
+// At any other level than read committed, a call that waited for the lock would not see what was committed while it waited.
 func TestInAtOtherLevels(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
@@ -39,7 +39,7 @@ func TestInAtOtherLevels(t *testing.T) {
 	})
 }
 
-// The default may change under a store that is open, and differ from one connection to the next.
+// The default may change while a store is open, and differ between connections.
 func TestDefaultIsolationThatChanges(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		for _, level := range []string{"repeatable read", "serializable"} {

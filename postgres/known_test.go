@@ -10,20 +10,20 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// loseTail makes a database as it is after a failover to a replica that had not yet got what stands behind a position.
+// loseTail deletes the records after a position, as a failover to a replica that was behind does.
 func loseTail(t testing.TB, url string, behind es.Position) {
 	t.Helper()
 	run(t, url, "set es.change_history = 'on'", fmt.Sprintf("delete from es.events where position > %d", behind))
 }
 
-// A store that has read the new history before it appended anything must not take it for the one it knows: it would continue a stream
-// behind versions that are lost.
+// A store that reads the new history before it appends must not mistake it for the one it knows. Otherwise it would append to a stream
+// after versions that are lost.
 func TestReadsDoNotHideALostTail(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
 		for _, test := range []struct {
 			name   string
-			behind es.Position // what is left
+			behind es.Position // the last position that is left
 			regrow []es.Append // by another store
 		}{
 			{"the log has grown past where it was", 5, []es.Append{at(account("new"), 0, 20)}},
@@ -59,7 +59,7 @@ func TestReadsDoNotHideALostTail(t *testing.T) {
 	})
 }
 
-// Nobody would be told that a stream is past a version if it no longer is, were that not asked about.
+// A conflict with a cached version that may be lost must be checked with the server.
 func TestLostVersionsAreNotTakenForPast(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
@@ -86,14 +86,14 @@ func TestLostVersionsAreNotTakenForPast(t *testing.T) {
 	})
 }
 
-// A read may be under way while the store finds out.
-func TestReadsUnderWayWhenTheTailIsLost(t *testing.T) {
+// The store detects the loss while a read is in flight.
+func TestReadsInFlightWhenTheTailIsLost(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
 		for _, test := range []struct {
 			name string
 			own  bool // the store itself wrote what is lost, and so finds out
-		}{{"from what the store knew", true}, {"from behind what it knew", false}} {
+		}{{"of records that the store wrote", true}, {"of records that the store does not know", false}} {
 			t.Run(test.name, func(t *testing.T) {
 				empty(t, url)
 				s, tap := tapped(t, postgres.Config{}, url)
@@ -115,7 +115,7 @@ func TestReadsUnderWayWhenTheTailIsLost(t *testing.T) {
 				mustAppend(t, s, at(account("new"), 0, 1))
 				release()
 				if got := <-read; got != 3 {
-					t.Fatalf("read %d records, want the 3 that were there", got)
+					t.Fatalf("read %d records, want 3", got)
 				}
 				_, err := s.Append(t.Context(), at(account("lost"), 3, 1))
 				if conflict := (*es.ConflictError)(nil); !errors.As(err, &conflict) || errors.Is(err, es.ErrRewound) != test.own {

@@ -19,7 +19,7 @@ import (
 func TestLimits(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		s := open(t, server.Database(t))
-		t.Run("what is over a limit is refused with its size", func(t *testing.T) {
+		t.Run("sizes over a limit are refused", func(t *testing.T) {
 			large := func(n, size int) es.Append {
 				a := es.Append{Stream: account("large"), Expected: 0}
 				for range n {
@@ -60,12 +60,12 @@ func TestLimits(t *testing.T) {
 				}
 			}
 		})
-		t.Run("a stream that cannot be has no snapshot", func(t *testing.T) {
+		t.Run("an invalid stream has no snapshot", func(t *testing.T) {
 			if n, err := s.LoadSnapshot(t.Context(), account("nul\x00")); err != nil || n.Version != 0 {
 				t.Errorf("got %v, %v", n, err)
 			}
 		})
-		t.Run("a schema of snapshots may be any integer", func(t *testing.T) {
+		t.Run("a snapshot's schema can be any integer", func(t *testing.T) {
 			for _, schema := range []int{1 << 40, 20260228123456, -1 << 62} {
 				want := es.Snapshot{Stream: account(fmt.Sprint(schema)), Version: 1 << 50, Position: 1 << 60, Schema: schema, Data: []byte{}}
 				if err := s.SaveSnapshot(t.Context(), want); err != nil {
@@ -117,7 +117,7 @@ func TestFilters(t *testing.T) {
 	})
 }
 
-// heap is how many bytes are in use.
+// heap returns the bytes in use.
 func heap() int {
 	runtime.GC()
 	var m runtime.MemStats

@@ -14,7 +14,7 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// lists are the read models of the conformance suite, in a table of the schema's own name.
+// lists are the read models of the conformance suite, in a table named after the schema.
 func lists(t *testing.T, url, schema string) conformance.Lists[pgx.Tx] {
 	table := pgx.Identifier{"lists of " + schema}.Sanitize()
 	conn := connect(t, url)
@@ -49,7 +49,7 @@ func lists(t *testing.T, url, schema string) conformance.Lists[pgx.Tx] {
 	}
 }
 
-// projects runs the suite of projections on a database, each clause in a schema of its own.
+// projects runs the suite of projections on a database, with one schema for each clause.
 func projects(t *testing.T, url, reading string) {
 	clause := 0
 	conformance.TestProjections(t, func(t *testing.T) (func() conformance.ReadSide[pgx.Tx], conformance.Lists[pgx.Tx]) {
@@ -67,7 +67,7 @@ func TestProjections(t *testing.T) {
 			projects(t, with(url, "pool_max_conns=6"), url)
 		})
 	}
-	t.Run("through pgbouncer, which the store has to find out", func(t *testing.T) {
+	t.Run("through pgbouncer, which the store detects", func(t *testing.T) {
 		t.Parallel()
 		server := testserver.Postgres(t, testserver.Postgres18)
 		pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{PoolSize: 6})

@@ -20,7 +20,7 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// lockTable stops all readers of events, until the transaction ends.
+// lockTable blocks all readers of events until the transaction ends.
 func lockTable(t testing.TB, url string) pgx.Tx {
 	t.Helper()
 	tx := begin(t, connect(t, url), "")
@@ -30,7 +30,7 @@ func lockTable(t testing.TB, url string) pgx.Tx {
 	return tx
 }
 
-// A crowd is readers that have come at the same time.
+// A crowd is concurrent readers.
 type crowd struct {
 	sync.WaitGroup
 	mu      sync.Mutex
@@ -38,7 +38,7 @@ type crowd struct {
 	errs    map[int]error
 }
 
-// gather starts n readers while two are at work, or else the first two of them are, and waits until the others wait to go together.
+// gather starts n readers. If no two queries are in flight, the first two readers run their own. gather returns when the others wait.
 func gather(t testing.TB, s *postgres.Store, n int, read func(i int) (context.Context, es.Stream, es.Version)) *crowd {
 	t.Helper()
 	c := &crowd{records: make(map[int][]es.Record), errs: make(map[int]error)}
@@ -66,7 +66,7 @@ func TestReadTogether(t *testing.T) {
 		}
 		want = dense(t, s)
 		stream := func(i int) (context.Context, es.Stream, es.Version) {
-			return t.Context(), account(fmt.Sprint(i % 45)), es.Version(i % 7) // some are not there, some come twice
+			return t.Context(), account(fmt.Sprint(i % 45)), es.Version(i % 7) // some do not exist, some repeat
 		}
 		check := func(t *testing.T, c *crowd, i int) {
 			t.Helper()
@@ -83,7 +83,7 @@ func TestReadTogether(t *testing.T) {
 				t.Errorf("reader %d of %s after %d (-want +got):\n%s", i, stream, after, cmp.Diff(expected, c.records[i]))
 			}
 		}
-		t.Run("is right, and takes few round trips", func(t *testing.T) {
+		t.Run("returns the records in few round trips", func(t *testing.T) {
 			const n = 300
 			tx := lockTable(t, url)
 			before := tap.sent()
@@ -105,7 +105,7 @@ func TestReadTogether(t *testing.T) {
 			}
 		})
 		for _, sent := range []bool{false, true} {
-			t.Run(map[bool]string{false: "does not hurt those who stay when others leave before it goes out", true: "nor when they leave afterwards"}[sent], func(t *testing.T) {
+			t.Run(map[bool]string{false: "some readers leave before the query", true: "some readers leave during the query"}[sent], func(t *testing.T) {
 				const n = 100
 				tx := lockTable(t, url)
 				first, letGo := context.WithCancel(t.Context())
@@ -126,7 +126,7 @@ func TestReadTogether(t *testing.T) {
 					two.Wait()
 				}
 				leave()
-				eventually(t, "the others have left", func() bool {
+				eventually(t, "the leaving readers have left", func() bool {
 					c.mu.Lock()
 					defer c.mu.Unlock()
 					return len(c.errs) == (n+2)/3
@@ -144,7 +144,7 @@ func TestReadTogether(t *testing.T) {
 				}
 			})
 		}
-		t.Run("asks for nothing when all have left", func(t *testing.T) {
+		t.Run("no query when all readers have left", func(t *testing.T) {
 			tx := lockTable(t, url)
 			ctx, cancel := context.WithCancel(t.Context())
 			c := gather(t, s, 50, func(i int) (context.Context, es.Stream, es.Version) { return ctx, account(fmt.Sprint(i)), 0 })
@@ -161,7 +161,7 @@ func TestReadTogether(t *testing.T) {
 			}
 		})
 		for _, order := range []string{"q.n desc, e.version", "e.version desc", "e.version, q.n", "md5(e.token::text)"} {
-			t.Run("is right if the server gives records by "+order, func(t *testing.T) {
+			t.Run("if the server orders records by "+order, func(t *testing.T) {
 				const n = 90
 				s := open(t, url)
 				s.ReadTogetherBy(order)
@@ -174,7 +174,7 @@ func TestReadTogether(t *testing.T) {
 				}
 			})
 		}
-		t.Run("goes on by page where records are large", func(t *testing.T) {
+		t.Run("large records take several pages", func(t *testing.T) {
 			large := make([]es.Record, 9)
 			for i := range large {
 				large[i] = es.Record{Type: "t", Data: []byte(strings.Repeat(fmt.Sprint(i), 300<<10))}
@@ -199,7 +199,7 @@ func TestReadTogether(t *testing.T) {
 				}
 			}
 		})
-		t.Run("tells all of an error", func(t *testing.T) {
+		t.Run("all readers get an error", func(t *testing.T) {
 			tx := lockTable(t, url)
 			if _, err := tx.Exec(t.Context(), "drop schema es cascade"); err != nil {
 				t.Fatal(err)
@@ -272,7 +272,7 @@ func fillPool(t testing.TB, pool *pgxpool.Pool) {
 	}
 }
 
-// A page comes piece by piece, and its connection must not wait for the reader.
+// A page arrives in pieces, and its connection must not wait for the loop body.
 func TestReadsHoldNoConnectionWhileTheBodyRuns(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		s := open(t, with(server.Database(t), "pool_max_conns=1"))
@@ -291,7 +291,7 @@ func TestReadsHoldNoConnectionWhileTheBodyRuns(t *testing.T) {
 					mustAppend(t, s, add(account("b"+name), 1)) // with the only connection
 				}
 				if n > 3000 {
-					break // All comes to what the body has appended
+					break // All reaches the records that the body has appended
 				}
 			}
 			if n < 3000 {

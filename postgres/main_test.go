@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(servers{m})
 }
 
-// servers stops the servers before goleak looks for what was left behind.
+// servers stops the servers before goleak looks for leaks.
 type servers struct{ m *testing.M }
 
 func (s servers) Run() int { return testserver.Run(s.m) }
@@ -47,7 +47,7 @@ func openWith(t testing.TB, c postgres.Config, url string) *postgres.Store {
 	return s
 }
 
-// with returns a URL with a parameter more, such as pool_max_conns=1.
+// with adds a parameter such as pool_max_conns=1 to a URL.
 func with(url, parameter string) string {
 	if parameter == "" {
 		return url
@@ -58,7 +58,7 @@ func with(url, parameter string) string {
 	return url + "?" + parameter
 }
 
-// connect returns a connection past the store.
+// connect opens a connection that the store does not know.
 func connect(t testing.TB, url string) *pgx.Conn {
 	t.Helper()
 	c, err := pgx.Connect(t.Context(), url)
@@ -69,7 +69,7 @@ func connect(t testing.TB, url string) *pgx.Conn {
 	return c
 }
 
-// run runs statements on a connection of their own.
+// run runs statements on a new connection.
 func run(t testing.TB, url string, statements ...string) {
 	t.Helper()
 	c := connect(t, url)
@@ -83,13 +83,13 @@ func run(t testing.TB, url string, statements ...string) {
 	}
 }
 
-// empty drops what a test before has made in a database, which is quicker than another one.
+// empty drops the schema of an earlier test, which is faster than creating a database.
 func empty(t testing.TB, url string) {
 	t.Helper()
 	run(t, url, "drop schema if exists es cascade")
 }
 
-// scalar returns the one value that a query has.
+// scalar returns the single value of a query.
 func scalar[T any](t testing.TB, url, sql string, args ...any) (value T) {
 	t.Helper()
 	c := connect(t, url)
@@ -121,7 +121,7 @@ func at(stream es.Stream, version es.Version, n int) es.Append {
 	return es.Append{Stream: stream, Expected: version, Events: events(n)}
 }
 
-// mustAppend appends what must be taken.
+// mustAppend appends, and fails the test on an error.
 func mustAppend(t testing.TB, s es.Store, appends ...es.Append) es.Position {
 	t.Helper()
 	position, err := s.Append(t.Context(), appends...)
@@ -131,7 +131,7 @@ func mustAppend(t testing.TB, s es.Store, appends ...es.Append) es.Position {
 	return position
 }
 
-// collect reads what must come without an error.
+// collect reads all records, and fails the test on an error.
 func collect(t testing.TB, records iter.Seq2[es.Record, error]) []es.Record {
 	t.Helper()
 	all, err := drain(records)
@@ -151,7 +151,7 @@ func drain(records iter.Seq2[es.Record, error]) (all []es.Record, err error) {
 	return all, nil
 }
 
-// dense reads the whole log and tests that positions count 1, 2, 3 over all streams and versions within each.
+// dense reads the log and checks that positions, and versions in each stream, count 1, 2, 3.
 func dense(t testing.TB, log es.Log) []es.Record {
 	t.Helper()
 	all := collect(t, log.All(t.Context(), 0, es.Filter{}))
@@ -165,12 +165,12 @@ func dense(t testing.TB, log es.Log) []es.Record {
 	return all
 }
 
-// eventually waits until something is so that nothing tells of.
+// eventually waits until a condition holds.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !is(); {
 		if time.Now().After(end) {
-			t.Fatalf("waited in vain until %s", what)
+			t.Fatalf("timeout waiting until %s", what)
 		}
 		select {
 		case <-time.After(2 * time.Millisecond):

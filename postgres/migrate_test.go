@@ -8,7 +8,7 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-func TestOpenBringsASchemaOfTheFirstReleaseToThisOne(t *testing.T) {
+func TestOpenMigratesTheSchemaOfTheFirstRelease(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
 		if err := postgres.MigrateTo(t.Context(), newPool(t, url), 1); err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// Plans are cached by sessions, and one that was made while the table was empty must not turn into a scan of it when it is large.
+// Sessions cache plans. A plan made while the table was empty must not scan it once it is large.
 func TestPlans(t *testing.T) {
 	const rows = 300_000
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
@@ -65,7 +65,7 @@ func scans(t testing.TB, url string) (n scanned) {
 	return n
 }
 
-// fill appends to the table, past the store: streams of ten, and one command each.
+// fill inserts into the tables without the store: streams of ten events, with one command each.
 func fill(t testing.TB, url string, rows int) {
 	t.Helper()
 	run(t, url, fmt.Sprintf(`insert into es.events (position, kind, id, version, time, type, data, meta, token)
@@ -73,15 +73,15 @@ func fill(t testing.TB, url string, rows int) {
 		fmt.Sprintf(`insert into es.commands (kind, id, command, first, last) select 'filler', 'f' || n, 'c', 1, 1 from generate_series(1, %d) n`, rows/10))
 }
 
-// everything does all that a store does with the tables.
+// everything runs each statement of a store.
 func everything(t testing.TB, s, other *postgres.Store, name string) {
 	t.Helper()
 	mustAppend(t, other, add(account(name+" other"), 1)) // so that what s knows is not the end of the log
 	mustAppend(t, s, at(account(name+" one"), 0, 1))
 	mustAppend(t, other, add(account(name+" other"), 1))
 	mustAppend(t, s, at(account(name+" two"), 0, 2))
-	for range 20 { // at the end of which it goes the short way, the first time at least
-		mustAppend(t, s, add(account(name+" stride"), 1))
+	for range 20 { // the last ones take the fast path, at least the first time
+		mustAppend(t, s, add(account(name+" solo"), 1))
 	}
 	once := es.Append{Stream: account(name + " once"), Expected: es.AnyVersion, Events: events(1), Command: "c"}
 	mustAppend(t, s, at(account(name), 0, 1))                          // one
@@ -90,7 +90,7 @@ func everything(t testing.TB, s, other *postgres.Store, name string) {
 	mustAppend(t, s, once)                                             // that looks, with a command
 	_, errs := s.WriteTogether(t.Context(), []es.Append{once}, []es.Append{at(account(name), 1, 1)}, []es.Append{at(account(name+" new"), 0, 2)}, []es.Append{at(account(name), 6, 0)})
 	if good, conflicts, _ := count(errs); good != 2 || conflicts != 1 {
-		t.Fatalf("got %v, want a duplicate, a conflict and two that are good", errs)
+		t.Fatalf("got %v, want a duplicate, a conflict and two successes", errs)
 	}
 	if got := len(collect(t, s.Read(t.Context(), account(name), 1))); got != 5 {
 		t.Fatalf("read %d records, want 5", got)

@@ -11,7 +11,7 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// All of pgx's ways to run statements serve, behind all of a pooler's. The conformance suites run on some of them.
+// All execution modes of pgx work with all modes of a pooler. The conformance suites run on some combinations.
 func TestExecModesAndPoolers(t *testing.T) {
 	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
@@ -77,7 +77,7 @@ func writeAndRead(t *testing.T, a, b *postgres.Store) {
 	}
 }
 
-// A transaction of the application's is on one connection, which a pooler may have lent to others before.
+// The application's transaction is on one connection, which a pooler may have lent to other sessions before.
 func TestInThroughPgBouncer(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{PoolSize: 3})

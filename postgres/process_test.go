@@ -14,7 +14,7 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// raceInChild appends from several goroutines what others append too.
+// raceInChild appends from several goroutines to streams that other processes append to as well.
 func raceInChild(ctx context.Context, arguments []string) error {
 	s, err := postgres.Open(ctx, arguments[0])
 	if err != nil {
@@ -43,7 +43,7 @@ func raceInChild(ctx context.Context, arguments []string) error {
 	return errors.Join(append(errs, s.Close())...)
 }
 
-// followToTheEndInChild follows a log and prints each record, up to the last one of the test.
+// followToTheEndInChild follows a log and prints each record up to the last one of the test.
 func followToTheEndInChild(ctx context.Context, arguments []string) error {
 	s, err := postgres.Open(ctx, arguments[0])
 	if err != nil {
@@ -62,13 +62,13 @@ func followToTheEndInChild(ctx context.Context, arguments []string) error {
 	return s.Close()
 }
 
-// A racer is one of many writers in one of several processes.
+// A racer is one of several writers in a process.
 type racer struct {
 	store *postgres.Store
 	name  string
 }
 
-// round appends to streams that all want: at their version, so that most lose at first, and a command that only one may bring.
+// round appends to shared streams at their versions, so that most racers get conflicts, and a command that only one racer can append.
 func (r racer) round(ctx context.Context, i int) error {
 	data := fmt.Sprint(r.name, ".", i)
 	event := func(suffix string) []es.Record { return []es.Record{{Type: "t", Data: []byte(data + suffix)}} }
@@ -99,8 +99,8 @@ func (r racer) round(ctx context.Context, i int) error {
 	return nil
 }
 
-// Several processes write to one database and another follows it. What was acknowledged is there, once, at the position that was said;
-// positions and versions have no gap; the follower sees all of it in order.
+// Several processes write to one database and another follows it. Each acknowledged append is there once, at its acknowledged position.
+// Positions and versions have no gaps. The follower sees all records in order.
 func TestProcesses(t *testing.T) {
 	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {

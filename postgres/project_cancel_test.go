@@ -14,7 +14,8 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// Somebody cancels what the server does, or a timeout does, while the projection moves its checkpoint: that is no fault of the handler's, and passes.
+// An operator or a timeout cancels a statement of the projection while it moves its checkpoint. The projection retries, as this is no fault of
+// the handler.
 func TestAProjectionGoesOnWhenItsStatementsAreCancelled(t *testing.T) {
 	url := testserver.Postgres(t, testserver.Postgres18).Database(t)
 	s := open(t, url)
@@ -28,7 +29,7 @@ func TestAProjectionGoesOnWhenItsStatementsAreCancelled(t *testing.T) {
 		}})
 	}()
 	mustAppend(t, s, add(account("a"), 1))
-	if err := s.WaitFor(t.Context(), "balances", 1); err != nil && !errors.Is(err, es.ErrInvalid) { // nobody has run it yet
+	if err := s.WaitFor(t.Context(), "balances", 1); err != nil && !errors.Is(err, es.ErrInvalid) { // it has not run yet
 		t.Fatal(err)
 	}
 	for applied.Load() == 0 {

@@ -22,7 +22,7 @@ func through(t testing.TB, c postgres.Config, url, parameters string) (*postgres
 	return openWith(t, c, with(proxy.Through(url), parameters)), proxy
 }
 
-// breaks are the ways in which the network loses a call.
+// breaks are the ways in which the network can lose a call.
 var breaks = map[string]func(*testserver.Proxy, string) <-chan struct{}{
 	"the request": (*testserver.Proxy).LoseRequest,
 	"the answer":  (*testserver.Proxy).LoseAnswer,
@@ -81,8 +81,8 @@ func TestResolveLoneAppend(t *testing.T) {
 	})
 }
 
-// mixed are calls that come together, and what each must be told: those that were written and those that were refused are told apart
-// although the answer was lost.
+// mixed returns calls of one batch with the verdict that each must get. The store tells written from refused calls although the answer was
+// lost.
 func mixed(l *ledger, s *postgres.Store) (try func(t *testing.T)) {
 	calls := []struct {
 		append es.Append
@@ -118,7 +118,7 @@ func TestResolveBatch(t *testing.T) {
 	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		for what, lose := range breaks {
-			t.Run("of mixed verdicts whose connection loses "+what, func(t *testing.T) {
+			t.Run("with mixed verdicts, the connection loses "+what, func(t *testing.T) {
 				url := server.Database(t)
 				s, proxy := through(t, postgres.Config{}, url, "pool_max_conns=2")
 				l := newLedger()
@@ -134,7 +134,7 @@ func TestResolveBatch(t *testing.T) {
 					t.Errorf("%d appends were acknowledged, want 8", got)
 				}
 			})
-			t.Run("of versions that the store knows, whose connection loses "+what, func(t *testing.T) {
+			t.Run("with known versions, the connection loses "+what, func(t *testing.T) {
 				url := server.Database(t)
 				s, proxy := through(t, postgres.Config{}, url, "pool_max_conns=2")
 				l := newLedger()
@@ -157,8 +157,8 @@ func TestResolveBatch(t *testing.T) {
 	})
 }
 
-// A call may be under way for long after its connection broke. When the store has found that it has not been written, it never must be.
-func TestLateCallIsTurnedAway(t *testing.T) {
+// A call may arrive long after its connection broke. Once the store has found it unwritten, it must never be written.
+func TestLateCallIsRejected(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		for _, parameters := range []string{"", "default_transaction_isolation=serializable", "default_query_exec_mode=exec"} {
 			t.Run(parameters, func(t *testing.T) {
@@ -249,7 +249,7 @@ func TestResolveWhileTheLockIsHeld(t *testing.T) {
 	})
 }
 
-// A call that is about to commit is not yet to be seen, and can no longer be turned away.
+// A call in its commit is not visible yet and can no longer be rejected.
 func TestResolveWaitsForACallInItsCommit(t *testing.T) {
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{})
 	url := server.Database(t)
@@ -257,9 +257,9 @@ func TestResolveWaitsForACallInItsCommit(t *testing.T) {
 	l := newLedger()
 	_ = l.append(t.Context(), s, named("before", account("a"), 0)) // the ledger has the error
 	local := with(url, "synchronous_commit=local")
-	run(t, local, "alter system set synchronous_standby_names = 'nobody'", "select pg_reload_conf()")
+	run(t, local, "alter system set synchronous_standby_names = 'none'", "select pg_reload_conf()")
 	eventually(t, "the server has read its settings", func() bool {
-		return scalar[string](t, local, "show synchronous_standby_names") == "nobody"
+		return scalar[string](t, local, "show synchronous_standby_names") == "none"
 	})
 	answered := make(chan error, 1)
 	stuck := func() bool {
@@ -305,9 +305,9 @@ func TestResolveBrokenAgainAndAgain(t *testing.T) {
 	})
 }
 
-func TestResolveIsNotPutOff(t *testing.T) {
+func TestResolveIsNotBlocked(t *testing.T) {
 	server := testserver.Postgres(t, testserver.Postgres18)
-	t.Run("by a default isolation that was changed meanwhile", func(t *testing.T) {
+	t.Run("by a changed default isolation", func(t *testing.T) {
 		url := server.Database(t)
 		s, wire := openOn(t, with(url, "pool_max_conns=1"))
 		l := newLedger()
@@ -323,7 +323,7 @@ func TestResolveIsNotPutOff(t *testing.T) {
 		}
 		l.check(t, url)
 	})
-	t.Run("by a lock that somebody else holds for longer than lock_timeout", func(t *testing.T) {
+	t.Run("by a lock held for longer than lock_timeout", func(t *testing.T) {
 		url := server.Database(t)
 		s, wire := openOn(t, with(url, "lock_timeout=20ms"))
 		l := newLedger()
@@ -354,7 +354,7 @@ func TestResolveIsNotPutOff(t *testing.T) {
 	})
 }
 
-// cutOff makes a store that cannot find out about a call: its connection breaks and no other can be made.
+// cutOff returns a store that cannot resolve its next append: its connection breaks and no other can be made.
 func cutOff(t *testing.T) (s *postgres.Store, proxy *testserver.Proxy, url string, lost <-chan struct{}) {
 	t.Helper()
 	url = testserver.Postgres(t, testserver.Postgres18).Database(t)
@@ -402,7 +402,7 @@ func TestResolveEnds(t *testing.T) {
 			t.Errorf("got %v, want es.ErrUnknownOutcome and es.ErrClosed", err)
 		}
 	})
-	t.Run("also for those that wait for another batch", func(t *testing.T) {
+	t.Run("for requests that wait for another batch, too", func(t *testing.T) {
 		s, proxy, url, lost := cutOff(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		repeated := func(i int) []es.Append {
@@ -427,7 +427,7 @@ func TestResolveEnds(t *testing.T) {
 	})
 }
 
-// One of many that wait for a batch may leave. The others get their answers.
+// One of several callers of a batch leaves. The others get their answers.
 func TestResolveGoesOnForTheOthers(t *testing.T) {
 	s, proxy, url, lost := cutOff(t)
 	l := newLedger()
@@ -466,8 +466,8 @@ func TestResolveGoesOnForTheOthers(t *testing.T) {
 func TestConnectTimeout(t *testing.T) {
 	server := testserver.Postgres(t, testserver.Postgres18)
 	for name, before := range map[string]func(*testserver.Proxy){
-		"no connection can be made":            func(p *testserver.Proxy) { p.Refuse(); p.Cut() },
-		"connections are made and get no word": func(p *testserver.Proxy) { p.Cut(); p.Stall() },
+		"no connection can be made":              func(p *testserver.Proxy) { p.Refuse(); p.Cut() },
+		"connections are made and get no answer": func(p *testserver.Proxy) { p.Cut(); p.Stall() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			url := server.Database(t)

@@ -15,8 +15,8 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// A dump is restored into another cluster, of the same release and of the newest, and a store that runs is led there. pg_dump itself comes
-// with the system's release only.
+// A dump is restored into another cluster of the same or the newest release, and a running store is redirected there. pg_dump is only
+// available in the system's release.
 func TestDumpAndRestore(t *testing.T) {
 	t.Parallel()
 	for _, version := range []testserver.Version{testserver.System, testserver.Postgres18} {
@@ -50,7 +50,7 @@ func dumpAndRestore(t *testing.T, version testserver.Version) {
 		t.Fatalf("psql: %v\n%s", err, out)
 	}
 	proxy.Target(restored)
-	run(t, into.URL("postgres"), fmt.Sprintf("alter database %s rename to %s", name(restored), name(url))) // the running store asks for it by this name
+	run(t, into.URL("postgres"), fmt.Sprintf("alter database %s rename to %s", name(restored), name(url))) // the running store connects to this name
 	restored = into.URL(name(url))
 	proxy.Cut()
 
@@ -65,10 +65,10 @@ func dumpAndRestore(t *testing.T, version testserver.Version) {
 		t.Errorf("the snapshot is %+v: %v", n, err)
 	}
 	if _, err := s.Append(t.Context(), es.Append{Stream: account("c7"), Expected: es.AnyVersion, Command: "once", Events: events(1)}); !isDuplicate(err) {
-		t.Errorf("a command that is there: %v", err)
+		t.Errorf("a command that exists: %v", err)
 	}
-	if _, err := running.Append(t.Context(), at(account("a"), 40, 1)); err != nil { // it knows the head, and it is still so
-		t.Errorf("the store that was led there: %v", err)
+	if _, err := running.Append(t.Context(), at(account("a"), 40, 1)); err != nil { // the head it knows is still right
+		t.Errorf("the redirected store: %v", err)
 	}
 	mustAppend(t, s, at(account("a"), 41, 1))
 	follow(t, s, 60).sees(t, 61, 62)
@@ -130,7 +130,7 @@ func TestTransactionIDsWrapAround(t *testing.T) {
 	}
 }
 
-// setTransactionID sets the next transaction id of a server that is stopped.
+// setTransactionID sets the next transaction id of a stopped server.
 func setTransactionID(t testing.TB, server *testserver.Server, id uint32) {
 	t.Helper()
 	if out, err := testserver.Tool(t, "pg_resetwal", "-x", fmt.Sprint(id), "-D", server.Dir()).CombinedOutput(); err != nil {
@@ -156,7 +156,7 @@ func TestMigrationFromATextbookTable(t *testing.T) {
 	_, sql, fenced := strings.Cut(chapter, "```sql\n")
 	sql, _, _ = strings.Cut(sql, "```")
 	if !found || !fenced {
-		t.Fatal("docs/operations.md has no SQL for it any more")
+		t.Fatal("docs/operations.md has no SQL for the migration")
 	}
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
@@ -190,7 +190,7 @@ func TestMigrationFromATextbookTable(t *testing.T) {
 				t.Errorf("record %d is %v, want %v", i+1, got, w)
 			}
 		}
-		// Also in the store that was open meanwhile.
+		// The store that was open has them, too.
 		mustAppend(t, s, at(account("42"), 3, 1))
 		mustAppend(t, open(t, url), at(account("42"), 4, 1), add(es.Stream{Kind: "order", ID: "a-b"}, 1))
 		follow(t, s, 0).sees(t, 1, 7)

@@ -16,7 +16,7 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// rewind makes a database as it is after a restore of an older copy: what stands behind a position is gone, and so are its commands.
+// rewind deletes the records after a position and their commands, as a restore of an older copy does.
 func rewind(t testing.TB, url string, behind es.Position) {
 	t.Helper()
 	run(t, url, "set es.change_history = 'on'", fmt.Sprintf(`with lost as (delete from es.events where position > %d returning kind, id, version)
@@ -28,7 +28,7 @@ func isRewound(err error) bool { return isConflict(err) && errors.Is(err, es.Err
 func TestRewind(t *testing.T) {
 	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
-		t.Run("an append without events does not make a version known that may be lost", func(t *testing.T) {
+		t.Run("an append without events does not learn a version that may be lost", func(t *testing.T) {
 			url := server.Database(t)
 			s, other := open(t, url), open(t, url)
 			mustAppend(t, s, at(account("mine"), 0, 1))
@@ -42,7 +42,7 @@ func TestRewind(t *testing.T) {
 			}
 			dense(t, s)
 		})
-		t.Run("another append of the same batch does not hide that a version is lost", func(t *testing.T) {
+		t.Run("another append of the batch does not hide a lost version", func(t *testing.T) {
 			url := server.Database(t)
 			s := open(t, url)
 			mustAppend(t, s, at(account("a"), 0, 5))
@@ -56,20 +56,20 @@ func TestRewind(t *testing.T) {
 			}
 			dense(t, s)
 		})
-		t.Run("an append of many at once is told too", func(t *testing.T) {
+		t.Run("several appends in a call get the conflict, too", func(t *testing.T) {
 			url := server.Database(t)
 			s := open(t, url)
 			mustAppend(t, s, at(account("a"), 0, 5))
 			rewind(t, url, 3)
 			mustAppend(t, open(t, url), at(account("a"), 3, 2))
 			if _, err := s.Append(t.Context(), at(account("a"), 5, 1), at(account("a"), 6, 1)); !isRewound(err) {
-				t.Errorf("got %v, want a conflict that says that the database has lost its end", err)
+				t.Errorf("got %v, want a conflict that wraps es.ErrRewound", err)
 			}
 			if got := len(dense(t, s)); got != 5 {
 				t.Errorf("%d records, want 5", got)
 			}
 		})
-		t.Run("a command that is lost takes effect again, and one that is not does not", func(t *testing.T) {
+		t.Run("a lost command can be applied again, a kept one cannot", func(t *testing.T) {
 			url := server.Database(t)
 			s := open(t, url)
 			for i, c := range []string{"kept", "lost"} {
@@ -86,8 +86,8 @@ func TestRewind(t *testing.T) {
 	})
 }
 
-// appendOnceTold appends behind what has been read since the database was rewound. The first to do so on a stream is told of it all the same,
-// because the store cannot know who has read; once told, whoever goes on does so knowingly.
+// appendOnceTold appends to a stream that was read since the rewind. The first append to it fails regardless, because the store cannot know
+// which caller has read; the second succeeds.
 func appendOnceTold(t testing.TB, s es.Store, appends ...es.Append) {
 	t.Helper()
 	if _, err := s.Append(t.Context(), appends...); errors.Is(err, es.ErrRewound) {
@@ -110,17 +110,17 @@ func execute(t testing.TB, r *accounts, commands ...rules.Command) {
 	}
 }
 
-// On a single account positions and versions coincide, also in the history that takes the place of the one that is lost.
+// On a single account, positions and versions coincide, both in the lost history and in the one that replaces it.
 func TestRewoundRepo(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		for name, test := range map[string]struct {
-			others []rules.Command // in place of what is lost
+			others []rules.Command // in place of the lost ones
 			want   int64
 		}{
-			"nothing has taken the place of what is lost":      {nil, 100},
-			"other things have happened since":                 {[]rules.Command{rules.Deposit{Amount: 1}, rules.Deposit{Amount: 2}}, 103},
-			"more other things have happened than were lost":   {[]rules.Command{rules.Deposit{Amount: 1}, rules.Deposit{Amount: 2}, rules.Deposit{Amount: 3}}, 106},
-			"fewer other things have happened than were lost":  {[]rules.Command{rules.Deposit{Amount: 1}}, 101},
+			"nothing replaces the lost events":                 {nil, 100},
+			"other events replace the lost ones":               {[]rules.Command{rules.Deposit{Amount: 1}, rules.Deposit{Amount: 2}}, 103},
+			"more events than were lost replace them":          {[]rules.Command{rules.Deposit{Amount: 1}, rules.Deposit{Amount: 2}, rules.Deposit{Amount: 3}}, 106},
+			"fewer events than were lost replace them":         {[]rules.Command{rules.Deposit{Amount: 1}}, 101},
 			"the account was closed and moved, all but a cent": {[]rules.Command{rules.Withdraw{Amount: 99}}, 1},
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -131,7 +131,7 @@ func TestRewoundRepo(t *testing.T) {
 				rewind(t, url, 2)
 				execute(t, bank(open(t, url)), test.others...)
 				if _, err := r.Execute(t.Context(), "hot", rules.Withdraw{Amount: 5000}); err == nil {
-					t.Error("5000 cents were taken from what is lost")
+					t.Error("5000 cents were withdrawn from a lost deposit")
 				}
 				result, err := r.Execute(t.Context(), "hot", rules.Deposit{Amount: 5})
 				if err != nil || result.State.Balance != test.want+5 {
@@ -148,7 +148,7 @@ func TestRewoundRepo(t *testing.T) {
 	})
 }
 
-// Who has cached a state hears of the loss also when others have noticed it, and have read what there is now through the same store.
+// A repo with a cached state detects the loss even if another repo on the same store has detected it and read the new history before.
 func TestRewoundRepoIsNotTheFirstToNotice(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
@@ -170,7 +170,7 @@ func TestRewoundRepoIsNotTheFirstToNotice(t *testing.T) {
 			t.Fatalf("balance %d, want 107: %v", at.State.Balance, err)
 		}
 		if _, err := r.Execute(t.Context(), "hot", rules.Withdraw{Amount: 5000}); err == nil {
-			t.Error("5000 cents were taken from what is lost")
+			t.Error("5000 cents were withdrawn from a lost deposit")
 		}
 		if result, err := r.Execute(t.Context(), "hot", rules.Withdraw{Amount: 107}); err != nil || result.State.Balance != 0 {
 			t.Errorf("balance %d, want 0: %v", result.State.Balance, err)
@@ -179,7 +179,7 @@ func TestRewoundRepoIsNotTheFirstToNotice(t *testing.T) {
 	})
 }
 
-// Commands on one account are decided together and appended together; so they are told together that its history is another.
+// Commands on one account are decided and appended together, so they get the conflict of a rewind together.
 func TestRewoundRepoWithManyCommands(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
@@ -221,7 +221,7 @@ func TestRewoundRepoWithManyCommands(t *testing.T) {
 	})
 }
 
-// The database is restored from an older copy under a running store.
+// The database is restored from an older copy while a store is open.
 func TestRestoreOfAnOlderCopy(t *testing.T) {
 	for _, version := range []testserver.Version{testserver.Postgres14, testserver.Postgres18} {
 		t.Run(string(version), func(t *testing.T) {
@@ -249,7 +249,7 @@ func TestRestoreOfAnOlderCopy(t *testing.T) {
 			}
 			for name, a := range map[string]es.Append{"the lost end of a stream": at(account("kept"), 5, 1), "a lost stream": at(account("lost"), 2, 1)} {
 				if _, err := s.Append(t.Context(), a); !isRewound(err) {
-					t.Errorf("an append to %s: got %v, want a conflict that says that the database has lost its end", name, err)
+					t.Errorf("an append to %s: got %v, want a conflict that wraps es.ErrRewound", name, err)
 				}
 			}
 			result, err := r.Execute(t.Context(), "hot", rules.Withdraw{Amount: 60})
@@ -267,18 +267,17 @@ func TestRestoreOfAnOlderCopy(t *testing.T) {
 	}
 }
 
-// Whatever is lost, and whoever writes in its place, no version has a gap, and no append is taken that was decided on a record
-// that is no more.
+// Whatever is lost and replaced, versions have no gaps, and no append succeeds that was decided on a lost record.
 func TestRewindModel(t *testing.T) {
 	url := testserver.Postgres(t, testserver.Postgres18).Database(t)
 	open(t, url) // which makes the schema
 	conn := connect(t, url)
 	run := 0
-	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue { // more than there is time for
+	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue { // the default takes too long
 		if err := checks.Value.Set("30"); err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = checks.Value.Set(checks.DefValue) }() // it was taken before
+		defer func() { _ = checks.Value.Set(checks.DefValue) }() // the same value was set before
 	}
 	rapid.Check(t, func(r *rapid.T) {
 		run++
@@ -313,7 +312,7 @@ type rewindModel struct {
 	clients []*client
 }
 
-// A client is a program with a store of its own. It expects the versions that it has seen.
+// A client is a program with its own store. It appends at the versions that it has seen.
 type client struct {
 	store *postgres.Store
 	seen  map[es.Stream]sight
@@ -380,7 +379,7 @@ func (m *rewindModel) appendNothing(r *rapid.T) {
 	}
 }
 
-// do appends to one stream what a client decided on the record it has seen last.
+// do appends to a stream what a client decided on the last record it saw.
 func (m *rewindModel) do(r *rapid.T, c *client, before sight, appends ...es.Append) {
 	stream := appends[0].Stream
 	_, err := c.store.Append(m.Context(), appends...)
@@ -404,7 +403,7 @@ func (m *rewindModel) do(r *rapid.T, c *client, before sight, appends ...es.Appe
 			}
 		}
 		if string(data) != before.data {
-			r.Fatalf("an append decided on %q was taken behind %q, version %d of %s", before.data, data, before.version, stream)
+			r.Fatalf("an append decided on %q was written after %q, version %d of %s", before.data, data, before.version, stream)
 		}
 	}
 	if v.data != last {
@@ -421,7 +420,7 @@ func (m *rewindModel) rewind(r *rapid.T) {
 	rewind(m.T, m.url, es.Position(rapid.Int64Range(int64(m.base), int64(head)).Draw(r, "head")))
 }
 
-// check wants positions and versions to be dense, and returns the last records of the streams.
+// check checks that positions and versions are dense, and returns the last record of each stream.
 func (m *rewindModel) check() map[es.Stream]sight {
 	rows, err := m.conn.Query(m.Context(), "select position, kind, id, version, data from es.events where position > $1 order by position", m.base)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// openInChild opens a store, appends to it and says its ID.
+// openInChild opens a store, appends to it and prints its id.
 func openInChild(ctx context.Context, arguments []string) error {
 	s, err := postgres.Open(ctx, arguments[0])
 	if err != nil {
@@ -29,11 +29,11 @@ func openInChild(ctx context.Context, arguments []string) error {
 	return s.Close()
 }
 
-func TestOpenMakesTheSchema(t *testing.T) {
+func TestOpenCreatesTheSchema(t *testing.T) {
 	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
-		t.Run("also when ten processes and ten goroutines do so at once", func(t *testing.T) {
+		t.Run("ten processes and ten goroutines at the same time", func(t *testing.T) {
 			ids := make(chan string, 20)
 			var processes []*child.Process
 			for range 10 {
@@ -71,7 +71,7 @@ func TestOpenMakesTheSchema(t *testing.T) {
 				t.Errorf("the log has %d records, want 20", got)
 			}
 		})
-		t.Run("and once only", func(t *testing.T) {
+		t.Run("only once", func(t *testing.T) {
 			empty(t, url)
 			pool := newPool(t, url)
 			for range 2 {
@@ -89,12 +89,12 @@ func TestOpenMakesTheSchema(t *testing.T) {
 				t.Errorf("after another migration it is %q with %d records", again.ID(), len(dense(t, again)))
 			}
 		})
-		t.Run("within a schema that is there and empty", func(t *testing.T) {
+		t.Run("in an existing, empty schema", func(t *testing.T) {
 			empty(t, url)
 			run(t, url, "create schema es")
 			mustAppend(t, open(t, url), at(account("a"), 0, 1))
 		})
-		t.Run("after a migration that did not come to its end", func(t *testing.T) {
+		t.Run("after an interrupted migration", func(t *testing.T) {
 			empty(t, url)
 			run(t, url, "create schema es", "create table es.meta (key text primary key, value text not null)")
 			mustAppend(t, open(t, url), at(account("a"), 0, 1))
@@ -122,11 +122,11 @@ func TestSchemasThatAreRefused(t *testing.T) {
 			says   []string
 		}{
 			{"of a newer release", "update es.meta set value = '99' where key = 'schema'", []string{`"es"`, "version 99", "newer release", "upgrade"}},
-			{"with a version that is no number", "update es.meta set value = 'x' where key = 'schema'", []string{`"es".meta`, `"x"`, "corrupt", "restore"}},
-			{"with a version that cannot be", "update es.meta set value = '0' where key = 'schema'", []string{`"es".meta`, `"0"`, "corrupt", "restore"}},
+			{"with a version that is not a number", "update es.meta set value = 'x' where key = 'schema'", []string{`"es".meta`, `"x"`, "corrupt", "restore"}},
+			{"with an impossible version", "update es.meta set value = '0' where key = 'schema'", []string{`"es".meta`, `"0"`, "corrupt", "restore"}},
 			{"with tables but no version", "delete from es.meta where key = 'schema'", []string{`"es"`, "corrupt", "restore"}},
 			{"without an id", "delete from es.meta where key = 'store'", []string{`"es".meta`, "corrupt", "restore"}},
-			{"of somebody else", "drop schema es cascade; create schema es; create table es.events (n integer)", []string{`"es"`, "Config.Schema"}},
+			{"of another application", "drop schema es cascade; create schema es; create table es.events (n integer)", []string{`"es"`, "Config.Schema"}},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				empty(t, url)
@@ -182,12 +182,12 @@ func TestSchemaNames(t *testing.T) {
 		if len(ids) != len(names) {
 			t.Errorf("%d schemas have %d ids", len(names), len(ids))
 		}
-		t.Run("have locks of their own", func(t *testing.T) {
+		t.Run("have separate locks", func(t *testing.T) {
 			release := holdLock(t, stores[0], url)
 			mustAppend(t, stores[1], add(account("a"), 1))
 			release()
 		})
-		t.Run("that no server takes are refused", func(t *testing.T) {
+		t.Run("that are invalid are refused", func(t *testing.T) {
 			for _, name := range []string{"nul\x00", "not \xff text", strings.Repeat("n", 51)} {
 				_, err := postgres.Config{Schema: name}.Open(t.Context(), url)
 				if !errors.Is(err, es.ErrInvalid) {
@@ -198,7 +198,7 @@ func TestSchemaNames(t *testing.T) {
 	})
 }
 
-// A server that is not there may come; what is wrong in the settings does not mend.
+// Open waits for a server that is not running, but not if the settings are wrong.
 func TestOpenWaits(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{Scram: true})
@@ -207,10 +207,10 @@ func TestOpenWaits(t *testing.T) {
 	pooler := testserver.StartPgBouncer(t, server, testserver.PgBouncerOptions{Settings: map[string]string{"query_wait_timeout": "1"}})
 	database := url[strings.LastIndex(url, "/"):]
 
-	t.Run("but not for what is wrong in the settings", func(t *testing.T) {
+	t.Run("but not with wrong settings", func(t *testing.T) {
 		for name, wrong := range map[string]string{
 			"password":  testserver.As(url, "postgres", "wrong"),
-			"user":      testserver.As(url, "nobody", "wrong"),
+			"user":      testserver.As(url, "unknown", "wrong"),
 			"database":  strings.Replace(url, database, "/nonesuch?", 1),
 			"parameter": with(url, "pool_max_con=3"),
 			"value":     with(url, "statement_timeout=soon"),

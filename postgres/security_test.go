@@ -27,7 +27,7 @@ func code(err error) string {
 	return ""
 }
 
-// eachWithRoles runs a test on a server that asks for passwords, with a store set up as roles.sql says.
+// eachWithRoles runs a test on a server that requires passwords, with a store set up by roles.sql.
 func eachWithRoles(t *testing.T, test func(t *testing.T, super, owner, writer, reader string)) {
 	testserver.Each(t, func(t *testing.T, shared *testserver.Server) {
 		server := testserver.StartPostgres(t, testserver.PostgresOptions{Version: shared.Version(), Scram: true})
@@ -37,7 +37,7 @@ func eachWithRoles(t *testing.T, test func(t *testing.T, super, owner, writer, r
 			"create role es_writer login password 'writes'",
 			"create role es_reader login password 'reads'",
 			"create schema es authorization es_owner",
-			// As in a database that somebody has hardened.
+			// As in a hardened database.
 			"alter default privileges for role es_owner revoke execute on functions from public")
 		owner := testserver.As(super, "es_owner", "owns")
 		if err := postgres.Migrate(t.Context(), newPool(t, owner)); err != nil {
@@ -194,7 +194,7 @@ func readerFollows(t *testing.T, w, r *postgres.Store) {
 	}
 }
 
-func TestHistoryIsNotChanged(t *testing.T) {
+func TestHistoryCannotBeChanged(t *testing.T) {
 	t.Parallel()
 	eachWithRoles(t, func(t *testing.T, super, owner, writer, _ string) {
 		s := open(t, writer)
@@ -237,7 +237,7 @@ func TestHistoryIsNotChanged(t *testing.T) {
 	})
 }
 
-func TestHistoryForPeople(t *testing.T) {
+func TestHistoryView(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
 		s := open(t, url)
@@ -277,7 +277,7 @@ func TestHistoryForPeople(t *testing.T) {
 	})
 }
 
-// Names and data are parameters, whatever they look like.
+// Names and data are always sent as parameters.
 func TestInjection(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		s := open(t, server.Database(t))

@@ -14,7 +14,7 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// writeInChild appends from many goroutines until it is killed, and says what was acknowledged.
+// writeInChild appends from many goroutines until it is killed, and prints what was acknowledged.
 func writeInChild(ctx context.Context, arguments []string) error {
 	s, err := postgres.Open(ctx, arguments[0])
 	if err != nil {
@@ -39,8 +39,8 @@ func writeInChild(ctx context.Context, arguments []string) error {
 	return nil
 }
 
-// Whatever other transactions are open, a follower sees each record while they still are: it neither waits for them nor skips.
-func TestForeignTransactionsStallNobody(t *testing.T) {
+// A follower sees each record while other transactions are open. It neither waits for them nor skips a record.
+func TestForeignTransactionsStallNoFollower(t *testing.T) {
 	for name, foreign := range map[string]struct {
 		options pgx.TxOptions
 		do      []string
@@ -158,7 +158,7 @@ func TestSessionThatHoldsTheLockDies(t *testing.T) {
 	})
 }
 
-// A process that is killed in the middle of its batches leaves all of each or nothing, and keeps nobody else from writing.
+// A process killed while it writes leaves all or nothing of each batch, and does not keep other processes from writing.
 func TestKilledProcess(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)

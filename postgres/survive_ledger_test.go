@@ -14,10 +14,10 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// A ledger keeps what callers of Append were told, and holds the database to it, on a connection that the store knows nothing of.
+// A ledger records the results of Append and compares the database with them, on its own connection.
 type ledger struct {
 	mu      sync.Mutex
-	said    map[string]verdict // by the names of the appends, each of which writes one record with its name as the data
+	said    map[string]verdict // by the name of the append, which is the data of its only record
 	written int
 }
 
@@ -28,19 +28,19 @@ type verdict struct {
 
 func newLedger() *ledger { return &ledger{said: make(map[string]verdict)} }
 
-// named makes an append of one event with a name.
+// named returns an append of one event with a name.
 func named(name string, stream es.Stream, expected es.Version) es.Append {
 	return es.Append{Stream: stream, Expected: expected, Events: []es.Record{{Type: "named", Data: []byte(name)}}}
 }
 
-// append appends an event with a name that nobody else uses, and keeps the answer.
+// append appends an event with a unique name and records the result.
 func (l *ledger) append(ctx context.Context, s es.Store, a es.Append) error {
 	position, err := s.Append(ctx, a)
 	l.note(a, position, err)
 	return err
 }
 
-// note keeps what the caller of an append was told.
+// note records the result of an append.
 func (l *ledger) note(a es.Append, position es.Position, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -50,21 +50,21 @@ func (l *ledger) note(a es.Append, position es.Position, err error) {
 	}
 }
 
-// count is how many appends were acknowledged so far.
+// count returns the number of acknowledged appends.
 func (l *ledger) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.written
 }
 
-// forget forgets what was acknowledged behind a position, because the database has lost it.
-func (l *ledger) forget(behind es.Position) {
+// forget drops the acknowledged appends after a position, because the database has lost them.
+func (l *ledger) forget(after es.Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	maps.DeleteFunc(l.said, func(_ string, said verdict) bool { return said.err == nil && said.position > behind })
+	maps.DeleteFunc(l.said, func(_ string, said verdict) bool { return said.err == nil && said.position > after })
 }
 
-// unknown is how many appends were answered with es.ErrUnknownOutcome.
+// unknown returns the number of appends that returned es.ErrUnknownOutcome.
 func (l *ledger) unknown() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -76,8 +76,8 @@ func (l *ledger) unknown() (n int) {
 	return n
 }
 
-// check holds a database to what was said: acknowledged appends are there exactly once and where the caller was told, refused ones are
-// not there, unknown ones are there at most once, and nothing else is. Positions and versions are dense.
+// check compares a database with the ledger. Acknowledged appends are there once, at their acknowledged positions. Refused ones are not
+// there. Unknown ones are there at most once. Nothing else is there. Positions and versions are dense.
 func (l *ledger) check(t testing.TB, url string) {
 	t.Helper()
 	found := make(map[string][]es.Position)
@@ -104,15 +104,15 @@ func (l *ledger) check(t testing.TB, url string) {
 				t.Errorf("%s is there more than once, at %v: %v", name, at, said.err)
 			}
 		case len(at) > 0:
-			t.Errorf("%s is there, at %v, although its caller was told: %v", name, at, said.err)
+			t.Errorf("%s is there, at %v, although Append returned %v", name, at, said.err)
 		}
 	}
 	for name, at := range found {
-		t.Errorf("%q is there, at %v, and nobody appended it", name, at)
+		t.Errorf("%q is there, at %v, and was never appended", name, at)
 	}
 }
 
-// stored reads the table past the store.
+// stored reads the table without the store.
 func stored(t testing.TB, url string) []es.Record {
 	t.Helper()
 	rows, err := connect(t, url).Query(t.Context(), "select position, kind, id, version, data from es.events order by position")
@@ -128,8 +128,8 @@ func stored(t testing.TB, url string) []es.Record {
 	return records
 }
 
-// writers starts n goroutines that append to a few streams, at exact versions and at any, with command ids and without, until stop.
-// What they are answered goes into the ledger. An error that is neither a conflict nor allowed by may fails the test.
+// writers starts n goroutines that append to a few streams, at exact versions and at any, with and without command ids, until stop.
+// The ledger records the results. An error that is neither a conflict nor allowed by may fails the test.
 func (l *ledger) writers(t testing.TB, s es.Store, n int, may func(error) bool) (stop func()) {
 	t.Helper()
 	stopping := make(chan struct{})
@@ -147,7 +147,7 @@ func (l *ledger) writers(t testing.TB, s es.Store, n int, may func(error) bool) 
 				if w%2 == 0 { // a stream of its own, at exact versions
 					a.Stream = account(fmt.Sprint("own ", w))
 					if a.Expected = head(t, s, a.Stream); a.Expected < 0 {
-						continue // the server is away
+						continue // the server is not available
 					}
 				}
 				if w%4 < 2 {
@@ -168,7 +168,7 @@ func (l *ledger) writers(t testing.TB, s es.Store, n int, may func(error) bool) 
 	return stop
 }
 
-// head reads the version of a stream, -1 if it cannot.
+// head reads the version of a stream, or returns -1 on an error.
 func head(t testing.TB, s es.Store, stream es.Stream) (v es.Version) {
 	for r, err := range s.Read(t.Context(), stream, 0) {
 		if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// pooled opens a store on a pool that the test may look at.
+// pooled opens a store on a pool of the test.
 func pooled(t testing.TB, c postgres.Config, url string) (*postgres.Store, *pgxpool.Pool) {
 	t.Helper()
 	pool, err := pgxpool.New(t.Context(), url)
@@ -36,7 +36,7 @@ func pooled(t testing.TB, c postgres.Config, url string) (*postgres.Store, *pgxp
 	return s, pool
 }
 
-// A survivor follows a log, and goes on where it was when reading breaks off.
+// A survivor follows a log, and continues at its position after an error.
 type survivor struct {
 	seen chan es.Position // the last
 	done chan struct{}
@@ -72,7 +72,7 @@ func survive(t testing.TB, log es.Log) *survivor {
 				f.seen <- at
 			}
 			select {
-			case <-time.After(10 * time.Millisecond): // the server is away
+			case <-time.After(10 * time.Millisecond): // the server is not available
 			case <-ctx.Done():
 			}
 		}
@@ -102,8 +102,7 @@ func (f *survivor) reaches(t testing.TB, position es.Position) {
 	}
 }
 
-// healthy wants a store to work as ever after what it went through, its pool to have all connections back, and the database to hold what the
-// ledger says.
+// healthy checks that a store works, its pool has all connections back, and the database agrees with the ledger.
 func healthy(t testing.TB, l *ledger, s *postgres.Store, pool *pgxpool.Pool, url string) {
 	t.Helper()
 	if err := l.append(t.Context(), s, named("healthy", account("healthy"), 0)); err != nil {
@@ -127,7 +126,7 @@ func TestSurvivesTerminatedBackends(t *testing.T) {
 		killed := 0
 		for range 60 {
 			var n int
-			// Those at work or one that waits, at random.
+			// A random choice of busy and idle sessions.
 			err := killer.QueryRow(t.Context(), `select count(pg_terminate_backend(pid)) from (
 				select pid from pg_stat_activity where datname = current_database() and application_name = 'victim' order by random() limit 3) victims`).Scan(&n)
 			if err != nil {
@@ -160,7 +159,7 @@ func TestSurvivesRestarts(t *testing.T) {
 	for name, restarts := range map[string][]func(*testing.T, *testserver.Server){
 		"stopped":                  {immediately, fast, immediately},
 		"killed":                   {kill, kill},
-		"killed, and away for 3 s": {slow},
+		"killed, and down for 3 s": {slow},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := testserver.StartPostgres(t, testserver.PostgresOptions{})
@@ -183,7 +182,7 @@ func TestSurvivesRestarts(t *testing.T) {
 	}
 }
 
-func TestServerThatStaysAway(t *testing.T) {
+func TestServerThatStaysDown(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{})
 	url := server.Database(t)
@@ -193,9 +192,9 @@ func TestServerThatStaysAway(t *testing.T) {
 		return errors.Is(err, es.ErrUnknownOutcome) || strings.Contains(err.Error(), "nothing was written")
 	}
 	stop := l.writers(t, s, 16, said)
-	eventually(t, "there are some", func() bool { return l.count() > 100 })
+	eventually(t, "there are some appends", func() bool { return l.count() > 100 })
 	server.Stop(t, testserver.Immediate)
-	// Those under way when it stopped wait for it to find out. Their contexts end.
+	// Appends in flight when the server stopped wait until they are resolved. The contexts of the following ones end.
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	var all sync.WaitGroup
@@ -203,7 +202,7 @@ func TestServerThatStaysAway(t *testing.T) {
 		all.Go(func() {
 			a := named(fmt.Sprint("away ", i), account(fmt.Sprint("away ", i)), 0)
 			if err := l.append(ctx, s, a); err == nil || errors.Is(err, es.ErrUnknownOutcome) {
-				t.Errorf("an append to a server that was away already: %v", err)
+				t.Errorf("an append to a stopped server: %v", err)
 			}
 		})
 	}
@@ -233,7 +232,7 @@ func TestPausedServer(t *testing.T) {
 }
 
 func TestFailover(t *testing.T) {
-	t.Run("to a standby that has it all", func(t *testing.T) {
+	t.Run("to a synchronous standby", func(t *testing.T) {
 		primary := testserver.StartPostgres(t, testserver.PostgresOptions{})
 		url := primary.Database(t)
 		proxy := testserver.StartProxy(t, url)
@@ -246,7 +245,7 @@ func TestFailover(t *testing.T) {
 		l := newLedger()
 		f := survive(t, s)
 		stop := l.writers(t, s, 16, never)
-		eventually(t, "there are some", func() bool { return l.count() > 200 })
+		eventually(t, "there are some appends", func() bool { return l.count() > 200 })
 		primary.Kill(t)
 		standby.Promote(t)
 		url = standby.URL(scalar[string](t, standby.URL("postgres"), "select datname from pg_database where datname like 'testfailover%'"))
@@ -268,7 +267,7 @@ func TestFailover(t *testing.T) {
 		l := newLedger()
 		f := survive(t, s)
 		stop := l.writers(t, s, 16, never)
-		eventually(t, "there are some", func() bool { return l.count() > 200 })
+		eventually(t, "there are some appends", func() bool { return l.count() > 200 })
 		received(t, url)
 		standby.Stop(t, testserver.Fast)
 		at := l.count()

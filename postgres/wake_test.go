@@ -19,7 +19,7 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// followInChild follows a log and says of each record its position and when it came.
+// followInChild follows a log and prints the position of each record and when it arrived.
 func followInChild(ctx context.Context, arguments []string) error {
 	s, err := postgres.Config{PollInterval: time.Hour}.Open(ctx, arguments[0])
 	if err != nil {
@@ -69,7 +69,7 @@ func follow(t testing.TB, log es.Log, after es.Position) *follower {
 	return f
 }
 
-// sees waits until the follower has seen all up to a position, each once and in order.
+// sees waits until the follower has seen all records up to a position, once and in order.
 func (f *follower) sees(t testing.TB, from, to es.Position) {
 	t.Helper()
 	limit := time.After(30 * time.Second)
@@ -193,7 +193,7 @@ func TestWakeSurvives(t *testing.T) {
 			}
 			select {
 			case r := <-f.records:
-				t.Errorf("the follower saw %s at position %d, which nobody wrote", r.ID(), r.Position)
+				t.Errorf("the follower saw %s at position %d, which was never written", r.ID(), r.Position)
 			case err := <-f.err:
 				t.Error(err)
 			default:
@@ -203,14 +203,14 @@ func TestWakeSurvives(t *testing.T) {
 }
 
 // A transaction that notifies takes a lock of the whole database when it commits, and holds it until its commit is done.
-func TestAppendsDoNotWaitForTheLockOfAnnouncements(t *testing.T) {
+func TestAppendsDoNotWaitForTheLockOfNotifications(t *testing.T) {
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{})
 	url := server.Database(t)
 	s := open(t, with(url, "synchronous_commit=local"))
-	run(t, url, "alter system set synchronous_standby_names = 'nobody'", "select pg_reload_conf()")
+	run(t, url, "alter system set synchronous_standby_names = 'none'", "select pg_reload_conf()")
 	notifier := connect(t, with(url, "synchronous_commit=on"))
 	eventually(t, "the server has read its settings", func() bool {
-		return scalar[string](t, url, "show synchronous_standby_names") == "nobody"
+		return scalar[string](t, url, "show synchronous_standby_names") == "none"
 	})
 	stuck := make(chan error, 1)
 	go func() {
@@ -260,16 +260,16 @@ func TestIdleCost(t *testing.T) {
 	eventually(t, "it listens", func() bool { return len(listeners(t, url)) == 1 })
 	waiting := min(cost(), cost()) // in the first the server may still count what was before
 	f.cancel()
-	eventually(t, "nobody listens", func() bool { return len(listeners(t, url)) == 0 })
+	eventually(t, "no session listens", func() bool { return len(listeners(t, url)) == 0 })
 	eventually(t, "the server has counted what was", func() bool { return cost() == 0 })
-	t.Logf("while somebody waits: %d transactions in %v; while nobody does: none", waiting, window)
+	t.Logf("with a waiting call: %d transactions in %v; without: none", waiting, window)
 	if waiting > 20 {
 		t.Errorf("%d transactions in %v, want one or two a second", waiting, window)
 	}
 }
 
-// While nobody listens, in any process, nothing is announced: what that costs would be for nothing.
-func TestNothingIsAnnouncedToNobody(t *testing.T) {
+// Without listeners in any process, no notification is sent, because it would cost time for nothing.
+func TestNoNotificationWithoutListeners(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
 		writer, reader := open(t, url), open(t, url)
@@ -286,12 +286,12 @@ func TestNothingIsAnnouncedToNobody(t *testing.T) {
 		follow(t, other, 0)
 		for range 2 {
 			if heard() {
-				t.Error("somebody is said to listen while nobody does")
+				t.Error("Notify reports listeners and there are none")
 			}
 			f := follow(t, reader, 0)
-			eventually(t, "somebody is said to listen", heard)
+			eventually(t, "Notify reports listeners", heard)
 			f.cancel()
-			eventually(t, "nobody is said to listen", func() bool { return !heard() })
+			eventually(t, "Notify reports no listeners", func() bool { return !heard() })
 		}
 	})
 }

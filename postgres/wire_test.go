@@ -12,7 +12,7 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// The server is the judge of the binary format: what it is given it must give back, byte for byte.
+// The server must return arrays in the binary format byte for byte.
 func TestArraysOnTheWire(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		conn := connect(t, server.Database(t)).PgConn()
@@ -84,7 +84,7 @@ func TestArraysOnTheWire(t *testing.T) {
 	})
 }
 
-// Whatever comes over the wire, it is integers or an error.
+// Any input decodes to integers or an error.
 func FuzzInts(f *testing.F) {
 	seeds := [][]byte{
 		nil, {0}, postgres.Int4Array(), postgres.Int8Array(), postgres.Int4Array(1, -1), postgres.Int8Array(math.MaxInt64), postgres.TextArray("abc"),
