@@ -44,15 +44,15 @@ type Repo[S, C, E any] struct {
 	// Snapshots keeps states, so that loading a long stream need not read all of it. It is usually the store.
 	// nil keeps none.
 	//
-	// Snapshots are saved in the background. A missing, corrupt or incompatible snapshot is ignored. The state must
-	// survive a JSON round trip; if it does not, no snapshots are saved.
+	// Snapshots are saved in the background. A missing, corrupt or incompatible snapshot is ignored, and so is one of
+	// another layout of S. A state must survive a JSON round trip; one that does not is not saved.
 	Snapshots Snapshots
 
 	// SnapshotEvery is the number of events between two snapshots. 0 means 100. It must not be negative.
 	SnapshotEvery int
 
-	// SnapshotSchema numbers the layout of S and the meaning of Evolve. Raise it when either changes: snapshots with
-	// another number are not used.
+	// SnapshotSchema numbers the meaning of Evolve. Raise it when that changes: snapshots with another number are not
+	// used. A change of the layout of S is detected without it.
 	SnapshotSchema int
 
 	store Store

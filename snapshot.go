@@ -4,8 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
 	"log/slog"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 )
@@ -46,6 +50,7 @@ type Snapshots interface {
 type snapshotter[S any] struct {
 	store  Snapshots // nil if none are kept
 	schema int
+	layout uint64 // of S
 	every  Version
 	log    *slog.Logger
 	ctx    context.Context // of all saves
@@ -55,7 +60,7 @@ type snapshotter[S any] struct {
 	pending map[Stream]state[S] // the latest state to save, by stream
 	running bool
 	closed  bool
-	refused bool           // the state does not survive JSON; logged once
+	failed  bool           // a state did not survive JSON; logged once
 	saving  sync.WaitGroup // run
 }
 
@@ -68,6 +73,7 @@ const saveTimeout = 30 * time.Second
 
 func (s *snapshotter[S]) init(store Snapshots, schema, every int, log *slog.Logger) {
 	s.store, s.schema, s.every, s.log = store, schema, Version(every), log
+	s.layout = layoutOf(reflect.TypeFor[S]())
 	s.pending = make(map[Stream]state[S])
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 }
@@ -109,8 +115,15 @@ func (s *snapshotter[S]) load(ctx context.Context, stream Stream, upTo Version) 
 		if err := json.Unmarshal(snapshot.Data, &data); err != nil {
 			return err
 		}
+		if data.Layout != s.layout {
+			return nil
+		}
 		return json.Unmarshal(data.State, &at.State)
 	})
+	if err == nil && data.Layout != s.layout {
+		s.log.Info("es: snapshot of another state layout, reading all events", "stream", stream.String(), "version", snapshot.Version)
+		return state[S]{}, false
+	}
 	if err != nil {
 		s.log.Warn("es: corrupt snapshot, reading all events", "stream", stream.String(), "version", snapshot.Version, "err", err)
 		return state[S]{}, false
@@ -127,7 +140,7 @@ func (s *snapshotter[S]) consider(stream Stream, from Version, at state[S]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	scheduled, due := s.pending[stream]
-	if s.refused || s.closed || due && scheduled.Version/s.every >= at.Version/s.every || !due && len(s.pending) == maxPending {
+	if s.closed || due && scheduled.Version/s.every >= at.Version/s.every || !due && len(s.pending) == maxPending {
 		return
 	}
 	s.pending[stream] = at
@@ -157,13 +170,16 @@ func (s *snapshotter[S]) run() {
 }
 
 func (s *snapshotter[S]) save(stream Stream, at state[S]) {
-	data, err := encodeSnapshot(at)
+	data, err := encodeSnapshot(at, s.layout)
 	if err != nil {
-		s.log.Error("es: saving no snapshots", "stream", stream.String(), "type", reflect.TypeFor[S]().String(), "err", err)
 		s.mu.Lock()
-		s.refused = true
-		clear(s.pending)
+		first := !s.failed
+		s.failed = true
 		s.mu.Unlock()
+		if first {
+			s.log.Error("es: cannot save a snapshot of this state, nor of others like it", "stream", stream.String(),
+				"type", reflect.TypeFor[S]().String(), "err", err)
+		}
 		return
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, saveTimeout)
@@ -174,14 +190,15 @@ func (s *snapshotter[S]) save(stream Stream, at state[S]) {
 	}
 }
 
-// snapshotData is the data of a snapshot: the state, and the digest of the last event in it.
+// snapshotData is the data of a snapshot: the state, the layout of its type, and the digest of the last event in it.
 type snapshotData struct {
 	Digest uint64
+	Layout uint64
 	State  json.RawMessage
 }
 
 // encodeSnapshot encodes a state and verifies that it survives the round trip.
-func encodeSnapshot[S any](at state[S]) (data []byte, err error) {
+func encodeSnapshot[S any](at state[S], layout uint64) (data []byte, err error) {
 	err = guarded(func() error {
 		encoded, err := json.Marshal(at.State)
 		if err != nil {
@@ -191,7 +208,7 @@ func encodeSnapshot[S any](at state[S]) (data []byte, err error) {
 		if err := json.Unmarshal(encoded, &back); err != nil {
 			return err
 		}
-		if data, err = json.Marshal(snapshotData{at.digest, encoded}); err != nil {
+		if data, err = json.Marshal(snapshotData{at.digest, layout, encoded}); err != nil {
 			return err
 		}
 		if !reflect.DeepEqual(at.State, back) {
@@ -208,4 +225,43 @@ func guarded(f func() error) (err error) {
 		return p
 	}
 	return err
+}
+
+// layoutOf returns a fingerprint of how JSON encodes a type: its fields, their tags and types, and so on within.
+// The names of types do not count, except of those that encode themselves.
+func layoutOf(t reflect.Type) uint64 {
+	h := fnv.New64a()
+	describe(h, t, nil)
+	return h.Sum64()
+}
+
+func describe(w io.Writer, t reflect.Type, within []reflect.Type) {
+	if i := slices.Index(within, t); i >= 0 {
+		fmt.Fprintf(w, "^%d", len(within)-i)
+		return
+	}
+	within = append(within, t)
+	if implements(t, marshalers) || implements(reflect.PointerTo(t), marshalers) {
+		fmt.Fprintf(w, "%s.%s", t.PkgPath(), t)
+		return
+	}
+	fmt.Fprintf(w, "%s(", t.Kind())
+	switch t.Kind() {
+	case reflect.Map:
+		describe(w, t.Key(), within)
+		fmt.Fprint(w, ":")
+		describe(w, t.Elem(), within)
+	case reflect.Array:
+		fmt.Fprint(w, t.Len(), " ")
+		describe(w, t.Elem(), within)
+	case reflect.Pointer, reflect.Slice:
+		describe(w, t.Elem(), within)
+	case reflect.Struct:
+		for f := range t.Fields() {
+			fmt.Fprintf(w, "%s %t %q ", f.Name, f.Anonymous, f.Tag.Get("json"))
+			describe(w, f.Type, within)
+			fmt.Fprint(w, ";")
+		}
+	}
+	fmt.Fprint(w, ")")
 }

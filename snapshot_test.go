@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -209,7 +210,7 @@ func TestUnusableSnapshotIsIgnored(t *testing.T) {
 		{"as it should be", put(func(*es.Snapshot) {}), "", true},
 		{"missing", func(*testing.T, *shelf) {}, "", false},
 		{"broken", put(func(s *es.Snapshot) { s.Data = []byte(`{"N":`) }), "corrupt", false},
-		{"of another type", put(func(s *es.Snapshot) { s.Data = []byte(`{"N":"twenty"}`) }), "corrupt", false},
+		{"of another layout", put(func(s *es.Snapshot) { s.Data = []byte(`{"N":"twenty"}`) }), "another state layout", false},
 		{"empty", put(func(s *es.Snapshot) { s.Data = nil }), "corrupt", false},
 		{"of an older schema", put(func(s *es.Snapshot) { s.Schema = 0 }), "", false},
 		{"of a newer schema", put(func(s *es.Snapshot) { s.Schema = 2 }), "", false},
@@ -462,5 +463,121 @@ func TestOldProgramKeepsSnapshotsOfANewOne(t *testing.T) {
 	}
 	if at, err := withSnapshots(store, shelf, 1).Load(t.Context(), "1"); err != nil || at.State.N != 2 || !json.Valid(snapshot.Data) {
 		t.Errorf("%v, %v; want 2", at.State, err)
+	}
+}
+
+// timed is a state with a time as the program read it, with a zone and a monotonic clock.
+type timed struct {
+	N  int
+	At time.Time
+}
+
+func TestOneStateThatDoesNotSurviveJSONDoesNotStopTheOthers(t *testing.T) {
+	journal, shelf := new(journal), new(shelf)
+	rules := counting[timed]{func(s timed, e added) timed {
+		if e.N == 13 {
+			s.At = time.Now()
+		}
+		return timed{s.N + e.N, s.At}
+	}}
+	repo := es.NewRepo(new(es.Mem), "tally", rules, tallyCodec)
+	repo.Snapshots, repo.SnapshotEvery, repo.Logger = shelf, 1, journal.logger()
+	for _, step := range []struct {
+		id string
+		n  int
+	}{{"1", 13}, {"1", 1}, {"2", 1}, {"1", 1}} {
+		if _, err := repo.Execute(t.Context(), step.id, added{step.n}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := repo.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+	for id, want := range map[string]es.Version{"1": 0, "2": 1} {
+		if s, err := shelf.LoadSnapshot(t.Context(), es.Stream{Kind: "tally", ID: id}); err != nil || s.Version != want {
+			t.Errorf("the snapshot of tally/%s has version %d, %v; want %d", id, s.Version, err, want)
+		}
+	}
+	if said := journal.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "tally/1") {
+		t.Errorf("the logger heard %q; want one line with the stream", said)
+	}
+}
+
+func TestSnapshotOfAnotherLayoutIsIgnored(t *testing.T) {
+	type (
+		sum     struct{ N int }
+		renamed struct{ Sum int }
+		retyped struct{ N float64 }
+		more    struct{ N, Count int }
+		deep    struct {
+			N    int
+			Deep map[string][]*sum
+		}
+		deeper struct {
+			N    int
+			Deep map[string][]*renamed
+		}
+		again struct{ N int } // another name, the same layout
+	)
+	snapshotOf[sum](t).readBy(t,
+		layout{"another name of the type", false, reader(func(s again, e added) again { s.N += e.N; return s })},
+		layout{"a renamed field", true, reader(func(s renamed, e added) renamed { s.Sum += e.N; return s })},
+		layout{"a field of another type", true, reader(func(s retyped, e added) retyped { s.N++; return s })},
+		layout{"one more field", true, reader(func(s more, e added) more { s.N, s.Count = s.N+e.N, s.Count+1; return s })},
+	)
+	snapshotOf[deep](t).readBy(t,
+		layout{"the same", false, reader(func(s deep, e added) deep { s.N += e.N; return s })},
+		layout{"a field deep within", true, reader(func(s deeper, e added) deeper { s.N += e.N; return s })},
+	)
+}
+
+// layout is a state that reads the snapshot of another one.
+type layout struct {
+	name    string
+	ignored bool // the snapshot must not be used
+	read    func(t *testing.T, store *spy, shelf es.Snapshots)
+}
+
+func reader[S any](evolve func(S, added) S) func(*testing.T, *spy, es.Snapshots) {
+	return func(t *testing.T, store *spy, shelf es.Snapshots) {
+		repo := es.NewRepo(store, "tally", counting[S]{evolve}, tallyCodec)
+		repo.Snapshots, repo.CacheSize = shelf, -1
+		if _, err := repo.Load(t.Context(), "1"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// shelved is a store of five events and a snapshot of them.
+type shelved struct {
+	store *spy
+	shelf *shelf
+}
+
+// snapshotOf saves a snapshot of a state of type S.
+func snapshotOf[S any](t *testing.T) shelved {
+	t.Helper()
+	s := shelved{newSpy(), new(shelf)}
+	repo := es.NewRepo(s.store, "tally", counting[S]{func(s S, _ added) S { return s }}, tallyCodec)
+	repo.Snapshots, repo.SnapshotEvery = s.shelf, 5
+	for range 5 {
+		if _, err := repo.Execute(t.Context(), "1", added{1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := repo.Close(context.Background()); err != nil || len(s.shelf.versions()) != 1 {
+		t.Fatalf("snapshots %v, %v; want one", s.shelf.versions(), err)
+	}
+	return s
+}
+
+func (s shelved) readBy(t *testing.T, layouts ...layout) {
+	t.Helper()
+	for _, l := range layouts {
+		s.store.take()
+		l.read(t, s.store, &s.shelf.Mem)
+		if got := s.store.take(); (got.Records == 5) != l.ignored {
+			t.Errorf("%s: a load read %d records; the snapshot should be ignored: %v", l.name, got.Records, l.ignored)
+		}
 	}
 }
