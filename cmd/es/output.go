@@ -17,7 +17,7 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// An output writes lines for people or objects for programs.
+// output writes lines for people or JSON objects for programs.
 type output struct {
 	w    *bufio.Writer
 	json bool
@@ -27,17 +27,17 @@ func newOutput(w io.Writer, json bool) *output { return &output{bufio.NewWriter(
 
 func (o *output) flush() error { return o.w.Flush() }
 
-// line writes a line for people. An error of the writer comes out of flush.
+// line writes a line for people. flush returns the error of the writer.
 func (o *output) line(format string, args ...any) { fmt.Fprintf(o.w, format+"\n", args...) }
 
-// object writes an object for programs, on one line.
+// object writes a JSON object on one line.
 func (o *output) object(v any) error {
 	e := json.NewEncoder(o.w)
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
 }
 
-// A recordObject is a record as programs get it.
+// recordObject is the JSON of a record.
 type recordObject struct {
 	Position es.Position       `json:"position"`
 	Stream   string            `json:"stream"`
@@ -74,7 +74,7 @@ func asObject(r es.Record) recordObject {
 	return o
 }
 
-// content shows data as it is, if a terminal can take it, and metadata behind it.
+// content returns the data, made printable, followed by the metadata.
 func content(r es.Record) string {
 	var b strings.Builder
 	var compact bytes.Buffer
@@ -89,10 +89,10 @@ func content(r es.Record) string {
 	return b.String()
 }
 
-// timestamp is always as long, so that columns stay in line.
+// timestamp has a fixed width, so that columns line up.
 func timestamp(t time.Time) string { return t.Format("2006-01-02T15:04:05.000000Z") }
 
-// printable quotes what a terminal would take for a command, or show as something else than it is.
+// printable quotes text with characters that a terminal would interpret or not show.
 func printable(s string) string {
 	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return strconv.Quote(s)

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/term"
 )
 
-// A progress tells on standard error how far long work has come: with a bar on a terminal, and with a line now and then elsewhere.
+// progress reports long work on standard error: with a bar on a terminal, and with a line from time to time elsewhere.
 type progress struct {
 	w     io.Writer
 	what  string
@@ -39,13 +39,13 @@ func newProgress(w io.Writer, what string, total int64) *progress {
 	return p
 }
 
-// step notes that one more is done.
+// step counts one more step.
 func (p *progress) step() {
 	if p.done++; p.done%lookAt != 0 {
 		return
 	}
 	if p.bar != nil {
-		_ = p.bar.Set64(p.done) // a bar that cannot be drawn is no reason to stop
+		_ = p.bar.Set64(p.done) // an error of the bar is ignored
 	} else if time.Since(p.said) > sayEvery {
 		p.said = time.Now()
 		fmt.Fprintf(p.w, "%s: %d of %d\n", p.what, p.done, p.total)
