@@ -109,7 +109,7 @@ func (c *Consumer) Run(ctx context.Context, handle func(ctx context.Context, r e
 		c.mu.Unlock()
 	}()
 	err = run.Run(ctx)
-	var f *consume.Failure
+	var f *consume.RecordError
 	if errors.As(err, &f) {
 		return &ConsumerError{c.Group, f.Partition.Topic, f.Partition.Number, f.Offset, f.Record, f.Err}
 	}

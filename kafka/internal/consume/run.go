@@ -33,18 +33,18 @@ type Config struct {
 	Handle      func(ctx context.Context, r es.Record) error
 }
 
-// Failure reports a record that stopped a run.
-type Failure struct {
+// RecordError reports the record that stopped a run.
+type RecordError struct {
 	Partition client.Partition
 	Offset    int64
 	Record    es.Record // zero if the message is not a record
 	Err       error     // the handler's
 }
 
-func (f *Failure) Error() string { return f.Err.Error() }
+func (f *RecordError) Error() string { return f.Err.Error() }
 
 // Unwrap returns the handler's error.
-func (f *Failure) Unwrap() error { return f.Err }
+func (f *RecordError) Unwrap() error { return f.Err }
 
 // pauseAfter is how long the poll loop waits for a partition with a full buffer before it pauses the partition.
 const pauseAfter = 100 * time.Millisecond

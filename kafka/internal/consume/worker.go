@@ -41,7 +41,7 @@ func (w *worker) process(it item) bool {
 			Error("kafka: parking a record and the later ones of its key", logged(err)...)
 		return w.park(it, wire.EntryParked, err, attempts) && w.flush()
 	}
-	w.r.fail(&Failure{w.Partition, int64(it.m.TopicPartition.Offset), r, err})
+	w.r.fail(&RecordError{w.Partition, int64(it.m.TopicPartition.Offset), r, err})
 	return false
 }
 

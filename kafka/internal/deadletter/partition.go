@@ -32,7 +32,7 @@ type Key struct {
 	request     Request
 }
 
-// Request asks the owner of a partition to try the parked messages of a key again. The zero Request is none.
+// Request asks the owner of a partition to try the parked messages of a key again. The zero Request means that there is none.
 type Request struct {
 	Kind wire.EntryKind // Retry or Drop
 	Key  string

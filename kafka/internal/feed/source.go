@@ -97,7 +97,7 @@ func (s *Source) Shards(context.Context, int) ([]string, error) {
 	var names []string
 	for _, topic := range slices.Sorted(slices.Values(s.Topics)) {
 		for i := range s.topics[topic].Partitions {
-			names = append(names, shardName(client.Partition{Topic: topic, Number: int32(i)}))
+			names = append(names, shardName(client.Partition{Topic: topic, Number: i}))
 		}
 	}
 	return names, nil
