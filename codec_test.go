@@ -90,8 +90,8 @@ type (
 		Cents int64
 	}
 	alike struct {
-		ID string
-		Id string `json:"id"`
+		ID    string
+		Other string `json:"id"`
 	}
 
 	oneWay     struct{ code int }

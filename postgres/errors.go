@@ -171,7 +171,7 @@ func (e *uncommittedError) Unwrap() error { return e.error }
 
 // explain adds the remedy to an error of the server.
 func explain(err error) error {
-	remedy := ""
+	var remedy string
 	switch classify(err).code {
 	case undefinedTable, undefinedFunction, invalidSchemaName:
 		remedy = "the schema is missing or incomplete: run Migrate with a role that may create it"

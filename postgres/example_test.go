@@ -58,12 +58,14 @@ func ExampleConfig() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		defer store.Close()
 		position, err := store.Append(ctx, es.Append{
 			Stream: es.Stream{Kind: schema, ID: "1"},
 			Events: []es.Record{{Type: "created", Data: []byte(`{}`)}},
 		})
 		fmt.Println(schema, position, err)
+		if err := store.Close(); err != nil {
+			log.Fatal(err)
+		}
 	}
 	// Prints:
 	// orders 1 <nil>
@@ -232,7 +234,9 @@ func ExampleStore_WaitFor() {
 		fmt.Println(n, "visits")
 	}
 	stop()
-	<-done
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		log.Fatal(err)
+	}
 	// Prints:
 	// 1 visits
 	// 2 visits

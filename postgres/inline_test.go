@@ -260,7 +260,7 @@ func TestInlineSurvivesKills(t *testing.T) {
 		before := scalar[int64](t, url, "select count(*) from es.events")
 		eventually(t, "the child appends", func() bool { return scalar[int64](t, url, "select count(*) from es.events") > before+50 })
 		notApart(t, url)
-		if err := c.Process.Kill(); err != nil {
+		if err := c.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		notApart(t, url)

@@ -263,12 +263,16 @@ func TestBreakingOffAReadKeepsItsConnection(t *testing.T) {
 // fillPool makes a pool open all its connections.
 func fillPool(t testing.TB, pool *pgxpool.Pool) {
 	t.Helper()
+	var all []*pgxpool.Conn
 	for range pool.Config().MaxConns {
 		c, err := pool.Acquire(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Release()
+		all = append(all, c)
+	}
+	for _, c := range all {
+		c.Release()
 	}
 }
 

@@ -175,7 +175,7 @@ func TestKilledProcess(t *testing.T) {
 				}
 				said[line[len(fmt.Sprint(at))+1:]] = at
 			}
-			if err := c.Process.Kill(); err != nil {
+			if err := c.Kill(); err != nil {
 				t.Fatal(err)
 			}
 			mustAppend(t, s, add(account("mine"), 2))

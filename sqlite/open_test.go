@@ -153,7 +153,7 @@ func TestOpenRefusesNegativeSettings(t *testing.T) {
 }
 
 func TestOpenRefusesAFile(t *testing.T) {
-	t.Run("no path", func(t *testing.T) { refused(t, "", "the path is empty: give a file or :memory:") })
+	t.Run("no path", func(t *testing.T) { refused(t, "", "the path is empty: give a file, or :memory: instead") })
 	t.Run("path with a NUL byte, where SQLite would stop reading", func(t *testing.T) {
 		path := file(t)
 		if _, err := sqlite.Open(path + "\x00.db"); err == nil || len(folder(t, path)) > 0 {

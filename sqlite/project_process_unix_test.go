@@ -38,7 +38,7 @@ func TestProjectingProcesses(t *testing.T) {
 					// goroutines is in a transaction. Then it is continued to its next pause.
 					for n := 1; len(c.Await(n)) >= n; n++ {
 						var status syscall.WaitStatus
-						if _, err := syscall.Wait4(c.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+						if _, err := syscall.Wait4(c.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
 							return
 						}
 						if free(t, path) {

@@ -132,7 +132,7 @@ func (s *Store) prepare(projections *engine.Engine[*sql.Tx], inline []Projection
 func (s *Store) connect(path string) error {
 	switch {
 	case path == "":
-		return errors.New("the path is empty: give a file or :memory:")
+		return errors.New("the path is empty: give a file, or :memory: instead")
 	case strings.IndexByte(path, 0) >= 0:
 		return fmt.Errorf("the path %q contains a NUL byte: give another", path)
 	}

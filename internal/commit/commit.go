@@ -209,13 +209,14 @@ func (q *Queue) next() {
 // flush writes requests until none waits. tx and err are what begin has returned for the first transaction; if both are nil, flush calls it.
 func (q *Queue) flush(tx Tx, err error) {
 	for {
-		preparation, cancel := context.Background(), context.CancelFunc(func() {})
+		cancel := func() {}
 		if tx == nil && err == nil {
 			q.gather()
-			var more bool
-			if preparation, cancel, more = q.prepare(); !more {
+			preparation, end, more := q.prepare()
+			if !more {
 				return
 			}
+			cancel = end
 			if tx, err = q.begin(preparation); err != nil && preparation.Err() != nil {
 				cancel() // all callers have left, but others may have joined
 				err = nil

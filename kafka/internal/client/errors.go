@@ -14,17 +14,17 @@ func Invalid(format string, args ...any) error {
 	return fmt.Errorf("kafka: %w: %s", es.ErrInvalid, fmt.Sprintf(format, args...))
 }
 
-// Permanent is an error that another attempt does not fix.
-type Permanent struct{ Err error }
+// PermanentError is an error that another attempt does not fix.
+type PermanentError struct{ Err error }
 
-func (p Permanent) Error() string { return p.Err.Error() }
+func (p PermanentError) Error() string { return p.Err.Error() }
 
 // Unwrap returns the error itself.
-func (p Permanent) Unwrap() error { return p.Err }
+func (p PermanentError) Unwrap() error { return p.Err }
 
-// Permanentf returns a [Permanent] error.
+// Permanentf returns a [PermanentError] error.
 func Permanentf(format string, args ...any) error {
-	return Permanent{fmt.Errorf("kafka: "+format, args...)}
+	return PermanentError{fmt.Errorf("kafka: "+format, args...)}
 }
 
 // NoTopicError reports a missing topic. Package kafka documents it.

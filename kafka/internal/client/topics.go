@@ -22,6 +22,7 @@ func (p Partition) At(offset int64) kafka.TopicPartition {
 	return kafka.TopicPartition{Topic: &p.Topic, Partition: p.Number, Offset: kafka.Offset(offset)}
 }
 
+// String returns the topic and the number of the partition.
 func (p Partition) String() string { return fmt.Sprintf("%s [%d]", p.Topic, p.Number) }
 
 // PartitionOf returns the partition without its offset.
@@ -159,19 +160,20 @@ func CreateTopic(ctx context.Context, admin *kafka.AdminClient, t kafka.TopicSpe
 	if err != nil {
 		return false, fmt.Errorf("kafka: create topic %s: %w", t.Topic, err)
 	}
-	for _, result := range answer {
-		switch result.Error.Code() {
-		case kafka.ErrNoError:
-			return true, nil
-		case kafka.ErrTopicAlreadyExists:
-			return false, nil
-		case kafka.ErrInvalidReplicationFactor, kafka.ErrInvalidConfig, kafka.ErrPolicyViolation, kafka.ErrTopicAuthorizationFailed, kafka.ErrClusterAuthorizationFailed, kafka.ErrInvalidPartitions:
-			// A broker that has just started, or has sent no heartbeat for a moment, is fenced and does not count as a replica.
-			if result.Error.Code() != kafka.ErrInvalidReplicationFactor || !strings.Contains(result.Error.String(), "fenced") {
-				return false, Permanentf("create topic %s: %w; fix the settings, or create it yourself", t.Topic, result.Error)
-			}
-		}
-		return false, fmt.Errorf("kafka: create topic %s: %w", t.Topic, result.Error)
+	if len(answer) == 0 {
+		return false, fmt.Errorf("kafka: create topic %s: no answer", t.Topic)
 	}
-	return false, fmt.Errorf("kafka: create topic %s: no answer", t.Topic)
+	result := answer[0].Error
+	switch result.Code() {
+	case kafka.ErrNoError:
+		return true, nil
+	case kafka.ErrTopicAlreadyExists:
+		return false, nil
+	case kafka.ErrInvalidReplicationFactor, kafka.ErrInvalidConfig, kafka.ErrPolicyViolation, kafka.ErrTopicAuthorizationFailed, kafka.ErrClusterAuthorizationFailed, kafka.ErrInvalidPartitions:
+		// A broker that has just started, or has sent no heartbeat for a moment, is fenced and does not count as a replica.
+		if result.Code() != kafka.ErrInvalidReplicationFactor || !strings.Contains(result.String(), "fenced") {
+			return false, Permanentf("create topic %s: %w; fix the settings, or create it yourself", t.Topic, result)
+		}
+	}
+	return false, fmt.Errorf("kafka: create topic %s: %w", t.Topic, result)
 }

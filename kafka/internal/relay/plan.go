@@ -29,7 +29,7 @@ func (s *session) makePlan(ctx context.Context, b *batch, c *checkpoint) error {
 		}
 		if err := s.fits(r, to); err != nil {
 			if s.r.TooLarge != es.Park {
-				return client.Permanent{Err: err}
+				return client.PermanentError{Err: err}
 			}
 			if err := c.park(r, err); err != nil {
 				return err

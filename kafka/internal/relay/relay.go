@@ -139,7 +139,7 @@ func (r *Relay) runSessions(ctx context.Context) error {
 		if published {
 			attempt = 0
 		}
-		var final client.Permanent
+		var final client.PermanentError
 		switch {
 		case errors.As(err, new(crash)):
 			return err
@@ -187,7 +187,7 @@ func (r *Relay) Reset(ctx context.Context, to es.Position) error {
 		err = s.transaction(ctx, batch{upTo: to})
 		r.log.Info("kafka: relay reset", "from", before.Position, "to", to, "err", err)
 	}
-	if final := (client.Permanent{}); errors.As(err, &final) {
+	if final := (client.PermanentError{}); errors.As(err, &final) {
 		return final.Err
 	}
 	return err
