@@ -86,7 +86,7 @@ func FuzzCodec(f *testing.F) {
 	f.Add("deposited", []byte(`{"Amount": 1.5}`))
 	f.Add("opened", []byte("{\"Owner\": \"\xff\"}"))
 	f.Add("printed", []byte(nil))
-	f.Add("never heard of", []byte(`null`))
+	f.Add("unknown", []byte(`null`))
 	f.Fuzz(func(t *testing.T, name string, data []byte) {
 		r := es.Record{Stream: es.Stream{Kind: "thing", ID: "42"}, Version: 7, Type: name, Data: data}
 		event, err := shapes.Decode(r)

@@ -239,7 +239,7 @@ func TestUnusableSnapshotIsIgnored(t *testing.T) {
 				t.Error(err)
 			}
 			if said := journal.String(); !strings.Contains(said, test.says) || (said == "") != (test.says == "") || said != "" && !strings.Contains(said, "tally/1") {
-				t.Errorf("the logger heard %q; want %q and the stream", said, test.says)
+				t.Errorf("the logger received %q; want %q and the stream", said, test.says)
 			}
 		})
 	}
@@ -290,7 +290,7 @@ func TestStateThatDoesNotSurviveJSONIsNotSaved(t *testing.T) {
 	}
 	said := journal.String()
 	if strings.Count(said, "\n") != 1 || !strings.Contains(said, "es_test.secretive") || !strings.Contains(said, "export its fields") {
-		t.Errorf("the logger heard %q; want one line with the type and what to do", said)
+		t.Errorf("the logger received %q; want one line with the type and what to do", said)
 	}
 }
 
@@ -314,7 +314,7 @@ func TestStateThatPanicsInJSONIsNotSaved(t *testing.T) {
 		t.Errorf("%d snapshots were kept", n)
 	}
 	if said := journal.String(); !strings.Contains(said, "tilt") || !strings.Contains(said, "es_test.touchyState") {
-		t.Errorf("the logger heard %q; want the panic and the type", said)
+		t.Errorf("the logger received %q; want the panic and the type", said)
 	}
 }
 
@@ -330,7 +330,7 @@ func TestFailedSaveIsLogged(t *testing.T) {
 		t.Error(err)
 	}
 	if said := journal.String(); !strings.Contains(said, "disk full") || !strings.Contains(said, "tally/1") {
-		t.Errorf("the logger heard %q", said)
+		t.Errorf("the logger received %q", said)
 	}
 }
 
