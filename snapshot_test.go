@@ -499,7 +499,7 @@ func TestOneStateThatDoesNotSurviveJSONDoesNotStopTheOthers(t *testing.T) {
 		}
 	}
 	if said := journal.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "tally/1") {
-		t.Errorf("the logger heard %q; want one line with the stream", said)
+		t.Errorf("the logger received %q; want one line with the stream", said)
 	}
 }
 
