@@ -62,8 +62,10 @@ func ExampleProjection() {
 	}
 	fmt.Println(amount)
 	cancel()
-	<-done
-	// Output: 42
+	fmt.Println(<-done)
+	// Output:
+	// 42
+	// context canceled
 }
 
 // A reaction runs a side effect for each record, at least once.
@@ -89,8 +91,10 @@ func ExampleReaction() {
 	deposit(ctx, store, "ann", 40)
 	fmt.Println(<-mailed)
 	cancel()
-	<-done
-	// Output: to ann: you have deposited 40
+	fmt.Println(<-done)
+	// Output:
+	// to ann: you have deposited 40
+	// context canceled
 }
 
 // A projection can read the log of another store.
@@ -120,8 +124,10 @@ func ExampleFromLog() {
 		log.Fatal(err)
 	}
 	cancel()
-	<-done
-	// Output: 2 records
+	fmt.Println(<-done)
+	// Output:
+	// 2 records
+	// context canceled
 }
 
 // Each decodes the records of a batch.

@@ -45,7 +45,7 @@ func TestProjectingProcesses(t *testing.T) {
 							close(paused)
 							return
 						}
-						_ = c.Process.Signal(syscall.SIGCONT) // the process may have ended
+						_ = c.Signal(syscall.SIGCONT) // the process may have ended
 					}
 				}()
 				return processtest.Process{Process: c.Process, Paused: paused}

@@ -32,17 +32,17 @@ func TestCopiedWhileStopped(t *testing.T) {
 // stopped stops a writing process and returns copies of the two files of the database, and what was acknowledged. The process continues with resume.
 func stopped(t *testing.T, c *child.Process, path string) (database, log []byte, said map[es.Position]string, resume func()) {
 	t.Helper()
-	if err := c.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := c.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	var status syscall.WaitStatus
-	if _, err := syscall.Wait4(c.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+	if _, err := syscall.Wait4(c.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
 		t.Fatalf("the other process does not stop: %v, status %x", err, status)
 	}
 	said = acknowledged(t, c.Lines())
 	database, log = contents(t, path), contents(t, path+"-wal")
 	return database, log, said, func() {
-		if err := c.Process.Signal(syscall.SIGCONT); err != nil {
+		if err := c.Signal(syscall.SIGCONT); err != nil {
 			t.Fatal(err)
 		}
 	}
