@@ -176,8 +176,11 @@ func (q *Queue) lead(ctx context.Context, r *Request) (es.Position, error) {
 		return r.Position, r.Err
 	}
 	handedOver = true
-	if ctx.Err() != nil {
-		go q.flush(tx, nil) // only this caller was canceled; begin again for the others
+	if ctx.Err() != nil { // only this caller was canceled
+		if err != nil {
+			tx, err = nil, nil // begin again for the others
+		}
+		go q.flush(tx, err)
 		return 0, ctx.Err()
 	}
 	r.own()
@@ -219,7 +222,7 @@ func (q *Queue) flush(tx Tx, err error) {
 			cancel = end
 			if tx, err = q.begin(preparation); err != nil && preparation.Err() != nil {
 				cancel() // all callers have left, but others may have joined
-				err = nil
+				tx, err = nil, nil
 				continue
 			}
 		}
