@@ -1,10 +1,13 @@
 package sqlite_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -127,5 +130,26 @@ func TestSlowHandlerGetsSmallerBatches(t *testing.T) {
 	}
 	if slices.Max(sizes) != 128 || slices.Min(sizes[:len(sizes)-1]) > 20 {
 		t.Errorf("it was given %d records at a time; expected about 20 of 5 ms each, once it was known to be slow", sizes)
+	}
+}
+
+func TestThePanicOfAHandlerIsLoggedWithItsStack(t *testing.T) {
+	s := open(t, file(t))
+	add(t, s, at("a", 0, ""))
+	var log bytes.Buffer
+	err := s.Project(t.Context(), sqlite.Projection{
+		Name: "panics", Retries: -1, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		Handle: func(context.Context, *sql.Tx, []es.Record) error { panic("first\nsecond") },
+	})
+	var panicked *es.PanicError
+	if !errors.As(err, &panicked) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("Project returned %v; want a panic on one line", err)
+	}
+	if !strings.Contains(log.String(), "project_test.go") {
+		t.Errorf("the log does not have the stack:\n%s", log.String())
+	}
+	all, err := s.Status(t.Context())
+	if err != nil || len(all) != 1 || !strings.Contains(all[0].Error, "panic: first second") || strings.Contains(all[0].Error, "\n") {
+		t.Errorf("the status is %+v, %v; want the panic on one line", all, err)
 	}
 }

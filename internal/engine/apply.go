@@ -125,7 +125,7 @@ func (s *shardWorker[Tx]) commit(ctx context.Context, p piece, handle func(conte
 			return err
 		}
 		if handle != nil && len(good) > 0 {
-			if err := guard(func() error { return handle(ctx, tx, slices.Clip(good)) }); err != nil {
+			if err := s.task.guard(func() error { return handle(ctx, tx, slices.Clip(good)) }); err != nil {
 				return &handlerError{err}
 			}
 		}
@@ -199,7 +199,7 @@ func (s *shardWorker[Tx]) reactTo(ctx context.Context, p piece) error {
 		var err error
 		if !s.task.isAlive() {
 			err = errLost // another worker may have the shard
-		} else if f := guard(func() error { return s.task.react(ctx, r) }); f != nil {
+		} else if f := s.task.guard(func() error { return s.task.react(ctx, r) }); f != nil {
 			err = &handlerError{f}
 		}
 		switch {
@@ -222,6 +222,15 @@ func (s *shardWorker[Tx]) commitHandled(ctx context.Context, p piece, n int, err
 	defer cancel()
 	if err := s.commit(brief, p.part(0, n), nil, nil); err != nil {
 		return err
+	}
+	return err
+}
+
+// guard turns a panic of the program's code into an error, and logs its stack.
+func (t *task[Tx]) guard(f func() error) error {
+	err := guard(f)
+	if p, ok := err.(*es.PanicError); ok { //nolint:errorlint // one that the code returned has its stack elsewhere
+		t.log.Error("panic", "err", p, "stack", string(p.Stack))
 	}
 	return err
 }

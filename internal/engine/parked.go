@@ -58,7 +58,7 @@ func (s *shardWorker[Tx]) retryParked(ctx context.Context, stream es.Stream) err
 // unpark removes a parked record. Unless it is dropped, the handler gets it in the same transaction.
 func (s *shardWorker[Tx]) unpark(ctx context.Context, r es.Record, drop bool) error {
 	if s.task.react != nil && !drop {
-		if err := guard(func() error { return s.task.react(ctx, r) }); err != nil {
+		if err := s.task.guard(func() error { return s.task.react(ctx, r) }); err != nil {
 			return &handlerError{err}
 		}
 	}
@@ -71,7 +71,7 @@ func (s *shardWorker[Tx]) unpark(ctx context.Context, r es.Record, drop bool) er
 		if err := s.engine.exec(ctx, tx, s.engine.stmts.unpark, s.key.with(identity(r)...)...); err != nil || drop || s.task.handle == nil {
 			return err
 		}
-		if err := guard(func() error { return s.task.handle(ctx, tx, []es.Record{r}) }); err != nil {
+		if err := s.task.guard(func() error { return s.task.handle(ctx, tx, []es.Record{r}) }); err != nil {
 			return &handlerError{err}
 		}
 		handled = true

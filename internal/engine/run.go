@@ -214,7 +214,7 @@ func (t *task[Tx]) callOnCaughtUp(ctx context.Context) error {
 	if t.onCaughtUp == nil {
 		return nil
 	}
-	return guard(func() error { return t.onCaughtUp(ctx) })
+	return t.guard(func() error { return t.onCaughtUp(ctx) })
 }
 
 // callOnProgress calls OnProgress, if there is one.
@@ -222,7 +222,7 @@ func (t *task[Tx]) callOnProgress(p projection.Progress) error {
 	if t.onProgress == nil {
 		return nil
 	}
-	return guard(func() error { t.onProgress(p); return nil })
+	return t.guard(func() error { t.onProgress(p); return nil })
 }
 
 // unregister removes a shard worker that has ended, and returns its error.

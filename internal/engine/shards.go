@@ -60,7 +60,7 @@ func (t *task[Tx]) start(ctx context.Context, tx Tx, names []string) error {
 	if t.prepare == nil {
 		return nil
 	}
-	if err := guard(func() error { return t.prepare(ctx, tx) }); err != nil {
+	if err := t.guard(func() error { return t.prepare(ctx, tx) }); err != nil {
 		return fmt.Errorf("prepare: %w", err)
 	}
 	return nil
