@@ -61,7 +61,7 @@ type command struct {
 	first, last es.Version
 }
 
-// A checkpoint is how far a reader of the log has come.
+// A checkpoint is the position that a reader of the log has stored.
 type checkpoint struct {
 	name     string
 	position es.Position

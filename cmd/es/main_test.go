@@ -205,7 +205,7 @@ func TestRefusals(t *testing.T) {
 		{"a stream that is not there", []string{"-s", store, "read", "account/eve"}, exitFailed, "es streams -k account"},
 		{"a stream without a kind", []string{"-s", store, "read", "eve"}, exitFailed, "use kind/id"},
 		{"a server that is not there", []string{"-s", "postgres://u:geheim@127.0.0.1:1/x", "--timeout", "300ms", "verify"}, exitFailed, "postgres: open"},
-		{"a URL that is none", []string{"-s", "postgres://u:geheim@127.0.0.1:port/x", "verify"}, exitFailed, "u:xxxxx@"},
+		{"an invalid URL", []string{"-s", "postgres://u:geheim@127.0.0.1:port/x", "verify"}, exitFailed, "u:xxxxx@"},
 		{"a URL of something else", []string{"-s", "postgress://u:geheim@127.0.0.1/x", "verify"}, exitFailed, "unknown scheme postgress://: give the path of a SQLite file, a URL of postgres://"},
 		{"a verb that is not there, with a URL", []string{"-s", "postgres://u:geheim@127.0.0.1/x", "destroy", "postgres://u:geheim@h/x"}, exitUsage, "destroy"},
 	} {
@@ -233,7 +233,7 @@ func TestRedact(t *testing.T) {
 		{"at postgres://u:ge:h@eim@h/x", "", "at postgres://u:xxxxx@h/x"},
 		{"at postgres://u@h/x", "", "at postgres://u@h/x"},
 		{"host=h password=geheim dbname=x", "", "host=h password=xxxxx dbname=x"},
-		{"host=h password = 'ge he\\'im' dbname=x", "", "host=h password = xxxxx dbname=x"},
+		{"host=h password = 'ge h\\'eim' dbname=x", "", "host=h password = xxxxx dbname=x"},
 		{"at postgres://h/x?password=geheim&user=u", "", "at postgres://h/x?password=xxxxx&user=u"},
 		{"the server says: geheim%2f is wrong, ge/heim too", "postgres://u:ge%2Fheim@h/x", "the server says: geheim%2f is wrong, xxxxx too"},
 	} {

@@ -18,7 +18,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// refuse is a handler that does not take bob's deposit.
+// refuse is a handler that fails for bob's deposit.
 func refuse(records []es.Record) error {
 	for _, r := range records {
 		if r.ID() == "account/bob/2" {
@@ -28,7 +28,7 @@ func refuse(records []es.Record) error {
 	return nil
 }
 
-// project runs a projection until it has come to the end of the log, or a function says that it is enough.
+// project runs a projection until a condition is met.
 func project(t *testing.T, path string, handle func([]es.Record) error, enough func(*sqlite.Store) bool) {
 	t.Helper()
 	store, err := sqlite.Open(path)
@@ -56,7 +56,7 @@ func await(t *testing.T, enough func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !enough(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("it has not come to that within a minute")
+			t.Fatal("the condition was not met within a minute")
 		}
 	}
 }
@@ -71,7 +71,7 @@ func parked(t *testing.T, store *sqlite.Store) (n int) {
 	return n
 }
 
-// at tells whether the projection has come to a position with so many records parked.
+// at returns a condition: the projection has applied the log up to a position, and n records are parked.
 func at(t *testing.T, position projection.Cursor, n int) func(*sqlite.Store) bool {
 	return func(store *sqlite.Store) bool {
 		shards, err := store.Status(t.Context())

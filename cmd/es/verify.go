@@ -16,17 +16,17 @@ import (
 
 type verify struct{}
 
-// errDamage ends a run that has found something and has said so.
+// errDamage ends a run that has reported damage.
 var errDamage = errors.New("damage was found")
 
-// A check is one thing that verify looks at.
+// A check is one kind of damage that verify looks for.
 type check struct {
 	Name     string   `json:"check"`
-	Looked   int64    `json:"looked_at"`
+	Looked   int64    `json:"lookedAt"`
 	Findings []string `json:"findings"`       // the first few
 	More     int      `json:"more,omitempty"` // findings than these
 	Remedy   string   `json:"remedy,omitempty"`
-	counts   string   // what was looked at
+	counts   string   // what Looked counts
 }
 
 const mostFindings = 20
@@ -39,19 +39,20 @@ func (c *check) found(format string, args ...any) {
 	c.Findings = append(c.Findings, fmt.Sprintf(format, args...))
 }
 
-// A verification is one look at a store. Others may write to it meanwhile: what is compared with the log is read before the log.
+// A verification is one run of verify. Other processes may append during the run. So whatever is compared with the log is read
+// before the log.
 type verification struct {
 	s  *session
 	db database
 
-	begin, end es.Position // the end of the log when the look began, and when the log was read
+	begin, end es.Position // the end of the log when the run began, and when the log was read
 	streams    map[es.Stream]*seen
 
 	positions, versions, times, heads, commands, snapshots, readers, files check
 	cursors                                                                []checkpoint
 }
 
-// A seen is what is known of a stream.
+// A seen is what the run has read about a stream.
 type seen struct {
 	first, last es.Version // the versions at begin and at end, as the log has them
 	listed      es.Version // as the index has it
@@ -75,13 +76,13 @@ func (v *verify) Run(s *session) (err error) {
 
 func newVerification(s *session, db database) *verification {
 	return &verification{s: s, db: db, streams: make(map[es.Stream]*seen),
-		positions: check{Name: "positions", counts: "records", Remedy: "records are lost: restore a backup, and rebuild what has read past the gap"},
+		positions: check{Name: "positions", counts: "records", Remedy: "records are lost: restore a backup, and rebuild the read models that skipped the gap"},
 		versions:  check{Name: "versions", counts: "records", Remedy: "the table was changed by hand, or restored in part: restore a backup"},
 		times:     check{Name: "time", counts: "records", Remedy: "the times were changed by hand; loads are not harmed, queries by time are"},
 		heads:     check{Name: "heads", counts: "streams", Remedy: "the index differs from the table: reindex es_events or es.events, and look into the disk"},
 		commands:  check{Name: "commands", counts: "commands", Remedy: "commands are noted whose events are not there: they would be taken for done when sent again; restore a backup"},
-		snapshots: check{Name: "snapshots", counts: "snapshots", Remedy: "events were changed, or the database was restored without its end: loads read past such a snapshot; delete it if the log is right"},
-		readers:   check{Name: "readers", counts: "checkpoints", Remedy: "the database was restored without its end, or the read model comes from elsewhere: rebuild it; what a relay has published since is to be looked into first"},
+		snapshots: check{Name: "snapshots", counts: "snapshots", Remedy: "events were changed, or the database was restored without its end: loads skip such a snapshot; delete it if the log is right"},
+		readers:   check{Name: "readers", counts: "checkpoints", Remedy: "the database was restored without its end, or the read model comes from elsewhere: rebuild it; first check what a relay has published since"},
 		files:     check{Name: "files", counts: "file", Remedy: "keep the file for a closer look, and restore a backup"},
 	}
 }
@@ -156,7 +157,7 @@ func (c *verification) readCommands() error {
 	return nil
 }
 
-// readReaders reads how far projections, and those who keep a checkpoint, have come in this log.
+// readReaders reads the checkpoints of projections and other readers of this log.
 func (c *verification) readReaders() error {
 	shards, err := c.db.Status(c.s.ctx)
 	if err != nil {
@@ -176,11 +177,11 @@ func (c *verification) readReaders() error {
 	return nil
 }
 
-// readLog reads the log from its beginning to its end, and the snapshots along with it, which come in the same order.
+// readLog reads the log from its beginning to its end. It reads the snapshots along with it, because they have the same order.
 func (c *verification) readLog() error {
 	next, stop := iter.Pull2(c.db.snapshots(c.s.ctx))
 	defer stop()
-	snapshot, err, more := next() // before the end of the log is looked up: what they are of is there then
+	snapshot, err, more := next() // before the end of the log is read, so that the log has the record of each snapshot
 	if err != nil {
 		return err
 	}
@@ -258,7 +259,7 @@ func name(stream es.Stream, version es.Version) string {
 	return es.Record{Stream: stream, Version: version}.ID()
 }
 
-// snapshot compares a snapshot with the record at its position. There is none if the record is another.
+// snapshot compares a snapshot with a record. If the record has another position, the log has none for the snapshot.
 func (c *verification) snapshot(n es.Snapshot, r es.Record) {
 	c.snapshots.Looked++
 	var kept struct{ Digest *uint64 } // of a Repo; other programs may keep what they like
@@ -272,7 +273,7 @@ func (c *verification) snapshot(n es.Snapshot, r es.Record) {
 	}
 }
 
-// compare compares what the indexes and the commands say of streams with what the log has.
+// compare compares the indexes, the commands and the checkpoints with the log.
 func (c *verification) compare() error {
 	for _, reader := range c.cursors {
 		if c.readers.Looked++; reader.position > c.end {
