@@ -84,7 +84,7 @@ func bank(t *testing.T) (*es.Mem, transfer.Process) {
 	command("shut", account.Close{})
 	for id, ask := range map[string]transfer.Ask{
 		"brought": {From: "ann", To: "bob", Amount: 30}, "refused": {From: "bob", To: "ann", Amount: 1000},
-		"returned": {From: "ann", To: "shut", Amount: 20}, "to nobody": {From: "ann", To: "none", Amount: 10}, "from nobody": {From: "none", To: "ann", Amount: 10},
+		"returned": {From: "ann", To: "shut", Amount: 20}, "to a missing account": {From: "ann", To: "none", Amount: 10}, "from a missing account": {From: "none", To: "ann", Amount: 10},
 	} {
 		if _, err := p.Transfers.Execute(t.Context(), id, ask); err != nil {
 			t.Fatal(err)
@@ -108,7 +108,7 @@ func ended(t *testing.T, p transfer.Process) {
 	t.Helper()
 	for id, want := range map[string]transfer.Stage{
 		"brought": transfer.StageBrought, "refused": transfer.StageRefused, "returned": transfer.StageReturned,
-		"to nobody": transfer.StageReturned, "from nobody": transfer.StageRefused,
+		"to a missing account": transfer.StageReturned, "from a missing account": transfer.StageRefused,
 	} {
 		if at, err := p.Transfers.Load(t.Context(), id); err != nil || at.State.Stage != want {
 			t.Errorf("the transfer %q is %q, %v; want %q", id, at.State.Stage, err, want)
@@ -195,7 +195,7 @@ func TestUndeliverableMoneyGoesToTheBank(t *testing.T) {
 			}
 		}
 	}
-	if _, err := p.Transfers.Execute(t.Context(), "t", transfer.Ask{From: "ann", To: "nobody", Amount: 30}); err != nil {
+	if _, err := p.Transfers.Execute(t.Context(), "t", transfer.Ask{From: "ann", To: "missing", Amount: 30}); err != nil {
 		t.Fatal(err)
 	}
 	closing := 0

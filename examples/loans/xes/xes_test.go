@@ -20,7 +20,7 @@ const small = `<?xml version="1.0" encoding="UTF-8" ?>
 	<global scope="trace"><string key="concept:name" value="UNKNOWN"/><int key="amount" value="0"/></global>
 	<global scope="event"><string key="lifecycle:transition" value="COMPLETE"/></global>
 	<classifier name="c" keys="concept:name"/>
-	<string key="author" value="someone"/>
+	<string key="author" value="an author"/>
 	<trace>
 		<string key="concept:name" value="a &amp; b"><string key="amount" value="nested, so not of the trace"/></string>
 		<event>
@@ -144,10 +144,10 @@ func TestReadSaysWhereAFileIsBroken(t *testing.T) {
 		{"an attribute given twice", edit("<list key=\"l\">", "<int key=\"l\" value=\"1\"/><list key=\"l\">"), 0, 14, `two values of "l"`},
 		{"an event outside a trace", edit("<trace/>", "<event/>"), 1, 17, "<event> has no place within <log>"},
 		{"globals of nothing known", edit("scope=\"event\"", "scope=\"log\""), 0, 5, `scope "log"`},
-		{"text behind the log", small + "more", 2, 19, "text"},
+		{"text after the log", small + "more", 2, 19, "text"},
 		{"two logs in one file", small + "<log/>", 2, 19, "more than one log"},
 		{"an entity that is not declared", edit("&amp;", "&euro;"), 0, 9, "entity"},
-		{"bytes that are not UTF-8", edit("someone", "\xff"), 0, 7, "UTF-8"},
+		{"bytes that are not UTF-8", edit("an author", "\xff"), 0, 7, "UTF-8"},
 		{"another encoding", edit("UTF-8", "ISO-8859-1"), 0, 1, "convert it to UTF-8"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
