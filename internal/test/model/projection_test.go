@@ -97,8 +97,8 @@ func TestProjections(t *testing.T) {
 
 func exercise(t *testing.T, r *rapid.T, m *readModel) {
 	p := &projectionModel{t: t, m: m, versions: make(map[string]es.Version)}
-	r.Repeat(map[string]func(*rapid.T){"": p.check, "append": p.append, "run": p.run, "run again": p.run, "mend": p.mend, "rebuild": p.rebuild})
-	p.mended = true
+	r.Repeat(map[string]func(*rapid.T){"": p.check, "append": p.append, "run": p.run, "run again": p.run, "fix or break": p.toggle, "rebuild": p.rebuild})
+	p.fixed = true
 	if p.ran {
 		for id := range p.versions {
 			_ = m.asks.Retry(t.Context(), "rows", 0, es.Stream{Kind: "account", ID: id}) // fails if no record of it is parked
@@ -180,10 +180,10 @@ func TestAProjectionThatRanBeforeCatchesUpAgain(t *testing.T) {
 }
 
 type projectionModel struct {
-	t           *testing.T
-	m           *readModel
-	versions    map[string]es.Version // by stream
-	mended, ran bool
+	t          *testing.T
+	m          *readModel
+	versions   map[string]es.Version // by stream
+	fixed, ran bool
 }
 
 func (p *projectionModel) sum() (n int) {
@@ -205,7 +205,7 @@ func (p *projectionModel) append(r *rapid.T) {
 	p.versions[id] += es.Version(n)
 }
 
-func (p *projectionModel) mend(*rapid.T) { p.mended = !p.mended }
+func (p *projectionModel) toggle(*rapid.T) { p.fixed = !p.fixed }
 
 func (p *projectionModel) rebuild(r *rapid.T) {
 	if err := p.m.asks.Rebuild(p.t.Context(), "rows", 0); err != nil && p.ran {
@@ -256,7 +256,7 @@ func (p *projectionModel) project(ctx context.Context, s settings, at int, what 
 			return ctx.Err()
 		case i == at && what == "panic":
 			panic("trouble")
-		case i == at && what == "fail", record.Type == "poison" && !p.mended:
+		case i == at && what == "fail", record.Type == "poison" && !p.fixed:
 			return errPoison
 		}
 		return nil

@@ -67,7 +67,7 @@ type workersModel struct {
 	m        *readModel // of the checking client
 	versions map[string]es.Version
 	workers  []*worker
-	mended   atomic.Bool
+	fixed    atomic.Bool
 }
 
 type worker struct {
@@ -82,7 +82,7 @@ func exerciseWorkers(t *testing.T, r *rapid.T, open func() *readModel) {
 	w.work(r)
 	r.Repeat(map[string]func(*rapid.T){
 		"append": w.append, "append more": w.append, "work": w.work, "end": w.end, "die": w.die, "rebuild": w.rebuild,
-		"mend or break": w.mend, "retry": w.retry, "wait": w.wait, "": w.check,
+		"fix or break": w.fixOrBreak, "retry": w.retry, "wait": w.wait, "": w.check,
 	})
 	w.finish()
 }
@@ -121,7 +121,7 @@ func (w *workersModel) work(r *rapid.T) {
 	}
 	go func() {
 		worker.done <- worker.m.project(ctx, set, func(r es.Record) error {
-			if r.Type == "poison" && !w.mended.Load() {
+			if r.Type == "poison" && !w.fixed.Load() {
 				return errPoison
 			}
 			return nil
@@ -131,7 +131,7 @@ func (w *workersModel) work(r *rapid.T) {
 
 func (w *workersModel) pick(r *rapid.T) *worker {
 	if len(w.workers) == 0 {
-		r.Skip("nobody works")
+		r.Skip("no worker runs")
 	}
 	i := rapid.IntRange(0, len(w.workers)-1).Draw(r, "worker")
 	worker := w.workers[i]
@@ -167,7 +167,7 @@ func (w *workersModel) rebuild(*rapid.T) {
 	}
 }
 
-func (w *workersModel) mend(r *rapid.T) { w.mended.Store(rapid.Bool().Draw(r, "mended")) }
+func (w *workersModel) fixOrBreak(r *rapid.T) { w.fixed.Store(rapid.Bool().Draw(r, "fixed")) }
 
 func (w *workersModel) retry(r *rapid.T) {
 	id := rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}).Draw(r, "stream")
@@ -200,7 +200,7 @@ func (w *workersModel) applied() []row {
 
 // finish removes all faults and waits until everything is applied.
 func (w *workersModel) finish() {
-	w.mended.Store(true)
+	w.fixed.Store(true)
 	if len(w.workers) == 0 {
 		w.work(w.T)
 	}

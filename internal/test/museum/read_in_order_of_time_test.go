@@ -45,8 +45,8 @@ func TestReadInOrderOfTime(t *testing.T) {
 	})
 }
 
-// skew looks for events that a follower is never given because the clock of whoever wrote the ones before was fast.
-// open returns the feed again; with fast, as if all that is there had been written by a clock that is an hour fast.
+// skew looks for events that a follower never receives because the writer of earlier events had a fast clock.
+// open returns the feed again. With fast, the existing events look as if a clock that is an hour fast had written them.
 func skew(t *testing.T, open func(t *testing.T, fast bool) *feed) error {
 	open(t, false).appends(t, "one", "two")
 	f := open(t, true)

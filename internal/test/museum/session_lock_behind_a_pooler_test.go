@@ -68,7 +68,7 @@ func bothHold(t *testing.T, one, two func(ctx context.Context) (bool, error)) er
 	case first && second:
 		return errors.New("both have the lock")
 	case !first:
-		t.Fatal("nobody has the lock")
+		t.Fatal("neither has the lock")
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func cacheFolder() (string, error) {
 	return folder, reachable(folder)
 }
 
-// cached returns the folder of this name in the cache. The first process to ask for it fills it, while the others wait.
+// cached returns the folder of this name in the cache. The first process that needs it fills it, while the others wait.
 // The folder gets its name when it is complete, so a killed process leaves no partial folder.
 func cached(name string, fill func(folder string) error) (string, error) {
 	cache, err := cacheFolder()

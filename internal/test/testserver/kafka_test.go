@@ -73,9 +73,9 @@ func TestKafkaOfThreeNodes(t *testing.T) {
 		k.Start(t, leader)
 	})
 	t.Run("a coordinator that is stopped hands over", func(t *testing.T) {
-		coordinator := k.Coordinator(t, "someone")
+		coordinator := k.Coordinator(t, "group")
 		k.Stop(t, coordinator)
-		eventually(t, "another node coordinates", func() bool { return k.Coordinator(t, "someone") != coordinator })
+		eventually(t, "another node coordinates", func() bool { return k.Coordinator(t, "group") != coordinator })
 		k.Start(t, coordinator)
 	})
 	t.Run("a paused node returns after Resume", func(t *testing.T) {

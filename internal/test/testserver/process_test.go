@@ -128,7 +128,7 @@ func TestNotRoot(t *testing.T) {
 func TestMissingServer(t *testing.T) {
 	t.Parallel()
 	testserver.Postgres(t, testserver.Postgres18)
-	dead := "ES_TEST_POSTGRES=postgres://nobody@127.0.0.1:1/none"
+	dead := "ES_TEST_POSTGRES=postgres://missing@127.0.0.1:1/none"
 	cases := []struct {
 		name        string
 		environment []string
