@@ -38,8 +38,8 @@ func playConsumer(ctx context.Context, args []string) error {
 	})
 }
 
-// heard returns how often each record is in the file of [playConsumer], and checks that first occurrences are in stream order.
-func heard(t testing.TB, path string) map[string]int {
+// handled returns how often each record is in the file of [playConsumer]. It checks that first occurrences are in stream order.
+func handled(t testing.TB, path string) map[string]int {
 	t.Helper()
 	file, err := os.Open(path)
 	if err != nil {
@@ -83,15 +83,15 @@ func TestKilledConsumersSkipNothing(t *testing.T) {
 	t.Parallel()
 	each(t, 4, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
-		path, group := t.TempDir()+"/heard", b.Prefix+"-notify"
+		path, group := t.TempDir()+"/handled", b.Prefix+"-notify"
 		run := func() *child.Process { return child.Start(t, "consume", path, b.Bootstrap, b.topic, group) }
 		processes := []*child.Process{run(), run()}
 		var all []es.Record
 		for i := range 5 {
-			before := len(heard(t, path))
+			before := len(handled(t, path))
 			all = append(all, p.publish(150, 10)...)
 			insist(t, "the consumers go on", func() error {
-				if n := len(heard(t, path)); n <= before {
+				if n := len(handled(t, path)); n <= before {
 					return fmt.Errorf("%d records have been handled", n)
 				}
 				return nil
@@ -104,7 +104,7 @@ func TestKilledConsumersSkipNothing(t *testing.T) {
 		}
 		bad, good := of(all, "a3", 20)
 		insist(t, "all records are handled or parked", func() error {
-			times := heard(t, path)
+			times := handled(t, path)
 			for _, r := range good {
 				if times[r.ID()] == 0 {
 					return fmt.Errorf("%s was not handled", r.ID())

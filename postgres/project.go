@@ -179,7 +179,7 @@ func (b backend) view(ctx context.Context, row func(scan func(into ...any) error
 // Passing implements engine.Backend.
 func (b backend) Passing(err error) bool { return classify(err).has(repeatable) }
 
-// Hold implements engine.Backend. Others can write meanwhile.
+// Hold implements engine.Backend. A transaction does not block other writers, so its length has no limit.
 func (b backend) Hold() time.Duration { return 0 }
 
 // Log implements engine.Backend.

@@ -195,7 +195,7 @@ func TestIn(t *testing.T) {
 			commit(t, tx)
 			start := time.Now()
 			if a, b := <-heads, <-heads; a != 3 || b != 3 {
-				t.Errorf("followers heard of positions %d and %d, want 3", a, b)
+				t.Errorf("followers received positions %d and %d, want 3", a, b)
 			}
 			if took := time.Since(start); took > 10*time.Second {
 				t.Errorf("that took %v", took)
