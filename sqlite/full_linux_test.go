@@ -18,7 +18,7 @@ import (
 func TestFullDisk(t *testing.T) {
 	folder := t.TempDir()
 	if err := syscall.Mount("none", folder, "tmpfs", 0, "size=4m"); err != nil {
-		t.Skipf("no small disk to be had: %v", err)
+		t.Skipf("a small disk is not available: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(folder, 0); err != nil {

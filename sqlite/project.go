@@ -30,25 +30,25 @@ type backend struct {
 	store *Store
 
 	mu   sync.Mutex
-	held time.Duration // how long transactions have kept the lock since others had a chance
+	held time.Duration // how long transactions have held the lock since the last pause
 }
 
 const (
 	hold = 50 * time.Millisecond // a transaction, about
 
-	// Whoever waits for the lock in another process looks for it once a millisecond. Without a rest it would never see it free.
+	// Other processes poll for the lock once a millisecond. Without a pause they would never acquire it.
 	restAfter = 2 * hold
 	rest      = 2 * time.Millisecond
 )
 
-// Dialect implements engine.Backend. The clock is that of the machine, which all who share the file have in common.
+// Dialect implements engine.Backend. All processes that share the file have the machine's clock in common.
 func (b *backend) Dialect() engine.Dialect {
 	return engine.Dialect{Prefix: "es_", Now: "cast(unixepoch('subsec') * 1000000 as integer)", Parameter: "?"}
 }
 
 // Transact implements engine.Backend.
 func (b *backend) Transact(ctx context.Context, _ engine.Options, work func(ctx context.Context, tx *sql.Tx) error) error {
-	b.store.trimLarge(ctx) // how much handlers write only the file tells
+	b.store.trimLarge(ctx) // only the size of the file shows how much handlers write
 	conn, tx, err := b.store.beginTx(ctx)
 	if err != nil {
 		return fmt.Errorf("sqlite: %w", explain(err))
@@ -138,7 +138,7 @@ func (b *backend) Hold() time.Duration { return hold }
 // Log implements engine.Backend.
 func (b *backend) Log() es.Log { return b.store }
 
-// beginTx is begin for those who want a [sql.Tx].
+// beginTx begins a transaction and returns it as a [sql.Tx].
 func (s *Store) beginTx(ctx context.Context) (conn *sql.Conn, tx *sql.Tx, err error) {
 	err = s.beginWith(ctx, func(c *sql.Conn) (err error) {
 		conn = c
@@ -148,10 +148,10 @@ func (s *Store) beginTx(ctx context.Context) (conn *sql.Conn, tx *sql.Tx, err er
 	return conn, tx, err
 }
 
-// inside is the key under which the context of a handler has its store.
+// inside is the context key for the store that runs a handler.
 type inside struct{}
 
-// outside refuses what a handler must not do, as it would wait for ever for its own transaction.
+// outside returns an error if ctx belongs to a handler of this store: the call would deadlock with the handler's transaction.
 func (s *Store) outside(ctx context.Context) error {
 	if ctx.Value(inside{}) == s {
 		return fmt.Errorf("%w: the handler of a projection has the only connection for it: use the transaction, or do it in a reaction", es.ErrInvalid)
