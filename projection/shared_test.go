@@ -14,11 +14,11 @@ import (
 	"github.com/thalo-go/es/projection"
 )
 
-// A scroll is a log of which each read shows what was there when it began, as those with large pages may.
+// A scroll is a log whose reads return only the records that existed when the read began, like a log with large pages.
 type scroll struct {
 	*es.Mem
-	shown atomic.Int64 // records, in all
-	copy  atomic.Int64 // is what the data of a record says: in another copy of the database others have its place
+	shown atomic.Int64 // number of records returned by all reads
+	copy  atomic.Int64 // the data of every record returned; a restored copy of the database has another number
 }
 
 func (l *scroll) All(ctx context.Context, after es.Position, filter es.Filter) iter.Seq2[es.Record, error] {
@@ -40,7 +40,7 @@ func (l *scroll) All(ctx context.Context, after es.Position, filter es.Filter) i
 	}
 }
 
-// write appends so many events, to one stream of a few each.
+// write appends n events to a few streams.
 func (l *scroll) write(t rapid.TB, n int) {
 	for range n {
 		head, err := es.Head(context.Background(), l)
@@ -55,7 +55,7 @@ func (l *scroll) write(t rapid.TB, n int) {
 	}
 }
 
-// A reader is a feed with what came out of it.
+// A reader is a feed with the records that it returned.
 type reader struct {
 	projection.Feed
 	at  projection.Cursor
@@ -76,7 +76,7 @@ func (r *reader) close(t rapid.TB) {
 	}
 }
 
-// read takes one batch.
+// read reads one batch.
 func (r *reader) read(t rapid.TB, most int) {
 	b, err := r.Next(context.Background(), most)
 	if err != nil {
@@ -90,14 +90,14 @@ func (r *reader) read(t rapid.TB, most int) {
 	r.got, r.at = append(r.got, b.Records...), b.Next
 }
 
-// readTo takes batches until one ends at a place or behind it.
+// readTo reads batches until one ends at or after a cursor.
 func (r *reader) readTo(t rapid.TB, upTo projection.Cursor) {
 	for r.at < upTo {
 		r.read(t, 1000)
 	}
 }
 
-// two are the feeds of both shards of a log of so many records.
+// two opens the feeds of both shards of a log with a number of records.
 func two(t *testing.T, records int) (l *scroll, source projection.Source, a, b *reader) {
 	l = &scroll{Mem: new(es.Mem)}
 	l.write(t, records)
@@ -107,7 +107,7 @@ func two(t *testing.T, records int) (l *scroll, source projection.Source, a, b *
 	return l, source, a, b
 }
 
-// places returns where records stand, in order.
+// places returns the positions of records, in order.
 func places(records ...[]es.Record) []es.Position {
 	var all []es.Position
 	for _, r := range slices.Concat(records...) {
@@ -117,7 +117,7 @@ func places(records ...[]es.Record) []es.Position {
 	return all
 }
 
-// dense tells whether positions are 1, 2, 3 up to a number.
+// dense reports whether positions are 1, 2, 3 and so on up to n.
 func dense(positions []es.Position, n int) bool {
 	for i, p := range positions {
 		if p != es.Position(i+1) {
@@ -151,7 +151,7 @@ func TestShardsThatKeepPaceReadTheLogOnce(t *testing.T) {
 	if all := places(got...); !dense(all, records) {
 		t.Errorf("%d records came, of %d", len(all), records)
 	}
-	// Before the last was opened, each of the others has read ahead as far as it may.
+	// Before the last one was opened, each of the others read ahead to its limit.
 	if n := l.shown.Load(); n > 2*records {
 		t.Errorf("the log was read for %d records, of %d", n, records)
 	}
@@ -160,7 +160,7 @@ func TestShardsThatKeepPaceReadTheLogOnce(t *testing.T) {
 func TestAShardThatStandsStillHoldsUpNoOther(t *testing.T) {
 	const records = 60_000
 	_, _, still, moves := two(t, records)
-	// The first goes on where the second has not come to, and when that has passed it, where it was.
+	// One shard is first ahead of the other, then behind it.
 	for _, step := range []struct {
 		r    *reader
 		upTo projection.Cursor
@@ -172,7 +172,8 @@ func TestAShardThatStandsStillHoldsUpNoOther(t *testing.T) {
 	}
 }
 
-// Somebody restores the database while programs run. What was kept from before must not be taken for what stands there now.
+// An operator restores the database while programs run. Records that were buffered before must not be returned as those of the
+// restored database.
 func TestAFeedHasWhatWasReadSinceItWasOpened(t *testing.T) {
 	const records, at = 20_000, 10_000
 	l, source, _, moves := two(t, records)
@@ -188,11 +189,11 @@ func TestAFeedHasWhatWasReadSinceItWasOpened(t *testing.T) {
 	}
 }
 
-// A laggard is a log that only says how long it was once.
+// A laggard is a log whose Changed reports an old head until fixed is closed.
 type laggard struct {
 	*scroll
-	once   es.Position
-	mended chan struct{}
+	once  es.Position
+	fixed chan struct{}
 }
 
 func (l *laggard) Changed(ctx context.Context, after es.Position) (es.Position, error) {
@@ -200,14 +201,14 @@ func (l *laggard) Changed(ctx context.Context, after es.Position) (es.Position, 
 		return l.once, nil
 	}
 	select {
-	case <-l.mended:
+	case <-l.fixed:
 		return l.Mem.Changed(ctx, after)
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
 }
 
-// A read that began before records were written does not see them, and one that goes on with it knows that they are there.
+// A read that began before records were written does not return them. The feed that continues it knows that the records exist.
 func TestAReadThatGoesOnIsNotTakenToTheEndOfTheLog(t *testing.T) {
 	l := &laggard{&scroll{Mem: new(es.Mem)}, 500, make(chan struct{})}
 	l.write(t, 1000)
@@ -218,7 +219,7 @@ func TestAReadThatGoesOnIsNotTakenToTheEndOfTheLog(t *testing.T) {
 	a.read(t, 1000)
 	b.read(t, 1000)
 	l.write(t, 100)
-	close(l.mended)
+	close(l.fixed)
 	for _, r := range []*reader{a, b} {
 		r.readTo(t, 1100)
 	}
@@ -227,7 +228,7 @@ func TestAReadThatGoesOnIsNotTakenToTheEndOfTheLog(t *testing.T) {
 	}
 }
 
-// Feeds are opened and closed, go on or stand still, while the log grows, and each record comes once out of the shard that it belongs to.
+// Feeds are opened and closed, read or pause, while the log grows. Each record must come exactly once, from its own shard.
 func TestFeedsOfOneSourceSkipNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const shards = 3
