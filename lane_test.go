@@ -285,23 +285,29 @@ func TestDuplicateInOneRoundTakesEffectOnce(t *testing.T) {
 		for i, want := range map[int]es.Result[total, added]{
 			0: {Versioned: es.Versioned[total]{State: total{106}, Version: 3, Position: 3}, Events: []added{{5}}},
 			1: {Versioned: es.Versioned[total]{State: total{113}, Version: 4, Position: 4}, Events: []added{{7}}},
-			2: {Versioned: es.Versioned[total]{State: total{106}, Version: 3, Position: 3}, Events: []added{{5}}},
-			3: done,
-			4: done,
+			2: {Versioned: es.Versioned[total]{State: total{106}, Version: 3, Position: 3}, Events: []added{{5}}, Repeated: true},
+			3: repeated(done),
+			4: repeated(done),
 			6: {Versioned: es.Versioned[total]{State: total{122}, Version: 5, Position: 5}, Events: []added{{9}}},
-			7: {Versioned: es.Versioned[total]{State: total{106}, Version: 3, Position: 3}, Events: []added{{5}}},
+			7: {Versioned: es.Versioned[total]{State: total{106}, Version: 3, Position: 3}, Events: []added{{5}}, Repeated: true},
 		} {
 			if k := callers[i]; k.err != nil || !cmp.Equal(k.result, want) {
 				t.Errorf("caller %d: %v, %v; want %v", i, k.result, k.err, want)
 			}
 		}
-		if callers[5].err != errRefused && !cmp.Equal(callers[5].result, callers[6].result) {
+		if callers[5].err != errRefused && !cmp.Equal(callers[5].result, repeated(callers[6].result)) {
 			t.Errorf("the refused one: %v, %v", callers[5].result, callers[5].err)
 		}
 		if n := len(stored(t, store, tally1)); n != 5 {
 			t.Errorf("%d events are stored, not 5", n)
 		}
 	})
+}
+
+// repeated returns the result of sending a command again.
+func repeated[S, E any](first es.Result[S, E]) es.Result[S, E] {
+	first.Repeated = true
+	return first
 }
 
 func TestCloseWaitsForCommands(t *testing.T) {

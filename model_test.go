@@ -239,7 +239,7 @@ func message(err error) string {
 func (m *model) decide(id string, c account.Command, commandID string, expected es.Version) (bankResult, error) {
 	h := m.history[id]
 	if v, found := h.commands[commandID]; found {
-		return bankResult{Versioned: versioned(h.at(v), v), Events: h.events[v-1 : v : v]}, nil
+		return bankResult{Versioned: versioned(h.at(v), v), Events: h.events[v-1 : v : v], Repeated: true}, nil
 	}
 	if expected >= 0 && expected != h.version() {
 		return bankResult{}, &es.ConflictError{Stream: es.Stream{Kind: "account", ID: id}, Expected: expected}

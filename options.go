@@ -20,7 +20,7 @@ type settings struct {
 }
 
 // CommandID identifies the command. It is applied at most once per aggregate, from any process. A repeat returns the
-// original result. Refused and no-op commands are not recorded: a repeat is decided again.
+// original result, with [Result.Repeated] set. Refused and no-op commands are not recorded: a repeat is decided again.
 // An id has at most [MaxCommand] bytes.
 func CommandID(id string) ExecuteOption {
 	return func(s *settings) { s.commandID, s.hasCommandID = id, true }

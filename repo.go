@@ -99,6 +99,10 @@ type Result[S, E any] struct {
 
 	// Events are the events of the command; none if there was nothing to do.
 	Events []E
+
+	// Repeated reports that the command had taken effect before, and that this is the outcome of the first time.
+	// If the program did not send the command twice, two commands have one [CommandID].
+	Repeated bool
 }
 
 // Execute runs a command on the aggregate with the given id. It loads the state, lets the rules decide, and appends the

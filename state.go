@@ -170,5 +170,7 @@ func (r *Repo[S, C, E]) firstOutcome(ctx context.Context, stream Stream, d *Dupl
 	if err != nil {
 		return Result[S, E]{}, err
 	}
-	return result(at, events), nil
+	first := result(at, events)
+	first.Repeated = true
+	return first, nil
 }

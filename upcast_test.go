@@ -56,7 +56,7 @@ func TestOldEventsAreUpcast(t *testing.T) {
 		t.Errorf("loaded %+v at version %d, %v; the last event is retired and has a version", at.State, at.Version, err)
 	}
 	t.Run("what a command led to is what still counts of it", func(t *testing.T) {
-		want := bankResult{Versioned: es.Versioned[account.Account]{State: account.Account{Owner: "Ada", Open: true, Balance: 704}, Version: 8, Position: 8}, Events: []account.Event{account.Deposited{Amount: 5}}}
+		want := bankResult{Versioned: es.Versioned[account.Account]{State: account.Account{Owner: "Ada", Open: true, Balance: 704}, Version: 8, Position: 8}, Events: []account.Event{account.Deposited{Amount: 5}}, Repeated: true}
 		if diff := cmp.Diff(want, execute(t, repo, "1", account.Deposit{Amount: 5}, es.CommandID("c"))); diff != "" {
 			t.Error(diff)
 		}
