@@ -113,7 +113,7 @@ func TestADatabaseRestoredFromAnOlderCopyStopsTheRelay(t *testing.T) {
 		older := restored{new(es.Mem), log.ID()}
 		fill(t, older, 50)
 		var ahead *es.AheadError
-		if err := runRelay(t, relay(b, older)).failure("restored from an older copy"); !errors.As(err, &ahead) || ahead.After != 100 || ahead.Head != 50 {
+		if err := runRelay(t, relay(b, older)).failure("restored from a backup"); !errors.As(err, &ahead) || ahead.After != 100 || ahead.Head != 50 {
 			t.Errorf("ended with %v, want an AheadError", err)
 		}
 		fill(t, older, 100)

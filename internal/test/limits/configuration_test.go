@@ -107,7 +107,7 @@ func TestStores(t *testing.T) {
 	}
 	must(t, os.WriteFile(filepath.Join(folder, "letter"), []byte(long), 0o600))
 	check(t, []wrong{
-		{"SQLite: no path", inSQLite("", sqlite.Config{}), "give a file or :memory:", true},
+		{"SQLite: no path", inSQLite("", sqlite.Config{}), "give a file, or :memory:", true},
 		{"SQLite: a path with a NUL byte", inSQLite("a\x00b", sqlite.Config{}), "give another", true},
 		{"SQLite: a folder", inSQLite(folder, sqlite.Config{}), "give a file in it", true},
 		{"SQLite: no folder", inSQLite(filepath.Join(folder, "none", "es.db"), sqlite.Config{}), "the folder must exist", true},
