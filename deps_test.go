@@ -22,6 +22,11 @@ func TestDependencies(t *testing.T) {
 		sqlite3 = "github.com/mattn/go-sqlite3/..."
 		kafka   = "github.com/confluentinc/confluent-kafka-go/v2/..."
 		kfake   = "github.com/twmb/franz-go/..."
+
+		relay      = root + "/kafka/internal/relay"
+		feed       = root + "/kafka/internal/feed"
+		consume    = root + "/kafka/internal/consume"
+		deadletter = root + "/kafka/internal/deadletter"
 	)
 	for _, rule := range []struct {
 		pkg   string
@@ -73,7 +78,26 @@ func TestDependencies(t *testing.T) {
 		never: []string{sqlite, sqlite3, kafka, kfake},
 		why:   "a program on one database links no other, and needs no C compiler",
 	}, {
-
+		pkg:   "./kafka/internal/wire",
+		never: []string{relay, feed, consume, deadletter, sqlite, postgres, pgx, kfake},
+		why:   "it is what the other parts of package kafka share",
+	}, {
+		pkg:   "./kafka/internal/client",
+		never: []string{relay, feed, consume, deadletter, sqlite, postgres, pgx, kfake},
+		why:   "it is what the other parts of package kafka share",
+	}, {
+		pkg:   "./kafka/internal/relay",
+		never: []string{feed, consume, deadletter},
+		why:   "writing topics needs nothing that reads them",
+	}, {
+		pkg:   "./kafka/internal/feed",
+		never: []string{consume, relay},
+		why:   "a source of a projection is in no consumer group",
+	}, {
+		pkg:   "./kafka/internal/deadletter",
+		never: []string{consume, relay},
+		why:   "a consumer and a projection park records in the same way",
+	}, {
 		pkg:   "./kafka",
 		never: []string{sqlite, postgres, pgx, sqlite3, kfake},
 		why:   "a relay takes any log, and a broker for tests is not for production",
