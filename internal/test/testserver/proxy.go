@@ -3,6 +3,7 @@ package testserver
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"net"
 	"net/url"
 	"strconv"
@@ -11,8 +12,8 @@ import (
 	"time"
 )
 
-// A Proxy forwards connections to a server and breaks them on request. It does not interpret what it forwards, so it
-// works with any protocol over TCP. Its methods may be called from any goroutine.
+// A Proxy forwards connections to a server and breaks them on request. It interprets nothing of what it forwards, except
+// that it recognizes the first message to Postgres, so it works with any protocol over TCP. Its methods may be called from any goroutine.
 type Proxy struct {
 	port int
 
@@ -133,7 +134,8 @@ func (p *Proxy) Delay(by time.Duration) {
 // LoseAnswer waits for the next request that contains the given bytes, or any request if there are none. It forwards
 // the request and resets the client's connection when the server answers. The server completes the request: what it was
 // to commit is committed, and the client cannot know. Other requests are forwarded. Only one request is awaited: that
-// of the last call of LoseAnswer or LoseRequest. The returned channel is closed when it has happened.
+// of the last call of LoseAnswer or LoseRequest. The returned channel is closed when it has happened. A message that begins
+// a connection to Postgres is never awaited: it contains the name of the database, which contains the name of the test.
 //
 // The bytes must be on the wire. With pgx, text parameters are; the statement is only the first time that a connection
 // runs it.
@@ -303,7 +305,7 @@ func (p *Proxy) requests(l *link) {
 func (p *Proxy) catch(l *link, sent []byte) *trap {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.trap == nil {
+	if p.trap == nil || isStartup(sent) {
 		l.seen = nil
 		return nil
 	}
@@ -318,6 +320,11 @@ func (p *Proxy) catch(l *link, sent []byte) *trap {
 		l.caught = caught
 	}
 	return caught
+}
+
+// isStartup reports whether bytes from a client begin a connection to Postgres: a length, and version 3 of the protocol.
+func isStartup(sent []byte) bool {
+	return len(sent) >= 8 && sent[0] == 0 && binary.BigEndian.Uint16(sent[4:]) == 3
 }
 
 // answers forwards what the server sends.
