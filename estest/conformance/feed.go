@@ -75,7 +75,7 @@ func (t *trial) feed(s projection.Source, shard string, after projection.Cursor,
 	}
 }
 
-// readSource reads all shards concurrently until they have returned so many records in total.
+// readSource reads all shards concurrently until they have returned so many records in total, or one fails.
 func (t *trial) readSource(s projection.Source, want int) map[string]*shardRead {
 	shards := t.shards(s)
 	all := make(map[string]*shardRead, len(shards))
@@ -86,6 +86,7 @@ func (t *trial) readSource(s projection.Source, want int) map[string]*shardRead 
 	defer enough()
 	var count atomic.Int64
 	t.race(len(shards), func(i int) {
+		defer enough() // a shard ends only when all have enough, or when it fails: then the others need not wait for its records
 		f, done := t.feed(s, shards[i], 0, es.Filter{})
 		defer done()
 		for r := all[shards[i]]; ; {
@@ -98,7 +99,6 @@ func (t *trial) readSource(s projection.Source, want int) map[string]*shardRead 
 			}
 			r.add(t, b, 7)
 			if count.Add(int64(len(b.Records))) >= int64(want) {
-				enough()
 				return
 			}
 		}
