@@ -11,7 +11,7 @@ import (
 	"github.com/thalo-go/es/bench/internal/work"
 )
 
-// BenchmarkAppend is writers that append one event at a time.
+// BenchmarkAppend measures writers that append one event at a time.
 func BenchmarkAppend(b *testing.B) {
 	eachStore(b, func(b *testing.B, s backend) {
 		callers(b, "writers", []int{1, 16, 128, 1000}, func(b *testing.B, writers int) {
@@ -20,7 +20,7 @@ func BenchmarkAppend(b *testing.B) {
 	})
 }
 
-// BenchmarkAppendBatch is 16 writers that append many events at a time. An operation is one append.
+// BenchmarkAppendBatch measures 16 writers that append many events at a time. An operation is one append.
 func BenchmarkAppendBatch(b *testing.B) {
 	eachStore(b, func(b *testing.B, s backend) {
 		for _, batch := range []int{10, 100} {
@@ -29,7 +29,7 @@ func BenchmarkAppendBatch(b *testing.B) {
 	})
 }
 
-// BenchmarkAppendPayload is 128 writers that append one event at a time, of some bytes.
+// BenchmarkAppendPayload measures 128 writers that append one event at a time, by the size of the event.
 func BenchmarkAppendPayload(b *testing.B) {
 	eachStore(b, func(b *testing.B, s backend) {
 		for _, bytes := range []int{100, 1_000, 10_000} {
@@ -43,7 +43,7 @@ func appends(b *testing.B, s backend, writers, batch, bytes int) {
 	compare(b, bed.server, work.Appends("Append", work.To(bed), writers, batch, bytes), bed.rivals(writers, batch, bytes)...)
 }
 
-// BenchmarkAppendLimit is 1,000 writers that append one event at a time, against the fastest way to get the same rows into the table.
+// BenchmarkAppendLimit measures 1,000 writers that append one event at a time, against the fastest way to insert the same rows.
 func BenchmarkAppendLimit(b *testing.B) {
 	const writers, rows = 1000, 1000
 	eachDurable(b, func(b *testing.B, s backend) {
@@ -59,7 +59,8 @@ func BenchmarkAppendLimit(b *testing.B) {
 	})
 }
 
-// BenchmarkProcesses is 64 writers in several processes that share a log, against as many in one process. An operation is one event.
+// BenchmarkProcesses measures 64 writers in several processes that share a log, against 64 writers in one process. An operation is one
+// event.
 func BenchmarkProcesses(b *testing.B) {
 	const writers = 64
 	eachDurable(b, func(b *testing.B, s backend) {

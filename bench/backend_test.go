@@ -24,17 +24,17 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// payload is the size of an event where it does not matter what is in it.
+// payload is the size of an event in bytes, where the content does not matter.
 const payload = 120
 
-// A log is what a store brings into the benchmarks.
+// A log is a store that the benchmarks use.
 type log interface {
 	es.Log
 	es.Snapshots
 	Close() error
 }
 
-// memory is es.Mem, which has nothing to close.
+// memory is es.Mem with a Close that does nothing.
 type memory struct{ *es.Mem }
 
 func (memory) Close() error { return nil }
@@ -45,26 +45,26 @@ type plain interface {
 	Scan(ctx context.Context, see func(es.Record)) error
 }
 
-// A backend is one value of store= in the names.
+// A backend is one value of the key store in benchmark names.
 type backend struct {
 	name string
 	open func(b *testing.B) bed
 }
 
-// A bed is an empty log of a backend, and what belongs to it.
+// A bed is an empty log of a backend, with its baseline.
 type bed struct {
 	log
 	plain  plain                // an empty baseline; nil if there is none
 	fill   work.Append          // the fastest way to fill the baseline
-	server func() time.Duration // the server's time of processors so far; nil if there is none
+	server func() time.Duration // the CPU time of the server so far; nil without a server
 
-	// place is where the log is, for other processes and other values of the store; "" if there can be none.
+	// place is the address of the log, for other processes and other store values; "" if they cannot open it.
 	place string
-	// disk is how many bytes on disk the events take, their indexes among them; nil if they take none.
+	// disk returns the bytes on disk of the events and their indexes; nil if they are not on disk.
 	disk func() (int64, error)
 }
 
-// again opens the log once more, as another process does.
+// again opens the log a second time, as another process would.
 func (s bed) again(b *testing.B) log {
 	b.Helper()
 	store, err := open(b.Context(), s.place)
@@ -73,7 +73,7 @@ func (s bed) again(b *testing.B) log {
 	return store
 }
 
-// rivals are the baselines for Append, with so many writers.
+// rivals returns the baselines for Append.
 func (s bed) rivals(writers, batch, bytes int) []rival {
 	switch plain := s.plain.(type) {
 	case *baseline.SQLite:
@@ -110,7 +110,7 @@ func eachStore(b *testing.B, run func(b *testing.B, s backend)) {
 	}
 }
 
-// eachDurable does so for each backend that other processes can share.
+// eachDurable runs a benchmark for each backend that several processes can share.
 func eachDurable(b *testing.B, run func(b *testing.B, s backend)) {
 	for _, s := range backends()[1:] {
 		b.Run("store="+s.name, func(b *testing.B) { run(b, s) })
@@ -119,7 +119,7 @@ func eachDurable(b *testing.B, run func(b *testing.B, s backend)) {
 
 const sqlitePlace, postgresPlace = "sqlite:", "postgres:"
 
-// open opens the log at a place, for whoever did not make it.
+// open opens the log at a place that another store value created.
 func open(ctx context.Context, place string) (log, error) {
 	if path, ok := cutPlace(place, sqlitePlace); ok {
 		return sqlite.Open(path)
@@ -149,7 +149,7 @@ func openSQLite(b *testing.B) bed {
 	return bed{log: store, plain: plain, fill: plain.Append, place: sqlitePlace + path, disk: func() (int64, error) { return sqliteBytes(path) }}
 }
 
-// sqliteBytes is the size of the file. What the write-ahead log has besides is used again and again.
+// sqliteBytes returns the size of the database file. The write-ahead log does not count, because SQLite reuses its space.
 func sqliteBytes(path string) (int64, error) {
 	db, err := sql.Open("sqlite3", "file:"+path+"?_busy_timeout=10000")
 	if err != nil {
@@ -166,7 +166,7 @@ func sqliteBytes(path string) (int64, error) {
 	return info.Size(), nil
 }
 
-// openPostgres makes both sides in one database, so that both are measured on the same server in the same state.
+// openPostgres creates both sides in one database, so that both run on the same server in the same state.
 func openPostgres(b *testing.B) bed {
 	pg := servers.pg
 	url, drop, err := pg.Database(b.Context())
@@ -194,7 +194,7 @@ func postgresBytes(ctx context.Context, url string) (bytes int64, err error) {
 	return bytes, errors.Join(err, conn.Close(ctx))
 }
 
-// servers are started before the first benchmark, if they are wanted.
+// servers are started before the first benchmark if the environment requests them.
 var servers serverSet
 
 type serverSet struct {
@@ -202,7 +202,7 @@ type serverSet struct {
 	kafka *server.Kafka
 }
 
-// start starts the servers, and prints what benchstat takes for the configuration: what the numbers hold for.
+// start starts the servers. It prints the versions as lines that benchstat reads as its configuration.
 func (s *serverSet) start(ctx context.Context) error {
 	version, _, _ := sqlite3.Version()
 	_, librdkafka := confluent.LibraryVersion()
@@ -226,12 +226,12 @@ func (s *serverSet) start(ctx context.Context) error {
 		}
 	}
 	if s.pg == nil || s.kafka == nil {
-		fmt.Fprintln(os.Stderr, "Servers are left out: run make bench, which starts them, or name them in ES_TEST_POSTGRES and ES_TEST_KAFKA.")
+		fmt.Fprintln(os.Stderr, "Servers are left out. Run make bench to start them, or set ES_TEST_POSTGRES and ES_TEST_KAFKA.")
 	}
 	return nil
 }
 
-// mayStart tells whether private servers are wanted. Who calls go test -bench by hand should not wait for them.
+// mayStart reports whether to start private servers. Without one of the variables, go test -bench does not wait for servers.
 func mayStart() bool {
 	for _, name := range []string{"ES_BENCH_SERVERS", "ES_TEST_REQUIRE", "CI"} {
 		if is, err := strconv.ParseBool(os.Getenv(name)); err == nil && is {

@@ -38,17 +38,17 @@ func run(m *testing.M) (code int) {
 	return m.Run()
 }
 
-// A rival is a baseline. Its name is that of the metrics: x-insert is our rate over that of the rival insert.
+// A rival is a baseline. Its name is part of the metrics: x-insert is our rate divided by the rate of the rival insert.
 type rival struct {
 	name string
 	side measure.Side
 }
 
-// turnsInATime is how many turns each side has in the time that -benchtime gives a benchmark.
+// turnsInATime is the number of turns of each side within the time that -benchtime gives a benchmark.
 const turnsInATime = 10
 
-// turn is how long each side works at a time. With a number of iterations, as in -benchtime=1x, a turn is one operation of each caller:
-// that shows that the benchmark works, and nothing else.
+// turn returns the length of a turn. If -benchtime is a number of iterations, as in 1x, a turn is one operation of each caller. Such a
+// run only shows that the benchmark works.
 func turn() time.Duration {
 	d, err := time.ParseDuration(flag.Lookup("test.benchtime").Value.String())
 	if err != nil {
@@ -57,11 +57,11 @@ func turn() time.Duration {
 	return d / turnsInATime
 }
 
-// compare lets a side and its rivals take turns, and reports what came out. An iteration of the benchmark is one turn of each,
-// of which the timer counts ours alone; what is reported is for one operation or for one event.
+// compare runs a side and its rivals alternately and reports the results. An iteration of the benchmark is one turn of each side, but
+// the timer counts only ours. Metrics are for one operation or for one event.
 func compare(b *testing.B, server func() time.Duration, ours measure.Side, theirs ...rival) {
 	b.Helper()
-	ctx, cancel := context.WithCancel(b.Context()) // a context that can end, as callers have
+	ctx, cancel := context.WithCancel(b.Context()) // a context that can end, like that of most callers
 	defer cancel()
 	sides := []measure.Side{ours}
 	for _, r := range theirs {
@@ -79,7 +79,7 @@ func compare(b *testing.B, server func() time.Duration, ours measure.Side, their
 	for i := 0; b.Loop(); i++ {
 		b.StopTimer()
 		for k := range sides {
-			n := (i + k) % len(sides) // each goes first in turn
+			n := (i + k) % len(sides) // each side goes first in turn
 			if n > 0 {
 				s, err := sides[n].For(ctx, turn)
 				check(b, err)
@@ -104,7 +104,7 @@ func compare(b *testing.B, server func() time.Duration, ours measure.Side, their
 	}
 }
 
-// report reports what our side did.
+// report reports the metrics of our side.
 func report(b *testing.B, s measure.Sample, u measure.Usage) {
 	ops, events := float64(len(s.Latencies)), float64(s.Units)
 	b.ReportMetric(float64(s.Elapsed)/ops, "ns/op")

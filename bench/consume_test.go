@@ -22,11 +22,11 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// consumed is how many records the benchmarks of consumers read.
+// consumed returns the number of records that the benchmarks of consumers read.
 func consumed() int { return few(50_000, 1000) }
 
-// BenchmarkConsumer reads a topic by a new group, with a handler that does nothing, against a bare consumer that does not even decode.
-// An operation is the whole topic, and on both sides the joining of the group.
+// BenchmarkConsumer reads a topic with a new group and a handler that does nothing, against a bare consumer that does not decode. An
+// operation is the whole topic, and includes joining the group on both sides.
 func BenchmarkConsumer(b *testing.B) {
 	eachBroker(b, func(b *testing.B, c cluster) {
 		records := consumed()
@@ -41,7 +41,7 @@ func BenchmarkConsumer(b *testing.B) {
 	})
 }
 
-// join reads the topic by a new group with the bare client.
+// join reads the topic with a new group and the bare client.
 func (c cluster) join(ctx context.Context, records int) (err error) {
 	reader, err := confluent.NewConsumer(c.reading("bench-" + rand.Text()[:8]))
 	if err != nil {
@@ -54,7 +54,7 @@ func (c cluster) join(ctx context.Context, records int) (err error) {
 	return readAll(ctx, reader, records, func(*confluent.Message) {})
 }
 
-// bare is a rival that only reads.
+// bare returns a rival that only reads.
 func (c cluster) bare(b *testing.B, records int) rival {
 	reader := c.reader(b)
 	return rival{"bare", measure.Side{Name: "bare consumer", Callers: 1, Units: records, Op: func(ctx context.Context, _ int) error {
@@ -83,7 +83,8 @@ func consume(ctx context.Context, c cluster, records int) error {
 	return err
 }
 
-// BenchmarkSource builds a read model from a topic, exactly once, against a bare consumer that only reads. An operation is the whole topic.
+// BenchmarkSource builds a read model from a topic with exactly-once delivery, against a bare consumer that only reads. An operation is the
+// whole topic.
 func BenchmarkSource(b *testing.B) {
 	eachBroker(b, func(b *testing.B, c cluster) {
 		records := consumed()
@@ -106,12 +107,12 @@ func (c cluster) source(b *testing.B) projection.Source {
 	return source
 }
 
-// A model is a read model in a database of its own, fed by a source.
+// A model is a read model in its own database that a source feeds.
 type model struct {
 	count   work.ReadModel
 	server  func() time.Duration
-	build   func(ctx context.Context) error                                       // the whole, anew
-	project func(ctx context.Context, progress func(p projection.Progress)) error // until the context ends
+	build   func(ctx context.Context) error                                       // rebuilds the whole read model
+	project func(ctx context.Context, progress func(p projection.Progress)) error // runs until the context ends
 }
 
 type modelKind struct {
@@ -152,8 +153,8 @@ func postgresModel(b *testing.B, source projection.Source) model {
 	}}
 }
 
-// BenchmarkEndToEnd is the delay from the return of Execute to the commit of the read model in another service's database, through a relay,
-// a topic and a source, one command at a time.
+// BenchmarkEndToEnd measures the delay from the return of Execute to the commit of the read model in another service's database. The events
+// pass through a relay, a topic and a source, one command at a time.
 func BenchmarkEndToEnd(b *testing.B) {
 	eachBroker(b, func(b *testing.B, c cluster) {
 		for _, s := range models() {
@@ -185,7 +186,7 @@ func endToEnd(b *testing.B, c cluster, s modelKind) {
 	}()
 	defer func() {
 		cancel()
-		<-ended //nolint:errcheck // the end of the context, which was just ended
+		<-ended //nolint:errcheck // the error of the context that has just ended
 	}()
 	next := func() time.Time {
 		select {
@@ -196,7 +197,7 @@ func endToEnd(b *testing.B, c cluster, s modelKind) {
 		}
 		return time.Time{}
 	}
-	next() // the opening
+	next() // the opening of the account
 	var delays []time.Duration
 	for b.Loop() {
 		_, err := accounts.Execute(ctx, "a", account.Deposit{Amount: 1})

@@ -8,7 +8,7 @@ import (
 	"github.com/thalo-go/es/bench/internal/work"
 )
 
-// BenchmarkExecute is commands on bank accounts. An operation is one command, or with mode=mixed one command or one load.
+// BenchmarkExecute measures commands on bank accounts. An operation is one command, or with mode=mixed one command or one load.
 func BenchmarkExecute(b *testing.B) {
 	eachStore(b, func(b *testing.B, s backend) {
 		b.Run("mode=warm", func(b *testing.B) {
@@ -26,7 +26,7 @@ func BenchmarkExecute(b *testing.B) {
 	})
 }
 
-// retries makes a rival of what one would write instead of a Repo.
+// retries returns a rival that loads, decides, appends and retries on a conflict.
 func retries(b *testing.B, s bed, side func(work.Append, work.Accounts) (measure.Side, error)) []rival {
 	b.Helper()
 	if s.plain == nil {
@@ -68,7 +68,7 @@ func hot(b *testing.B, s backend, callers int) {
 	ours, err := side(nil, work.OnRepo(work.NewRepo(bed)))
 	check(b, err)
 	if callers > 64 {
-		compare(b, bed.server, ours) // a thousand who get in each other's way need many seconds for one command each
+		compare(b, bed.server, ours) // with 1,000 callers that conflict, one command of each takes the baseline many seconds
 		return
 	}
 	compare(b, bed.server, ours, retries(b, bed, side)...)
@@ -85,7 +85,7 @@ func mixed(b *testing.B, s backend, callers int) {
 	compare(b, bed.server, ours, retries(b, bed, side)...)
 }
 
-// few makes do with less where nothing is measured, so that one pass over all benchmarks takes little time.
+// few returns a smaller number if nothing is measured, so that a run of all benchmarks takes little time.
 func few(n, least int) int {
 	if turn() > 0 {
 		return n

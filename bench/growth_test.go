@@ -15,8 +15,9 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 )
 
-// BenchmarkGrowth is the same work on logs that have so many events already: what it costs should not grow with what is stored.
-// ES_BENCH_STORED lists the sizes, with commas; 10000,100000 if it is not set. A million takes about ten seconds to write, ten million two minutes.
+// BenchmarkGrowth measures the same operations on logs of different sizes. Their cost should not grow with the log.
+// ES_BENCH_STORED lists the sizes, separated by commas; the default is 10000,100000. A million events take about ten seconds to write, ten
+// million take two minutes.
 func BenchmarkGrowth(b *testing.B) {
 	eachDurable(b, func(b *testing.B, s backend) {
 		for _, stored := range growthSizes(b) {
@@ -39,7 +40,7 @@ func BenchmarkGrowth(b *testing.B) {
 	})
 }
 
-// growthSizes are the numbers that ES_BENCH_STORED lists, or those that are worth waiting for.
+// growthSizes returns the numbers that ES_BENCH_STORED lists, or the default.
 func growthSizes(b *testing.B) []int {
 	b.Helper()
 	list := os.Getenv("ES_BENCH_STORED")
@@ -53,19 +54,19 @@ func growthSizes(b *testing.B) []int {
 	for text := range strings.SplitSeq(list, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(text))
 		if err != nil || n < 10_000 {
-			b.Fatalf("ES_BENCH_STORED is %q: give numbers from 10000 on, with commas between them", list)
+			b.Fatalf("ES_BENCH_STORED is %q: want numbers of at least 10000, separated by commas", list)
 		}
 		sizes = append(sizes, n)
 	}
 	return sizes
 }
 
-// A grown is a log of accounts of ten events each.
+// A grown is a log of accounts with ten events each.
 type grown struct {
 	bed
 	stored, accounts int
 	perEvent         float64       // bytes on disk
-	next             *atomic.Int64 // of a walk over the accounts
+	next             *atomic.Int64 // the number of accounts returned by account
 }
 
 func grow(b *testing.B, s bed, stored int) grown {
@@ -78,7 +79,7 @@ func grow(b *testing.B, s bed, stored int) grown {
 	return grown{s, stored, accounts, float64(bytes) / float64(stored), new(atomic.Int64)}
 }
 
-// account is the next of a walk on which each is far from the one before it, so that none is found where the one before was.
+// account returns the next account. Consecutive accounts are far from each other, so that the pages of one do not help to find the next.
 func (g grown) account() string {
 	const stride = 1_000_003 // a prime
 	return work.AccountID(int(g.next.Add(1)) * stride % g.accounts)
@@ -95,7 +96,7 @@ func (g grown) compare(b *testing.B, side measure.Side) {
 	b.ReportMetric(g.perEvent, "disk-B/event")
 }
 
-// growthLoad loads one account after the other.
+// growthLoad measures loads of one account after the other.
 func growthLoad(b *testing.B, g grown) {
 	repo := g.repo()
 	g.compare(b, measure.Side{Name: "Load", Callers: 1, Op: func(ctx context.Context, _ int) error {
@@ -104,7 +105,7 @@ func growthLoad(b *testing.B, g grown) {
 	}})
 }
 
-// growthAll reads a thousand records from the end of the log, which is what those do who have fallen a little behind.
+// growthAll measures reading the last thousand records of the log, as a reader with a small lag does.
 func growthAll(b *testing.B, g grown) {
 	const records = 1000
 	g.compare(b, measure.Side{Name: "All", Callers: 1, Units: records, Op: func(ctx context.Context, _ int) error {
@@ -123,7 +124,7 @@ func growthAll(b *testing.B, g grown) {
 
 func growthFollow(b *testing.B, g grown) { follow(b, g, g.again(b)) }
 
-// growthExecute is 128 callers with commands on accounts that are not cached.
+// growthExecute measures 128 callers with commands on accounts that are not cached.
 func growthExecute(b *testing.B, g grown) {
 	repo := g.repo()
 	g.compare(b, measure.Side{Name: "Execute", Callers: 128, Op: func(ctx context.Context, _ int) error {
@@ -132,9 +133,9 @@ func growthExecute(b *testing.B, g grown) {
 	}})
 }
 
-// growthAppend is 128 writers on streams of their own.
+// growthAppend measures 128 writers with their own streams.
 func growthAppend(b *testing.B, g grown) {
-	to, kind := work.To(g), fmt.Sprint("run-", g.next.Add(1)) // not that of the accounts, nor of a run before
+	to, kind := work.To(g), fmt.Sprint("run-", g.next.Add(1)) // differs from that of the accounts and of earlier runs
 	g.compare(b, work.Appends("Append", func(ctx context.Context, stream es.Stream, after es.Version, events []es.Record) error {
 		stream.Kind = kind
 		return to(ctx, stream, after, events)

@@ -9,8 +9,8 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// BenchmarkInline is writers that append one event at a time to a log with an inline projection, which upserts a row for each account of a batch,
-// against the same log without.
+// BenchmarkInline measures writers that append one event at a time to a log with an inline projection, against the same log without it. The
+// projection upserts a row for each account of a batch.
 func BenchmarkInline(b *testing.B) {
 	eachDurable(b, func(b *testing.B, s backend) {
 		callers(b, "writers", []int{1, 128}, func(b *testing.B, writers int) {
@@ -22,7 +22,7 @@ func BenchmarkInline(b *testing.B) {
 	})
 }
 
-// inlined opens a log with an inline projection, in a database of its own.
+// inlined opens a log with an inline projection in a new database.
 func inlined(b *testing.B, backend string) log {
 	b.Helper()
 	var store log

@@ -16,17 +16,17 @@ import (
 	"github.com/thalo-go/es/kafka/kafkatest"
 )
 
-// partitions is how many a topic has.
+// partitions is the number of partitions of a topic.
 const partitions = 4
 
-// A cluster is where a benchmark finds Kafka.
+// A cluster is the Kafka cluster of a benchmark.
 type cluster struct{ bootstrap, prefix string }
 
 func (c cluster) topic() string { return c.prefix + ".account" }
 
 func (c cluster) config() kafka.ConfigMap { return kafka.ConfigMap{"bootstrap.servers": c.bootstrap} }
 
-// eachBroker runs a benchmark for the broker within the process, and for real Kafka if it is wanted.
+// eachBroker runs a benchmark for the in-process broker, and for real Kafka if it was started.
 func eachBroker(b *testing.B, run func(b *testing.B, c cluster)) {
 	b.Run("broker=kafkatest", func(b *testing.B) {
 		run(b, cluster{kafkatest.Start(b, kafkatest.Options{}).Bootstrap(), "bench"})
@@ -36,7 +36,7 @@ func eachBroker(b *testing.B, run func(b *testing.B, c cluster)) {
 	}
 }
 
-// relay runs a relay of a log as long as the benchmark.
+// relay runs a relay of a log until the benchmark ends.
 func (c cluster) relay(b *testing.B, log es.Log, encoding kafka.Encoding) *kafka.Relay {
 	b.Helper()
 	relay := &kafka.Relay{Log: log, Prefix: c.prefix, Encoding: encoding, Cluster: kafka.Cluster{Config: c.config()}, Topics: kafka.Topics{Partitions: partitions}}
@@ -52,11 +52,11 @@ func (c cluster) relay(b *testing.B, log es.Log, encoding kafka.Encoding) *kafka
 	return relay
 }
 
-// published waits until a relay has come to a position.
+// published waits until a relay has published the log up to a position.
 func published(ctx context.Context, relay *kafka.Relay, position es.Position) error {
 	for deadline := time.Now().Add(time.Minute); relay.Stats().Position < position; {
 		if s := relay.Stats(); time.Now().After(deadline) {
-			return fmt.Errorf("the relay stands at %d of %d: %s", s.Position, position, s.Error)
+			return fmt.Errorf("the relay is at position %d of %d: %s", s.Position, position, s.Error)
 		}
 		select {
 		case <-time.After(time.Millisecond / 2):
@@ -67,7 +67,7 @@ func published(ctx context.Context, relay *kafka.Relay, position es.Position) er
 	return nil
 }
 
-// publish fills the topic with so many records, and returns the log that has them.
+// publish fills the topic with a number of records and returns their log.
 func (c cluster) publish(b *testing.B, records int, encoding kafka.Encoding) es.Log {
 	b.Helper()
 	log := new(es.Mem)
@@ -76,7 +76,7 @@ func (c cluster) publish(b *testing.B, records int, encoding kafka.Encoding) es.
 	return log
 }
 
-// reader reads the committed messages of the topic from the beginning, with the bare client.
+// reader returns a bare client that reads the committed messages of the topic from the beginning.
 func (c cluster) reader(b *testing.B) *confluent.Consumer {
 	b.Helper()
 	reader, err := confluent.NewConsumer(c.reading("bench"))
@@ -102,7 +102,7 @@ func (c cluster) rewind(reader *confluent.Consumer) error {
 	return reader.Assign(all)
 }
 
-// readAll reads so many messages and hands them on.
+// readAll reads n messages and calls see with each.
 func readAll(ctx context.Context, reader *confluent.Consumer, n int, see func(*confluent.Message)) error {
 	for deadline := time.Now().Add(time.Minute); n > 0; {
 		switch event := reader.Poll(100).(type) {

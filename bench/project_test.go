@@ -16,7 +16,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// BenchmarkRebuild builds a count-and-sum read model of a whole log. An operation is one rebuild.
+// BenchmarkRebuild measures the build of a count-and-sum read model of a whole log. An operation is one rebuild.
 func BenchmarkRebuild(b *testing.B) {
 	const records = 10_000
 	eachDurable(b, func(b *testing.B, s backend) {
@@ -62,8 +62,8 @@ func projecting(s bed, each bool) func(context.Context) error {
 	return nil
 }
 
-// BenchmarkRebuildShards does the same by one upsert of many rows a batch, in a number of partitions that read the log together; "apart" is
-// what it takes if each of them reads it by itself.
+// BenchmarkRebuildShards measures the same with one upsert per batch, in several partitions that share reads of the log. In the rival apart
+// each partition reads the log separately.
 func BenchmarkRebuildShards(b *testing.B) {
 	records := few(50_000, 1000)
 	eachDurable(b, func(b *testing.B, s backend) {
@@ -93,7 +93,7 @@ func rebuildShards(b *testing.B, s bed, records, shards int) {
 	compare(b, s.server, side("together", func() projection.Source { return projection.FromLog(s.log) }), rival{"apart", side("apart", func() projection.Source { return apart{projection.FromLog(s.log), s.log} })})
 }
 
-// apart is a log as the source of projections whose feeds know nothing of each other.
+// apart is a source whose feeds do not share reads of the log.
 type apart struct {
 	projection.Source
 	log es.Log
@@ -103,7 +103,7 @@ func (a apart) Feed(ctx context.Context, shard string, after projection.Cursor, 
 	return projection.FromLog(a.log).Feed(ctx, shard, after, filter)
 }
 
-// BenchmarkProject is the delay from the return of Append to the commit of the read model, by another value of the store, one event at a time.
+// BenchmarkProject measures the delay from the return of Append to the commit of the read model by another store value, one event at a time.
 func BenchmarkProject(b *testing.B) {
 	eachDurable(b, func(b *testing.B, s backend) {
 		bed := s.open(b)
@@ -129,7 +129,7 @@ func projectOne(b *testing.B, writer es.Store, reader log) {
 	}()
 	defer func() {
 		cancel()
-		<-ended //nolint:errcheck // the end of the context, which was just ended
+		<-ended //nolint:errcheck // the error of the context that has just ended
 	}()
 	history, err := work.History(2)
 	check(b, err)

@@ -12,12 +12,13 @@ import (
 	"github.com/thalo-go/es/bench/internal/work"
 )
 
-// BenchmarkLoad is loads of one account after the other, none of them cached. An operation is one load; events/s counts the events of its stream.
+// BenchmarkLoad measures loads of one account after the other. No account is cached. An operation is one load, and events/s counts the events
+// of its stream.
 func BenchmarkLoad(b *testing.B) {
 	eachStore(b, func(b *testing.B, s backend) {
 		sizes := []int{10, 1_000, 100_000}
 		if turn() == 0 {
-			sizes = sizes[:2] // where nothing is measured, the long ones are written for nothing
+			sizes = sizes[:2] // nothing is measured, so long streams are not worth writing
 		}
 		for _, events := range sizes {
 			for _, snapshot := range []bool{false, true} {
@@ -47,7 +48,7 @@ func loads(b *testing.B, s backend, events int, snapshot bool) {
 	}, accounts, events)
 	check(b, err)
 	if snapshot {
-		// Each is loaded once, which has its snapshot taken, and Close waits for that.
+		// One load of each account takes its snapshot, and Close waits for the snapshots.
 		_, err := ours.Times(b.Context(), accounts)
 		check(b, err)
 		check(b, repo.Close(context.Background()))
@@ -62,7 +63,7 @@ func loads(b *testing.B, s backend, events int, snapshot bool) {
 	compare(b, bed.server, ours, rival{"bare", theirs})
 }
 
-// BenchmarkAll reads a whole log. An operation is one pass over it.
+// BenchmarkAll measures reading a whole log. An operation is one pass over it.
 func BenchmarkAll(b *testing.B) {
 	records := few(50_000, 5_000)
 	eachStore(b, func(b *testing.B, s backend) {
@@ -93,8 +94,8 @@ func all(ctx context.Context, log es.Log, after es.Position, see func(es.Record)
 	return nil
 }
 
-// BenchmarkFollow is the delay with which a follower sees what was appended, counted from the return of Append.
-// An operation is one append and the wait until it was seen.
+// BenchmarkFollow measures the delay from the return of Append until a follower receives the record. An operation is one append and the wait
+// for its record.
 func BenchmarkFollow(b *testing.B) {
 	eachStore(b, func(b *testing.B, s backend) {
 		b.Run("from=same", func(b *testing.B) {
@@ -102,7 +103,7 @@ func BenchmarkFollow(b *testing.B) {
 			follow(b, bed, bed)
 		})
 		if s.name == "mem" {
-			return // nobody else can have it
+			return // no other store value can open the same log
 		}
 		b.Run("from=other", func(b *testing.B) {
 			bed := s.open(b)
@@ -128,7 +129,7 @@ func follow(b *testing.B, writer es.Store, reader es.Log) {
 	}()
 	defer func() {
 		cancel()
-		<-ended //nolint:errcheck // the end of the context, which was just ended
+		<-ended //nolint:errcheck // the error of the context that has just ended
 	}()
 	to, event := work.To(writer), work.Events(1, payload)
 	stream := es.Stream{Kind: "followed", ID: fmt.Sprint("from-", head)}

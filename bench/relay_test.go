@@ -14,8 +14,8 @@ import (
 	"github.com/thalo-go/es/kafka"
 )
 
-// BenchmarkRelay is a relay that publishes what was appended to es.Mem, 20,000 records at a time. An operation is the append and the wait
-// until all is published.
+// BenchmarkRelay measures a relay that publishes from es.Mem, 20,000 records at a time. An operation is the append and the wait until all
+// records are published.
 func BenchmarkRelay(b *testing.B) {
 	eachBroker(b, func(b *testing.B, c cluster) {
 		for _, encoding := range []kafka.Encoding{kafka.CloudEvents, kafka.Compact} {
@@ -40,7 +40,7 @@ func relays(b *testing.B, c cluster, encoding kafka.Encoding) {
 		return published(ctx, relay, es.Position(appended))
 	}
 	check(b, more(b.Context()))
-	// The same messages for the other side.
+	// The baseline sends the same messages.
 	var messages []*confluent.Message
 	check(b, readAll(b.Context(), c.reader(b), records, func(m *confluent.Message) {
 		messages = append(messages, &confluent.Message{Key: m.Key, Value: m.Value, Timestamp: m.Timestamp, Headers: m.Headers})
@@ -55,7 +55,7 @@ func relays(b *testing.B, c cluster, encoding kafka.Encoding) {
 	compare(b, nil, ours, rival{"bare", theirs})
 }
 
-// BenchmarkRelayDelay is the delay from the return of Append to a reader of committed messages, one event at a time.
+// BenchmarkRelayDelay measures the delay from the return of Append to a reader of committed messages, one event at a time.
 func BenchmarkRelayDelay(b *testing.B) {
 	eachBroker(b, func(b *testing.B, c cluster) {
 		log := c.publish(b, 1000, kafka.CloudEvents)

@@ -10,16 +10,16 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 )
 
-// Accounts runs the bank's commands the way most programs do it: load the whole stream, decide, append, and when somebody else
-// was faster, all of it again. Decoding is a switch over the types, as one would write it by hand.
+// Accounts runs the bank's commands the way most programs do. It loads the whole stream, decides and appends, and repeats all of it on a
+// conflict. Decoding is a hand-written switch over the types. The rules are the same as in the toolkit's side.
 //
-// It leaves out: a cache of states, which would need an answer to other processes' writes; snapshots; a bound on the retries;
-// command ids and metadata; renamed and retired events. The rules are the same.
+// It leaves out a cache of states, which would have to handle the writes of other processes. It also leaves out snapshots, a bound on the
+// retries, command ids, metadata, and renamed and retired events.
 type Accounts struct{ Store Store }
 
-// A Store is what Accounts need of one.
+// A Store is the part of an event store that Accounts uses.
 type Store interface {
-	// Append writes events behind a version. It returns [ErrConflict] if the stream is not there.
+	// Append appends events after a version. It returns [ErrConflict] if the stream has another version.
 	Append(ctx context.Context, stream es.Stream, after es.Version, events []es.Record) error
 	// Read calls see with each event of a stream after a version, in order.
 	Read(ctx context.Context, stream es.Stream, after es.Version, see func(version es.Version, name string, data []byte) error) error
@@ -40,10 +40,10 @@ func (s Accounts) Load(ctx context.Context, id string) (account.Account, es.Vers
 	return a, at, err
 }
 
-// Execute runs a command until nobody was faster.
+// Execute runs a command and repeats it until its append has no conflict.
 //
-// It tries again at once. A jittered pause between the tries, which is the other way, makes it no faster: of up to 1, 5 and 30 ms it had
-// 0.8, 0.9 and 1.05 of the rate, with 64 callers on one account.
+// It retries at once. Random pauses between the tries do not make it faster. With 64 callers on one account, pauses of up to 1, 5 and 30 ms
+// resulted in 0.8, 0.9 and 1.05 times the rate.
 func (s Accounts) Execute(ctx context.Context, id string, command account.Command) (account.Account, error) {
 	for {
 		a, version, err := s.Load(ctx, id)

@@ -1,12 +1,13 @@
-// Package baseline is what a good engineer would write instead of the toolkit: the other side of every ratio in package bench.
+// Package baseline has the code that a good engineer would write instead of the toolkit. It is the other side of every ratio in package
+// bench.
 //
-// Each is tuned as far as its own idea goes, and its comment says what it leaves out. A ratio against a baseline that nobody would
-// write says nothing, so whoever finds a faster one within the same idea should put it here, also when a figure falls short by it.
+// Each baseline is as fast as its approach allows, and its comment says what it leaves out. A ratio against an unrealistic baseline means
+// nothing. If you find a faster version of the same approach, change the baseline, even if a figure then misses its goal.
 //
-// Of package es they use the nouns alone, so that both sides of a comparison are handed the same values.
+// Baselines use only the types of package es, so that both sides of a comparison receive the same values.
 package baseline
 
 import "errors"
 
-// ErrConflict says that the stream had an event of that version already.
+// ErrConflict means that the stream already has an event of that version.
 var ErrConflict = errors.New("baseline: conflict")

@@ -13,16 +13,17 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// Kafka is the bare client: a loop that sends messages from memory, in transactions. It has the settings that a relay has, which are better than
-// librdkafka's own for this.
+// Kafka is the bare client. A loop sends messages from memory, in transactions. It has the settings of a relay, which are faster for this
+// than the defaults of librdkafka.
 //
-// It leaves out: a checkpoint, and so a way to go on after a crash; errors, of which the first ends it; and where the messages come from.
+// It leaves out the checkpoint, so it cannot continue after a crash. It does not handle errors: the first one ends it. It does not read
+// the messages from a log.
 type Kafka struct {
 	p      *kafka.Producer
 	events chan struct{}
 }
 
-// OpenKafka connects to a cluster and begins as a transactional id.
+// OpenKafka connects to a cluster with a transactional id.
 func OpenKafka(ctx context.Context, bootstrap, id string) (*Kafka, error) {
 	p, err := kafka.NewProducer(&kafka.ConfigMap{
 		"bootstrap.servers": bootstrap, "transactional.id": id, "linger.ms": 50, "batch.size": 1_000_000, "batch.num.messages": 10_000, "compression.type": "lz4",
@@ -35,13 +36,13 @@ func OpenKafka(ctx context.Context, bootstrap, id string) (*Kafka, error) {
 	k := &Kafka{p, make(chan struct{})}
 	go func() {
 		defer close(k.events)
-		for range p.Events() { // or a commit hangs
+		for range p.Events() { // otherwise commits block
 		}
 	}()
 	return k, p.InitTransactions(ctx)
 }
 
-// Send sends messages to a topic, so many in a transaction.
+// Send sends messages to a topic, size of them in a transaction.
 func (k *Kafka) Send(ctx context.Context, topic string, messages []*kafka.Message, size int) error {
 	for len(messages) > 0 {
 		batch := messages[:min(size, len(messages))]
@@ -85,17 +86,17 @@ create index if not exists outbox_unsent on outbox (id) where sent_at is null`
 	outboxDone = "update outbox set sent_at = now() where id = any($1)"
 )
 
-// Outbox is what most programs have that publish: a table beside the others, polled, whose rows are published with delivery reports and
-// then marked as sent, 100 at a time. Its producer is idempotent and sends at once.
+// Outbox is the way most programs publish. It polls a table, publishes 100 rows at a time, waits for their delivery reports, and marks them
+// as sent. Its producer is idempotent and sends without delay.
 //
-// It leaves out: each row once (a crash between the two publishes it again), and order, if there are two of them. The writes to the table and the clearing
-// up after are not measured.
+// It leaves out exactly-once publishing: a crash before the rows are marked publishes them again. Two outboxes do not keep the order. The
+// writes to the table and the deletion of sent rows are not measured.
 type Outbox struct {
 	pool *pgxpool.Pool
 	p    *kafka.Producer
 }
 
-// OpenOutbox connects to a database, makes the table, and connects to a cluster.
+// OpenOutbox connects to a database, creates the table, and connects to a cluster.
 func OpenOutbox(ctx context.Context, url, bootstrap string) (*Outbox, error) {
 	pool, err := pgxpool.New(ctx, url)
 	if err != nil {
@@ -116,7 +117,7 @@ func OpenOutbox(ctx context.Context, url, bootstrap string) (*Outbox, error) {
 	return &Outbox{pool, p}, nil
 }
 
-// Fill empties the table and puts records into it.
+// Fill empties the table and inserts records.
 func (o *Outbox) Fill(ctx context.Context, topic string, records []es.Record) error {
 	if _, err := o.pool.Exec(ctx, "truncate outbox"); err != nil {
 		return err
@@ -131,7 +132,7 @@ func (o *Outbox) Fill(ctx context.Context, topic string, records []es.Record) er
 	return err
 }
 
-// Publish publishes the next rows and marks them as sent, and returns how many there were.
+// Publish publishes the next rows, marks them as sent, and returns their number.
 func (o *Outbox) Publish(ctx context.Context, topic string) (sent int, err error) {
 	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, outboxNext)

@@ -22,11 +22,11 @@ const (
 	sqliteMove       = "update checkpoint set position = ?"
 )
 
-// Project is the loop that one writes to keep a read model: read a page, and in one transaction apply it and move the checkpoint.
-// It begins at the start of the log, and ends at its end. prepare makes the read model empty.
+// Project is the usual loop for a read model. It reads a page, applies it and moves the checkpoint in one transaction. It runs from the
+// beginning of the log to its end. prepare empties the read model.
 //
-// It leaves out: other processes, which would do the same a second time; records that cannot be applied; waking up for what comes;
-// going on from the checkpoint, which it only writes; reading ahead while a page is applied; pages that hold nothing while they are worked on.
+// It leaves out several things. Other processes would apply the records a second time. Records that cannot be applied end it. It does not
+// wait for new records, and it writes the checkpoint but does not start from it. It does not read ahead while it applies a page.
 func (p *Postgres) Project(ctx context.Context, page int, prepare func(context.Context, pgx.Tx) error, handle func(context.Context, pgx.Tx, []es.Record) error) error {
 	err := pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, postgresCheckpoint); err != nil {
@@ -71,17 +71,17 @@ func (p *Postgres) page(ctx context.Context, into []es.Record, after es.Position
 	return into, rows.Err()
 }
 
-// Count answers a query for a number.
+// Count returns the number that a query selects.
 func (p *Postgres) Count(ctx context.Context, query string) (n int64, err error) {
 	err = p.pool.QueryRow(ctx, query).Scan(&n)
 	return n, err
 }
 
-// Project is that of [Postgres], for SQLite: the same loop, which leaves out the same.
+// Project is the loop of [Postgres] for SQLite, and leaves out the same.
 //
-// The handler gets a context that can end, as has a program that obeys a signal. go-sqlite3 then runs each of its statements on a goroutine
-// of its own, which is 3 to 4 of the 14 µs of a record with an upsert each. Both sides pay it, as they have the same handler and the same kind of
-// context; the loop's own statements cannot be cancelled, which costs nothing.
+// The handler's context can end, as in a program that stops on a signal. Therefore go-sqlite3 runs each statement of the handler on another
+// goroutine. This takes 3 to 4 of the 14 µs of a record with one upsert each. Both sides have this cost, because they have the same handler
+// and the same kind of context. The loop's own statements cannot be cancelled, which avoids the cost.
 func (s *SQLite) Project(ctx context.Context, page int, prepare func(context.Context, *sql.Tx) error, handle func(context.Context, *sql.Tx, []es.Record) error) error {
 	if _, err := s.write.Exec(sqliteCheckpoint); err != nil {
 		return err
@@ -146,7 +146,7 @@ func sqliteRecords(read *sql.Stmt, into []es.Record, after es.Position, most int
 	return into, rows.Err()
 }
 
-// Count answers a query for a number.
+// Count returns the number that a query selects.
 func (s *SQLite) Count(_ context.Context, query string) (n int64, err error) {
 	err = s.read.QueryRow(query).Scan(&n)
 	return n, err

@@ -14,8 +14,8 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// sqliteSchema is the events table of package sqlite with its index. What package sqlite has besides is left out, since nothing here
-// needs it: the tables of commands, snapshots and migrations, and the triggers that keep history from being changed.
+// sqliteSchema is the events table of package sqlite with its index. It leaves out the tables of commands, snapshots and migrations, and the
+// triggers that protect the history.
 const sqliteSchema = `
 create table if not exists events (
 	position integer primary key,
@@ -37,19 +37,27 @@ const (
 
 // SQLite is an event store on the driver that package sqlite uses, with the same pragmas and one commit per append.
 //
-// Tuned: prepared statements; one writer connection, for which callers queue in database/sql (as fast as a mutex, and faster with few
-// callers); a pool of readers; and the version is checked by the unique index, so that an append is a single INSERT that commits itself.
-// The textbook's begin, select max(version), insert, commit is slower by a fifth.
+// It is tuned as follows:
 //
-// It leaves out: group commit; a check for gaps (an append far beyond the head is taken), for limits and for bad names; metadata; command ids;
-// cancelling a statement that has begun (the driver starts a goroutine for each statement that could be cancelled);
-// waiting for other processes beyond the driver's busy_timeout; migrations; saying what is to be done about an error.
+//   - Statements are prepared, and readers have a pool.
+//   - Callers queue in database/sql for the one connection that writes. This is as fast as a mutex, and faster with few callers.
+//   - The unique index checks the version, so an append is a single INSERT without an explicit transaction. The textbook's begin, select
+//     max(version), insert, commit is slower by a fifth.
+//
+// It leaves out:
+//
+//   - group commit
+//   - checks for gaps, limits and invalid names; it accepts an append far after the end of the stream
+//   - metadata, command ids and migrations
+//   - cancelling a running statement, because the driver starts a goroutine for each statement that can be cancelled
+//   - waiting for other processes for longer than the driver's busy_timeout
+//   - errors that say how to fix the problem
 type SQLite struct {
 	write, read          *sql.DB
 	insert, stream, scan *sql.Stmt
 }
 
-// OpenSQLite opens or makes the database in a file.
+// OpenSQLite opens or creates the database in a file.
 func OpenSQLite(path string) (*SQLite, error) {
 	absolute, err := filepath.Abs(path)
 	if err != nil {
@@ -92,7 +100,7 @@ func (s *SQLite) prepare() error {
 // Close closes the database.
 func (s *SQLite) Close() error { return errors.Join(s.read.Close(), s.write.Close()) }
 
-// Append writes events behind a version, in one commit of its own. It returns [ErrConflict] if the stream has events behind it.
+// Append appends events after a version, in its own commit. It returns [ErrConflict] if the stream has later events.
 func (s *SQLite) Append(_ context.Context, stream es.Stream, after es.Version, events []es.Record) error {
 	if len(events) == 1 {
 		return conflict(insertRow(s.insert, Row{stream, after + 1, &events[0]}))
@@ -112,9 +120,9 @@ type Row struct {
 }
 
 // Insert is the bare loop of the driver: a prepared statement for each row, all in one transaction.
-// With many rows this is about as fast as the driver goes from one goroutine; database/sql itself costs a few percent of it.
+// With many rows this is about the limit of the driver on one goroutine. database/sql takes a few percent of the time.
 //
-// It leaves out: everything but the INSERT. Nobody waits for a result of his own, and all rows are there before it begins.
+// It leaves out everything but the INSERT. No caller waits for its own result, and all rows exist before it begins.
 func (s *SQLite) Insert(rows []Row) error {
 	tx, err := s.write.Begin()
 	if err != nil {
@@ -142,9 +150,10 @@ func conflict(err error) error {
 	return err
 }
 
-// Read calls see with the events of a stream after a version, by one prepared query. The data are the driver's: see must not keep them.
+// Read calls see with the events of a stream after a version, by one prepared query. The driver owns the data, so see must not keep it.
 //
-// It leaves out: position, time and metadata; pages, so a transaction and a connection are held while see runs; cancelling on the way.
+// It leaves out position, time and metadata, and cancellation. It does not read pages, so it holds a transaction and a connection while see
+// runs.
 func (s *SQLite) Read(_ context.Context, stream es.Stream, after es.Version, see func(version es.Version, name string, data []byte) error) error {
 	rows, err := s.stream.Query(stream.Kind, stream.ID, int64(after))
 	if err != nil {
@@ -165,9 +174,9 @@ func (s *SQLite) Read(_ context.Context, stream es.Stream, after es.Version, see
 	return rows.Err()
 }
 
-// Scan calls see with all events, by one prepared query. The data are the driver's: see must not keep them.
+// Scan calls see with all events, by one prepared query. The driver owns the data, so see must not keep it.
 //
-// It leaves out: metadata that is not null; pages, filters and cancelling.
+// It leaves out metadata, pages, filters and cancellation.
 func (s *SQLite) Scan(_ context.Context, see func(es.Record)) error {
 	rows, err := s.scan.Query()
 	if err != nil {
@@ -193,7 +202,7 @@ func scanRecord(rows *sql.Rows, data, meta *sql.RawBytes) (r es.Record, err erro
 		return r, err
 	}
 	if *meta != nil {
-		return r, fmt.Errorf("baseline: position %d has metadata, which is left out", position)
+		return r, fmt.Errorf("baseline: position %d has metadata, which is not supported", position)
 	}
 	r.Position, r.Version, r.Time = es.Position(position), es.Version(version), time.UnixMicro(micros)
 	return r, nil

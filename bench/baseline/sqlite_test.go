@@ -26,12 +26,12 @@ func open(t *testing.T) *baseline.SQLite {
 	return s
 }
 
-// A baseline that loses events, or does not notice a lost race, would be no alternative to anything.
+// A baseline that lost events or missed a conflict would not be an alternative to the toolkit.
 func TestSQLite(t *testing.T) {
 	stream := es.Stream{Kind: "account", ID: "1"}
 	event := func(n int) es.Record { return es.Record{Type: "deposited", Data: []byte(strconv.Itoa(n))} }
 
-	t.Run("keeps what it was given, in order", func(t *testing.T) {
+	t.Run("returns events in order", func(t *testing.T) {
 		s := open(t)
 		if err := errors.Join(
 			s.Append(t.Context(), stream, 0, []es.Record{event(1)}),
@@ -45,13 +45,13 @@ func TestSQLite(t *testing.T) {
 			return nil
 		})
 		if want := []string{"2deposited2", "3deposited3"}; err != nil || !slices.Equal(read, want) {
-			t.Errorf("Read gives %v, err %v; want %v", read, err, want)
+			t.Errorf("Read returned %v, err %v; want %v", read, err, want)
 		}
 		err = s.Scan(t.Context(), func(r es.Record) {
 			scanned = append(scanned, strconv.Itoa(int(r.Position))+r.ID()+string(r.Data))
 		})
 		if want := []string{"1account/1/11", "2account/1/22", "3account/1/33"}; err != nil || !slices.Equal(scanned, want) {
-			t.Errorf("Scan gives %v, err %v; want %v", scanned, err, want)
+			t.Errorf("Scan returned %v, err %v; want %v", scanned, err, want)
 		}
 	})
 	t.Run("is durable and shares the file in the same way as package sqlite", func(t *testing.T) {
@@ -61,7 +61,7 @@ func TestSQLite(t *testing.T) {
 			t.Errorf("journal_mode %s, synchronous %s; want wal and 2, which is full", mode, sync)
 		}
 	})
-	t.Run("tells of a lost race, and writes nothing then", func(t *testing.T) {
+	t.Run("returns a conflict without writing anything", func(t *testing.T) {
 		s := open(t)
 		if err := s.Append(t.Context(), stream, 0, []es.Record{event(1), event(2)}); err != nil {
 			t.Fatal(err)

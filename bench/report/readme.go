@@ -13,7 +13,7 @@ const (
 	readmeEnd   = "<!-- bench/report: to here -->\n"
 )
 
-// three are the main figures for someone choosing a toolkit.
+// three are the main figures for a reader who is choosing a toolkit.
 var three = []struct{ name, what string }{
 	{"pg-append-128", "appends by 128 writers, against a textbook transaction"},
 	{"pg-hot", "commands of 64 callers on one account, against load, decide, append with retries on conflict"},

@@ -4,5 +4,5 @@ package measure
 
 import "time"
 
-// CPU is 0: how much time of processors this process has used is not known here.
+// CPU returns 0, because the CPU time of this process is not known on this system.
 func CPU() time.Duration { return 0 }

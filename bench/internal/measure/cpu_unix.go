@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// CPU is the time of processors that this process has used so far, its C libraries and its system calls with it. It is 0 where that is not known.
+// CPU returns the CPU time of this process so far, with its C libraries and system calls. It returns 0 if the time is not known.
 func CPU() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Sync is what it costs to append a page to a file in a folder and wait for the disk: the median of some tries.
-// It is the price of one commit, and says most of what there is to say about a machine on which stores are compared.
+// Sync returns the time to append a page to a file in a folder and to sync it: the median of several tries. This is the minimal time of a
+// commit, so it is the most important number about a machine on which stores are compared.
 func Sync(dir string) (cost time.Duration, err error) {
 	f, err := os.CreateTemp(dir, "sync")
 	if err != nil {
@@ -31,7 +31,7 @@ func Sync(dir string) (cost time.Duration, err error) {
 	return Percentile(costs, 50), nil
 }
 
-// InMemory tells whether a folder is on a file system that has no disk. It knows those of Linux, and elsewhere says no.
+// InMemory reports whether a folder is on a file system in memory. It returns false on systems other than Linux.
 func InMemory(dir string) bool {
 	dir, err := filepath.Abs(dir)
 	if err != nil {

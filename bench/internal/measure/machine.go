@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// CPUModel is what the processors are called, "" if that is not known. It knows Linux.
+// CPUModel returns the model of the processors. It returns "" on systems other than Linux.
 func CPUModel() string { return field("/proc/cpuinfo", "model name") }
 
-// Memory is how much the machine has, in bytes, 0 if that is not known. It knows Linux.
+// Memory returns the memory of the machine in bytes. It returns 0 on systems other than Linux.
 func Memory() int64 {
 	number, _, _ := strings.Cut(field("/proc/meminfo", "MemTotal"), " ") // in kB
 	kilobytes, err := strconv.ParseInt(number, 10, 64)
@@ -21,7 +21,7 @@ func Memory() int64 {
 	return kilobytes << 10
 }
 
-// System is what programs are compiled for, and the release of the kernel where it is known.
+// System returns the operating system and architecture, with the release of the kernel on Linux.
 func System() string {
 	system := runtime.GOOS + "/" + runtime.GOARCH
 	if release, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
@@ -30,7 +30,7 @@ func System() string {
 	return system
 }
 
-// field returns what stands behind the first "name:" in a file.
+// field returns the value after the first "name:" in a file.
 func field(file, name string) string {
 	f, err := os.Open(file)
 	if err != nil {

@@ -35,7 +35,7 @@ func TestMedian(t *testing.T) {
 		}
 	}
 	if got := measure.Median(nil); !math.IsNaN(got) {
-		t.Errorf("median of nothing is %v, want NaN, which meets no goal", got)
+		t.Errorf("median of no values is %v, want NaN, which meets no goal", got)
 	}
 }
 
@@ -69,12 +69,12 @@ func TestRatioIsTheMedianOfTheRatiosPairByPair(t *testing.T) {
 	var p measure.Pairs
 	rate := func(n int) measure.Sample { return measure.Sample{Units: n, Elapsed: time.Second} }
 	p.Add(rate(20), rate(10)) // 2
-	p.Add(rate(4), rate(1))   // 4: the machine was busy for both
-	p.Add(rate(100), rate(1)) // 100: theirs was disturbed
+	p.Add(rate(4), rate(1))   // 4, because other load slowed both down
+	p.Add(rate(100), rate(1)) // 100, because other load slowed theirs down
 	if got := p.Ratio(); got != 4 {
 		t.Errorf("ratio is %v, want 4", got)
 	}
-	// Neither the ratio of the sums (124/12) nor the ratio of the medians (20/1).
+	// The ratio of the sums would be 124/12, and the ratio of the medians 20/1.
 }
 
 func TestTogether(t *testing.T) {
@@ -88,7 +88,7 @@ func TestTogether(t *testing.T) {
 }
 
 func TestSide(t *testing.T) {
-	t.Run("For counts what has begun in time, with the time that it takes to finish", func(t *testing.T) {
+	t.Run("For finishes and counts operations that have begun in time", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			side := measure.Side{Callers: 2, Units: 10, Op: func(context.Context, int) error { time.Sleep(30 * time.Millisecond); return nil }}
 			s, err := side.For(t.Context(), 100*time.Millisecond)
@@ -104,7 +104,7 @@ func TestSide(t *testing.T) {
 			}
 		})
 	})
-	t.Run("For has each caller do one operation, however short the time", func(t *testing.T) {
+	t.Run("For runs at least one operation of each caller", func(t *testing.T) {
 		var calls [3]atomic.Int64
 		side := measure.Side{Callers: 3, Op: func(_ context.Context, caller int) error { calls[caller].Add(1); return nil }}
 		if _, err := side.For(t.Context(), 0); err != nil {
@@ -116,7 +116,7 @@ func TestSide(t *testing.T) {
 			}
 		}
 	})
-	t.Run("Times does so many operations, by all callers together", func(t *testing.T) {
+	t.Run("Times runs n operations of all callers together", func(t *testing.T) {
 		var calls atomic.Int64
 		side := measure.Side{Callers: 7, Op: func(context.Context, int) error { calls.Add(1); return nil }}
 		s, err := side.Times(t.Context(), 100)
@@ -124,7 +124,7 @@ func TestSide(t *testing.T) {
 			t.Errorf("%d calls, %d units, err %v; want 100, 100, nil", calls.Load(), s.Units, err)
 		}
 	})
-	t.Run("Before is called once before each turn, and not measured", func(t *testing.T) {
+	t.Run("Before is called once before each turn and is not measured", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			before := 0
 			side := measure.Side{
@@ -138,7 +138,7 @@ func TestSide(t *testing.T) {
 			}
 		})
 	})
-	t.Run("an error of one caller ends the turn and comes out", func(t *testing.T) {
+	t.Run("an error of one caller ends the turn and is returned", func(t *testing.T) {
 		broken := errors.New("broken")
 		side := measure.Side{Callers: 2, Op: func(ctx context.Context, caller int) error {
 			if caller == 0 {
@@ -151,10 +151,10 @@ func TestSide(t *testing.T) {
 			t.Errorf("err is %v, want %v", err, broken)
 		}
 	})
-	t.Run("a turn in which nothing was done is an error", func(t *testing.T) {
+	t.Run("a turn without an operation is an error", func(t *testing.T) {
 		side := measure.Side{Name: "idle", Callers: 1, Op: func(context.Context, int) error { return nil }}
 		if _, err := side.Times(t.Context(), 0); err == nil {
-			t.Error("no error: a rate of nothing would be taken for a rate")
+			t.Error("no error for a turn without an operation")
 		}
 	})
 }
@@ -175,7 +175,7 @@ func TestInTurns(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := []string{"a", "b", "b", "a", "a", "b"}; !slices.Equal(order, want) {
-		t.Errorf("turns were %v, want %v: each goes first in turn", order, want)
+		t.Errorf("turns were %v, want %v, in which each goes first in turn", order, want)
 	}
 	for i := range 3 {
 		if p.A[i].Units != 1 || p.B[i].Units != 2 {
@@ -188,7 +188,7 @@ func TestMemory(t *testing.T) {
 	measure.Settle()
 	heap := measure.HeapInUse()
 	held := make([]byte, 64<<20)
-	before := measure.Resident() // what was not written to takes no memory yet
+	before := measure.Resident() // pages without a write take no memory yet
 	for i := range held {
 		held[i] = 1
 	}
@@ -208,13 +208,13 @@ func TestSync(t *testing.T) {
 		t.Errorf("Sync is %v, err %v", cost, err)
 	}
 	if _, err := measure.Sync(t.TempDir() + "/missing"); err == nil {
-		t.Error("no error for a folder that is not there")
+		t.Error("no error for a missing folder")
 	}
 }
 
 func TestUsing(t *testing.T) {
 	if measure.CPU() == 0 {
-		t.Skip("the time of processors is not known here")
+		t.Skip("the CPU time is not known on this system")
 	}
 	spin := func() error {
 		for begin := measure.CPU(); measure.CPU() < begin+20*time.Millisecond; {
@@ -228,7 +228,7 @@ func TestUsing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if u.CPU < 20*time.Millisecond || u.Server != time.Second || u.Allocs < 1 || u.Bytes < 1<<10 {
-		t.Errorf("usage is %+v, want at least 20 ms of CPU, a second of the server's, and what was allocated", u)
+		t.Errorf("usage is %+v, want at least 20 ms of CPU, one second of the server, and the allocations", u)
 	}
 	sum := u
 	sum.Add(u)
@@ -241,14 +241,14 @@ func TestUsing(t *testing.T) {
 	}
 }
 
-var kept []byte // so that what spin allocates is on the heap
+var kept []byte // makes spin allocate on the heap
 
-// A shell that has waited for its children has their time as well as its own.
+// The time of a process includes that of its children, of those that have ended and of those that still run.
 func TestCPUOfCountsTheChildren(t *testing.T) {
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
 		t.Skip("no /proc")
 	}
-	// Two children spin: one is waited for, the other still runs when the time is looked at.
+	// Two children use CPU time. The shell waits for the first, and the second still runs when its time is read.
 	const spin = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
 	shell := exec.Command("sh", "-c", "("+spin+"); ("+spin+"; echo done; cat) ; true")
 	in, err := shell.StdinPipe()
@@ -272,6 +272,6 @@ func TestCPUOfCountsTheChildren(t *testing.T) {
 		t.Fatal(err)
 	}
 	if cpu := measure.CPUOf(0); cpu != 0 {
-		t.Errorf("a process that is not there has used %v", cpu)
+		t.Errorf("a missing process has used %v", cpu)
 	}
 }

@@ -8,18 +8,18 @@ import (
 	"strconv"
 )
 
-// Settle frees what can be freed and hands it back to the system, so that what is in use is what is needed.
+// Settle collects garbage and returns free memory to the system, so that only live memory is measured.
 func Settle() { debug.FreeOSMemory() }
 
-// HeapInUse is the Go heap in use, in bytes: what is reachable and what is not yet collected.
+// HeapInUse returns the bytes of the Go heap in use, with garbage that is not yet collected.
 func HeapInUse() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapInuse)
 }
 
-// Resident is the memory of the process, in bytes, with that of C libraries. Where the system has no /proc
-// it is what the Go runtime holds, which leaves those out.
+// Resident returns the memory of the process in bytes, with that of C libraries. On systems without /proc it returns the memory that the Go
+// runtime holds, without C libraries.
 func Resident() int64 {
 	if statm, err := os.ReadFile("/proc/self/statm"); err == nil {
 		if fields := bytes.Fields(statm); len(fields) > 1 {

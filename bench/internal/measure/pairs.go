@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// Pairs are the turns of two sides: A[i] was measured next to B[i].
+// Pairs has the turns of two sides. A[i] and B[i] were measured one after the other.
 type Pairs struct{ A, B []Sample }
 
-// Add adds a turn of each.
+// Add adds a turn of each side.
 func (p *Pairs) Add(a, b Sample) {
 	p.A = append(p.A, a)
 	p.B = append(p.B, b)
 }
 
-// InTurns lets two sides work in turns of a duration each, n times, and adds the pairs. Every other time b goes first,
-// so that neither always has the disk as the other left it.
+// InTurns runs two sides alternately, n turns of a duration each, and adds the pairs. In every other pair b goes first, so that the state
+// of the disk favours neither side.
 func (p *Pairs) InTurns(ctx context.Context, n int, d time.Duration, a, b Side) error {
 	for i := range n {
 		first, second := a, b
@@ -40,7 +40,7 @@ func (p *Pairs) InTurns(ctx context.Context, n int, d time.Duration, a, b Side) 
 	return nil
 }
 
-// Ratios are the rates of A over those of B, pair by pair.
+// Ratios returns the rates of A divided by those of B, pair by pair.
 func (p *Pairs) Ratios() []float64 {
 	ratios := make([]float64, len(p.A))
 	for i := range p.A {
@@ -49,10 +49,10 @@ func (p *Pairs) Ratios() []float64 {
 	return ratios
 }
 
-// Ratio is the median of the ratios: one turn that was disturbed does not count.
+// Ratio returns the median of the ratios, so a single disturbed turn has no effect.
 func (p *Pairs) Ratio() float64 { return Median(p.Ratios()) }
 
-// Together adds samples up.
+// Together adds up samples.
 func Together(samples []Sample) Sample {
 	var sum Sample
 	for _, s := range samples {
@@ -63,7 +63,7 @@ func Together(samples []Sample) Sample {
 	return sum
 }
 
-// Median is the middle value, or the mean of the two in the middle; NaN if there is none. It leaves the values as they are.
+// Median returns the middle value, or the mean of the two in the middle. It returns NaN without values. It does not change values.
 func Median(values []float64) float64 {
 	if len(values) == 0 {
 		return math.NaN()
@@ -76,7 +76,8 @@ func Median(values []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-// Percentile is the smallest latency that at least p percent of them do not exceed ("nearest rank"), 0 if there are none.
+// Percentile returns the smallest latency that at least p percent of the latencies do not exceed ("nearest rank"). It returns 0 without
+// latencies.
 func Percentile(latencies []time.Duration, p float64) time.Duration {
 	if len(latencies) == 0 {
 		return 0

@@ -1,8 +1,8 @@
-// Package measure compares two ways of doing the same thing on a machine that does other things as well.
+// Package measure compares the speed of two implementations on a machine with other load.
 //
-// What other programs take away changes from second to second, so that two numbers from different minutes say little about each other.
-// The two sides therefore take turns, a fraction of a second each; each turn of one side is divided by the turn of the other next to it;
-// and the median of those ratios is the answer.
+// Other load changes from second to second, so numbers from different minutes cannot be compared. Therefore the two sides run alternately,
+// for a fraction of a second each. Each turn of one side is divided by the neighbouring turn of the other. The result is the median of
+// those ratios.
 package measure
 
 import (
@@ -17,29 +17,29 @@ import (
 // An Op is one operation of one caller. Callers are numbered from 0.
 type Op func(ctx context.Context, caller int) error
 
-// A Side is one of the things that are compared: callers who repeat an operation, each as soon as the one before has returned.
+// A Side is one of the implementations that are compared. Its callers repeat an operation without pauses.
 type Side struct {
 	Name    string
 	Callers int
-	Units   int // what one Op counts for, in events, say; 0 means 1
+	Units   int // the number of units, such as events, that one Op counts as; 0 means 1
 	Op      Op
 
 	// Before, if not nil, is called before each turn and is not measured.
 	Before func(ctx context.Context) error
 }
 
-// A Sample is what a side did in one turn.
+// A Sample is the result of one turn of a side.
 type Sample struct {
 	Units     int
-	Elapsed   time.Duration // until the last caller was done
+	Elapsed   time.Duration // until the last caller has finished
 	Latencies []time.Duration
 }
 
-// Rate is units a second.
+// Rate returns the units per second.
 func (s Sample) Rate() float64 { return float64(s.Units) / s.Elapsed.Seconds() }
 
-// For lets the callers work for a time. Each does at least one operation, and what has begun in time is finished and counts,
-// as does the time that it takes.
+// For runs the callers for a duration. Each runs at least one operation. Operations that have begun in time are finished, and they and
+// their time count.
 func (s Side) For(ctx context.Context, d time.Duration) (Sample, error) {
 	var end time.Time
 	return s.run(ctx, func(now time.Time) { end = now.Add(d) }, func(now time.Time, done int) bool {
@@ -47,7 +47,7 @@ func (s Side) For(ctx context.Context, d time.Duration) (Sample, error) {
 	})
 }
 
-// Times lets the callers do n operations together.
+// Times runs n operations of all callers together.
 func (s Side) Times(ctx context.Context, n int) (Sample, error) {
 	var left atomic.Int64
 	left.Store(int64(n))
@@ -55,7 +55,7 @@ func (s Side) Times(ctx context.Context, n int) (Sample, error) {
 	return s.run(ctx, func(time.Time) {}, func(time.Time, int) bool { return left.Add(-1) >= 0 })
 }
 
-// run runs all callers. more is asked before each operation, with the time and the number of those that the caller has done.
+// run runs all callers. Each calls more before each operation, with the time and the number of operations that it has finished.
 func (s Side) run(ctx context.Context, start func(time.Time), more func(now time.Time, done int) bool) (Sample, error) {
 	if s.Before != nil {
 		if err := s.Before(ctx); err != nil {
@@ -88,7 +88,7 @@ func (s Side) run(ctx context.Context, start func(time.Time), more func(now time
 	}
 	sample.Units = len(sample.Latencies) * max(s.Units, 1)
 	if err == nil && len(sample.Latencies) == 0 {
-		err = errors.New("measure: " + s.Name + ": no operation was done")
+		err = errors.New("measure: " + s.Name + ": no operation was run")
 	}
 	return sample, err
 }

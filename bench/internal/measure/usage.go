@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// Usage is what some work took of the machine.
+// Usage is the CPU time and memory that an operation has used.
 type Usage struct {
 	CPU    time.Duration // of this process
 	Server time.Duration // of a server's processes
-	Allocs int64         // pieces of memory of the Go heap
-	Bytes  int64         // of them
+	Allocs int64         // allocations on the Go heap
+	Bytes  int64         // of these allocations
 }
 
-// Using measures what is used while do runs, by the whole process: nothing else should run in it. server, if not nil, tells how much
-// time of processors a server has used so far.
+// Using returns the usage of the whole process while do runs, so nothing else should run in the process. server, if not nil, returns the CPU
+// time of a server so far.
 func Using(server func() time.Duration, do func() error) (Usage, error) {
 	before := used(server)
 	err := do()
@@ -26,7 +26,7 @@ func Using(server func() time.Duration, do func() error) (Usage, error) {
 	return Usage{after.CPU - before.CPU, after.Server - before.Server, after.Allocs - before.Allocs, after.Bytes - before.Bytes}, err
 }
 
-// Add adds what other work took.
+// Add adds another usage.
 func (u *Usage) Add(v Usage) {
 	u.CPU += v.CPU
 	u.Server += v.Server
@@ -44,13 +44,13 @@ func used(server func() time.Duration) Usage {
 	return u
 }
 
-// CPUOf is the time of processors that a process and its children have used so far, those that have ended among them. It is 0 where there is no /proc.
+// CPUOf returns the CPU time of a process and its children so far, with children that have ended. It returns 0 on systems without /proc.
 func CPUOf(pid int) time.Duration {
 	own, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0
 	}
-	sum := ticks(own, 11, 12, 13, 14) // utime, stime, and those of the children that were waited for
+	sum := ticks(own, 11, 12, 13, 14) // utime and stime of the process and of the children it has waited for
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	if err != nil {
 		return 0
@@ -63,7 +63,7 @@ func CPUOf(pid int) time.Duration {
 	return time.Duration(sum) * (time.Second / 100) // USER_HZ is 100 on every Linux that Go runs on
 }
 
-// ticks adds up fields of a stat file, counted from the state of the process, which stands behind its name.
+// ticks adds up fields of a stat file. Field 0 is the state of the process, which follows its name.
 func ticks(stat []byte, fields ...int) (sum int64) {
 	_, rest, _ := bytes.Cut(stat[max(bytes.LastIndexByte(stat, ')'), 0):], []byte(" "))
 	all := bytes.Fields(rest)

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Read adds what a file says to the set: lines of go test -bench and lines of JSON, also mixed. What is neither, such as PASS, is read past;
-// a line that begins as one of them and cannot be read is an error, and so is a benchmark that failed.
+// Read adds the results in a file to the set. It reads lines of go test -bench and lines of JSON, in any order, and skips other lines such
+// as PASS. It returns an error for an incomplete result and for a failed benchmark.
 func (s *Set) Read(name string, r io.Reader) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
@@ -60,7 +60,7 @@ func (s *Set) readJSON(text string) error {
 	return nil
 }
 
-// configure takes a line as key: value, which is how go test and the benchmarks say where they ran.
+// configure reads a line of the form key: value, by which go test and the benchmarks describe the machine.
 func (s *Set) configure(line string) {
 	key, value, ok := strings.Cut(line, ": ")
 	if !ok {
@@ -87,11 +87,11 @@ func (s *Set) version(name, version string) {
 	s.Machine.Versions[name] = version
 }
 
-// parseBenchmark reads BenchmarkAppend/store=mem/writers=16-2 1000 8103 ns/op 123456 events/s.
+// parseBenchmark parses a line such as BenchmarkAppend/store=mem/writers=16-2 1000 8103 ns/op 123456 events/s.
 func parseBenchmark(line string) (Benchmark, error) {
 	fields := strings.Fields(line)
 	if len(fields) < 4 || len(fields)%2 != 0 {
-		return Benchmark{}, fmt.Errorf("%.80q is no result of a benchmark: a name, a number, and pairs of value and unit", line)
+		return Benchmark{}, fmt.Errorf("%.80q is not a benchmark result: want a name, a number, and pairs of value and unit", line)
 	}
 	b := Benchmark{Values: make(map[string]float64)}
 	parts := strings.Split(fields[0], "/")
@@ -109,7 +109,7 @@ func parseBenchmark(line string) (Benchmark, error) {
 	for i := 2; i < len(fields); i += 2 {
 		value, err := strconv.ParseFloat(fields[i], 64)
 		if err != nil {
-			return b, fmt.Errorf("%s: %q before %s is no number", fields[0], fields[i], fields[i+1])
+			return b, fmt.Errorf("%s: %q before %s is not a number", fields[0], fields[i], fields[i+1])
 		}
 		b.Values[fields[i+1]] = value
 	}

@@ -49,15 +49,15 @@ func TestRead(t *testing.T) {
 		t.Errorf("writers is %q", w)
 	}
 	if got.Benchmarks[1].Get("writers") != "" || got.Benchmarks[1].Has("p50-ms") || !got.Benchmarks[0].Has("p50-ms") {
-		t.Error("what is not there was found, or the other way round")
+		t.Error("Get and Has do not agree with the line")
 	}
 }
 
-func TestReadSaysWhereAFileIsWrong(t *testing.T) {
+func TestReadReportsTheLineOfAnError(t *testing.T) {
 	for _, c := range []struct{ line, want string }{
 		{"BenchmarkAppend-2  	 1000	 8103", `out:2: "BenchmarkAppend-2`},
-		{"BenchmarkAppend-2  	 1000	 8103 ns/op 7", "is no result of a benchmark"},
-		{"BenchmarkAppend-2  	 1000	 many ns/op", `out:2: BenchmarkAppend-2: "many" before ns/op is no number`},
+		{"BenchmarkAppend-2  	 1000	 8103 ns/op 7", "is not a benchmark result"},
+		{"BenchmarkAppend-2  	 1000	 many ns/op", `out:2: BenchmarkAppend-2: "many" before ns/op is not a number`},
 		{"--- FAIL: BenchmarkAppend/store=mem", "out:2: "},
 		{"FAIL	github.com/thalo-go/es/bench", "out:2: "},
 		{`{"Figure":`, "out:2: "},
@@ -69,11 +69,11 @@ func TestReadSaysWhereAFileIsWrong(t *testing.T) {
 	}
 }
 
-func TestReachIsAboveOneForWhatIsBetterThanItsGoal(t *testing.T) {
+func TestReachIsAboveOneIfTheFigureIsBetterThanItsGoal(t *testing.T) {
 	if r := (result.Figure{Value: 10, Bound: 5}).Reach(); r != 2 {
-		t.Errorf("twice as much as the least is %v", r)
+		t.Errorf("the reach of twice the minimum is %v", r)
 	}
 	if r := (result.Figure{Value: 10, Bound: 5, Most: true}).Reach(); r != 0.5 {
-		t.Errorf("twice as much as the most is %v", r)
+		t.Errorf("the reach of twice the maximum is %v", r)
 	}
 }

@@ -1,4 +1,5 @@
-// Package result is what measurements come to, as programs hand it on: the lines of go test -bench, and lines of JSON of the figures.
+// Package result has the results of measurements, in the formats in which programs exchange them: the output of go test -bench, and lines
+// of JSON for the figures.
 package result
 
 import (
@@ -8,26 +9,26 @@ import (
 	"github.com/thalo-go/es/bench/internal/measure"
 )
 
-// A Set is all that was measured.
+// A Set has all results.
 type Set struct {
 	Machine    Machine
 	Figures    []Figure
 	Benchmarks []Benchmark
 }
 
-// A Line is a line of JSON of bench/figures. One of its fields is set.
+// A Line is a line of JSON that bench/figures writes. Exactly one field is set.
 type Line struct {
 	Machine *Machine `json:",omitempty"`
 	Figure  *Figure  `json:",omitempty"`
 }
 
-// A Machine is where it was measured. What is not known is empty.
+// A Machine describes the machine of the measurement. Unknown fields are empty.
 type Machine struct {
 	CPU        string
 	CPUs       int
 	Memory     int64 // bytes
 	System     string
-	SyncMicros float64 // to append a page to a file and wait for the disk
+	SyncMicros float64 // the time to append a page to a file and sync it
 	Versions   map[string]string
 }
 
@@ -38,12 +39,12 @@ type Figure struct {
 	Text       string // the value as it is printed, with its unit
 	Goal       string // ≥ 2.3, ≤ 30 MB
 	Bound      float64
-	Most       bool // the bound is the most that is good, not the least
+	Most       bool // Bound is the maximum, not the minimum
 	OK         bool
 	Details    []string
 }
 
-// Reach tells how the value stands to its goal: 1 is right at it, 2 twice as good, 0.5 half as good.
+// Reach compares the value with its goal: 1 is equal to the goal, 2 is twice as good, 0.5 is half as good.
 func (f Figure) Reach() float64 {
 	if f.Most {
 		return f.Bound / f.Value
@@ -53,12 +54,12 @@ func (f Figure) Reach() float64 {
 
 // A Benchmark is one line of go test -bench, or the medians of several with the same name.
 type Benchmark struct {
-	Name   string // Append, without what follows
+	Name   string // such as Append, without the keys
 	Keys   []Key
-	Values map[string]float64 // by unit; of ns/op and the like, and what the benchmark has reported
+	Values map[string]float64 // by unit: ns/op and similar units, and the reported metrics
 }
 
-// A Key is store=postgres in the name of a benchmark.
+// A Key is a part of a benchmark's name, such as store=postgres.
 type Key struct{ Name, Value string }
 
 // Get returns the value of a key, "" if the name does not have it.
@@ -71,13 +72,13 @@ func (b Benchmark) Get(key string) string {
 	return ""
 }
 
-// Has tells whether the benchmark has reported a unit.
+// Has reports whether the benchmark has a value for a unit.
 func (b Benchmark) Has(unit string) bool {
 	_, ok := b.Values[unit]
 	return ok
 }
 
-// id is the name in full.
+// id returns the name with its keys.
 func (b Benchmark) id() string {
 	var id strings.Builder
 	id.WriteString(b.Name)
@@ -87,7 +88,7 @@ func (b Benchmark) id() string {
 	return id.String()
 }
 
-// together makes one of benchmarks with the same name: the medians of what they reported. The order is that in which each name first came.
+// together merges benchmarks with the same name into one that has the median values. It keeps the order of the first occurrences.
 func together(all []Benchmark) []Benchmark {
 	var order []string
 	runs := make(map[string][]Benchmark)

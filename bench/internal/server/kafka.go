@@ -7,25 +7,26 @@ import (
 	"github.com/thalo-go/es/internal/test/testserver"
 )
 
-// Kafka is a cluster on which relays and consumers are measured.
+// Kafka is a cluster for measurements of relays and consumers.
 type Kafka struct {
 	Bootstrap string
-	private   *testserver.Kafka // nil if it is somebody else's
+	private   *testserver.Kafka // nil for a cluster that ES_TEST_KAFKA names
 }
 
-// StartKafka returns the cluster that ES_TEST_KAFKA names, or starts a private one of one node, which ends with Close or with the program.
+// StartKafka returns the cluster that ES_TEST_KAFKA names, or starts a private one with one node.
+// Close or the end of the program stops a private cluster.
 func StartKafka() (*Kafka, error) {
 	if bootstrap := os.Getenv("ES_TEST_KAFKA"); bootstrap != "" {
 		return &Kafka{Bootstrap: bootstrap}, nil
 	}
 	private, err := testserver.LaunchKafka(testserver.KafkaOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("a private Kafka cannot be started (or name one in ES_TEST_KAFKA): %w", err)
+		return nil, fmt.Errorf("start a private Kafka: %w; or set ES_TEST_KAFKA", err)
 	}
 	return &Kafka{Bootstrap: private.Bootstrap(), private: private}, nil
 }
 
-// Version is the release of a private cluster, "" if it is somebody else's.
+// Version returns the release of a private cluster. It returns "" for a cluster that ES_TEST_KAFKA names.
 func (k *Kafka) Version() string {
 	if k.private == nil {
 		return ""
@@ -33,7 +34,7 @@ func (k *Kafka) Version() string {
 	return k.private.Release()
 }
 
-// Close ends a private cluster.
+// Close stops a private cluster.
 func (k *Kafka) Close() error {
 	if k.private == nil {
 		return nil

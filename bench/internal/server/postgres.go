@@ -1,4 +1,4 @@
-// Package server has the servers on which stores are measured: those that variables of the environment name, or private ones.
+// Package server has the servers for measurements: those that environment variables name, or private ones.
 package server
 
 import (
@@ -17,29 +17,30 @@ import (
 	"github.com/thalo-go/es/internal/test/testserver"
 )
 
-// settings are those of the private server. What makes commits durable is as the release has it: fsync and synchronous_commit are on.
+// settings are the settings of the private server. The defaults that make commits durable are kept: fsync and synchronous_commit are on.
 var settings = map[string]string{"shared_buffers": "512MB", "max_wal_size": "4GB", "max_connections": "200"}
 
-// Postgres is a server of which each measurement takes a database of its own.
+// Postgres is a server on which each measurement has its own database.
 type Postgres struct {
 	url       string
 	databases atomic.Int64
-	private   *testserver.Server // nil if it is somebody else's
+	private   *testserver.Server // nil for a server that ES_TEST_POSTGRES names
 }
 
-// StartPostgres returns the server that ES_TEST_POSTGRES names, or starts a private one, which ends with Close or with the program.
+// StartPostgres returns the server that ES_TEST_POSTGRES names, or starts a private one. Close or the end
+// of the program stops a private server.
 func StartPostgres() (*Postgres, error) {
 	if url := os.Getenv("ES_TEST_POSTGRES"); url != "" {
 		return &Postgres{url: url}, nil
 	}
 	private, err := testserver.Launch(testserver.PostgresOptions{Settings: settings})
 	if err != nil {
-		return nil, fmt.Errorf("a private Postgres cannot be started (or name one in ES_TEST_POSTGRES): %w", err)
+		return nil, fmt.Errorf("start a private Postgres: %w; or set ES_TEST_POSTGRES", err)
 	}
 	return &Postgres{url: private.URL("postgres"), private: private}, nil
 }
 
-// Close ends a private server.
+// Close stops a private server.
 func (p *Postgres) Close() error {
 	if p.private == nil {
 		return nil
@@ -47,7 +48,7 @@ func (p *Postgres) Close() error {
 	return p.private.Close()
 }
 
-// CPU is the time of processors that a private server has used so far, all its processes together. It is 0 if that cannot be known.
+// CPU returns the CPU time of all processes of a private server so far. It returns 0 if the time is not known.
 func (p *Postgres) CPU() time.Duration {
 	if p.private == nil {
 		return 0
@@ -55,7 +56,7 @@ func (p *Postgres) CPU() time.Duration {
 	return measure.CPUOf(p.private.PID())
 }
 
-// Version is the release of the server: 18.1.
+// Version returns the release of the server, such as 18.1.
 func (p *Postgres) Version(ctx context.Context) (version string, err error) {
 	conn, err := pgx.Connect(ctx, p.url)
 	if err != nil {
@@ -65,7 +66,7 @@ func (p *Postgres) Version(ctx context.Context) (version string, err error) {
 	return version, errors.Join(err, conn.Close(ctx))
 }
 
-// Database makes an empty database, and a function that drops it, whoever is still connected.
+// Database creates an empty database. drop drops it and closes connections that are still open.
 func (p *Postgres) Database(ctx context.Context) (url string, drop func() error, err error) {
 	conn, err := pgx.Connect(ctx, p.url)
 	if err != nil {
@@ -82,14 +83,15 @@ func (p *Postgres) Database(ctx context.Context) (url string, drop func() error,
 	}, nil
 }
 
-// in names another database of the same server. Both forms of connection strings are known, a URL and keywords, of which the last one counts.
+// in returns the connection string of another database of the same server. It accepts both forms of connection strings, URLs and keywords.
+// Of several dbname keywords the last one counts.
 func in(server, database string) string {
 	if !strings.HasPrefix(server, "postgres://") && !strings.HasPrefix(server, "postgresql://") {
 		return server + " dbname=" + database
 	}
 	u, err := url.Parse(server)
 	if err != nil {
-		return server // pgx has connected with it, so this cannot be
+		return server // impossible, because pgx has connected with it
 	}
 	u.Path = "/" + database
 	return u.String()

@@ -8,7 +8,7 @@ import (
 	"github.com/thalo-go/es/bench/internal/server"
 )
 
-func TestADatabaseIsNamedInBothFormsOfConnectionStrings(t *testing.T) {
+func TestInAcceptsBothFormsOfConnectionStrings(t *testing.T) {
 	for _, url := range []string{
 		"postgres://ann:secret@db.example:5433/postgres?sslmode=disable",
 		"postgresql://ann:secret@db.example:5433?sslmode=disable",
@@ -20,7 +20,7 @@ func TestADatabaseIsNamedInBothFormsOfConnectionStrings(t *testing.T) {
 			continue
 		}
 		if config.Database != "bench_1" || config.Host != "db.example" || config.Port != 5433 || config.User != "ann" || config.Password != "secret" {
-			t.Errorf("%s leads to %s on %s:%d as %s", url, config.Database, config.Host, config.Port, config.User)
+			t.Errorf("%s connects to %s on %s:%d as %s", url, config.Database, config.Host, config.Port, config.User)
 		}
 	}
 }

@@ -11,10 +11,10 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 )
 
-// Repo is the bank's.
+// Repo is the bank's repository of accounts.
 type Repo = es.Repo[account.Account, account.Command, account.Event]
 
-// NewRepo returns a Repo of accounts with its defaults.
+// NewRepo returns a Repo of accounts with default settings.
 func NewRepo(store es.Store) *Repo {
 	return es.NewRepo(store, "account", account.Rules{}, account.Codec)
 }
@@ -22,16 +22,16 @@ func NewRepo(store es.Store) *Repo {
 // An Execute runs a command on an account.
 type Execute func(ctx context.Context, id string, command account.Command) error
 
-// A Load loads an account, and returns its version.
+// A Load loads an account and returns its version.
 type Load func(ctx context.Context, id string) (es.Version, error)
 
-// Accounts is what callers do with accounts.
+// Accounts has the operations on accounts.
 type Accounts struct {
 	Execute Execute
 	Load    Load
 }
 
-// On makes an Execute of a Repo.
+// On returns the Execute of a Repo.
 func On(repo *Repo) Execute {
 	return func(ctx context.Context, id string, command account.Command) error {
 		_, err := repo.Execute(ctx, id, command)
@@ -39,7 +39,7 @@ func On(repo *Repo) Execute {
 	}
 }
 
-// OnRepo makes Accounts of a Repo.
+// OnRepo returns the operations of a Repo.
 func OnRepo(repo *Repo) Accounts {
 	return Accounts{On(repo), func(ctx context.Context, id string) (es.Version, error) {
 		at, err := repo.Load(ctx, id)
@@ -47,7 +47,7 @@ func OnRepo(repo *Repo) Accounts {
 	}}
 }
 
-// OnPlain makes Accounts of the baseline's load, decide, append.
+// OnPlain returns the operations of the baseline, which loads, decides and appends.
 func OnPlain(accounts baseline.Accounts) Accounts {
 	execute := func(ctx context.Context, id string, command account.Command) error {
 		_, err := accounts.Execute(ctx, id, command)
@@ -59,22 +59,22 @@ func OnPlain(accounts baseline.Accounts) Accounts {
 	}}
 }
 
-// AccountID is the id of the account with a number.
+// AccountID returns the id of the nth account.
 func AccountID(n int) string { return scatter(uint64(n) + 1) }
 
-// Warm is callers with an account each, on which they deposit. The accounts were opened, so a cache has them.
+// Warm returns callers that each deposit on their own account. Warm opens the accounts, so they are cached.
 func Warm(ctx context.Context, name string, execute Execute, callers int) (measure.Side, error) {
 	opened := measure.Side{Callers: callers, Op: func(ctx context.Context, caller int) error {
 		return execute(ctx, AccountID(caller), account.Open{Owner: "Ada"})
 	}}
-	_, err := opened.For(ctx, 0) // each of them once
+	_, err := opened.For(ctx, 0) // one operation of each caller
 	return measure.Side{Name: name, Callers: callers, Op: func(ctx context.Context, caller int) error {
 		return execute(ctx, AccountID(caller), account.Deposit{Amount: 1})
 	}}, err
 }
 
-// Hot is callers who all deposit on one account: a new one in each turn, so that a side that reads all of it each time
-// is not punished for what was deposited before.
+// Hot returns callers that all deposit on one account. Each turn has a new account, so that a side that always reads the whole account
+// does not become slower from turn to turn.
 func Hot(name string, execute Execute, callers int) measure.Side {
 	accounts, id := 0, ""
 	return measure.Side{
@@ -89,7 +89,7 @@ func Hot(name string, execute Execute, callers int) measure.Side {
 	}
 }
 
-// History is the events of an account: it was opened, and then deposits took turns with withdrawals.
+// History returns the events of an account: an opening, then alternately deposits and withdrawals.
 func History(events int) ([]es.Record, error) {
 	records := make([]es.Record, events)
 	for i := range records {
@@ -108,7 +108,7 @@ func History(events int) ([]es.Record, error) {
 	return records, nil
 }
 
-// Deposits is callers that append, each to one stream of his own, the event that a deposit makes.
+// Deposits returns callers that each append the event of a deposit to their own stream.
 func Deposits(name string, to Append, callers int) (measure.Side, error) {
 	history, err := History(2)
 	versions := make([]es.Version, callers)
@@ -120,7 +120,7 @@ func Deposits(name string, to Append, callers int) (measure.Side, error) {
 	}}, err
 }
 
-// Loads is a caller that loads one of so many accounts after the other, each of the given number of events.
+// Loads returns a caller that loads the accounts one after the other. Each account has the given number of events.
 func Loads(ctx context.Context, name string, to Append, load Load, accounts, events int) (measure.Side, error) {
 	err := open(ctx, to, accounts, events)
 	n := 0
@@ -135,7 +135,7 @@ func Loads(ctx context.Context, name string, to Append, load Load, accounts, eve
 	}}, err
 }
 
-// Cold is callers that go round so many accounts of some events each, and deposit on each.
+// Cold returns callers that deposit on the accounts in turn. Each account starts with the given number of events.
 func Cold(ctx context.Context, name string, to Append, execute Execute, callers, accounts, events int) (measure.Side, error) {
 	err := open(ctx, to, accounts, events)
 	var next atomic.Int64
@@ -144,13 +144,14 @@ func Cold(ctx context.Context, name string, to Append, execute Execute, callers,
 	}}, err
 }
 
-// Mixed is callers that go round so many accounts of some events each, and load nine of ten, and deposit on the tenth.
+// Mixed returns callers that go through the accounts in turn. They load nine of ten, and deposit on the tenth. Each account starts with the
+// given number of events.
 func Mixed(ctx context.Context, name string, to Append, on Accounts, callers, accounts, events int) (measure.Side, error) {
 	err := open(ctx, to, accounts, events)
 	var next atomic.Int64
 	return measure.Side{Name: name, Callers: callers, Op: func(ctx context.Context, _ int) error {
 		n := int(next.Add(1))
-		// Rounds are shifted, so that each account has its turn to be changed.
+		// Each round is shifted by one, so that every account changes in some round.
 		id := AccountID(n % accounts)
 		if (n+n/accounts)%10 == 0 {
 			return on.Execute(ctx, id, account.Deposit{Amount: 1})
@@ -160,7 +161,7 @@ func Mixed(ctx context.Context, name string, to Append, on Accounts, callers, ac
 	}}, err
 }
 
-// open writes accounts of some events each, many at a time. Long ones are written in pieces.
+// open creates accounts with the given number of events, many concurrently. Long accounts are written in pieces.
 func open(ctx context.Context, to Append, accounts, events int) error {
 	const piece = 1000
 	history, err := History(events)
@@ -181,12 +182,12 @@ func open(ctx context.Context, to Append, accounts, events int) error {
 	return err
 }
 
-// FillAccounts writes accounts of some events each, as fast as it goes: many accounts in one append.
+// FillAccounts creates accounts with the given number of events. For speed, one append creates many accounts.
 func FillAccounts(ctx context.Context, store es.Store, accounts, events int) error {
 	return FillMore(ctx, store, 0, accounts, events)
 }
 
-// FillMore writes more accounts, behind those that there are.
+// FillMore creates more accounts. there is the number of accounts that exist already.
 func FillMore(ctx context.Context, store es.Store, there, accounts, events int) error {
 	per := max(1, 1000/events)
 	history, err := History(events)

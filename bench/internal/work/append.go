@@ -1,4 +1,4 @@
-// Package work is what the two sides of a comparison are given to do: the same streams and the same bytes to both.
+// Package work has the operations of both sides of a comparison. Both use the same streams and the same bytes.
 package work
 
 import (
@@ -13,10 +13,10 @@ import (
 	"github.com/thalo-go/es/bench/internal/measure"
 )
 
-// An Append writes events behind a version of a stream.
+// An Append appends events to a stream after a version.
 type Append func(ctx context.Context, stream es.Stream, after es.Version, events []es.Record) error
 
-// To makes an Append of a store.
+// To returns the Append of a store.
 func To(store es.Store) Append {
 	return func(ctx context.Context, stream es.Stream, after es.Version, events []es.Record) error {
 		_, err := store.Append(ctx, es.Append{Stream: stream, Expected: after, Events: events})
@@ -24,8 +24,8 @@ func To(store es.Store) Append {
 	}
 }
 
-// A Writer goes from stream to stream: ten appends on each, as on most streams in most programs.
-// The ids are scattered, like those that are made at random, so that each new stream has its own place in the index.
+// A Writer appends ten times to each of its streams, because most streams of most programs are short. The ids are scattered like random
+// ones, so that new streams are at scattered places of the index.
 type Writer struct {
 	number, streams uint64
 	stream          es.Stream
@@ -33,7 +33,7 @@ type Writer struct {
 	version         es.Version
 }
 
-// NewWriters returns writers that never meet on a stream. They do the same every time.
+// NewWriters returns n writers that share no stream. Each call returns writers with the same streams.
 func NewWriters(n int) []*Writer {
 	writers := make([]*Writer, n)
 	for i := range writers {
@@ -42,7 +42,7 @@ func NewWriters(n int) []*Writer {
 	return writers
 }
 
-// Next returns the stream for the next append, of some events, and the version behind which it goes.
+// Next returns the stream for the next append, and the version after which to append.
 func (w *Writer) Next(events int) (stream es.Stream, after es.Version) {
 	if w.appends%10 == 0 {
 		w.streams++
@@ -55,10 +55,10 @@ func (w *Writer) Next(events int) (stream es.Stream, after es.Version) {
 	return w.stream, after
 }
 
-// scatter gives each number an id of its own. Multiplying by an odd number is a permutation of the 64-bit numbers.
+// scatter returns a unique id for each number. Multiplication by an odd number is a permutation of the 64-bit numbers.
 func scatter(n uint64) string { return fmt.Sprintf("%016x", n*0x9e3779b97f4a7c15) }
 
-// Events returns n events of the given number of bytes each, of JSON.
+// Events returns n events whose data is JSON of the given number of bytes.
 func Events(n, bytes int) []es.Record {
 	const frame = len(`{"note":""}`)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -73,7 +73,7 @@ func Events(n, bytes int) []es.Record {
 	return events
 }
 
-// Appends is callers that append, each to streams of his own, a batch of events of some bytes at a time.
+// Appends returns callers that append batches of events, each to its own streams.
 func Appends(name string, to Append, callers, batch, bytes int) measure.Side {
 	writers := NewWriters(callers)
 	events := Events(batch, bytes)
@@ -83,7 +83,7 @@ func Appends(name string, to Append, callers, batch, bytes int) measure.Side {
 	}}
 }
 
-// Fill writes records to streams of 100 events each, as fast as it goes: from several goroutines, so that they share commits.
+// Fill appends records to streams of 100 events each. For speed, it appends from many goroutines, which share commits.
 func Fill(ctx context.Context, to Append, records, bytes int) error {
 	const per = 100
 	events := Events(per, bytes)
@@ -96,7 +96,7 @@ func Fill(ctx context.Context, to Append, records, bytes int) error {
 	return err
 }
 
-// InBulk makes an Append of a function that inserts rows, which is for filling.
+// InBulk returns an Append that inserts rows with a function. It is for filling a baseline.
 func InBulk(insert func([]baseline.Row) error) Append {
 	return func(_ context.Context, stream es.Stream, after es.Version, events []es.Record) error {
 		rows := make([]baseline.Row, len(events))
@@ -107,7 +107,7 @@ func InBulk(insert func([]baseline.Row) error) Append {
 	}
 }
 
-// Scans is one caller that reads a whole log, again and again.
+// Scans returns one caller that reads a whole log repeatedly.
 func Scans(name string, records int, scan func(ctx context.Context, see func(es.Record)) error) measure.Side {
 	return measure.Side{Name: name, Callers: 1, Units: records, Op: func(ctx context.Context, _ int) error {
 		last := es.Position(0)
@@ -116,13 +116,13 @@ func Scans(name string, records int, scan func(ctx context.Context, see func(es.
 			return err
 		}
 		if last != es.Position(records) || bytes == 0 {
-			return fmt.Errorf("%s: read to position %d and %d bytes, want position %d", name, last, bytes, records)
+			return fmt.Errorf("%s: the read ended at position %d with %d bytes, want position %d", name, last, bytes, records)
 		}
 		return nil
 	}}
 }
 
-// Inserts is one caller that inserts the rows that so many writers would append in turn, some at a time.
+// Inserts returns one caller that inserts the rows that the writers would append in turn, many at a time.
 func Inserts(name string, insert func([]baseline.Row) error, writers, rows, bytes int) measure.Side {
 	w := NewWriters(writers)
 	events := Events(1, bytes)

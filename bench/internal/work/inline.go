@@ -16,7 +16,7 @@ const (
 		on conflict (id) do update set n = c.n + excluded.n, last = excluded.last`
 )
 
-// Counts is a projection that counts the events of each stream, with one upsert a batch.
+// Counts returns a projection that counts the events of each stream, with one upsert per batch.
 func Counts() postgres.Projection {
 	return postgres.Projection{
 		Name: "counts",

@@ -12,7 +12,7 @@ import (
 	"github.com/thalo-go/es/internal/test/child"
 )
 
-// A Process is this program, started again. Parent and child talk by lines on the child's standard input and output. The parent
+// A Process is this program as a child process. Parent and child exchange lines on the child's standard input and output. The parent
 // ends the child by closing its input, which also happens when the parent dies.
 //
 // Its methods must not be called concurrently.

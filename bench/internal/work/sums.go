@@ -16,7 +16,8 @@ import (
 	"github.com/thalo-go/es/projection"
 )
 
-// The read model sums has for each account how many events it has, and what was paid in and out together. Both sides build it by the same handler.
+// The read model sums has the number of events and the total amount of deposits and withdrawals of each account. Both sides build it with
+// the same handler.
 const (
 	dropSums   = "drop table if exists sums"
 	createSums = "create table sums (id text primary key, count bigint not null, sum bigint not null)"
@@ -29,14 +30,14 @@ const (
 	sqliteSums   = "insert into sums select value ->> 0, value ->> 1, value ->> 2 from json_each(?) where true" + onConflict
 )
 
-// sums is what some records add to the read model, by rows of it.
+// sums are the changes of the read model for some records, by row.
 type sums struct {
 	ids           []string
 	counts, moved []int64
 	rows          map[string]int
 }
 
-// add adds a record. The amount is found as in any handler, by the type of the event.
+// add adds a record. It decodes the amount by the type of the event, as a usual handler does.
 func (s *sums) add(r es.Record) error {
 	amount, err := moved(r)
 	if err != nil {
@@ -73,7 +74,7 @@ func sumsOf(records []es.Record) (*sums, error) {
 	return s, nil
 }
 
-// PreparePostgres makes the read model empty.
+// PreparePostgres empties the read model.
 func PreparePostgres(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, dropSums)
 	if err == nil {
@@ -82,7 +83,7 @@ func PreparePostgres(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// PostgresSums returns the handler: one upsert of many rows for a batch, or one upsert for each record.
+// PostgresSums returns the handler. It runs one upsert of many rows for a batch, or with each one upsert per record.
 func PostgresSums(each bool) func(ctx context.Context, tx pgx.Tx, records []es.Record) error {
 	if each {
 		return func(ctx context.Context, tx pgx.Tx, records []es.Record) error {
@@ -108,7 +109,7 @@ func PostgresSums(each bool) func(ctx context.Context, tx pgx.Tx, records []es.R
 	}
 }
 
-// PrepareSQLite makes the read model empty.
+// PrepareSQLite empties the read model.
 func PrepareSQLite(ctx context.Context, tx *sql.Tx) error {
 	_, err := tx.ExecContext(ctx, dropSums+"; "+createSums)
 	return err
@@ -153,12 +154,12 @@ func SQLiteSums(each bool) func(ctx context.Context, tx *sql.Tx, records []es.Re
 	}
 }
 
-// A ReadModel is where the read model is counted, so that a side which leaves out something does not win by it.
+// A ReadModel counts the rows of a read model, to detect a side that builds it incompletely.
 type ReadModel interface {
-	Count(ctx context.Context, query string) (int64, error) // returns the number that a query gives
+	Count(ctx context.Context, query string) (int64, error) // returns the number that a query selects
 }
 
-// Rebuilds is one caller that builds the read model of a whole log anew, again and again.
+// Rebuilds returns one caller that rebuilds the read model of a whole log repeatedly.
 func Rebuilds(name string, model ReadModel, records int, build func(ctx context.Context) error) measure.Side {
 	return measure.Side{Name: name, Callers: 1, Units: records, Op: func(ctx context.Context, _ int) error {
 		if err := build(ctx); err != nil {
@@ -172,7 +173,7 @@ func Rebuilds(name string, model ReadModel, records int, build func(ctx context.
 	}}
 }
 
-// FillPlain inserts what [FillAccounts] appends.
+// FillPlain inserts the events that [FillAccounts] appends.
 func FillPlain(ctx context.Context, insert func([]baseline.Row) error, accounts, events int) error {
 	per := max(1, 1000/events)
 	history, err := History(events)
@@ -198,10 +199,10 @@ func FillPlain(ctx context.Context, insert func([]baseline.Row) error, accounts,
 	return err
 }
 
-// errCaughtUp ends a run of a projection that has come to the end.
+// errCaughtUp ends the run of a projection that has reached the end of the log.
 var errCaughtUp = errors.New("caught up")
 
-// Projecting makes the build of [Rebuilds] of a store's Project: each time it is another version of the projection.
+// Projecting returns the build function of [Rebuilds] for the Project method of a store. Each call runs a new version of the projection.
 func Projecting[Tx any](project func(ctx context.Context, p projection.Projection[Tx]) error, p projection.Projection[Tx]) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
 		p.Version++
@@ -213,10 +214,10 @@ func Projecting[Tx any](project func(ctx context.Context, p projection.Projectio
 	}
 }
 
-// SQLiteModel is the read model in a database of SQLite.
+// SQLiteModel is the read model in a SQLite database.
 type SQLiteModel struct{ DB *sql.DB }
 
-// Count answers a query for a number.
+// Count returns the number that a query selects.
 func (m SQLiteModel) Count(ctx context.Context, query string) (n int64, err error) {
 	err = m.DB.QueryRowContext(ctx, query).Scan(&n)
 	return n, err

@@ -14,7 +14,7 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-// Both sides must come to the same read model, and so must both handlers.
+// Both sides and both handlers must build the same read model.
 func TestBothSidesBuildTheSameReadModel(t *testing.T) {
 	const accounts, events = 123, 20 // more than two pages, the last of them short
 	ctx, dir := t.Context(), t.TempDir()
@@ -45,7 +45,7 @@ func TestBothSidesBuildTheSameReadModel(t *testing.T) {
 				t.Fatal(err)
 			}
 			side := work.Rebuilds(path, work.SQLiteModel{DB: db}, accounts*events, build)
-			if _, err := side.Times(ctx, 2); err != nil { // the second time from the beginning again
+			if _, err := side.Times(ctx, 2); err != nil { // the second rebuild starts from the beginning
 				t.Error(err)
 			}
 			if diff := cmp.Diff(want, sums(t, db)); diff != "" {
@@ -82,7 +82,7 @@ func sums(t *testing.T, db *sql.DB) map[string]sum {
 	return all
 }
 
-func TestRebuildsNoticesAReadModelThatIsNotComplete(t *testing.T) {
+func TestRebuildsDetectsAnIncompleteReadModel(t *testing.T) {
 	db, err := sql.Open("sqlite3", "file:"+t.TempDir()+"/model.db")
 	if err != nil {
 		t.Fatal(err)
@@ -93,6 +93,6 @@ func TestRebuildsNoticesAReadModelThatIsNotComplete(t *testing.T) {
 	}
 	side := work.Rebuilds("half", work.SQLiteModel{DB: db}, 10, func(context.Context) error { return nil })
 	if _, err := side.Times(t.Context(), 1); err == nil {
-		t.Error("no error for 9 events of 10")
+		t.Error("no error with 9 of 10 events")
 	}
 }

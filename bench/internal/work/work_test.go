@@ -9,17 +9,17 @@ import (
 	"github.com/thalo-go/es/examples/bank/account"
 )
 
-func TestWritersNeverMeet(t *testing.T) {
+func TestWritersShareNoStream(t *testing.T) {
 	seen := make(map[es.Stream]int)
 	next := make(map[es.Stream]es.Version)
 	for i, w := range work.NewWriters(100) {
 		for range 35 {
 			stream, after := w.Next(3)
 			if other, found := seen[stream]; found && other != i {
-				t.Fatalf("writers %d and %d meet on %s", other, i, stream)
+				t.Fatalf("writers %d and %d share %s", other, i, stream)
 			}
 			if seen[stream] = i; after != next[stream] {
-				t.Fatalf("%s: append behind %d, want %d", stream, after, next[stream])
+				t.Fatalf("%s: append after %d, want %d", stream, after, next[stream])
 			}
 			next[stream] = after + 3
 		}
@@ -39,7 +39,7 @@ func TestEventsHaveTheirSize(t *testing.T) {
 	}
 }
 
-func TestFillWritesSoManyRecords(t *testing.T) {
+func TestFillAppendsTheNumberOfRecords(t *testing.T) {
 	log := new(es.Mem)
 	if err := work.Fill(t.Context(), work.To(log), 12_345, 20); err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func TestFillWritesSoManyRecords(t *testing.T) {
 	}
 }
 
-// Both sides must come to the same account, or the one that does less wins.
+// Both sides must load the same account. Otherwise one could be faster because it does less.
 func TestBothSidesLoadTheSameAccount(t *testing.T) {
 	ctx := t.Context()
 	plain, err := baseline.OpenSQLite(t.TempDir() + "/plain.db")
@@ -77,6 +77,6 @@ func TestBothSidesLoadTheSameAccount(t *testing.T) {
 		t.Errorf("baseline: %+v, version %d, err %v; want %+v, version %d", got, version, err, want, wantVersion)
 	}
 	if want != (account.Account{Owner: "Ada Lovelace", Balance: 50, Open: true}) {
-		t.Errorf("history comes to %+v", want)
+		t.Errorf("history results in %+v", want)
 	}
 }

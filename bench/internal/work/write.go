@@ -11,8 +11,8 @@ import (
 	"github.com/thalo-go/es/bench/internal/measure"
 )
 
-// Serve is the task of a child process that appends: for as long as each line of its input says. It answers each line with the
-// number of events and the time. The name keeps its streams apart from those of other processes.
+// Serve is the task of a child process that appends. Each line of its input is a duration for which it appends. It answers each line with
+// the number of events and the time. The name makes its streams different from those of other processes.
 func Serve(ctx context.Context, store es.Store, name string, writers, bytes int, in io.Reader, out io.Writer) error {
 	to := To(store)
 	side := Appends("Append", func(ctx context.Context, stream es.Stream, after es.Version, events []es.Record) error {
