@@ -21,9 +21,9 @@ import (
 //		Upcast("deposited", es.From(func(old struct{ Euros int64 }) Event { return Deposited{Cents: 100 * old.Euros} })).
 //		Retire("statement-printed")
 type Codec[E any] struct {
-	names     map[reflect.Type]string // of the events to encode
-	decoders  map[string]Upcaster[E]  // by stored name
-	retired   map[string]bool         // stored names
+	types     map[reflect.Type]eventType // of the events to encode
+	decoders  map[string]Upcaster[E]     // by stored name
+	retired   map[string]bool            // stored names
 	marshal   func(v any) ([]byte, error)
 	unmarshal func(data []byte, v any) error
 
@@ -41,7 +41,7 @@ type Codec[E any] struct {
 // which it would silently drop a field, such as one with an unexported field or with two fields of one name.
 // Encode refuses text that is not UTF-8, which encoding/json would replace.
 func JSON[E any](events map[string]E) *Codec[E] {
-	c := &Codec[E]{names: make(map[reflect.Type]string), marshal: json.Marshal, unmarshal: json.Unmarshal}
+	c := &Codec[E]{types: make(map[reflect.Type]eventType), marshal: json.Marshal, unmarshal: json.Unmarshal}
 	for _, name := range slices.Sorted(maps.Keys(events)) { // sorted, so that a panic is the same every time
 		c.add(name, reflect.TypeOf(events[name]))
 	}
@@ -56,6 +56,12 @@ func CodecFunc[E any](encode func(event E) (Record, error), decode func(r Record
 	return &Codec[E]{encode: encode, decode: decode, marshal: json.Marshal, unmarshal: json.Unmarshal}
 }
 
+// eventType is how events of a Go type are stored.
+type eventType struct {
+	name  string
+	exact bool // see exact
+}
+
 func (c *Codec[E]) add(name string, t reflect.Type) {
 	if t == nil {
 		panic(fmt.Sprintf("es: JSON: %q has no event: give a value of its type, such as Opened{}", name))
@@ -63,13 +69,13 @@ func (c *Codec[E]) add(name string, t reflect.Type) {
 	if t.Kind() == reflect.Pointer {
 		panic(fmt.Sprintf("es: JSON: %q is a pointer, %v: events are values, give %v{}", name, t, t.Elem()))
 	}
-	if other, twice := c.names[t]; twice {
-		panic(fmt.Sprintf("es: JSON: %v has two names, %q and %q: keep the one to write, and Rename the other", t, other, name))
+	if other, twice := c.types[t]; twice {
+		panic(fmt.Sprintf("es: JSON: %v has two names, %q and %q: keep the one to write, and Rename the other", t, other.name, name))
 	}
 	if part := lossy(t, false, nil); part != "" {
 		panic(fmt.Sprintf("es: JSON: %q: encoding/json cannot keep %s, or give %v MarshalJSON and UnmarshalJSON methods", name, part, t))
 	}
-	c.names[t] = name
+	c.types[t] = eventType{name, exact(t)}
 	c.set(name, func(r Record, unmarshal func([]byte, any) error) (E, error) {
 		p := reflect.New(t)
 		if err := unmarshal(r.Data, p.Interface()); err != nil {
@@ -150,30 +156,46 @@ func (c *Codec[E]) Retire(names ...string) *Codec[E] {
 
 // Names returns the names under which events are stored, sorted. It omits names that are only read, and returns none
 // for a [CodecFunc].
-func (c *Codec[E]) Names() []string { return slices.Sorted(maps.Values(c.names)) }
+func (c *Codec[E]) Names() []string {
+	var names []string
+	for _, t := range c.types {
+		names = append(names, t.name)
+	}
+	slices.Sort(names)
+	return names
+}
 
 // Encode returns a record with the Type and Data of an event. An event without a name is an [*UnknownEventError].
 func (c *Codec[E]) Encode(event E) (Record, error) {
+	r, _, err := c.encodeExact(event)
+	return r, err
+}
+
+// encodeExact is Encode. It also reports whether Decode is certain to return an equal event that shares no memory.
+func (c *Codec[E]) encodeExact(event E) (r Record, exact bool, err error) {
 	if c.encode != nil {
-		return c.encode(event)
+		r, err = c.encode(event)
+		return r, false, err
 	}
 	t := reflect.TypeOf(event)
-	name, known := c.names[t]
-	if !known {
-		return Record{}, fmt.Errorf("es: encode: %w", &UnknownEventError{fmt.Sprint(t)})
+	known, found := c.types[t]
+	if !found {
+		return Record{}, false, fmt.Errorf("es: encode: %w", &UnknownEventError{fmt.Sprint(t)})
 	}
 	data, err := c.marshal(event)
 	if err != nil {
-		return Record{}, fmt.Errorf("es: encode %s: %w", name, err)
+		return Record{}, false, fmt.Errorf("es: encode %s: %w", known.name, err)
 	}
 	if altered(data, reflect.ValueOf(event)) {
-		return Record{}, invalid("encode %s: %+v has text that is not UTF-8: encode it as []byte", name, event)
+		return Record{}, false, invalid("encode %s: %+v has text that is not UTF-8: encode it as []byte", known.name, event)
 	}
-	return Record{Type: name, Data: data}, nil
+	return Record{Type: known.name, Data: data}, known.exact, nil
 }
 
 // Decode returns the event of a record. It returns [ErrRetired] if the event is retired, and an error that wraps an
 // [*UnknownEventError] if its type is unknown. Errors name the record.
+//
+// A Repo also decodes events before it appends them. Their records have no Position and Time.
 func (c *Codec[E]) Decode(r Record) (E, error) {
 	var none E
 	decode := c.decoders[r.Type]

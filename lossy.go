@@ -166,3 +166,28 @@ func hidden(t reflect.Type) string {
 	}
 	return ""
 }
+
+// exact reports whether JSON is certain to bring back an equal value of a type that shares no memory with the first one.
+// That holds for numbers, text and booleans, and for arrays and structs of them. It need not hold for slices and maps,
+// which may be empty or nil and are shared, for types that encode themselves, such as time.Time, and for interfaces.
+func exact(t reflect.Type) bool {
+	if implements(t, marshalers) || implements(reflect.PointerTo(t), marshalers) {
+		return false
+	}
+	switch t.Kind() {
+	case reflect.Bool, reflect.String, reflect.Float32, reflect.Float64,
+		reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
+		return true
+	case reflect.Array:
+		return exact(t.Elem())
+	case reflect.Struct:
+		for f := range t.Fields() {
+			if f.Name == "_" || f.Tag.Get("json") == "-" || !exact(f.Type) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}

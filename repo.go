@@ -97,7 +97,8 @@ type Versioned[S any] struct {
 type Result[S, E any] struct {
 	Versioned[S]
 
-	// Events are the events of the command; none if there was nothing to do.
+	// Events are the events of the command as they are stored, and so as later loads see them; none if there was
+	// nothing to do.
 	Events []E
 
 	// Repeated reports that the command had taken effect before, and that this is the outcome of the first time.

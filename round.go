@@ -130,23 +130,49 @@ func (r *round[S, C, E]) decide(at state[S], c *call[S, C, E]) (a Append, next s
 			return
 		}
 		a = Append{Stream: r.stream, Expected: at.Version, Command: c.commandID, Events: make([]Record, len(events))}
-		for i, event := range events {
-			if a.Events[i], c.err = r.repo.codec.Encode(event); c.err != nil {
-				return
-			}
-			a.Events[i].Meta = merge(a.Events[i].Meta, c.meta)
-			next.State = r.repo.rules.Evolve(next.State, event)
+		if events, c.err = r.evolve(&next, events, a.Events, c.meta); c.err != nil {
+			return
 		}
 		if c.err = CheckAppends(a); c.err != nil {
 			return
 		}
-		next.Version += Version(len(events))
 		next.Time = time.Time{} // not known until it is read
-		next.digest = a.Events[len(events)-1].digest()
+		next.digest = a.Events[len(a.Events)-1].digest()
 		c.result = result(next, events)
 		ok = true
 	})
 	return a, next, ok
+}
+
+// evolve encodes new events into records and applies them to a state. It returns the events as others will load them:
+// an event that need not survive encoding is decoded again, so that a cached state equals a loaded one.
+func (r *round[S, C, E]) evolve(next *state[S], events []E, records []Record, meta map[string]string) ([]E, error) {
+	stored, cloned := events, false
+	for i, event := range events {
+		record, exact, err := r.repo.codec.encodeExact(event)
+		if err != nil {
+			return nil, err
+		}
+		record.Meta = merge(record.Meta, meta)
+		records[i] = record
+		next.Version++
+		if !exact {
+			if !cloned {
+				stored, cloned = slices.Clone(events[:i]), true
+			}
+			record.Stream, record.Version = r.stream, next.Version
+			if event, err = r.repo.codec.Decode(record); errors.Is(err, ErrRetired) {
+				continue
+			} else if err != nil {
+				return nil, err
+			}
+		}
+		if cloned {
+			stored = append(stored, event)
+		}
+		next.State = r.repo.rules.Evolve(next.State, event)
+	}
+	return stored, nil
 }
 
 // result returns the outcome of a command. It has no time, so that a repeated command has the result of the first one.
@@ -166,20 +192,17 @@ func merge(meta, more map[string]string) map[string]string {
 
 // append writes a plan, everything or nothing, and sets the position of each result.
 func (r *round[S, C, E]) append(p *plan[S, C, E]) error {
-	at := r.base.Position
 	if len(p.appends) > 0 {
 		last, err := r.repo.store.Append(r.ctx, p.appends...)
 		if err != nil {
 			return err
 		}
 		p.end.Position = last
-		at = last - Position(p.end.Version-r.base.Version)
 	}
 	for _, c := range p.calls {
-		at += Position(len(c.result.Events))
-		c.result.Position = at
-		if c.result.Version == r.base.Version {
-			c.result.Position = r.base.Position
+		c.result.Position = r.base.Position
+		if c.result.Version > r.base.Version { // the records of one call of Append are consecutive
+			c.result.Position = p.end.Position - Position(p.end.Version-c.result.Version)
 		}
 	}
 	return nil
