@@ -4,9 +4,11 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	confluent "github.com/confluentinc/confluent-kafka-go/v2/kafka"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -497,4 +499,43 @@ func TestSettingsThatBreakThePromiseAreRefused(t *testing.T) {
 		r.Cluster.Config[setting] = value
 		publishMore(t, r, 1)
 	}
+}
+
+// While a partition's leader changes, an answer about its offsets may have neither an offset nor an error.
+// A relay that takes this for an empty checkpoint topic overwrites its checkpoint.
+func TestAnAnswerWithoutAnOffsetIsNotALostCheckpoint(t *testing.T) {
+	t.Parallel()
+	b := testserver.FakeBroker(t, kafkatest.Options{})
+	log := new(es.Mem)
+	publishFifty := func() {
+		run := runRelay(t, relay(b, log))
+		run.reaches(fill(t, log, 50))
+		run.mustStop()
+	}
+	publishFifty()
+	var answered atomic.Int32
+	b.Fake.Cluster().ControlKey(int16(kmsg.ListOffsets), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		if answered.Add(1) > 2 {
+			return nil, nil, false
+		}
+		b.Fake.Cluster().KeepControl()
+		asked := request.(*kmsg.ListOffsetsRequest)
+		answer := asked.ResponseKind().(*kmsg.ListOffsetsResponse)
+		for _, topic := range asked.Topics {
+			to := kmsg.NewListOffsetsResponseTopic()
+			to.Topic = topic.Topic
+			for _, p := range topic.Partitions {
+				at := kmsg.NewListOffsetsResponseTopicPartition()
+				at.Partition, at.Offset = p.Partition, int64(confluent.OffsetInvalid)
+				to.Partitions = append(to.Partitions, at)
+			}
+			answer.Topics = append(answer.Topics, to)
+		}
+		return answer, nil, true
+	})
+	publishFifty()
+	if answered.Load() < 2 {
+		t.Error("the fault did not come about")
+	}
+	audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
 }

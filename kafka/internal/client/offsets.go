@@ -61,13 +61,25 @@ func (r *Reader) listOffset(ctx context.Context, p Partition, spec kafka.OffsetS
 	if err != nil {
 		return 0, err
 	}
+	return offsetIn(answer)
+}
+
+var errNoOffset = errors.New("the answer has no offset")
+
+// offsetIn returns the offset in an answer about one partition. While the leader changes, librdkafka may return neither
+// an offset nor an error. That must not be taken for an empty partition. It is not the negative offset that means that no
+// message is as late as a given time.
+func offsetIn(answer kafka.ListOffsetsResult) (int64, error) {
 	for _, info := range answer.ResultInfos {
 		if info.Error.Code() != kafka.ErrNoError {
 			return 0, info.Error
 		}
+		if info.Offset < kafka.OffsetEnd {
+			return 0, errNoOffset
+		}
 		return int64(info.Offset), nil
 	}
-	return 0, errors.New("the answer is empty")
+	return 0, errNoOffset
 }
 
 // retriable reports whether a request for an offset may succeed when it is repeated.

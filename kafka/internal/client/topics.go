@@ -134,13 +134,14 @@ func Watermarks(ctx context.Context, admin *kafka.AdminClient, p Partition) (low
 		if err != nil {
 			return 0, fmt.Errorf("kafka: offsets of %v: %w", p, err)
 		}
-		for _, info := range answer.ResultInfos {
-			if info.Error.Code() != kafka.ErrNoError {
-				return 0, fmt.Errorf("kafka: offsets of %v: %w", p, info.Error)
-			}
-			return int64(info.Offset), nil
+		offset, err := offsetIn(answer)
+		if err == nil && offset < 0 {
+			err = errNoOffset
 		}
-		return 0, fmt.Errorf("kafka: offsets of %v: no answer", p)
+		if err != nil {
+			return 0, fmt.Errorf("kafka: offsets of %v: %w", p, err)
+		}
+		return offset, nil
 	}
 	if low, err = ask(kafka.EarliestOffsetSpec); err != nil {
 		return 0, 0, err
