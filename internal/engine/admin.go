@@ -45,7 +45,7 @@ func (e *Engine[Tx]) WaitFor(ctx context.Context, name string, position es.Posit
 	}
 }
 
-// short returns the error of a WaitFor whose context ended first.
+// waitError returns the error of a WaitFor whose context ended first.
 func (at place) waitError(name string, position es.Position, err error) error {
 	switch {
 	case !at.known:
