@@ -17,6 +17,9 @@ import (
 // A consumer polls while its handlers run. So a handler that takes longer than max.poll.interval.ms keeps its partition, and
 // no record is handled twice.
 func TestSlowHandlerKeepsItsPartition(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short mode: the handler takes 20s")
+	}
 	t.Parallel()
 	const poll = 10 * time.Second // longer than a busy machine delays heartbeats
 	b := newBank(t, testserver.FakeBroker(t, kafkatest.Options{}), 1)
@@ -45,6 +48,9 @@ func TestSlowHandlerKeepsItsPartition(t *testing.T) {
 
 // A source is in no group, so nothing limits how long a handler of a read model takes.
 func TestSlowReadModelKeepsItsShard(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short mode: the handler takes 3s")
+	}
 	t.Parallel()
 	b := newBank(t, testserver.FakeBroker(t, kafkatest.Options{}), 1)
 	all := newPublisher(t, b).publish(200, 5)

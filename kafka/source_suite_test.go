@@ -24,6 +24,9 @@ import (
 const makeLists = "create table if not exists lists (line_no integer primary key generated always as identity, list varchar(80) not null, line varchar(2000) not null)"
 
 func TestSourceWithSQLite(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short mode: estest/conformance runs the suite on a source of a log")
+	}
 	t.Parallel()
 	b := testserver.FakeBroker(t, kafkatest.Options{})
 	conformance.TestSource(t, func(t *testing.T) conformance.SourceUnderTest[*sql.Tx] {

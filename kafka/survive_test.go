@@ -80,6 +80,9 @@ func (b bank) settled(t testing.TB, group string, members int) {
 }
 
 func TestKilledConsumersSkipNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short mode: waits for the session timeouts of killed consumers")
+	}
 	t.Parallel()
 	each(t, 4, func(t *testing.T, b bank) {
 		p := newPublisher(t, b)
@@ -128,6 +131,9 @@ func TestKilledConsumersSkipNothing(t *testing.T) {
 }
 
 func TestReadersSurviveABrokerRestart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short mode: waits until clients connect again")
+	}
 	t.Parallel()
 	b := newBank(t, testserver.FakeBroker(t, kafkatest.Options{Folder: t.TempDir()}), 3)
 	p := newPublisher(t, b)

@@ -396,6 +396,9 @@ func TestAnIdleRelaySendsNothing(t *testing.T) {
 }
 
 func TestTheRelayWaitsForAnUnavailableCluster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short mode: waits until clients connect again")
+	}
 	t.Parallel()
 	b := testserver.FakeBroker(t, kafkatest.Options{Folder: t.TempDir()})
 	log := new(es.Mem)

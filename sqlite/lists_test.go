@@ -48,6 +48,9 @@ func lists(s func() *sqlite.Store) conformance.Lists[*sql.Tx] {
 }
 
 func TestProjectionsInAFile(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short mode: TestProjectionsInMemory runs the same suite")
+	}
 	conformance.TestProjections(t, func(t *testing.T) (func() conformance.ReadSide[*sql.Tx], conformance.Lists[*sql.Tx]) {
 		path := file(t)
 		reader := open(t, path)

@@ -93,8 +93,11 @@ func TestLargeLog(t *testing.T) {
 		path := file(t)
 		s := open(t, path)
 		alwaysRead(t, s)
-		most := int64(0)
-		for range 30 {
+		most, rounds := int64(0), 30
+		if testing.Short() {
+			rounds = 15
+		}
+		for range rounds {
 			grow(t, s, "written", 10)
 			most = max(most, size(t, path+"-wal"))
 		}
@@ -122,6 +125,9 @@ func TestLargeLog(t *testing.T) {
 
 // In a process that only projects, no append counts the bytes written, so the store checks the size of the file.
 func TestLargeLogOfAProcessThatOnlyProjects(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short mode: writes 300 large records; TestLargeLog covers appends")
+	}
 	path, elsewhere := file(t), new(es.Mem)
 	s := open(t, path)
 	alwaysRead(t, s)

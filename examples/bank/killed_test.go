@@ -34,7 +34,7 @@ func TestTheBankIsKilledAnywhere(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "bank.db")
 	kills := 5
 	if testing.Short() {
-		kills = 2
+		kills = 1
 	}
 	for range kills {
 		before := events(t, path)

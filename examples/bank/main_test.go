@@ -12,10 +12,14 @@ import (
 )
 
 func TestBankRunsTwice(t *testing.T) {
+	transfers := 300
+	if testing.Short() {
+		transfers = 40
+	}
 	for name, where := range map[string]string{"in memory": "mem:", "in a file": filepath.Join(t.TempDir(), "bank.db")} {
 		t.Run(name, func(t *testing.T) {
 			for range 2 { // the second run on a file with the accounts of the first
-				if err := run(t.Context(), where, 300, ""); err != nil {
+				if err := run(t.Context(), where, transfers, ""); err != nil {
 					t.Fatal(err)
 				}
 			}

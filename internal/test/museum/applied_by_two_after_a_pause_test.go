@@ -17,6 +17,9 @@ import (
 // Not here: a lease only saves work. The checkpoint is compared in the transaction that moves it, and a worker that
 // finds another value rolls back.
 func TestAppliedByTwoAfterAPause(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short mode: waits for leases; the tests of sqlite cover replaced workers")
+	}
 	projectors(t, appliesTwice)
 	control(t, "a worker that holds a lease and trusts it", func(t *testing.T) error {
 		h := newHomemade(t)
