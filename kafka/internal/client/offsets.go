@@ -24,6 +24,9 @@ func (r *Reader) Bounds(ctx context.Context, p Partition) (low, high int64, err 
 	if low, err = r.offset(ctx, p, kafka.EarliestOffsetSpec); err == nil {
 		high, err = r.offset(ctx, p, kafka.LatestOffsetSpec)
 	}
+	if err == nil && min(low, high) < 0 {
+		err = fmt.Errorf("kafka: offsets of %v: %w", p, errNoOffset)
+	}
 	return low, high, err
 }
 
