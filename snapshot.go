@@ -111,18 +111,13 @@ func (s *snapshotter[S]) load(ctx context.Context, stream Stream, upTo Version) 
 		return at, false
 	}
 	var data snapshotData
-	err = guarded(func() error {
-		if err := json.Unmarshal(snapshot.Data, &data); err != nil {
-			return err
-		}
-		if data.Layout != s.layout {
-			return nil
-		}
-		return json.Unmarshal(data.State, &at.State)
-	})
+	err = json.Unmarshal(snapshot.Data, &data)
 	if err == nil && data.Layout != s.layout {
 		s.log.Info("es: snapshot of another state layout, reading all events", "stream", stream.String(), "version", snapshot.Version)
-		return state[S]{}, false
+		return at, false
+	}
+	if err == nil {
+		err = guarded(func() error { return json.Unmarshal(data.State, &at.State) })
 	}
 	if err != nil {
 		s.log.Warn("es: corrupt snapshot, reading all events", "stream", stream.String(), "version", snapshot.Version, "err", err)
