@@ -62,6 +62,10 @@ func TestDependencies(t *testing.T) {
 		only: []string{},
 		why:  "the root package and every backend link it",
 	}, {
+		pkg:  "./internal/migration",
+		only: []string{root, internal, xsync, lru},
+		why:  "every backend links it",
+	}, {
 		pkg:   "./internal/commit",
 		never: []string{sqlite, postgres, pgx, sqlite3, kafka, kfake},
 		why:   "every backend links it",

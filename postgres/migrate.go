@@ -4,9 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"embed"
-	"errors"
 	"fmt"
 	"hash/fnv"
+	"io/fs"
+	"math"
 	"strconv"
 	"strings"
 
@@ -14,17 +15,28 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/migration"
 )
 
-// migrations/001.sql brings an empty schema to version 1, 002.sql from there to 2, and so on.
+// migrations/001.sql brings an empty schema to version 1, 002.sql from there to 2, and so on. From 004.sql on they are expansions.
 //
-//go:embed migrations/0*.sql
-var migrations embed.FS
+//go:embed migrations
+var files embed.FS
 
 //go:embed migrations/enter.sql
 var parts string
 
+// schemaVersion is the version of the schema, which older releases must have as well. Only a migration that they cannot work with raises it.
 const schemaVersion = 3
+
+// migrations returns the migrations of this release.
+func migrations() migration.Set {
+	sub, err := fs.Sub(files, "migrations")
+	if err != nil {
+		panic(err) // the name is valid
+	}
+	return migration.Set{Files: sub, Version: schemaVersion}
+}
 
 const (
 	// This is a query of the catalog instead of to_regclass, which reads a cache. A session refreshes that cache when it locks a table or
@@ -33,7 +45,7 @@ const (
 	selectSpace  = `select exists (select from pg_catalog.pg_namespace where nspname = $1)`
 	createSchema = `create schema {schema}`
 	createMeta   = `create table if not exists {schema}.meta (key text primary key, value text not null)`
-	selectSchema = `select value from {schema}.meta where key = 'schema'`
+	selectMeta   = `select key, value from {schema}.meta`
 	upsertMeta   = `insert into {schema}.meta (key, value) values ($1, $2) on conflict (key) do update set value = excluded.value`
 	insertMeta   = `insert into {schema}.meta (key, value) values ($1, $2) on conflict (key) do nothing`
 )
@@ -75,10 +87,10 @@ func (s *Store) sql(text string) string {
 		"{listeners}", strconv.FormatInt(s.lockKey("listeners"), 10), "$$", quote).Replace(text)
 }
 
-// migrate checks the version of the schema, which needs no rights, and updates an older schema.
+// migrate checks the state of the schema, which needs no rights, and updates an older schema.
 func (s *Store) migrate(ctx context.Context) error {
-	have, err := s.schemaVersion(ctx, s.pool)
-	if err != nil || have == schemaVersion {
+	pending, err := s.pending(ctx, s.pool)
+	if err != nil || len(pending) == 0 {
 		return err
 	}
 	tx, err := s.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
@@ -86,51 +98,51 @@ func (s *Store) migrate(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // it returns an error after a commit, and the first error is the cause
-	if err := s.migrateTo(ctx, tx, schemaVersion); err != nil {
+	if err := s.migrateTo(ctx, tx, math.MaxInt); err != nil {
 		return err
 	}
 	return tx.Commit(ctx)
 }
 
-// inspect is migrate for a read-only store: it returns an error unless the schema is that of this release.
+// inspect is migrate for a read-only store: it returns an error if the schema lacks something of this release.
 func (s *Store) inspect(ctx context.Context) error {
-	have, err := s.schemaVersion(ctx, s.pool)
-	switch {
-	case err != nil:
+	pending, err := s.pending(ctx, s.pool)
+	if err != nil || len(pending) == 0 {
 		return err
-	case have == 0:
-		return fmt.Errorf("%w: the database has no store in schema %s: name another database or schema", es.ErrInvalid, s.schema)
-	case have < schemaVersion:
-		return fmt.Errorf("%w: schema %s has version %d, this release needs %d, and the store is read-only: run Migrate as the owner", es.ErrInvalid, s.schema, have, schemaVersion)
 	}
-	return nil
+	if pending[0].To.Expansion == 1 {
+		return fmt.Errorf("%w: the database has no store in schema %s: name another database or schema", es.ErrInvalid, s.schema)
+	}
+	return fmt.Errorf("%w: schema %s is of an older release, and the store is read-only: run Migrate as the owner", es.ErrInvalid, s.schema)
 }
 
-func (s *Store) migrateTo(ctx context.Context, tx pgx.Tx, version int) error {
+// migrateTo applies the migrations up to a number.
+func (s *Store) migrateTo(ctx context.Context, tx pgx.Tx, last int) error {
 	// A lock of the transaction, because a pooler would leave a lock of the session behind.
 	if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock($1)", pgx.QueryExecModeExec, s.lockKey("migrate")); err != nil {
 		return err
 	}
-	have, err := s.schemaVersion(ctx, tx)
-	if err != nil || have == version {
+	pending, err := s.pending(ctx, tx)
+	if err != nil || len(pending) == 0 {
 		return err
 	}
-	if have == 0 {
+	if pending[0].To.Expansion == 1 {
 		if err := s.prepareSchema(ctx, tx); err != nil {
 			return err
 		}
 	}
-	for v := have + 1; v <= version; v++ {
-		text, err := migrations.ReadFile(fmt.Sprintf("migrations/%03d.sql", v))
-		if err != nil {
-			return err
+	for _, m := range pending {
+		if m.To.Expansion > last {
+			break
 		}
-		if err := script(ctx, tx, s.sql(string(text))); err != nil {
-			return fmt.Errorf("to schema version %d: %w", v, err)
+		if err := script(ctx, tx, s.sql(m.SQL)); err != nil {
+			return fmt.Errorf("migration %03d.sql: %w", m.To.Expansion, err)
 		}
-	}
-	if _, err := tx.Exec(ctx, s.sql(upsertMeta), pgx.QueryExecModeExec, "schema", strconv.Itoa(version)); err != nil {
-		return err
+		for key, value := range m.To.Meta() {
+			if _, err := tx.Exec(ctx, s.sql(upsertMeta), pgx.QueryExecModeExec, key, value); err != nil {
+				return err
+			}
+		}
 	}
 	_, err = tx.Exec(ctx, s.sql(insertMeta), pgx.QueryExecModeExec, "store", rand.Text())
 	return err
@@ -162,26 +174,29 @@ func script(ctx context.Context, tx pgx.Tx, sql string) error {
 	return err
 }
 
-// schemaVersion returns the version of the schema in the database, or 0 without one.
-func (s *Store) schemaVersion(ctx context.Context, db interface {
+// pending returns the migrations that the schema needs.
+func (s *Store) pending(ctx context.Context, db interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-}) (int, error) {
+}) ([]migration.Script, error) {
 	var there bool
-	if err := db.QueryRow(ctx, selectTable, pgx.QueryExecModeExec, s.config.Schema, "meta").Scan(&there); err != nil || !there {
-		return 0, err
+	if err := db.QueryRow(ctx, selectTable, pgx.QueryExecModeExec, s.config.Schema, "meta").Scan(&there); err != nil {
+		return nil, err
 	}
-	var text string
-	if err := db.QueryRow(ctx, s.sql(selectSchema), pgx.QueryExecModeExec).Scan(&text); errors.Is(err, pgx.ErrNoRows) {
-		return 0, nil
-	} else if err != nil {
-		return 0, err
+	meta := make(map[string]string)
+	if there {
+		rows, err := db.Query(ctx, s.sql(selectMeta), pgx.QueryExecModeExec)
+		if err != nil {
+			return nil, err
+		}
+		var key, value string
+		if _, err := pgx.ForEachRow(rows, []any{&key, &value}, func() error { meta[key] = value; return nil }); err != nil {
+			return nil, err
+		}
 	}
-	have, err := strconv.Atoi(text)
-	if err != nil || have < 1 {
-		return 0, fmt.Errorf("%w: schema version %q in %s.meta is not a positive number, so it is corrupt: restore a backup", es.ErrInvalid, text, s.schema)
+	state, err := migrations().State(meta)
+	if err != nil {
+		return nil, fmt.Errorf("schema %s: %w", s.schema, err)
 	}
-	if have > schemaVersion {
-		return 0, fmt.Errorf("%w: schema %s has version %d, this release supports up to %d: a newer release has migrated it, so upgrade this program", es.ErrInvalid, s.schema, have, schemaVersion)
-	}
-	return have, nil
+	return migrations().Pending(state)
 }

@@ -122,8 +122,8 @@ func TestSchemasThatAreRefused(t *testing.T) {
 			says   []string
 		}{
 			{"of a newer release", "update es.meta set value = '99' where key = 'schema'", []string{`"es"`, "version 99", "newer release", "upgrade"}},
-			{"with a version that is not a number", "update es.meta set value = 'x' where key = 'schema'", []string{`"es".meta`, `"x"`, "corrupt", "restore"}},
-			{"with an impossible version", "update es.meta set value = '0' where key = 'schema'", []string{`"es".meta`, `"0"`, "corrupt", "restore"}},
+			{"with a version that is not a number", "update es.meta set value = 'x' where key = 'schema'", []string{`"es"`, `"x"`, "damaged", "restore"}},
+			{"with an impossible version", "update es.meta set value = '0' where key = 'schema'", []string{`"es"`, `"0"`, "damaged", "restore"}},
 			{"with tables but no version", "delete from es.meta where key = 'schema'", []string{`"es"`, "corrupt", "restore"}},
 			{"without an id", "delete from es.meta where key = 'store'", []string{`"es".meta`, "corrupt", "restore"}},
 			{"of another application", "drop schema es cascade; create schema es; create table es.events (n integer)", []string{`"es"`, "Config.Schema"}},

@@ -237,7 +237,7 @@ func TestOpenRefusesADatabase(t *testing.T) {
 	t.Run("tables with the same names", func(t *testing.T) {
 		path := file(t)
 		tamper(t, path, "create table es_events (a)")
-		refused(t, path, "migrate to schema version 1", "table es_events already exists")
+		refused(t, path, "migration 001.sql", "table es_events already exists")
 	})
 	t.Run("torn database", func(t *testing.T) {
 		path := file(t)

@@ -7,17 +7,29 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"strconv"
+	"io/fs"
 
 	"github.com/mattn/go-sqlite3"
+
+	"github.com/thalo-go/es/internal/migration"
 )
 
-// migrations/001.sql brings an empty database to schema version 1, 002.sql from there to 2, and so on.
+// migrations/001.sql brings an empty database to schema version 1, 002.sql from there to 2, and so on. From 004.sql on they are expansions.
 //
-//go:embed migrations/*.sql
-var migrations embed.FS
+//go:embed migrations
+var files embed.FS
 
+// schemaVersion is the version of the schema, which older releases must have as well. Only a migration that they cannot work with raises it.
 const schemaVersion = 3
+
+// migrations returns the migrations of this release.
+func migrations() migration.Set {
+	sub, err := fs.Sub(files, "migrations")
+	if err != nil {
+		panic(err) // the name is valid
+	}
+	return migration.Set{Files: sub, Version: schemaVersion}
+}
 
 const createMeta = `create table if not exists es_meta (key text primary key, value text not null) strict, without rowid`
 
@@ -45,55 +57,57 @@ func (s *Store) migrateWithin(ctx context.Context, conn *sql.Conn) error {
 	if _, err := conn.ExecContext(ctx, createMeta); err != nil {
 		return err
 	}
-	have, store, err := readMeta(ctx, conn)
+	meta, err := readMeta(ctx, conn)
 	if err != nil {
 		return err
 	}
-	for v := have + 1; v <= schemaVersion; v++ {
-		script, err := migrations.ReadFile(fmt.Sprintf("migrations/%03d.sql", v))
-		if err != nil {
-			return err
-		}
-		if _, err := conn.ExecContext(ctx, string(script)); err != nil {
-			return fmt.Errorf("migrate to schema version %d: %w", v, err)
-		}
+	state, err := migrations().State(meta)
+	if err != nil {
+		return err
 	}
-	s.id = store
+	pending, err := migrations().Pending(state)
+	if err != nil {
+		return err
+	}
+	for _, m := range pending {
+		if _, err := conn.ExecContext(ctx, m.SQL); err != nil {
+			return fmt.Errorf("migration %03d.sql: %w", m.To.Expansion, err)
+		}
+		state = m.To
+	}
+	s.id = meta[keyStore]
 	if s.id == "" {
 		s.id = rand.Text()
 	}
-	// Also if the rows exist: SQLite writes nothing then, but returns an error now if the file is read-only, instead of at the first append.
-	_, err = conn.ExecContext(ctx, "insert or replace into es_meta (key, value) values ('schema', ?), ('store', ?)", strconv.Itoa(schemaVersion), s.id)
-	return err
+	meta = state.Meta()
+	meta[keyStore] = s.id
+	for key, value := range meta {
+		// Also if the row exists: SQLite writes nothing then, but returns an error now if the file is read-only, instead of at the first append.
+		if _, err = conn.ExecContext(ctx, "insert or replace into es_meta (key, value) values (?, ?)", key, value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// readMeta returns the schema version of a database, 0 if it has none, and the store's ID. It returns an error for a version of a newer release.
-func readMeta(ctx context.Context, conn *sql.Conn) (schema int, store string, err error) {
+const keyStore = "store"
+
+// readMeta returns the rows of es_meta.
+func readMeta(ctx context.Context, conn *sql.Conn) (map[string]string, error) {
 	rows, err := conn.QueryContext(ctx, "select key, value from es_meta")
 	if err != nil {
-		return 0, "", err
+		return nil, err
 	}
 	defer rows.Close()
 	meta := make(map[string]string)
 	for rows.Next() {
 		var key, value string
 		if err := rows.Scan(&key, &value); err != nil {
-			return 0, "", err
+			return nil, err
 		}
 		meta[key] = value
 	}
-	if err := rows.Err(); err != nil {
-		return 0, "", err
-	}
-	if text, found := meta["schema"]; found {
-		if schema, err = strconv.Atoi(text); err != nil || schema < 1 {
-			return 0, "", fmt.Errorf("invalid schema version %q in es_meta: the database is damaged; restore a backup", text)
-		}
-	}
-	if schema > schemaVersion {
-		return 0, "", fmt.Errorf("the database has schema version %d, newer than %d of this release: upgrade this program", schema, schemaVersion)
-	}
-	return schema, meta["store"], nil
+	return meta, rows.Err()
 }
 
 // inspect checks that a read-only database has the schema of this release, and reads the store's ID.
@@ -110,15 +124,23 @@ func (s *Store) inspect(ctx context.Context) error {
 	if !there {
 		return errors.New("not an es database: it has no events table; give another path")
 	}
-	have, store, err := readMeta(ctx, conn)
+	meta, err := readMeta(ctx, conn)
+	if err != nil {
+		return err
+	}
+	state, err := migrations().State(meta)
+	if err != nil {
+		return err
+	}
+	pending, err := migrations().Pending(state)
 	switch {
 	case err != nil:
 		return err
-	case have < schemaVersion:
-		return fmt.Errorf("the database has schema version %d, this release needs %d: open it once without Config.ReadOnly to migrate it", have, schemaVersion)
-	case store == "":
+	case len(pending) > 0:
+		return errors.New("the database is of an older release: open it once without Config.ReadOnly to migrate it")
+	case meta[keyStore] == "":
 		return errors.New("the store's ID is missing in es_meta: the database is damaged; restore a backup")
 	}
-	s.id = store
+	s.id = meta[keyStore]
 	return nil
 }
