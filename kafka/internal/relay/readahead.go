@@ -16,6 +16,7 @@ type readAhead struct {
 	bytes   int
 	stats   *Stats
 
+	start es.Position   // where reading starts
 	ready chan struct{} // signals that something is buffered, or that reading has ended
 	room  chan struct{} // signals that something was taken
 
@@ -39,7 +40,7 @@ func newReadAhead(r *Relay, after es.Position) *readAhead {
 	a := &readAhead{
 		log: r.Log, filter: r.Filter, stats: r.Stats, records: r.Batch, bytes: r.Bytes,
 		ready: make(chan struct{}, 1), room: make(chan struct{}, 1),
-		taken: after,
+		start: after, taken: after,
 	}
 	a.buffer.upTo = after
 	return a
@@ -55,7 +56,7 @@ func (a *readAhead) run(ctx context.Context) {
 }
 
 func (a *readAhead) read(ctx context.Context) error {
-	after := a.taken
+	after := a.start
 	for {
 		// The head is read first: records up to it that All does not return are excluded by the filter.
 		head, err := a.log.Changed(ctx, after)
