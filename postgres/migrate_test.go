@@ -29,3 +29,16 @@ func TestOpenMigratesTheSchemaOfTheFirstRelease(t *testing.T) {
 		}
 	})
 }
+
+// A release that has not all migrations of another one works beside it, as long as both have the same schema version.
+func TestOpenAcceptsAnExpansionOfANewerRelease(t *testing.T) {
+	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		url := server.Database(t)
+		mustAppend(t, open(t, url), at(account("a"), 0, 1))
+		run(t, url, "update es.meta set value = '999' where key = 'expansion'")
+		mustAppend(t, open(t, url), at(account("a"), 1, 1))
+		if expansion := scalar[string](t, url, "select value from es.meta where key = 'expansion'"); expansion != "999" {
+			t.Errorf("the expansion is %s now", expansion)
+		}
+	})
+}

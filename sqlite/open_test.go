@@ -358,3 +358,13 @@ func TestHistoryIsNotChanged(t *testing.T) {
 	}
 	expectTexts(t, s, "one", "two")
 }
+
+// A release that has not all migrations of another one works beside it, as long as both have the same schema version.
+func TestOpenAcceptsAnExpansionOfANewerRelease(t *testing.T) {
+	path := withMeta(t, "expansion", "999")
+	s := open(t, path)
+	add(t, s, at("a", 0, "one"))
+	if expansion := ask[string](t, connect(t, path), "select value from es_meta where key = 'expansion'"); expansion != "999" {
+		t.Errorf("the expansion is %s now", expansion)
+	}
+}
