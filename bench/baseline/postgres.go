@@ -45,11 +45,16 @@ type Postgres struct{ pool *pgxpool.Pool }
 
 // OpenPostgres connects to a database and creates the table.
 func OpenPostgres(ctx context.Context, url string) (*Postgres, error) {
+	return OpenPostgresPool(ctx, url, 32)
+}
+
+// OpenPostgresPool is OpenPostgres with a pool of a given size.
+func OpenPostgresPool(ctx context.Context, url string, connections int32) (*Postgres, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, err
 	}
-	config.MaxConns = 32
+	config.MaxConns = connections
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, err

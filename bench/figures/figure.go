@@ -101,6 +101,7 @@ type session struct {
 	effort
 	dir    string
 	server *server.Postgres // nil until a figure needs it
+	slow   *server.Postgres // with a slower disk; nil until a figure needs it
 	kafka  *server.Kafka    // nil until a figure needs it
 }
 
@@ -108,6 +109,9 @@ type session struct {
 func (s *session) close() {
 	if s.kafka != nil {
 		_ = s.kafka.Close() // nil until a figure needs it
+	}
+	if s.slow != nil {
+		_ = s.slow.Close()
 	}
 	if s.server != nil {
 		_ = s.server.Close() // its data is discarded, and its process ends with this one at the latest

@@ -32,6 +32,7 @@ func table() []figure {
 	return slices.Concat(
 		sqliteFigures(),
 		postgresFigures(),
+		companyFigures(),
 		projectionFigures(),
 		inlineFigures(),
 		kafkaFigures(),
@@ -55,6 +56,8 @@ func dispatch(ctx context.Context, args []string) error {
 			return measureFollow(ctx, args[1:], os.Stdout)
 		case writeWord:
 			return measureWrite(ctx, args[1:], os.Stdin, os.Stdout)
+		case companyWord:
+			return measureCompany(ctx, args[1:], os.Stdin, os.Stdout)
 		case wakeWord:
 			return measureWake(ctx, args[1:], os.Stdin, os.Stdout)
 		}

@@ -3,10 +3,14 @@ package server
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -46,6 +50,33 @@ func (p *Postgres) Close() error {
 		return nil
 	}
 	return p.private.Close()
+}
+
+//go:embed preload/slow.c
+var slow []byte
+
+// StartSlowPostgres starts a private server whose disk is slower: each flush of a file takes a given time longer. The library that slows
+// it is compiled in a folder, with the C compiler cc. Linux only.
+func StartSlowPostgres(ctx context.Context, folder string, flush time.Duration) (*Postgres, error) {
+	if runtime.GOOS != "linux" {
+		return nil, fmt.Errorf("a slow disk needs LD_PRELOAD, which %s does not have: measure on Linux", runtime.GOOS)
+	}
+	source, library := filepath.Join(folder, "slow.c"), filepath.Join(folder, "slow.so")
+	if err := os.WriteFile(source, slow, 0o600); err != nil {
+		return nil, err
+	}
+	cc := exec.CommandContext(ctx, "cc", "-O2", "-shared", "-fPIC", fmt.Sprintf("-DDELAY=%d", flush.Microseconds()), "-o", library, source, "-ldl")
+	if out, err := cc.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("compile the library that slows the disk: %w: %s", err, out)
+	}
+	if err := errors.Join(os.Chmod(folder, 0o755), os.Chmod(library, 0o755)); err != nil { // the server runs as another user
+		return nil, err
+	}
+	private, err := testserver.Launch(testserver.PostgresOptions{Settings: settings, Preload: library})
+	if err != nil {
+		return nil, fmt.Errorf("start a private Postgres on a slow disk: %w", err)
+	}
+	return &Postgres{url: private.URL("postgres"), private: private}, nil
 }
 
 // CPU returns the CPU time of all processes of a private server so far. It returns 0 if the time is not known.

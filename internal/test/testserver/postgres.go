@@ -64,6 +64,9 @@ type PostgresOptions struct {
 	// Scram makes the server require passwords, as a production server does. Otherwise it trusts every local
 	// connection, so that a role created by a test can log in at once.
 	Scram bool
+
+	// Preload is the path of a shared library that every process of the server loads first (LD_PRELOAD). "" means none.
+	Preload string
 }
 
 // StartPostgres starts a server that only this test uses, and may stop, kill or fill. It is closed when the test ends.

@@ -29,6 +29,7 @@ type Server struct {
 	port     int
 	settings map[string]string
 	programs installation
+	preload  string // a shared library, or ""
 	copies   int
 
 	mu      sync.Mutex
@@ -53,7 +54,7 @@ func create(options PostgresOptions) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{version: version, folder: folder, settings: options.Settings, programs: programs}
+	s := &Server{version: version, folder: folder, settings: options.Settings, programs: programs, preload: options.Preload}
 	method := "trust"
 	if options.Scram {
 		method = "scram-sha-256"
@@ -177,8 +178,12 @@ func (s *Server) startOnce() error {
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		args = append(args, "-c", name+"="+settings[name])
 	}
+	env := environment(s.programs.libraries)
+	if s.preload != "" {
+		env = append(env, "LD_PRELOAD="+s.preload)
+	}
 	p, err := launch(command{
-		path: filepath.Join(s.programs.bin, "postgres"), args: args, env: environment(s.programs.libraries),
+		path: filepath.Join(s.programs.bin, "postgres"), args: args, env: env,
 		folder: s.folder, log: s.logFile(), end: quit,
 	})
 	if err != nil {
