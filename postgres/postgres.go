@@ -50,7 +50,7 @@ type Store struct {
 	cautious   int // batches that look up heads before they write, because of a recent conflict
 	loader     loader
 	watcher    watcher
-	inline     *engine.Inline[pgx.Tx] // nil without inline projections
+	inline     *engine.SQLInline[pgx.Tx] // nil without inline projections
 	closing    chan struct{}
 	close      sync.Once
 
@@ -167,7 +167,7 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 	s.queue = commit.New(s.begin, commit.Options{})
 	s.loader.init(s)
 	s.watcher.init(s)
-	projections := engine.New(backend{s})
+	projections := engine.NewSQL(backend{s})
 	s.Projections = projections
 	if len(c.Inline) > 0 {
 		var err error

@@ -20,7 +20,7 @@ type Projection = projection.Projection[pgx.Tx]
 // A backend is the store as the engine of projections knows it.
 type backend struct{ store *Store }
 
-// Dialect implements engine.Backend.
+// Dialect implements engine.Database.
 func (b backend) Dialect() engine.Dialect {
 	return engine.Dialect{
 		Prefix: b.store.schema + ".", Now: "(extract(epoch from clock_timestamp()) * 1000000)::bigint",
@@ -28,7 +28,7 @@ func (b backend) Dialect() engine.Dialect {
 	}
 }
 
-// Transact implements engine.Backend.
+// Transact implements engine.Database.
 func (b backend) Transact(ctx context.Context, o engine.Options, work func(ctx context.Context, tx pgx.Tx) error) error {
 	return b.prepared(func() error { return b.transact(ctx, o, work) })
 }
@@ -113,7 +113,7 @@ func (b backend) mode(args []any) []any {
 	return args
 }
 
-// Exec implements engine.Backend.
+// Exec implements engine.Database.
 func (b backend) Exec(ctx context.Context, tx pgx.Tx, sql string, args ...any) (int64, error) {
 	tag, err := tx.Exec(ctx, sql, b.mode(args)...)
 	return tag.RowsAffected(), b.of(err)
@@ -131,7 +131,7 @@ func (b backend) of(err error) error {
 	return err
 }
 
-// Query implements engine.Backend.
+// Query implements engine.Database.
 func (b backend) Query(ctx context.Context, tx pgx.Tx, row func(scan func(into ...any) error) error, sql string, args ...any) error {
 	rows, err := tx.Query(ctx, sql, b.mode(args)...)
 	if err != nil {
@@ -150,7 +150,7 @@ func (b backend) each(rows pgx.Rows, row func(scan func(into ...any) error) erro
 	return b.of(rows.Err())
 }
 
-// View implements engine.Backend. What a pooler has lost fails before there is any row.
+// View implements engine.Database. What a pooler has lost fails before there is any row.
 func (b backend) View(ctx context.Context, row func(scan func(into ...any) error) error, sql string, args ...any) error {
 	return b.prepared(func() error { return b.view(ctx, row, sql, args...) })
 }
@@ -176,11 +176,11 @@ func (b backend) view(ctx context.Context, row func(scan func(into ...any) error
 	return err
 }
 
-// Passing implements engine.Backend.
+// Passing implements engine.Database.
 func (b backend) Passing(err error) bool { return classify(err).has(repeatable) }
 
-// Hold implements engine.Backend. A transaction does not block other writers, so its length has no limit.
+// Hold implements engine.Database. A transaction does not block other writers, so its length has no limit.
 func (b backend) Hold() time.Duration { return 0 }
 
-// Log implements engine.Backend.
+// Log implements engine.Database.
 func (b backend) Log() es.Log { return b.store }

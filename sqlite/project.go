@@ -41,12 +41,12 @@ const (
 	rest      = 2 * time.Millisecond
 )
 
-// Dialect implements engine.Backend. All processes that share the file have the machine's clock in common.
+// Dialect implements engine.Database. All processes that share the file have the machine's clock in common.
 func (b *backend) Dialect() engine.Dialect {
 	return engine.Dialect{Prefix: "es_", Now: "cast(unixepoch('subsec') * 1000000 as integer)", Parameter: "?"}
 }
 
-// Transact implements engine.Backend.
+// Transact implements engine.Database.
 func (b *backend) Transact(ctx context.Context, _ engine.Options, work func(ctx context.Context, tx *sql.Tx) error) error {
 	b.store.trimLarge(ctx) // only the size of the file shows how much handlers write
 	conn, tx, err := b.store.beginTx(ctx)
@@ -79,7 +79,7 @@ func (b *backend) rest(began time.Time) {
 	}
 }
 
-// Exec implements engine.Backend.
+// Exec implements engine.Database.
 func (b *backend) Exec(_ context.Context, tx *sql.Tx, query string, args ...any) (int64, error) {
 	result, err := tx.ExecContext(background, query, args...)
 	if err != nil {
@@ -88,7 +88,7 @@ func (b *backend) Exec(_ context.Context, tx *sql.Tx, query string, args ...any)
 	return result.RowsAffected()
 }
 
-// Query implements engine.Backend.
+// Query implements engine.Database.
 func (b *backend) Query(_ context.Context, tx *sql.Tx, row func(scan func(into ...any) error) error, query string, args ...any) error {
 	rows, err := tx.QueryContext(background, query, args...)
 	if err != nil {
@@ -110,7 +110,7 @@ func each(rows *sql.Rows, row func(scan func(into ...any) error) error) error {
 	return nil
 }
 
-// View implements engine.Backend.
+// View implements engine.Database.
 func (b *backend) View(ctx context.Context, row func(scan func(into ...any) error) error, query string, args ...any) error {
 	conn, err := b.store.reader(ctx)
 	if err != nil {
@@ -126,16 +126,16 @@ func (b *backend) View(ctx context.Context, row func(scan func(into ...any) erro
 	return each(rows, row)
 }
 
-// Passing implements engine.Backend.
+// Passing implements engine.Database.
 func (b *backend) Passing(err error) bool {
 	var e sqlite3.Error
 	return isBusy(err) || errors.As(err, &e) && (e.Code == sqlite3.ErrFull || e.Code == sqlite3.ErrIoErr)
 }
 
-// Hold implements engine.Backend.
+// Hold implements engine.Database.
 func (b *backend) Hold() time.Duration { return hold }
 
-// Log implements engine.Backend.
+// Log implements engine.Database.
 func (b *backend) Log() es.Log { return b.store }
 
 // beginTx begins a transaction and returns it as a [sql.Tx].

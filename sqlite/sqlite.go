@@ -40,9 +40,9 @@ type Store struct {
 	writer   writer
 	log      logFile
 	watcher  watcher
-	inline   *engine.Inline[*sql.Tx] // nil without inline projections
-	pages    sync.Pool               // of *[]es.Record: reused memory of pages
-	close    func() error            // runs closeOnce at most once
+	inline   *engine.SQLInline[*sql.Tx] // nil without inline projections
+	pages    sync.Pool                  // of *[]es.Record: reused memory of pages
+	close    func() error               // runs closeOnce at most once
 }
 
 var (
@@ -96,7 +96,7 @@ func (c Config) Open(path string) (*Store, error) {
 		return nil, fmt.Errorf("sqlite: open %s: %w", path, explain(err))
 	}
 	s.queue = commit.New(s.beginAppend, commit.Options{})
-	projections := engine.New(&backend{store: s})
+	projections := engine.NewSQL(&backend{store: s})
 	s.Projections = projections
 	s.watcher.init(s, cmp.Or(c.PollInterval, 10*time.Millisecond), s.readOnly || s.read != s.write)
 	if err := s.prepare(projections, c.Inline); err != nil {
@@ -116,7 +116,7 @@ func (c Config) check() error {
 }
 
 // prepare migrates the database and starts the inline projections.
-func (s *Store) prepare(projections *engine.Engine[*sql.Tx], inline []Projection) (err error) {
+func (s *Store) prepare(projections *engine.SQL[*sql.Tx], inline []Projection) (err error) {
 	if s.readOnly {
 		return explain(s.inspect(background))
 	}

@@ -22,14 +22,14 @@ func (e *Engine[Tx]) WaitFor(ctx context.Context, name string, position es.Posit
 		moved := e.moved.wait()
 		at, err := e.reached(ctx, name)
 		switch {
-		case err == nil && at.found && at.cursor >= projection.Cursor(position):
+		case err == nil && at.found && at.Cursor >= projection.Cursor(position):
 			return nil
 		case err == nil:
 			last = at
 			last.known = true
 		case ctx.Err() != nil:
 			return last.waitError(name, position, ctx.Err())
-		case !e.db.Passing(err):
+		case !e.ledger.Passing(err):
 			return e.about(ctx, name, err)
 		}
 		e.awaited.notify()
@@ -52,10 +52,10 @@ func (at place) waitError(name string, position es.Position, err error) error {
 		return fmt.Errorf("es: projection %s: the database did not answer whether it is at %d: %w", name, position, err)
 	case !at.found:
 		return fmt.Errorf("es: projection %s does not exist: it has never run: %w", name, err)
-	case at.message != "":
-		return fmt.Errorf("es: projection %s is at %d, before %d, with the error %q: %w", at.key, at.cursor, position, at.message, err)
+	case at.Error != "":
+		return fmt.Errorf("es: projection %s is at %d, before %d, with the error %q: %w", at.Key, at.Cursor, position, at.Error, err)
 	}
-	return fmt.Errorf("es: projection %s is at %d, before %d: %w", at.key, at.cursor, position, err)
+	return fmt.Errorf("es: projection %s is at %d, before %d: %w", at.Key, at.Cursor, position, err)
 }
 
 func (e *Engine[Tx]) about(ctx context.Context, name string, err error) error {
@@ -65,33 +65,22 @@ func (e *Engine[Tx]) about(ctx context.Context, name string, err error) error {
 	return fmt.Errorf("es: projection %s: %w", name, err)
 }
 
-// place is the checkpoint of the shard of a projection that lags limit.
+// place is the checkpoint of the shard of a projection that lags most.
 type place struct {
-	known   bool // whether the database has been read
-	found   bool // whether there is a projection of the name
-	key     key
-	cursor  projection.Cursor
-	message string
+	known bool // whether the database has been read
+	found bool // whether there is a projection of the name
+	Checkpoint
 }
 
 // reached returns the place of the highest version that has ever caught up, or else of the highest version.
 func (e *Engine[Tx]) reached(ctx context.Context, name string) (at place, err error) {
-	caught, partitions := false, 0
-	err = e.db.View(ctx, func(scan func(...any) error) error {
-		var p place
-		var parts, behind int
-		if err := scan(&p.key.version, &parts, &p.cursor, &behind, &p.message); err != nil {
-			return err
-		}
-		if p.key.name, p.found = name, true; !at.found || !caught && behind == 0 {
-			at, caught, partitions = p, behind == 0, parts
-		}
-		return nil
-	}, e.stmts.cursors, name)
-	switch {
-	case err != nil:
+	all, err := e.ledger.Checkpoints(ctx, name)
+	if err != nil || len(all) == 0 {
 		return at, err
-	case at.found && partitions == 0:
+	}
+	i := max(0, slices.IndexFunc(all, func(c Checkpoint) bool { return c.CaughtUp }))
+	at.found, at.Checkpoint = true, all[i]
+	if at.Partitions == 0 {
 		return at, fmt.Errorf("%w: its source is not a log, so it has no positions to wait for", es.ErrInvalid)
 	}
 	return at, nil
@@ -99,19 +88,7 @@ func (e *Engine[Tx]) reached(ctx context.Context, name string) (at place, err er
 
 // Status implements [projection.Projections].
 func (e *Engine[Tx]) Status(ctx context.Context) ([]projection.Status, error) {
-	list := []projection.Status{}
-	err := e.db.View(ctx, func(scan func(...any) error) error {
-		var s projection.Status
-		var at, errorAt int64
-		var live bool
-		err := scan(&s.Name, &s.Version, &s.Shard, &s.Source, &s.Cursor, &at, &s.CaughtUp, &s.Error, &errorAt, &s.Worker, &live, &s.Parked)
-		s.Time, s.ErrorAt = timeOf(at), timeOf(errorAt)
-		if !live {
-			s.Worker = ""
-		}
-		list = append(list, s)
-		return err
-	}, e.stmts.status)
+	list, err := e.ledger.Status(ctx)
 	if err == nil {
 		err = e.lags(ctx, list)
 	}
@@ -140,7 +117,7 @@ func compareShards(a, b string) int {
 
 // lags fills in the lag of the projections of the database's own log.
 func (e *Engine[Tx]) lags(ctx context.Context, list []projection.Status) error {
-	log := e.db.Log()
+	log := e.ledger.Log()
 	head, err := es.Head(ctx, log)
 	if err != nil {
 		return err
@@ -167,9 +144,9 @@ func (e *Engine[Tx]) lags(ctx context.Context, list []projection.Status) error {
 
 // Rebuild implements [projection.Projections].
 func (e *Engine[Tx]) Rebuild(ctx context.Context, name string, version int) error {
-	k := key{name, version}
-	n, err := e.alone(ctx, Options{}, e.stmts.rebuild, k.with()...)
-	if err == nil && n == 0 {
+	k := Key{name, version}
+	found, err := e.ledger.RequestRebuild(ctx, k)
+	if err == nil && !found {
 		err = fmt.Errorf("%w: it does not exist", es.ErrInvalid)
 	}
 	if err != nil {
@@ -181,28 +158,23 @@ func (e *Engine[Tx]) Rebuild(ctx context.Context, name string, version int) erro
 
 // Forget implements [projection.Projections].
 func (e *Engine[Tx]) Forget(ctx context.Context, name string, version int) error {
-	k := key{name, version}
-	err := e.db.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
-		h, err := e.locked(ctx, tx, k)
+	k := Key{name, version}
+	err := e.ledger.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
+		h, err := e.ledger.Lock(ctx, tx, k)
 		if err != nil {
 			return err
 		}
-		if !h.found {
+		if !h.Found {
 			return fmt.Errorf("%w: it does not exist", es.ErrInvalid)
 		}
-		alive := 0
-		if err := e.db.Query(ctx, tx, func(scan func(...any) error) error { return scan(&alive) }, e.stmts.alive, k.with()...); err != nil {
+		alive, err := e.ledger.Workers(ctx, tx, k)
+		if err != nil {
 			return err
 		}
 		if alive > 0 {
 			return fmt.Errorf("%w: %d workers run it: stop them first", es.ErrInvalid, alive)
 		}
-		for _, sql := range []string{e.stmts.deleteParked, e.stmts.deleteShards, e.stmts.deleteWorkers, e.stmts.forget} {
-			if err := e.exec(ctx, tx, sql, k.with()...); err != nil {
-				return err
-			}
-		}
-		return nil
+		return e.ledger.Forget(ctx, tx, k)
 	})
 	if err != nil {
 		return e.about(ctx, k.String(), err)
@@ -217,13 +189,7 @@ func (e *Engine[Tx]) Parked(ctx context.Context) iter.Seq2[projection.Parked, er
 		var last projection.Parked
 		last.Version = -1
 		for {
-			var page []projection.Parked
-			r := last.Record
-			err := e.db.View(ctx, func(scan func(...any) error) error {
-				p, err := scanParked(scan)
-				page = append(page, p)
-				return err
-			}, e.stmts.parked, last.Name, int64(last.Version), int64(r.Position), r.Stream.Kind, r.Stream.ID, int64(r.Version), int64(limit))
+			page, err := e.ledger.Parked(ctx, last, limit)
 			if err != nil {
 				if ctx.Err() != nil {
 					err = ctx.Err()
@@ -248,28 +214,20 @@ func (e *Engine[Tx]) Parked(ctx context.Context) iter.Seq2[projection.Parked, er
 
 // Retry implements [projection.Projections].
 func (e *Engine[Tx]) Retry(ctx context.Context, name string, version int, stream es.Stream) error {
-	return e.request(ctx, key{name, version}, stream, requestRetry)
+	return e.request(ctx, Key{name, version}, stream, requestRetry)
 }
 
 // Drop implements [projection.Projections].
 func (e *Engine[Tx]) Drop(ctx context.Context, name string, version int, stream es.Stream) error {
-	return e.request(ctx, key{name, version}, stream, requestDrop)
+	return e.request(ctx, Key{name, version}, stream, requestDrop)
 }
 
 // request records a retry or drop for the shard's worker. It is stored on the first parked record, so it applies to that record only.
-func (e *Engine[Tx]) request(ctx context.Context, k key, stream es.Stream, want string) error {
-	err := e.db.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
-		version := int64(0)
-		err := e.db.Query(ctx, tx, func(scan func(...any) error) error { return scan(&version) }, e.stmts.first, k.with(stream.Kind, stream.ID)...)
-		if err != nil {
-			return err
-		}
-		n, err := e.db.Exec(ctx, tx, e.stmts.setRequest, k.with(stream.Kind, stream.ID, version, want)...)
-		if err == nil && n == 0 {
-			err = fmt.Errorf("%w: no record of %s is parked", es.ErrInvalid, stream)
-		}
-		return err
-	})
+func (e *Engine[Tx]) request(ctx context.Context, k Key, stream es.Stream, want string) error {
+	found, err := e.ledger.Request(ctx, k, stream, want)
+	if err == nil && !found {
+		err = fmt.Errorf("%w: no record of %s is parked", es.ErrInvalid, stream)
+	}
 	if err != nil {
 		return e.about(ctx, k.String(), err)
 	}

@@ -29,7 +29,7 @@ func (s *shardWorker[Tx]) handlerErrorIn(ctx context.Context, err error) *handle
 // passing reports whether an error is transient: a fault of the database, or an error that wraps es.ErrUnavailable. A network error is not
 // transient by itself, because the record may name a host that does not exist.
 func (s *shardWorker[Tx]) passing(err error) bool {
-	return s.engine.db.Passing(err) || errors.Is(err, es.ErrUnavailable)
+	return s.engine.ledger.Passing(err) || errors.Is(err, es.ErrUnavailable)
 }
 
 // apply applies a piece to the read model. A piece that fails is retried, and then divided to find the record that fails.
@@ -100,7 +100,7 @@ func (s *shardWorker[Tx]) handleFailed(ctx context.Context, p piece, f *handlerE
 		return s.commit(ctx, p, nil, f)
 	}
 	s.recordError(ctx, f.error)
-	return &projection.Error{Name: s.key.name, Version: s.key.version, Record: culprit, Err: f.error}
+	return &projection.Error{Name: s.key.Name, Version: s.key.Version, Record: culprit, Err: f.error}
 }
 
 // attempt applies a piece once.
@@ -115,13 +115,13 @@ func (s *shardWorker[Tx]) attempt(ctx context.Context, p piece) error {
 // the blocked records, and the one that failed if f is not nil.
 func (s *shardWorker[Tx]) commit(ctx context.Context, p piece, handle func(context.Context, Tx, []es.Record) error, f *handlerError) error {
 	good, handled, began := s.unblocked(p.records), false, time.Now()
-	at := s.row.time
+	at := s.row.Time
 	if n := len(p.records); n > 0 {
 		at = p.records[n-1].Time.UnixMicro()
 	}
-	err := s.engine.db.Transact(ctx, Options{Idle: s.task.lease, Quiet: len(p.records) == 0}, func(ctx context.Context, tx Tx) error {
+	err := s.engine.ledger.Transact(ctx, Options{Idle: s.task.lease, Quiet: len(p.records) == 0}, func(ctx context.Context, tx Tx) error {
 		handled = false
-		if err := s.move(ctx, tx, p.to, at, p.end()); err != nil {
+		if err := s.move(ctx, tx, Target{p.to, at, p.end()}); err != nil {
 			return err
 		}
 		if handle != nil && len(good) > 0 {
@@ -137,7 +137,7 @@ func (s *shardWorker[Tx]) commit(ctx context.Context, p piece, handle func(conte
 	})
 	s.adapt(time.Since(began))
 	if err != nil {
-		if handled && !s.engine.db.Passing(err) {
+		if handled && !s.engine.ledger.Passing(err) {
 			return &handlerError{err} // a deferred constraint, or an error that the handler ignored
 		}
 		return err
@@ -149,9 +149,9 @@ func (s *shardWorker[Tx]) commit(ctx context.Context, p piece, handle func(conte
 }
 
 // move moves the checkpoint from the last known cursor, under the last known claim. This compare-and-set makes delivery exactly-once.
-func (s *shardWorker[Tx]) move(ctx context.Context, tx Tx, to projection.Cursor, at int64, end bool) error {
-	n, err := s.engine.db.Exec(ctx, tx, s.engine.stmts.move, s.key.with(s.shard, s.row.claim, int64(s.row.cursor), int64(to), at, end)...)
-	if err == nil && n == 0 {
+func (s *shardWorker[Tx]) move(ctx context.Context, tx Tx, to Target) error {
+	moved, err := s.engine.ledger.Move(ctx, tx, s.key, s.row, to)
+	if err == nil && !moved {
 		err = errLost
 	}
 	return err
@@ -168,7 +168,7 @@ func (s *shardWorker[Tx]) parkBlocked(ctx context.Context, tx Tx, p piece, f *ha
 			}
 			message, attempts = errorText(f.error), 1+max(s.task.retries, 0)
 		}
-		if err := s.engine.park(ctx, tx, s.key, s.shard, r, message, attempts); err != nil {
+		if err := s.engine.ledger.Park(ctx, tx, s.key, s.shard, r, message, attempts); err != nil {
 			return err
 		}
 	}
@@ -177,7 +177,7 @@ func (s *shardWorker[Tx]) parkBlocked(ctx context.Context, tx Tx, p piece, f *ha
 
 // adapt adjusts the number of records in a transaction, so that it neither blocks other writers nor lasts for too long.
 func (s *shardWorker[Tx]) adapt(took time.Duration) {
-	hold := s.engine.db.Hold()
+	hold := s.engine.ledger.Hold()
 	switch {
 	case took >= s.task.lease, hold > 0 && took > 2*hold:
 		s.limit = max(1, s.limit/2)

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/internal/part"
 	"github.com/thalo-go/es/projection"
 )
 
@@ -107,36 +106,11 @@ func (x *Inline[Tx]) Start(ctx context.Context) error {
 	return nil
 }
 
-// Statement is one that a backend may send together with others.
-type Statement struct {
-	SQL  string
-	Args []any // of types string, int64 and bool
-}
-
 // State is the state of a projection when an append begins.
 type State struct {
 	Cursor  projection.Cursor
 	Rebuild bool // whether a rebuild is requested
 	Found   bool
-}
-
-// States returns a query for each projection. It locks the row and returns the fields Cursor and Rebuild of a State, or no row.
-func (x *Inline[Tx]) States() []Statement {
-	list := make([]Statement, len(x.tasks))
-	for i, t := range x.tasks {
-		list[i] = Statement{x.engine.stmts.inline, t.key.with()}
-	}
-	return list
-}
-
-// Moves returns a statement for each projection. It moves the checkpoint from the cursor in states to the last of records.
-// Each must change one row.
-func (x *Inline[Tx]) Moves(states []State, records []es.Record) []Statement {
-	list := make([]Statement, len(x.tasks))
-	for i, t := range x.tasks {
-		list[i] = Statement{x.engine.stmts.moveInline, t.key.with(int64(states[i].Cursor), int64(records[len(records)-1].Position), t.lastTime(records), true)}
-	}
-	return list
 }
 
 // lastTime returns the time of the last record that the filter lets through, 0 if there is none.
@@ -150,7 +124,7 @@ func (t *task[Tx]) lastTime(records []es.Record) int64 {
 }
 
 // Apply gives the records of an append to the projections, in its transaction. They were written after the position before.
-// Records that other processes appended since a checkpoint are applied first. Afterwards the backend runs Moves and commits.
+// Records that other processes appended since a checkpoint are applied first. Afterwards the backend moves the checkpoints and commits.
 //
 // It returns [ErrBehind] or a [*RefusedError]; any other error is a fault of the database. After any error the transaction must be
 // rolled back.
@@ -176,7 +150,7 @@ func (x *Inline[Tx]) apply(ctx context.Context, tx Tx, states []State, before es
 			}
 		}
 		if err := t.give(ctx, tx, records); err != nil {
-			if ctx.Err() != nil || t.engine.db.Passing(err) {
+			if ctx.Err() != nil || t.engine.ledger.Passing(err) {
 				return err
 			}
 			return &RefusedError{t.key.String(), err}
@@ -197,7 +171,7 @@ func (t *task[Tx]) missed(ctx context.Context, tx Tx, after, upTo es.Position, p
 		}
 		after = records[len(records)-1].Position
 		if err := t.give(ctx, tx, records); err != nil {
-			if ctx.Err() != nil || t.engine.db.Passing(err) {
+			if ctx.Err() != nil || t.engine.ledger.Passing(err) {
 				return err
 			}
 			return fmt.Errorf("%w: %w", ErrBehind, err) // CatchUp finds the record
@@ -244,7 +218,7 @@ func (x *Inline[Tx]) CatchUp(ctx context.Context) error {
 }
 
 func (t *task[Tx]) catchUp(ctx context.Context) error {
-	head, err := es.Head(ctx, t.engine.db.Log())
+	head, err := es.Head(ctx, t.engine.ledger.Log())
 	for limit := t.batch; err == nil; {
 		var at es.Position
 		if at, err = t.position(ctx); err != nil {
@@ -263,7 +237,7 @@ func (t *task[Tx]) catchUp(ctx context.Context) error {
 			limit = min(2*limit, t.batch)
 		case errors.Is(err, errLost): // another process does the same
 			err = nil
-		case errors.As(err, &failed) && took > 1 && ctx.Err() == nil && !t.engine.db.Passing(err):
+		case errors.As(err, &failed) && took > 1 && ctx.Err() == nil && !t.engine.ledger.Passing(err):
 			limit, err = took/2, nil
 		}
 	}
@@ -272,28 +246,25 @@ func (t *task[Tx]) catchUp(ctx context.Context) error {
 
 // position returns the checkpoint of the only shard.
 func (t *task[Tx]) position(ctx context.Context) (es.Position, error) {
-	seen, err := t.engine.look(ctx, t.key)
+	seen, err := t.engine.ledger.Overview(ctx, t.key)
 	switch {
 	case err != nil:
 		return 0, err
-	case len(seen.shards) != 1 || seen.shards[0].shard != inlineShard:
-		return 0, fmt.Errorf("%w: it has %d shards: run it with Project and one partition first", es.ErrInvalid, len(seen.shards))
+	case len(seen.Shards) != 1 || seen.Shards[0].Name != inlineShard:
+		return 0, fmt.Errorf("%w: it has %d shards: run it with Project and one partition first", es.ErrInvalid, len(seen.Shards))
 	}
-	parked, err := t.engine.streams(ctx, t.engine.stmts.waiting, t.key.with(inlineShard)...)
+	parked, err := t.engine.ledger.Blocked(ctx, t.key, inlineShard)
 	if err == nil && len(parked) > 0 {
 		err = fmt.Errorf("%w: records of %d streams are parked, such as %s: retry or drop them while Project runs it", es.ErrInvalid, len(parked), parked[0])
 	}
-	return es.Position(seen.shards[0].cursor), err
+	return es.Position(seen.Shards[0].Cursor), err
 }
-
-// inlineShard is the name of the only shard.
-var inlineShard = part.Part{I: 0, Of: 1}.String()
 
 // step applies at most limit records between two positions, in its own transaction, and returns their number.
 func (t *task[Tx]) step(ctx context.Context, after, head es.Position, limit int) (int, error) {
 	var records []es.Record
 	to, bytes := head, 0
-	for r, err := range t.engine.db.Log().All(ctx, after, t.filter) {
+	for r, err := range t.engine.ledger.Log().All(ctx, after, t.filter) {
 		if err != nil {
 			return 0, err
 		}
@@ -306,9 +277,9 @@ func (t *task[Tx]) step(ctx context.Context, after, head es.Position, limit int)
 			break
 		}
 	}
-	err := t.engine.db.Transact(ctx, Options{Idle: t.lease}, func(ctx context.Context, tx Tx) error {
-		n, err := t.engine.db.Exec(ctx, tx, t.engine.stmts.moveInline, t.key.with(int64(after), int64(to), t.lastTime(records), to == head)...)
-		if err == nil && n != 1 {
+	err := t.engine.ledger.Transact(ctx, Options{Idle: t.lease}, func(ctx context.Context, tx Tx) error {
+		moved, err := t.engine.ledger.MoveInline(ctx, tx, t.key, projection.Cursor(after), Target{projection.Cursor(to), t.lastTime(records), to == head})
+		if err == nil && !moved {
 			err = errLost
 		}
 		if err == nil && len(records) > 0 {
@@ -318,9 +289,9 @@ func (t *task[Tx]) step(ctx context.Context, after, head es.Position, limit int)
 		}
 		return err
 	})
-	if failed := (*handlerError)(nil); errors.As(err, &failed) && len(records) == 1 && ctx.Err() == nil && !t.engine.db.Passing(err) {
+	if failed := (*handlerError)(nil); errors.As(err, &failed) && len(records) == 1 && ctx.Err() == nil && !t.engine.ledger.Passing(err) {
 		t.recordInlineError(ctx, failed)
-		return 1, &projection.Error{Name: t.key.name, Version: t.key.version, Record: records[0], Err: failed.error}
+		return 1, &projection.Error{Name: t.key.Name, Version: t.key.Version, Record: records[0], Err: failed.error}
 	}
 	if err == nil && t.onProgress != nil {
 		p := projection.Progress{Shard: inlineShard, Records: len(records), Cursor: projection.Cursor(to), End: projection.Cursor(head)}
@@ -338,7 +309,7 @@ const stepBytes = 8 << 20
 func (t *task[Tx]) recordInlineError(ctx context.Context, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if _, err := t.engine.alone(ctx, Options{Quiet: true}, t.engine.stmts.failInline, t.key.with(errorText(err))...); err != nil {
+	if err := t.engine.ledger.Fail(ctx, t.key, Shard{Name: inlineShard}, errorText(err)); err != nil {
 		t.log.Warn("cannot record the error", "err", err)
 	}
 }

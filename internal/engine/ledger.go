@@ -2,167 +2,184 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/projection"
 )
 
-// key identifies a projection.
-type key struct {
-	name    string
-	version int
+// Ledger keeps what a store knows about its projections: their checkpoints, workers and parked records. The algorithms of this package
+// depend on it alone. The SQL databases share one.
+//
+// Times are those of the ledger's clock, which all processes that share it have in common. The interval of a heartbeat counts from it.
+type Ledger[Tx any] interface {
+	Store[Tx]
+
+	// Overview reads what a worker acts on. There are no shards if the projection does not exist.
+	Overview(ctx context.Context, k Key) (Overview, error)
+	// Checkpoints returns the place of each version of a projection, the highest version first.
+	Checkpoints(ctx context.Context, name string) ([]Checkpoint, error)
+	// Status returns every shard of every projection, without its lag. The worker of a shard is "" unless it has a recent heartbeat.
+	Status(ctx context.Context) ([]projection.Status, error)
+	// Blocked returns the streams of a shard that have parked records.
+	Blocked(ctx context.Context, k Key, shard string) ([]es.Stream, error)
+	// Requests returns the requests for parked records, each once, the lowest position first.
+	Requests(ctx context.Context, k Key) ([]Request, error)
+	// FirstParked returns the first parked record of a stream and the request that is stored with it.
+	FirstParked(ctx context.Context, k Key, stream es.Stream) (p projection.Parked, request string, found bool, err error)
+	// Parked returns at most limit records in the order of projection, version, position and stream, after the given one.
+	Parked(ctx context.Context, after projection.Parked, limit int) ([]projection.Parked, error)
+
+	// Each of the following has a transaction of its own.
+
+	// Heartbeat extends the life of a worker. It need not survive a crash, like those of Leave, Release and Fail.
+	Heartbeat(ctx context.Context, k Key, worker string, lease time.Duration) error
+	// Leave removes a worker, and with it its hold on all its shards.
+	Leave(ctx context.Context, k Key, worker string) error
+	// Take makes a worker the holder of a shard, with a new claim, and returns the shard. It takes nothing if the claim is not the one in
+	// seen, another live worker is the holder, or a transaction in flight has locked the shard.
+	Take(ctx context.Context, k Key, seen Shard, worker string) (s Shard, taken bool, err error)
+	// Release removes the holder of a shard, if the claim is still the same.
+	Release(ctx context.Context, k Key, s Shard) error
+	// Fail stores an error with a shard, if the claim is still the same. A claim of 0 is that of any holder.
+	Fail(ctx context.Context, k Key, s Shard, message string) error
+	// RequestRebuild stores the request for a rebuild, and reports whether the projection exists.
+	RequestRebuild(ctx context.Context, k Key) (found bool, err error)
+	// Request stores a request with the first parked record of a stream, and reports whether there is one.
+	Request(ctx context.Context, k Key, stream es.Stream, want string) (found bool, err error)
+
+	// The following are part of a transaction.
+
+	// Insert adds a projection, and reports whether it did not exist.
+	Insert(ctx context.Context, tx Tx, k Key, source string, partitions int) (inserted bool, err error)
+	// Lock reads and locks the header of a projection, which serializes changes to its set of shards.
+	Lock(ctx context.Context, tx Tx, k Key) (Header, error)
+	// SetPartitions changes the requested number of shards.
+	SetPartitions(ctx context.Context, tx Tx, k Key, partitions int) error
+	// SetBarrier changes the cursor at which shards stop; -1 means that they do not.
+	SetBarrier(ctx context.Context, tx Tx, k Key, barrier projection.Cursor) error
+	// Restart waits for transactions in flight of the shards, removes the shards and the parked records, and clears the barrier and the
+	// request for a rebuild.
+	Restart(ctx context.Context, tx Tx, k Key, source string, partitions int) error
+	// InsertShards adds the shards that do not exist, each with a new claim and the checkpoint of a shard.
+	InsertShards(ctx context.Context, tx Tx, k Key, names []string, like Shard) error
+	// IdleShards locks and returns the shards that no transaction in flight has locked, in the order of their names,
+	// and the number of all shards.
+	IdleShards(ctx context.Context, tx Tx, k Key) (idle []Shard, all int, err error)
+	// Replace replaces the shards by others, which have new claims and the checkpoint of a shard, moves parked records to the shards of
+	// their streams, and clears the barrier.
+	Replace(ctx context.Context, tx Tx, k Key, names []string, like Shard, shardOf func(es.Stream) string) error
+	// Move moves the checkpoint of a shard from the cursor and the claim in s, and clears its error. It reports whether both were still
+	// the same. It locks the shard until the end of the transaction.
+	Move(ctx context.Context, tx Tx, k Key, s Shard, to Target) (moved bool, err error)
+	// MoveInline is Move for the only shard of an inline projection. It ignores claims. A time of 0 leaves the time as it is.
+	MoveInline(ctx context.Context, tx Tx, k Key, from projection.Cursor, to Target) (moved bool, err error)
+	// Park adds a parked record to a shard.
+	Park(ctx context.Context, tx Tx, k Key, shard string, r *es.Record, message string, attempts int) error
+	// Unpark removes a parked record.
+	Unpark(ctx context.Context, tx Tx, k Key, r es.Record) error
+	// FailParked stores the error of one more attempt with a parked record, and clears its request.
+	FailParked(ctx context.Context, tx Tx, k Key, r es.Record, message string) error
+	// Workers returns the number of workers with a recent heartbeat.
+	Workers(ctx context.Context, tx Tx, k Key) (int, error)
+	// Forget removes a projection and all that belongs to it.
+	Forget(ctx context.Context, tx Tx, k Key) error
 }
 
-func (k key) String() string {
-	if k.version == 0 {
-		return k.name
+// Store is the part of a ledger that has the read models too. Tx is the transaction that handlers get.
+type Store[Tx any] interface {
+	// Transact runs work in a transaction that may write, and commits. An error of work rolls back, and so does a panic.
+	Transact(ctx context.Context, o Options, work func(ctx context.Context, tx Tx) error) error
+
+	// Passing reports whether an error is a transient fault of the database, such as a lost connection, a deadlock or a full disk.
+	// It must return false for errors of anything else, which a handler may return.
+	Passing(err error) bool
+
+	// Hold is how long a transaction should last, because it blocks other writers. 0 means that it does not.
+	Hold() time.Duration
+
+	// Log is the log of the database.
+	Log() es.Log
+}
+
+// Options configure a transaction.
+type Options struct {
+	Idle  time.Duration // the longest idle time before the database aborts it, if it can
+	Quiet bool          // a crash may undo it after the commit
+}
+
+// Key identifies a projection.
+type Key struct {
+	Name    string
+	Version int
+}
+
+func (k Key) String() string {
+	if k.Version == 0 {
+		return k.Name
 	}
-	return fmt.Sprintf("%s@%d", k.name, k.version)
+	return fmt.Sprintf("%s@%d", k.Name, k.Version)
 }
 
-// with returns the parameters of a statement: the key, then args.
-func (k key) with(args ...any) []any { return append([]any{k.name, int64(k.version)}, args...) }
-
-// row is a shard as stored in the database.
-type row struct {
-	shard  string
-	cursor projection.Cursor
-	time   int64 // of the last record applied, in microseconds since 1970; 0 if there is none
-	claim  int64
-	caught bool // whether it has ever reached the end of its source
-	atEnd  bool // whether its holder has
-	holder string
-	live   bool // whether the holder has a recent heartbeat
+// Header is what the shards of a projection have in common.
+type Header struct {
+	Source     string
+	Partitions int // requested number; 0 if the source has its own shards
+	Barrier    projection.Cursor
+	Rebuild    bool
+	Found      bool
 }
 
-// state is what a worker reads of its projection.
-type state struct {
-	source     string
-	partitions int // requested number; 0 if the source has its own shards
-	barrier    projection.Cursor
-	rebuild    bool
-	workers    int
-	asked      bool // whether there are requests to retry or drop parked records
-	shards     []row
+// Shard is a shard with its checkpoint. Most methods fill in or use only some of the fields.
+type Shard struct {
+	Name     string
+	Cursor   projection.Cursor
+	Time     int64 // of the last record applied, in microseconds since 1970; 0 if there is none
+	Claim    int64
+	CaughtUp bool // whether it has ever reached the end of its source
+	AtEnd    bool // whether its holder has
+	Holder   string
+	Live     bool // whether the holder has a recent heartbeat
 }
 
-func (e *Engine[Tx]) look(ctx context.Context, k key) (s state, err error) {
-	err = e.db.View(ctx, func(scan func(...any) error) error {
-		var r row
-		err := scan(&s.source, &s.partitions, &s.barrier, &s.rebuild, &s.workers, &s.asked, &r.shard, &r.cursor, &r.claim, &r.atEnd, &r.holder, &r.live)
-		s.shards = append(s.shards, r)
-		return err
-	}, e.stmts.state, k.with()...)
-	return s, err
+// Target is where a checkpoint moves to.
+type Target struct {
+	Cursor projection.Cursor
+	Time   int64 // of the last record applied, in microseconds since 1970
+	End    bool  // whether that is the end of the source
 }
 
-func (s state) names() []string {
-	names := make([]string, len(s.shards))
-	for i, r := range s.shards {
-		names[i] = r.shard
+// Overview is what a worker reads of its projection. Its shards are in the order of their names.
+type Overview struct {
+	Header
+	Workers int  // with a recent heartbeat
+	Asked   bool // whether there are requests to retry or drop parked records
+	Shards  []Shard
+}
+
+func (o Overview) names() []string {
+	names := make([]string, len(o.Shards))
+	for i, s := range o.Shards {
+		names[i] = s.Name
 	}
 	return names
 }
 
-// newClaim returns a random non-zero token.
-func newClaim() int64 { return 1 + rand.Int64N(1<<62) }
-
-// exec runs a statement that may change no row.
-func (e *Engine[Tx]) exec(ctx context.Context, tx Tx, sql string, args ...any) error {
-	_, err := e.db.Exec(ctx, tx, sql, args...)
-	return err
+// Checkpoint is the lowest cursor of the shards of a projection, with the error of one of them if there is any.
+type Checkpoint struct {
+	Key
+	Cursor     projection.Cursor
+	Partitions int  // as in Header
+	CaughtUp   bool // whether all shards have ever reached the end of the source
+	Error      string
 }
 
-// alone runs a statement in its own transaction, and returns the number of rows changed.
-func (e *Engine[Tx]) alone(ctx context.Context, o Options, sql string, args ...any) (n int64, err error) {
-	err = e.db.Transact(ctx, o, func(ctx context.Context, tx Tx) error {
-		n, err = e.db.Exec(ctx, tx, sql, args...)
-		return err
-	})
-	return n, err
-}
-
-// header is the row of a projection.
-type header struct {
-	source     string
-	partitions int
-	barrier    projection.Cursor
-	rebuild    bool
-	found      bool
-}
-
-// locked reads and locks the row of a projection, which serializes changes to its set of shards.
-func (e *Engine[Tx]) locked(ctx context.Context, tx Tx, k key) (h header, err error) {
-	err = e.db.Query(ctx, tx, func(scan func(...any) error) error {
-		h.found = true
-		return scan(&h.source, &h.partitions, &h.barrier, &h.rebuild)
-	}, e.stmts.lock, k.with()...)
-	return h, err
-}
-
-func (e *Engine[Tx]) lockedShards(ctx context.Context, tx Tx, k key, sql string) (rows []row, err error) {
-	err = e.db.Query(ctx, tx, func(scan func(...any) error) error {
-		var r row
-		err := scan(&r.shard, &r.cursor, &r.time, &r.caught)
-		rows = append(rows, r)
-		return err
-	}, sql, k.with()...)
-	return rows, err
-}
-
-// insertShards adds the shards that do not exist.
-func (e *Engine[Tx]) insertShards(ctx context.Context, tx Tx, k key, names []string, r row) error {
-	for _, name := range names {
-		if err := e.exec(ctx, tx, e.stmts.insertShard, k.with(name, int64(r.cursor), r.time, newClaim(), r.caught)...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// take makes a worker the holder of a shard, unless another worker is, and returns its row.
-func (e *Engine[Tx]) take(ctx context.Context, k key, seen row, worker string) (r row, taken bool, err error) {
-	r = row{shard: seen.shard, holder: worker, claim: newClaim()}
-	err = e.db.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
-		return e.db.Query(ctx, tx, func(scan func(...any) error) error {
-			taken = true
-			return scan(&r.cursor, &r.time, &r.caught)
-		}, e.stmts.take, k.with(r.shard, worker, r.claim, seen.claim)...)
-	})
-	return r, taken && err == nil, err
-}
-
-func (e *Engine[Tx]) streams(ctx context.Context, sql string, args ...any) (streams []es.Stream, err error) {
-	err = e.db.View(ctx, func(scan func(...any) error) error {
-		var s es.Stream
-		err := scan(&s.Kind, &s.ID)
-		streams = append(streams, s)
-		return err
-	}, sql, args...)
-	return streams, err
-}
-
-// request asks to retry a stream's parked records.
-type request struct {
-	shard  string
-	stream es.Stream
-}
-
-func (e *Engine[Tx]) requests(ctx context.Context, k key) (requests []request, err error) {
-	err = e.db.View(ctx, func(scan func(...any) error) error {
-		var w request
-		err := scan(&w.shard, &w.stream.Kind, &w.stream.ID)
-		if !slices.Contains(requests, w) {
-			requests = append(requests, w)
-		}
-		return err
-	}, e.stmts.requests, k.with()...)
-	return requests, err
+// Request asks to retry or drop the parked records of a stream.
+type Request struct {
+	Shard  string
+	Stream es.Stream
 }
 
 // Requests that are stored with the first parked record of a stream.
@@ -171,39 +188,11 @@ const (
 	requestDrop  = "drop"
 )
 
-// park stores a parked record, in the transaction that moves the checkpoint past it.
-func (e *Engine[Tx]) park(ctx context.Context, tx Tx, k key, shard string, r *es.Record, message string, attempts int) error {
-	meta := ""
-	if len(r.Meta) > 0 {
-		text, err := json.Marshal(r.Meta)
-		if err != nil {
-			return err
-		}
-		meta = string(text)
-	}
-	data := r.Data
-	if data == nil {
-		data = []byte{}
-	}
-	return e.exec(ctx, tx, e.stmts.park, k.with(r.Stream.Kind, r.Stream.ID, int64(r.Version), int64(r.Position), r.Time.UnixMicro(), r.Type, data, meta,
-		message, int64(attempts), shard)...)
-}
+// NewClaim returns a random token that is not 0.
+func NewClaim() int64 { return 1 + rand.Int64N(1<<62) }
 
-// scanParked reads a row of parkedColumns, followed by more.
-func scanParked(scan func(...any) error, more ...any) (p projection.Parked, err error) {
-	var at, micros int64
-	var meta string
-	r := &p.Record
-	err = scan(append([]any{&p.Name, &p.Version, &r.Stream.Kind, &r.Stream.ID, &r.Version, &r.Position, &micros, &r.Type, &r.Data, &meta, &p.Error, &p.Attempts, &at}, more...)...)
-	if err != nil {
-		return p, err
-	}
-	r.Time, p.At = timeOf(micros), timeOf(at)
-	if meta != "" {
-		err = json.Unmarshal([]byte(meta), &r.Meta)
-	}
-	return p, err
-}
+// inlineShard is the name of the only shard of an inline projection.
+const inlineShard = "0/1"
 
 func timeOf(micros int64) time.Time {
 	if micros == 0 {

@@ -5,19 +5,18 @@ import (
 	"slices"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/projection"
 )
 
 // serve carries out requests to retry or drop parked records.
-func (s *shardWorker[Tx]) serve(ctx context.Context, requests []request) error {
+func (s *shardWorker[Tx]) serve(ctx context.Context, requests []Request) error {
 	for _, w := range requests {
-		if err := s.retryParked(ctx, w.stream); err != nil {
+		if err := s.retryParked(ctx, w.Stream); err != nil {
 			return err
 		}
 	}
 	if len(requests) > 0 {
 		s.mu.Lock()
-		s.orders.requests = slices.DeleteFunc(slices.Clone(s.orders.requests), func(w request) bool { return slices.Contains(requests, w) })
+		s.orders.requests = slices.DeleteFunc(slices.Clone(s.orders.requests), func(w Request) bool { return slices.Contains(requests, w) })
 		s.mu.Unlock()
 	}
 	return nil
@@ -26,14 +25,7 @@ func (s *shardWorker[Tx]) serve(ctx context.Context, requests []request) error {
 // retryParked tries the parked records of a stream, in order, until one fails. The request is stored with the first of them.
 func (s *shardWorker[Tx]) retryParked(ctx context.Context, stream es.Stream) error {
 	for first := true; ; first = false {
-		var p projection.Parked
-		var want string
-		found := false
-		err := s.engine.db.View(ctx, func(scan func(...any) error) (err error) {
-			found = true
-			p, err = scanParked(scan, &want)
-			return err
-		}, s.engine.stmts.parkedOf, s.key.with(stream.Kind, stream.ID)...)
+		p, want, found, err := s.engine.ledger.FirstParked(ctx, s.key, stream)
 		switch {
 		case err != nil:
 			return err
@@ -63,12 +55,12 @@ func (s *shardWorker[Tx]) unpark(ctx context.Context, r es.Record, drop bool) er
 		}
 	}
 	handled := false
-	err := s.engine.db.Transact(ctx, Options{Idle: s.task.lease}, func(ctx context.Context, tx Tx) error {
+	err := s.engine.ledger.Transact(ctx, Options{Idle: s.task.lease}, func(ctx context.Context, tx Tx) error {
 		handled = false
-		if err := s.move(ctx, tx, s.row.cursor, s.row.time, false); err != nil {
+		if err := s.move(ctx, tx, Target{s.row.Cursor, s.row.Time, false}); err != nil {
 			return err
 		}
-		if err := s.engine.exec(ctx, tx, s.engine.stmts.unpark, s.key.with(identity(r)...)...); err != nil || drop || s.task.handle == nil {
+		if err := s.engine.ledger.Unpark(ctx, tx, s.key, r); err != nil || drop || s.task.handle == nil {
 			return err
 		}
 		if err := s.task.guard(func() error { return s.task.handle(ctx, tx, []es.Record{r}) }); err != nil {
@@ -77,7 +69,7 @@ func (s *shardWorker[Tx]) unpark(ctx context.Context, r es.Record, drop bool) er
 		handled = true
 		return nil
 	})
-	if err != nil && handled && !s.engine.db.Passing(err) {
+	if err != nil && handled && !s.engine.ledger.Passing(err) {
 		return &handlerError{err}
 	}
 	return err
@@ -85,12 +77,10 @@ func (s *shardWorker[Tx]) unpark(ctx context.Context, r es.Record, drop bool) er
 
 // recordParkedError stores the error of a parked record that failed again.
 func (s *shardWorker[Tx]) recordParkedError(ctx context.Context, r es.Record, f *handlerError) error {
-	return s.engine.db.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
-		if err := s.move(ctx, tx, s.row.cursor, s.row.time, false); err != nil {
+	return s.engine.ledger.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
+		if err := s.move(ctx, tx, Target{s.row.Cursor, s.row.Time, false}); err != nil {
 			return err
 		}
-		return s.engine.exec(ctx, tx, s.engine.stmts.failParked, s.key.with(append(identity(r), errorText(f.error), int64(1))...)...)
+		return s.engine.ledger.FailParked(ctx, tx, s.key, r, errorText(f.error))
 	})
 }
-
-func identity(r es.Record) []any { return []any{r.Stream.Kind, r.Stream.ID, int64(r.Version)} }

@@ -22,7 +22,7 @@ import (
 // task is one run of a projection or a reaction, from Project to its return.
 type task[Tx any] struct {
 	engine     *Engine[Tx]
-	key        key
+	key        Key
 	source     projection.Source
 	filter     es.Filter
 	partitions int
@@ -63,7 +63,7 @@ func (e *Engine[Tx]) task(p projection.Projection[Tx]) (*task[Tx], error) {
 		return nil, fmt.Errorf("es: %w: projection %.80q has no Handle: give it one", es.ErrInvalid, p.Name)
 	}
 	t := &task[Tx]{
-		engine: e, key: key{p.Name, p.Version}, source: p.Source, filter: p.Filter, partitions: p.Partitions, onError: p.OnError, retries: p.Retries,
+		engine: e, key: Key{p.Name, p.Version}, source: p.Source, filter: p.Filter, partitions: p.Partitions, onError: p.OnError, retries: p.Retries,
 		batch: p.Batch, lease: p.Lease, prepare: p.Prepare, handle: p.Handle, onProgress: p.OnProgress, onCaughtUp: p.OnCaughtUp, log: p.Logger,
 	}
 	return t, t.check()
@@ -75,7 +75,7 @@ func (e *Engine[Tx]) React(ctx context.Context, r projection.Reaction) error {
 		return fmt.Errorf("es: %w: reaction %.80q has no Handle: give it one", es.ErrInvalid, r.Name)
 	}
 	t := &task[Tx]{
-		engine: e, key: key{r.Name, 0}, source: r.Source, filter: r.Filter, partitions: r.Partitions, onError: r.OnError, retries: r.Retries,
+		engine: e, key: Key{r.Name, 0}, source: r.Source, filter: r.Filter, partitions: r.Partitions, onError: r.OnError, retries: r.Retries,
 		batch: r.Batch, lease: r.Lease, react: r.Handle, log: r.Logger,
 	}
 	if err := t.check(); err != nil {
@@ -97,19 +97,19 @@ const maxPartitions = 1024
 // check fills in the defaults and reports what makes the task invalid.
 func (t *task[Tx]) check() error {
 	switch {
-	case t.key.name == "" || len(t.key.name) > es.MaxKind || !utf8.ValidString(t.key.name) || strings.ContainsRune(t.key.name, 0):
-		return fmt.Errorf("es: %w: projection %.80q: a name is UTF-8 of 1 to %d bytes without NUL", es.ErrInvalid, t.key.name, es.MaxKind)
-	case t.key.version < 0:
-		return fmt.Errorf("es: %w: projection %s: version %d is below 0: give 0 or more", es.ErrInvalid, t.key.name, t.key.version)
+	case t.key.Name == "" || len(t.key.Name) > es.MaxKind || !utf8.ValidString(t.key.Name) || strings.ContainsRune(t.key.Name, 0):
+		return fmt.Errorf("es: %w: projection %.80q: a name is UTF-8 of 1 to %d bytes without NUL", es.ErrInvalid, t.key.Name, es.MaxKind)
+	case t.key.Version < 0:
+		return fmt.Errorf("es: %w: projection %s: version %d is below 0: give 0 or more", es.ErrInvalid, t.key.Name, t.key.Version)
 	case t.partitions < 0 || t.partitions > maxPartitions:
-		return fmt.Errorf("es: %w: projection %s: %d partitions: give 1 to %d, or 0 for 1", es.ErrInvalid, t.key.name, t.partitions, maxPartitions)
+		return fmt.Errorf("es: %w: projection %s: %d partitions: give 1 to %d, or 0 for 1", es.ErrInvalid, t.key.Name, t.partitions, maxPartitions)
 	case t.batch < 0 || t.lease < 0:
-		return fmt.Errorf("es: %w: projection %s: a batch of %d and a lease of %v: neither can be below 0; give 0 for the default", es.ErrInvalid, t.key.name, t.batch, t.lease)
+		return fmt.Errorf("es: %w: projection %s: a batch of %d and a lease of %v: neither can be below 0; give 0 for the default", es.ErrInvalid, t.key.Name, t.batch, t.lease)
 	case t.onError != es.Stop && t.onError != es.Park:
-		return fmt.Errorf("es: %w: projection %s: OnError is %d: give es.Stop or es.Park", es.ErrInvalid, t.key.name, t.onError)
+		return fmt.Errorf("es: %w: projection %s: OnError is %d: give es.Stop or es.Park", es.ErrInvalid, t.key.Name, t.onError)
 	}
 	if t.source == nil {
-		t.source = projection.FromLog(t.engine.db.Log())
+		t.source = projection.FromLog(t.engine.ledger.Log())
 	}
 	t.partitions = max(t.partitions, 1)
 	t.retries = cmp.Or(t.retries, defaultRetries)
@@ -165,7 +165,7 @@ func (t *task[Tx]) explain(ctx context.Context, err error) error {
 func (t *task[Tx]) persist(ctx context.Context, what string, do func(ctx context.Context) error) error {
 	for pause := (pause{}); ; {
 		err := do(ctx)
-		if err == nil || ctx.Err() != nil || !t.engine.db.Passing(err) {
+		if err == nil || ctx.Err() != nil || !t.engine.ledger.Passing(err) {
 			return err
 		}
 		t.log.Warn("retrying", "what", what, "err", err)
@@ -237,14 +237,14 @@ func (t *task[Tx]) reconcile(ctx context.Context) (atEnd bool, err error) {
 	limit, cancel := context.WithTimeout(ctx, max(t.lease, 5*time.Second))
 	defer cancel()
 	seen, err := t.heartbeatAndRead(limit)
-	if err == nil && seen.rebuild {
+	if err == nil && seen.Rebuild {
 		if err = t.reset(limit); err == nil {
-			seen, err = t.engine.look(limit, t.key)
+			seen, err = t.engine.ledger.Overview(limit, t.key)
 		}
 	}
-	if err == nil && t.shards == nil && (seen.partitions != len(seen.shards) || seen.barrier >= 0) {
+	if err == nil && t.shards == nil && (seen.Partitions != len(seen.Shards) || seen.Barrier >= 0) {
 		if err = t.divide(limit); err == nil {
-			seen, err = t.engine.look(limit, t.key)
+			seen, err = t.engine.ledger.Overview(limit, t.key)
 		}
 	}
 	if err == nil {
@@ -256,10 +256,10 @@ func (t *task[Tx]) reconcile(ctx context.Context) (atEnd bool, err error) {
 	switch {
 	case err == nil:
 		// The atEnd of a shard without a holder is from an earlier run.
-		return !seen.rebuild && !slices.ContainsFunc(seen.shards, func(r row) bool { return !r.atEnd || r.holder == "" || !r.live }), nil
+		return !seen.Rebuild && !slices.ContainsFunc(seen.Shards, func(r Shard) bool { return !r.AtEnd || r.Holder == "" || !r.Live }), nil
 	case ctx.Err() != nil:
 		return false, ctx.Err()
-	case t.engine.db.Passing(err) || limit.Err() != nil:
+	case t.engine.ledger.Passing(err) || limit.Err() != nil:
 		t.log.Warn("retrying", "what", "read the state of the shards", "err", err)
 		return false, nil
 	}
@@ -267,7 +267,7 @@ func (t *task[Tx]) reconcile(ctx context.Context) (atEnd bool, err error) {
 }
 
 // heartbeatAndRead sends a heartbeat if one is due, and reads the state.
-func (t *task[Tx]) heartbeatAndRead(ctx context.Context) (state, error) {
+func (t *task[Tx]) heartbeatAndRead(ctx context.Context) (Overview, error) {
 	now, last := time.Now().UnixNano(), t.heart.Load()
 	if last != 0 && now-last > int64(t.lease) {
 		// The process was paused or disconnected, so other workers may have its shards. The next move of a checkpoint would detect it,
@@ -277,13 +277,13 @@ func (t *task[Tx]) heartbeatAndRead(ctx context.Context) (state, error) {
 		}
 	}
 	if now-last > int64(t.lease/4) {
-		if _, err := t.engine.alone(ctx, Options{Quiet: true}, t.engine.stmts.heartbeat, t.key.with(t.worker, t.lease.Microseconds())...); err != nil {
-			return state{}, err
+		if err := t.engine.ledger.Heartbeat(ctx, t.key, t.worker, t.lease); err != nil {
+			return Overview{}, err
 		}
 		t.heart.Store(now)
 	}
-	seen, err := t.engine.look(ctx, t.key)
-	if err == nil && len(seen.shards) == 0 {
+	seen, err := t.engine.ledger.Overview(ctx, t.key)
+	if err == nil && len(seen.Shards) == 0 {
 		return seen, fmt.Errorf("%w: Forget removed it while it ran: a new run begins from the beginning", es.ErrInvalid)
 	}
 	return seen, err
@@ -293,12 +293,12 @@ func (t *task[Tx]) heartbeatAndRead(ctx context.Context) (state, error) {
 func (t *task[Tx]) isAlive() bool { return time.Now().UnixNano()-t.heart.Load() < int64(t.lease) }
 
 // arrange starts and stops shard workers until this worker has its fair share of the shards.
-func (t *task[Tx]) arrange(ctx, work context.Context, seen state) error {
-	share := (len(seen.shards) + seen.workers - 1) / max(seen.workers, 1)
-	var requests []request
-	if seen.asked {
+func (t *task[Tx]) arrange(ctx, work context.Context, seen Overview) error {
+	share := (len(seen.Shards) + seen.Workers - 1) / max(seen.Workers, 1)
+	var requests []Request
+	if seen.Asked {
 		var err error
-		if requests, err = t.engine.requests(ctx, t.key); err != nil {
+		if requests, err = t.engine.ledger.Requests(ctx, t.key); err != nil {
 			return err
 		}
 	}
@@ -308,38 +308,38 @@ func (t *task[Tx]) arrange(ctx, work context.Context, seen state) error {
 			continue
 		}
 		// A different claim is that of another worker, or of a rebuild.
-		i := slices.IndexFunc(seen.shards, func(r row) bool { return r.shard == s.shard && r.claim == s.claim.Load() })
+		i := slices.IndexFunc(seen.Shards, func(r Shard) bool { return r.Name == s.shard && r.Claim == s.claim.Load() })
 		surplus := held >= share
 		if i >= 0 && !surplus {
 			held++
 		}
-		s.order(order{leave: i < 0 || surplus, barrier: seen.barrier, requests: slices.DeleteFunc(slices.Clone(requests), func(w request) bool { return w.shard != s.shard })})
+		s.order(order{leave: i < 0 || surplus, barrier: seen.Barrier, requests: slices.DeleteFunc(slices.Clone(requests), func(w Request) bool { return w.Shard != s.shard })})
 	}
-	for _, r := range seen.shards {
+	for _, r := range seen.Shards {
 		if held >= share || ctx.Err() != nil {
 			break
 		}
-		if t.shardWorkers[r.shard] != nil || r.holder != "" && r.holder != t.worker && r.live {
+		if t.shardWorkers[r.Name] != nil || r.Holder != "" && r.Holder != t.worker && r.Live {
 			continue
 		}
-		taken, got, err := t.engine.take(ctx, t.key, r, t.worker)
+		taken, got, err := t.engine.ledger.Take(ctx, t.key, r, t.worker)
 		if err != nil {
 			return err
 		}
 		if got {
 			held++
-			t.begin(work, taken, r, seen.barrier)
+			t.begin(work, taken, r, seen.Barrier)
 		}
 	}
 	return nil //nolint:nilerr // every error has been returned
 }
 
-func (t *task[Tx]) begin(ctx context.Context, taken, before row, barrier projection.Cursor) {
-	if before.holder != "" && before.holder != t.worker {
-		t.log.Info("taken over", "shard", taken.shard, "cursor", int64(taken.cursor), "from", before.holder)
+func (t *task[Tx]) begin(ctx context.Context, taken, before Shard, barrier projection.Cursor) {
+	if before.Holder != "" && before.Holder != t.worker {
+		t.log.Info("taken over", "shard", taken.Name, "cursor", int64(taken.Cursor), "from", before.Holder)
 	}
 	s := newShardWorker(t, taken, barrier)
-	t.shardWorkers[taken.shard] = s
+	t.shardWorkers[taken.Name] = s
 	t.all.Go(func() {
 		s.err = s.run(ctx)
 		t.ended <- s
@@ -350,7 +350,7 @@ func (t *task[Tx]) begin(ctx context.Context, taken, before row, barrier project
 func (t *task[Tx]) releaseAll(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if _, err := t.engine.alone(ctx, Options{Quiet: true}, t.engine.stmts.deleteWorker, t.key.with(t.worker)...); err != nil {
+	if err := t.engine.ledger.Leave(ctx, t.key, t.worker); err != nil {
 		t.log.Warn("shards stay taken until the lease expires", "err", err)
 	}
 	t.engine.changed.notify()

@@ -18,9 +18,9 @@ import (
 type shardWorker[Tx any] struct {
 	engine *Engine[Tx]
 	task   *task[Tx]
-	key    key
+	key    Key
 	shard  string
-	row    row          // as last read or written
+	row    Shard        // as last read or written
 	claim  atomic.Int64 // of the row, for the supervisor
 	err    error        // nil if it was told to stop or lost the shard
 
@@ -40,12 +40,12 @@ type shardWorker[Tx any] struct {
 type order struct {
 	leave    bool
 	barrier  projection.Cursor // the cursor to stop at; -1 if there is none
-	requests []request
+	requests []Request
 }
 
-func newShardWorker[Tx any](t *task[Tx], r row, barrier projection.Cursor) *shardWorker[Tx] {
-	s := &shardWorker[Tx]{engine: t.engine, task: t, key: t.key, shard: r.shard, row: r, notified: make(chan struct{}, 1), limit: t.batch, orders: order{barrier: barrier}}
-	s.claim.Store(r.claim)
+func newShardWorker[Tx any](t *task[Tx], r Shard, barrier projection.Cursor) *shardWorker[Tx] {
+	s := &shardWorker[Tx]{engine: t.engine, task: t, key: t.key, shard: r.Name, row: r, notified: make(chan struct{}, 1), limit: t.batch, orders: order{barrier: barrier}}
+	s.claim.Store(r.Claim)
 	return s
 }
 
@@ -75,7 +75,7 @@ func (s *shardWorker[Tx]) run(ctx context.Context) error {
 		case ctx.Err() != nil || errors.Is(err, errLost):
 			return nil //nolint:nilerr // run reports the end of the context, and losing a shard is not an error
 		case err == nil:
-			_, err = s.engine.alone(ctx, Options{Quiet: true}, s.engine.stmts.release, s.key.with(s.shard, s.row.claim)...)
+			err = s.engine.ledger.Release(ctx, s.key, s.row)
 			s.engine.changed.notify()
 			return s.unlessPassing(err)
 		case !s.passing(err) && !isSource(err):
@@ -91,10 +91,10 @@ func (s *shardWorker[Tx]) run(ctx context.Context) error {
 		}
 		taken := false
 		err = s.task.persist(ctx, "take the shard again", func(ctx context.Context) (err error) {
-			var r row
-			if r, taken, err = s.engine.take(ctx, s.key, s.row, s.task.worker); taken {
+			var r Shard
+			if r, taken, err = s.engine.ledger.Take(ctx, s.key, s.row, s.task.worker); taken {
 				s.row = r
-				s.claim.Store(r.claim)
+				s.claim.Store(r.Claim)
 			}
 			return err
 		})
@@ -105,7 +105,7 @@ func (s *shardWorker[Tx]) run(ctx context.Context) error {
 }
 
 func (s *shardWorker[Tx]) unlessPassing(err error) error {
-	if err == nil || s.engine.db.Passing(err) || errors.Is(err, context.Canceled) {
+	if err == nil || s.engine.ledger.Passing(err) || errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err
@@ -135,7 +135,7 @@ func classifySourceError(err error) error {
 
 // retrying logs and records an error that is followed by another attempt.
 func (s *shardWorker[Tx]) retrying(ctx context.Context, err error) {
-	s.task.log.Warn("retrying", "shard", s.shard, "cursor", int64(s.row.cursor), "err", err)
+	s.task.log.Warn("retrying", "shard", s.shard, "cursor", int64(s.row.Cursor), "err", err)
 	s.recordError(ctx, err)
 }
 
@@ -143,22 +143,22 @@ func (s *shardWorker[Tx]) retrying(ctx context.Context, err error) {
 func (s *shardWorker[Tx]) recordError(ctx context.Context, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if _, err := s.engine.alone(ctx, Options{Quiet: true}, s.engine.stmts.fail, s.key.with(s.shard, s.row.claim, errorText(err))...); err != nil {
+	if err := s.engine.ledger.Fail(ctx, s.key, s.row, errorText(err)); err != nil {
 		s.task.log.Warn("cannot record the error", "shard", s.shard, "err", err)
 	}
 }
 
 // work reads the shard and applies what it reads. It returns nil when it is ordered to leave.
 func (s *shardWorker[Tx]) work(ctx context.Context) error {
-	streams, err := s.engine.streams(ctx, s.engine.stmts.waiting, s.key.with(s.shard)...)
+	streams, err := s.engine.ledger.Blocked(ctx, s.key, s.shard)
 	if err != nil {
 		return err
 	}
-	s.parked, s.pending = make(map[es.Stream]bool), projection.Batch{Next: s.row.cursor, End: math.MaxInt64}
+	s.parked, s.pending = make(map[es.Stream]bool), projection.Batch{Next: s.row.Cursor, End: math.MaxInt64}
 	for _, stream := range streams {
 		s.parked[stream] = true
 	}
-	feed, err := s.task.source.Feed(ctx, s.shard, s.row.cursor, s.task.filter)
+	feed, err := s.task.source.Feed(ctx, s.shard, s.row.Cursor, s.task.filter)
 	if err != nil {
 		return classifySourceError(fmt.Errorf("shard %s: %w", s.shard, err))
 	}
@@ -207,12 +207,12 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 			return err
 		}
 		p := s.piece(o.barrier)
-		first := !s.row.atEnd && p.end()
-		if len(p.records) > 0 || first || due && p.to > s.row.cursor {
+		first := !s.row.AtEnd && p.end()
+		if len(p.records) > 0 || first || due && p.to > s.row.Cursor {
 			if err := s.apply(ctx, p); err != nil {
 				return err
 			}
-			feed.Applied(s.row.cursor)
+			feed.Applied(s.row.Cursor)
 			if first {
 				select {
 				case s.task.reached <- struct{}{}:
@@ -229,7 +229,7 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 		due = false
 		var quiet <-chan time.Time
 		var awaited <-chan struct{}
-		if p.to > s.row.cursor {
+		if p.to > s.row.Cursor {
 			timer.Reset(idle)
 			quiet, awaited = timer.C, s.engine.awaited.wait()
 		}
@@ -286,7 +286,7 @@ func (s *shardWorker[Tx]) piece(barrier projection.Cursor) piece {
 		for n < len(all.records) && all.cursor(n) <= barrier {
 			n++
 		}
-		all.records, all.to = all.records[:n], max(barrier, s.row.cursor)
+		all.records, all.to = all.records[:n], max(barrier, s.row.Cursor)
 	}
 	if len(all.records) > s.limit {
 		return all.part(0, s.limit)
@@ -301,10 +301,10 @@ func (s *shardWorker[Tx]) applied(p piece) error {
 	if s.pending.Cursors != nil {
 		s.pending.Cursors = s.pending.Cursors[n:]
 	}
-	s.row.cursor, s.row.atEnd = p.to, s.row.atEnd || p.end()
-	s.row.caught = s.row.caught || p.end()
+	s.row.Cursor, s.row.AtEnd = p.to, s.row.AtEnd || p.end()
+	s.row.CaughtUp = s.row.CaughtUp || p.end()
 	if n > 0 {
-		s.row.time = p.records[n-1].Time.UnixMicro()
+		s.row.Time = p.records[n-1].Time.UnixMicro()
 	}
 	s.engine.moved.notify()
 	s.pause = pause{}

@@ -24,29 +24,29 @@ func (t *task[Tx]) join(ctx context.Context) error {
 	if !slices.Equal(names, part.Names(len(names))) {
 		t.shards, wanted = names, 0
 	}
-	return t.engine.db.Transact(ctx, Options{Idle: t.lease}, func(ctx context.Context, tx Tx) error {
-		made, err := t.engine.db.Exec(ctx, tx, t.engine.stmts.insert, t.key.with(t.source.ID(), int64(wanted))...)
+	return t.engine.ledger.Transact(ctx, Options{Idle: t.lease}, func(ctx context.Context, tx Tx) error {
+		made, err := t.engine.ledger.Insert(ctx, tx, t.key, t.source.ID(), wanted)
 		if err != nil {
 			return err
 		}
-		if made == 1 {
+		if made {
 			return t.start(ctx, tx, names)
 		}
-		h, err := t.engine.locked(ctx, tx, t.key)
+		h, err := t.engine.ledger.Lock(ctx, tx, t.key)
 		switch {
 		case err != nil:
 			return err
-		case !h.found:
+		case !h.Found:
 			return errLost // Forget has just removed it
-		case h.rebuild:
+		case h.Rebuild:
 			return t.restart(ctx, tx, wanted)
-		case h.source != t.source.ID():
+		case h.Source != t.source.ID():
 			return fmt.Errorf("%w: its checkpoints are of source %s, not %s: raise Version, or use Rebuild or Forget",
-				es.ErrInvalid, h.source, t.source.ID())
+				es.ErrInvalid, h.Source, t.source.ID())
 		case wanted == 0:
-			return t.engine.insertShards(ctx, tx, t.key, names, row{})
-		case h.partitions != wanted:
-			return t.engine.exec(ctx, tx, t.engine.stmts.setPartitions, t.key.with(h.source, int64(wanted))...)
+			return t.engine.ledger.InsertShards(ctx, tx, t.key, names, Shard{})
+		case h.Partitions != wanted:
+			return t.engine.ledger.SetPartitions(ctx, tx, t.key, wanted)
 		}
 		return nil
 	})
@@ -54,7 +54,7 @@ func (t *task[Tx]) join(ctx context.Context) error {
 
 // start sets the checkpoints to the beginning and calls Prepare.
 func (t *task[Tx]) start(ctx context.Context, tx Tx, names []string) error {
-	if err := t.engine.insertShards(ctx, tx, t.key, names, row{}); err != nil {
+	if err := t.engine.ledger.InsertShards(ctx, tx, t.key, names, Shard{}); err != nil {
 		return err
 	}
 	if t.prepare == nil {
@@ -68,20 +68,12 @@ func (t *task[Tx]) start(ctx context.Context, tx Tx, names []string) error {
 
 // restart replaces the shards of an existing projection, with new claims, and starts it.
 func (t *task[Tx]) restart(ctx context.Context, tx Tx, partitions int) error {
-	// The lock waits for transactions of shards in flight before Prepare empties the read model.
-	if _, err := t.engine.lockedShards(ctx, tx, t.key, t.engine.stmts.lockShards); err != nil {
-		return err
-	}
 	names := t.shards
 	if names == nil {
 		names = part.Names(partitions)
 	}
-	for _, sql := range []string{t.engine.stmts.deleteShards, t.engine.stmts.deleteParked} {
-		if err := t.engine.exec(ctx, tx, sql, t.key.with()...); err != nil {
-			return err
-		}
-	}
-	if err := t.engine.exec(ctx, tx, t.engine.stmts.rebuilt, t.key.with(t.source.ID(), int64(partitions))...); err != nil {
+	// Restart waits for transactions of shards in flight before Prepare empties the read model.
+	if err := t.engine.ledger.Restart(ctx, tx, t.key, t.source.ID(), partitions); err != nil {
 		return err
 	}
 	return t.start(ctx, tx, names)
@@ -89,12 +81,12 @@ func (t *task[Tx]) restart(ctx context.Context, tx Tx, partitions int) error {
 
 // reset carries out a requested rebuild, unless another worker has done so.
 func (t *task[Tx]) reset(ctx context.Context) error {
-	err := t.engine.db.Transact(ctx, Options{Idle: t.lease}, func(ctx context.Context, tx Tx) error {
-		h, err := t.engine.locked(ctx, tx, t.key)
-		if err != nil || !h.rebuild {
+	err := t.engine.ledger.Transact(ctx, Options{Idle: t.lease}, func(ctx context.Context, tx Tx) error {
+		h, err := t.engine.ledger.Lock(ctx, tx, t.key)
+		if err != nil || !h.Rebuild {
 			return err
 		}
-		return t.restart(ctx, tx, h.partitions)
+		return t.restart(ctx, tx, h.Partitions)
 	})
 	if err == nil {
 		t.log.Info("rebuild started")
@@ -105,78 +97,48 @@ func (t *task[Tx]) reset(ctx context.Context) error {
 // divide changes the number of shards to the requested one. A division needs one cursor for all shards, so it first sets a barrier at the
 // highest cursor of any shard. When all shards have reached it, their rows are replaced.
 func (t *task[Tx]) divide(ctx context.Context) error {
-	return t.engine.db.Transact(ctx, Options{Idle: t.lease}, func(ctx context.Context, tx Tx) error {
-		h, err := t.engine.locked(ctx, tx, t.key)
-		if err != nil || h.rebuild {
+	return t.engine.ledger.Transact(ctx, Options{Idle: t.lease}, func(ctx context.Context, tx Tx) error {
+		h, err := t.engine.ledger.Lock(ctx, tx, t.key)
+		if err != nil || h.Rebuild {
 			return err
 		}
-		// A missing row is locked by a transaction in flight: try again later.
-		rows, err := t.engine.lockedShards(ctx, tx, t.key, t.engine.stmts.skipShards)
-		if err != nil {
-			return err
-		}
-		all := 0
-		err = t.engine.db.Query(ctx, tx, func(scan func(...any) error) error { return scan(&all) }, t.engine.stmts.countShards, t.key.with()...)
+		// A missing shard is locked by a transaction in flight: try again later.
+		rows, all, err := t.engine.ledger.IdleShards(ctx, tx, t.key)
 		if err != nil || len(rows) < all {
 			return err
 		}
-		if all == h.partitions {
-			if h.barrier < 0 {
+		if all == h.Partitions {
+			if h.Barrier < 0 {
 				return nil
 			}
 			// The requested number of partitions was withdrawn; clear the barrier so that the shards can proceed.
-			return t.engine.exec(ctx, tx, t.engine.stmts.setBarrier, t.key.with(int64(-1))...)
+			return t.engine.ledger.SetBarrier(ctx, tx, t.key, -1)
 		}
-		whole, together := row{caught: true}, true
+		whole, together := Shard{CaughtUp: true}, true
 		for i, r := range rows {
-			whole.cursor, whole.time, whole.caught = max(whole.cursor, r.cursor), max(whole.time, r.time), whole.caught && r.caught
-			together = together && (i == 0 || r.cursor == rows[i-1].cursor)
+			whole.Cursor, whole.Time, whole.CaughtUp = max(whole.Cursor, r.Cursor), max(whole.Time, r.Time), whole.CaughtUp && r.CaughtUp
+			together = together && (i == 0 || r.Cursor == rows[i-1].Cursor)
 		}
 		if !together {
-			if h.barrier == whole.cursor {
+			if h.Barrier == whole.Cursor {
 				return nil
 			}
-			return t.engine.exec(ctx, tx, t.engine.stmts.setBarrier, t.key.with(int64(whole.cursor))...)
+			return t.engine.ledger.SetBarrier(ctx, tx, t.key, whole.Cursor)
 		}
-		return t.replace(ctx, tx, h, whole)
-	})
-}
-
-func (t *task[Tx]) replace(ctx context.Context, tx Tx, h header, whole row) error {
-	if err := t.engine.exec(ctx, tx, t.engine.stmts.deleteShards, t.key.with()...); err != nil {
-		return err
-	}
-	names := part.Names(h.partitions)
-	if err := t.engine.insertShards(ctx, tx, t.key, names, whole); err != nil {
-		return err
-	}
-	var streams []es.Stream
-	err := t.engine.db.Query(ctx, tx, func(scan func(...any) error) error {
-		var s es.Stream
-		err := scan(&s.Kind, &s.ID)
-		streams = append(streams, s)
-		return err
-	}, t.engine.stmts.parkedStreams, t.key.with()...)
-	if err != nil {
-		return err
-	}
-	for _, s := range streams {
-		if err := t.engine.exec(ctx, tx, t.engine.stmts.reshard, t.key.with(s.Kind, s.ID, part.Of(s.String(), h.partitions).String())...); err != nil {
+		shardOf := func(s es.Stream) string { return part.Of(s.String(), h.Partitions).String() }
+		if err := t.engine.ledger.Replace(ctx, tx, t.key, part.Names(h.Partitions), whole, shardOf); err != nil {
 			return err
 		}
-	}
-	if err := t.engine.exec(ctx, tx, t.engine.stmts.setBarrier, t.key.with(int64(-1))...); err != nil {
-		return err
-	}
-	t.log.Info("repartitioned", "partitions", h.partitions, "cursor", int64(whole.cursor))
-	return nil
+		t.log.Info("repartitioned", "partitions", h.Partitions, "cursor", int64(whole.Cursor))
+		return nil
+	})
 }
 
 // extendEvery is the interval at which a source with its own shards is asked for new ones.
 const extendEvery = 30 * time.Second
 
 // extend adds new shards of the source.
-func (t *task[Tx]) extend(ctx context.Context, seen state) error {
+func (t *task[Tx]) extend(ctx context.Context, seen Overview) error {
 	if t.shards == nil || time.Since(t.extended) < extendEvery {
 		return nil
 	}
@@ -192,7 +154,7 @@ func (t *task[Tx]) extend(ctx context.Context, seen state) error {
 		return nil
 	}
 	t.shards = append(slices.Clone(t.shards), names...)
-	return t.engine.db.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
-		return t.engine.insertShards(ctx, tx, t.key, names, row{})
+	return t.engine.ledger.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
+		return t.engine.ledger.InsertShards(ctx, tx, t.key, names, Shard{})
 	})
 }

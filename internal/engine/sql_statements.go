@@ -6,13 +6,13 @@ type statements struct {
 	insert, lock, setPartitions, setBarrier, rebuild, rebuilt, forget string
 
 	// Its shards.
-	insertShard, lockShards, skipShards, countShards, deleteShards, take, release, move, fail string
+	insertShard, lockShards, skipShards, countShards, deleteShards, take, release, move, fail, failAny string
 
 	// The only shard of an inline projection.
-	inline, moveInline, failInline string
+	inline, moveInline string
 
 	// Its workers.
-	heartbeat, deleteWorker, deleteExpiredWorkers, alive, deleteWorkers string
+	heartbeat, deleteWorker, alive, deleteWorkers string
 
 	// Parked records.
 	park, waiting, parkedOf, unpark, failParked, setRequest, requests, first, parkedStreams, reshard, deleteParked, parked string
@@ -32,7 +32,7 @@ func prepare(d Dialect) statements {
 		insert: d.SQL(`insert into {es}projections (name, version, source, partitions, barrier, rebuild) values ($1, $2, $3, $4, -1, false)
 			on conflict (name, version) do nothing`),
 		lock:          d.SQL("select source, partitions, barrier, rebuild from {es}projections" + thisProjection + " {lock}"),
-		setPartitions: d.SQL("update {es}projections set source = $3, partitions = $4" + thisProjection),
+		setPartitions: d.SQL("update {es}projections set partitions = $3" + thisProjection),
 		setBarrier:    d.SQL("update {es}projections set barrier = $3" + thisProjection),
 		rebuild:       d.SQL("update {es}projections set rebuild = true" + thisProjection),
 		rebuilt:       d.SQL("update {es}projections set rebuild = false, barrier = -1, source = $3, partitions = $4" + thisProjection),
@@ -54,28 +54,27 @@ func prepare(d Dialect) statements {
 		release: d.SQL("update {es}shards set holder = ''" + thisProjection + " and shard = $3 and claim = $4"),
 		move: d.SQL(`update {es}shards set cursor = $6, time = $7, caught_up = caught_up or $8, at_end = at_end or $8, error = '', error_at = 0` +
 			thisProjection + " and shard = $3 and claim = $4 and cursor = $5"),
-		fail: d.SQL("update {es}shards set error = $5, error_at = {now}" + thisProjection + " and shard = $3 and claim = $4"),
+		fail:    d.SQL("update {es}shards set error = $5, error_at = {now}" + thisProjection + " and shard = $3 and claim = $4"),
+		failAny: d.SQL("update {es}shards set error = $4, error_at = {now}" + thisProjection + " and shard = $3"),
 
 		inline: d.SQL(`select s.cursor, (select p.rebuild from {es}projections p where p.name = s.name and p.version = s.version)
 			from {es}shards s where s.name = $1 and s.version = $2 and s.shard = '0/1' {lock}`),
 		moveInline: d.SQL(`update {es}shards set cursor = $4, time = case when cast($5 as bigint) > 0 then cast($5 as bigint) else time end,
 			caught_up = caught_up or $6, at_end = false, error = '', error_at = 0` +
 			thisProjection + " and shard = '0/1' and cursor = $3"),
-		failInline: d.SQL("update {es}shards set error = $3, error_at = {now}" + thisProjection + " and shard = '0/1'"),
 
 		heartbeat: d.SQL(`insert into {es}workers (name, version, worker, expires) values ($1, $2, $3, {now} + $4)
 			on conflict (name, version, worker) do update set expires = excluded.expires`),
-		deleteWorker:         d.SQL("delete from {es}workers" + thisProjection + " and worker = $3"),
-		deleteExpiredWorkers: d.SQL("delete from {es}workers" + thisProjection + " and expires < {now} - $3"),
-		alive:                d.SQL("select count(*) from {es}workers" + thisProjection + " and expires > {now}"),
-		deleteWorkers:        d.SQL("delete from {es}workers" + thisProjection),
+		deleteWorker:  d.SQL("delete from {es}workers" + thisProjection + " and worker = $3"),
+		alive:         d.SQL("select count(*) from {es}workers" + thisProjection + " and expires > {now}"),
+		deleteWorkers: d.SQL("delete from {es}workers" + thisProjection),
 
 		park:    d.SQL("insert into {es}parked (" + parkedColumns + ", shard, request) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, {now}, $13, '')"),
 		waiting: d.SQL("select distinct kind, id from {es}parked" + thisProjection + " and shard = $3"),
 		parkedOf: d.SQL("select " + parkedColumns + ", request from {es}parked" + thisProjection +
 			" and kind = $3 and id = $4 order by stream_version limit 1"),
 		unpark:     d.SQL("delete from {es}parked" + thisParked),
-		failParked: d.SQL("update {es}parked set error = $6, attempts = attempts + $7, at = {now}, request = ''" + thisParked),
+		failParked: d.SQL("update {es}parked set error = $6, attempts = attempts + 1, at = {now}, request = ''" + thisParked),
 		setRequest: d.SQL("update {es}parked set request = $6" + thisParked),
 		requests:   d.SQL("select shard, kind, id from {es}parked" + thisProjection + " and request <> '' order by position"),
 		first:      d.SQL("select stream_version from {es}parked" + thisProjection + " and kind = $3 and id = $4 order by stream_version limit 1"),
