@@ -43,6 +43,10 @@ type Consumer struct {
 	// FromEnd lets a group without committed offsets begin with new records only.
 	FromEnd bool
 
+	// SkipForeign skips messages of other producers, as in [SourceConfig]. They are counted in [PartitionStats]. Neither they nor
+	// damaged messages are ever parked: without a record, the key says nothing about a stream.
+	SkipForeign bool
+
 	// Workers is the number of records of one partition that are handled at the same time, with different keys. 0 means 1.
 	// A key that is retried delays the other keys of its worker.
 	Workers int
@@ -131,6 +135,7 @@ func (c *Consumer) open(ctx context.Context, handle func(ctx context.Context, r 
 		Topics:      c.Topics,
 		Filter:      c.Filter,
 		FromEnd:     c.FromEnd,
+		SkipForeign: c.SkipForeign,
 		Workers:     cmp.Or(c.Workers, 1),
 		Buffer:      cmp.Or(c.Buffer, 1000),
 		Park:        c.OnError == es.Park,

@@ -49,6 +49,7 @@ type PartitionStats struct {
 	Handled   int64  `json:"handled"`       // records
 	Failed    int64  `json:"failed"`        // attempts that failed and were followed by another
 	Filtered  int64  `json:"filtered"`      // messages that Filter excluded
+	Foreign   int64  `json:"foreign"`       // messages of other producers that were skipped
 	PutAside  int64  `json:"putAside"`      // records that were parked
 }
 
@@ -64,7 +65,7 @@ func (c *Consumer) Stats() []PartitionStats {
 	for _, s := range run.Stats() {
 		all = append(all, PartitionStats{
 			Topic: s.Topic, Partition: s.Number, Committed: s.Committed, Lag: lagOf(s.Lag), Buffered: s.Buffered, Parked: s.Parked,
-			Handled: s.Handled, Failed: s.Failed, Filtered: s.Filtered, PutAside: s.PutAside,
+			Handled: s.Handled, Failed: s.Failed, Filtered: s.Filtered, Foreign: s.Foreign, PutAside: s.PutAside,
 		})
 	}
 	return all

@@ -198,28 +198,3 @@ func awaitError(t testing.TB, b bank, message string) ([]kafka.DeadLetter, []str
 	t.Helper()
 	return awaitLetters(t, b, "the first letter says "+message, func(letters []kafka.DeadLetter) bool { return len(letters) > 0 && letters[0].Error == message })
 }
-
-func TestInvalidMessageIsParked(t *testing.T) {
-	t.Parallel()
-	each(t, 1, func(t *testing.T, b bank) {
-		p := newPublisher(t, b)
-		first := p.publish(3, 1)
-		raw := p.record("a0", "x")
-		m, _ := kafka.Compact.Encode("", raw, b.topic) // without a store it is not a record
-		if err := errors.Join(p.producer.BeginTransaction(), p.producer.Produce(m, nil), p.producer.CommitTransaction(t.Context())); err != nil {
-			t.Fatal(err)
-		}
-		p.version[raw.Stream], p.position = raw.Version-1, raw.Position-1
-		other := p.publish(4, 2)
-		behind, _ := of(other, "a0", 1)
-		c, got := parking(t, b), newCollector()
-		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
-		_, rest := of(slices.Concat(first, other), "a0", behind[0].Version)
-		got.await(t, "the records of other keys", got.has(rest))
-		letters := awaitParked(t, b, 1+len(behind))
-		_ = stop()
-		if letters[0].Record.Version != 0 || letters[0].Error == "" || string(letters[0].Message.Value) != "x" {
-			t.Errorf("the first letter is %+v", letters[0])
-		}
-	})
-}

@@ -25,6 +25,11 @@ type SourceConfig struct {
 	// deleted the first records, because the read model would lack them.
 	Oldest bool
 
+	// SkipForeign skips messages of other producers: those without any header of a relay, such as a tombstone. They are counted
+	// in [SourceStats] and logged, at most once a minute. Otherwise the first one that Filter does not exclude ends the run, after
+	// the records before it. A message with some headers of a relay that is not a record is damaged, and always ends the run.
+	SkipForeign bool
+
 	// Deduplicate drops the duplicates that a relay with AtLeastOnce may write. It is exact if one relay of each store
 	// writes to the topic, if messages have the time of their record (message.timestamp.type=CreateTime), and if retention
 	// has not deleted the first of two while the second is unread. It costs two requests to the broker when a feed starts.
@@ -56,7 +61,7 @@ func (c SourceConfig) Open(ctx context.Context) (*Source, error) {
 		return nil, client.Invalid("a source has no Topics: set those to read")
 	}
 	s, err := feed.Open(ctx, feed.Config{
-		Client: c.Cluster.Config, Topics: c.Topics, Stores: c.Stores, Oldest: c.Oldest, Deduplicate: c.Deduplicate,
+		Client: c.Cluster.Config, Topics: c.Topics, Stores: c.Stores, Oldest: c.Oldest, SkipForeign: c.SkipForeign, Deduplicate: c.Deduplicate,
 		Group: c.Group, Log: client.Logger(c.Logger),
 	})
 	if err != nil {
@@ -89,13 +94,14 @@ type SourceStats struct {
 	Applied int64  `json:"applied"` // the offset up to which the read model has applied; 0 if nothing was applied since the feed opened
 	Lag     *Lag   `json:"lag"`     // from Applied, or from where the feed began, to the end
 	Dropped int64  `json:"dropped"` // duplicates
+	Foreign int64  `json:"foreign"` // messages of other producers that were skipped
 }
 
 // Stats returns the state of the feeds that are open in this process, sorted by shard.
 func (s *Source) Stats() []SourceStats {
 	var all []SourceStats
 	for _, f := range s.source.Stats() {
-		all = append(all, SourceStats{f.Shard, f.Read, f.Applied, lagOf(&f.Lag), f.Dropped})
+		all = append(all, SourceStats{f.Shard, f.Read, f.Applied, lagOf(&f.Lag), f.Dropped, f.Foreign})
 	}
 	return all
 }

@@ -19,6 +19,11 @@ type item struct {
 	request deadletter.Request
 }
 
+// after reports whether an item is a message after an offset.
+func (it item) after(offset int64) bool {
+	return it.m != nil && int64(it.m.TopicPartition.Offset) > offset
+}
+
 // add is called with the partition's lock held.
 func (l *lane) add(it item) {
 	l.queue = append(l.queue, it)
@@ -54,7 +59,7 @@ func (p *partition) next(l *lane) (it item, ok bool) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(l.queue) == 0 {
+	if len(l.queue) == 0 || p.refused != nil && l.queue[0].after(p.refused.Offset) {
 		return item{}, false
 	}
 	it = l.queue[0]

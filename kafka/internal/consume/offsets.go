@@ -6,7 +6,7 @@ import "time"
 // Callers must hold partition.mu.
 type offsets struct {
 	inFlight []message // in order; the first is not done
-	first    uint64    // the number of the first
+	number   uint64    // of the first
 	next     int64     // the offset after the last message seen
 }
 
@@ -14,6 +14,14 @@ type message struct {
 	offset int64
 	time   time.Time // when it was written
 	done   bool
+}
+
+// first returns the offset of the first message that is not done, if there is one.
+func (o *offsets) first() (int64, bool) {
+	if len(o.inFlight) == 0 {
+		return 0, false
+	}
+	return o.inFlight[0].offset, true
 }
 
 // oldest returns the time of the first message that is not done, if there is one.
@@ -28,7 +36,7 @@ func (o *offsets) oldest() (time.Time, bool) {
 func (o *offsets) add(offset int64, at time.Time) uint64 {
 	o.inFlight = append(o.inFlight, message{offset: offset, time: at})
 	o.next = offset + 1
-	return o.first + uint64(len(o.inFlight)) - 1
+	return o.number + uint64(len(o.inFlight)) - 1
 }
 
 // skip notes that nothing is to be done for offsets below to, such as those of filtered messages and control records.
@@ -36,13 +44,13 @@ func (o *offsets) skip(to int64) { o.next = max(o.next, to) }
 
 // done marks a message as done.
 func (o *offsets) done(number uint64) {
-	o.inFlight[number-o.first].done = true
+	o.inFlight[number-o.number].done = true
 	n := 0
 	for n < len(o.inFlight) && o.inFlight[n].done {
 		n++
 	}
 	o.inFlight = o.inFlight[n:]
-	o.first += uint64(n)
+	o.number += uint64(n)
 }
 
 // doneUpTo returns the offset below which everything is done.

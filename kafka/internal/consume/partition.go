@@ -42,11 +42,14 @@ type partition struct {
 	bytes     int   // of these messages
 	end       int64 // of the partition; -1 if not known
 	counts    counts
+	refused   *RecordError // the first message that is not a record; it ends the run when all before it are done
+
+	foreign client.Sparse // used by the polling goroutine only
 }
 
 // counts are totals since the partition was assigned.
 type counts struct {
-	handled, retried, filtered, parked int64
+	handled, retried, filtered, foreign, parked int64
 }
 
 func newPartition(ctx context.Context, r *Run, at start) *partition {
@@ -115,11 +118,12 @@ func (p *partition) lane(key []byte) *lane {
 func (p *partition) add(m *kafka.Message) {
 	offset := int64(m.TopicPartition.Offset)
 	match := wire.Match(p.r.Filter, m)
+	foreign := match && wire.Foreign(m)
 	l := p.lane(m.Key)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if offset < p.seen {
-		return // delivered twice
+	if offset < p.seen || p.refused != nil {
+		return // delivered twice, or after the message before which the run stops
 	}
 	p.seen = offset + 1
 	switch {
@@ -129,10 +133,38 @@ func (p *partition) add(m *kafka.Message) {
 	case !match:
 		p.counts.filtered++
 		p.offsets.skip(offset + 1)
+	case foreign && p.r.SkipForeign:
+		p.counts.foreign++
+		p.offsets.skip(offset + 1)
+		if p.foreign.Due() {
+			p.log.Warn("kafka: foreign message skipped", "offset", offset, "skipped", p.counts.foreign)
+		}
+	case foreign:
+		_, _, err := wire.Decode(m)
+		p.refuse(offset, err)
 	default:
 		p.messages++
 		p.bytes += wire.MemorySize(m)
 		l.add(item{m: m, number: p.offsets.add(offset, m.Timestamp)})
+	}
+}
+
+// refuse ends the run before a message that is not a record, when the messages before it are done. The caller holds the lock.
+func (p *partition) refuse(offset int64, err error) {
+	if p.refused == nil || offset < p.refused.Offset {
+		p.refused = &RecordError{Partition: p.Partition, Offset: offset, Err: err}
+	}
+	p.log.Error("kafka: the run stops before a message that is not a record", "offset", offset, "err", err)
+	p.endIfRefused()
+}
+
+// endIfRefused ends the run if a message was refused and those before it are done. The caller holds the lock.
+func (p *partition) endIfRefused() {
+	if p.refused == nil {
+		return
+	}
+	if oldest, ok := p.offsets.first(); !ok || oldest >= p.refused.Offset {
+		p.r.fail(p.refused)
 	}
 }
 
@@ -155,13 +187,13 @@ func (p *partition) reachedEnd(offset int64) {
 func (p *partition) full() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.messages >= p.r.Buffer || p.bytes >= bufferBytes
+	return p.messages >= p.r.Buffer || p.bytes >= bufferBytes || p.refused != nil
 }
 
 func (p *partition) hasCapacity() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.messages <= p.r.Buffer/2 && p.bytes <= bufferBytes/2
+	return p.messages <= p.r.Buffer/2 && p.bytes <= bufferBytes/2 && p.refused == nil
 }
 
 // uncommitted returns the offset to commit, and whether it has moved.
@@ -186,6 +218,7 @@ func (p *partition) done(items ...item) {
 		p.messages--
 		p.bytes -= wire.MemorySize(it.m)
 	}
+	p.endIfRefused()
 	p.mu.Unlock()
 	select {
 	case p.drained <- struct{}{}:

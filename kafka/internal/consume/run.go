@@ -23,6 +23,7 @@ type Config struct {
 	Topics      []string
 	Filter      es.Filter
 	FromEnd     bool
+	SkipForeign bool
 	Workers     int
 	Buffer      int
 	Park        bool

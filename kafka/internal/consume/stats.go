@@ -18,6 +18,7 @@ type Stats struct {
 	Handled   int64
 	Failed    int64
 	Filtered  int64
+	Foreign   int64
 	PutAside  int64
 }
 
@@ -39,7 +40,7 @@ func (p *partition) stats() Stats {
 	defer p.mu.Unlock()
 	s := Stats{
 		Partition: p.Partition, Committed: max(p.committed, p.initial), Buffered: p.messages, Parked: parked,
-		Handled: p.counts.handled, Failed: p.counts.retried, Filtered: p.counts.filtered, PutAside: p.counts.parked,
+		Handled: p.counts.handled, Failed: p.counts.retried, Filtered: p.counts.filtered, Foreign: p.counts.foreign, PutAside: p.counts.parked,
 	}
 	end := p.end
 	if _, high, err := p.r.client.GetWatermarkOffsets(p.Topic, p.Number); err == nil {

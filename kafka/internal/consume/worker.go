@@ -25,10 +25,17 @@ func (w *worker) process(it item) bool {
 	if it.m == nil {
 		return w.flush() && w.replay(it.request)
 	}
+	_, r, err := wire.Decode(it.m)
+	if err != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.refuse(int64(it.m.TopicPartition.Offset), err)
+		return false
+	}
 	if _, parked := w.letters.Key(string(it.m.Key)); parked {
 		return w.park(it, wire.EntryBehind, nil, 0) && w.flushIfFull()
 	}
-	attempts, r, err := w.try(it.m)
+	attempts, err := w.try(it.m, r)
 	switch {
 	case w.interrupted(err):
 		return false
@@ -58,26 +65,23 @@ func (w *worker) interrupted(err error) bool {
 	}
 }
 
-// try calls the handler until it succeeds or has failed too often, and returns the number of attempts. A message that is
-// not a record fails at once. Errors that wrap [es.ErrUnavailable] do not count, because the record is not their cause.
-func (w *worker) try(m *kafka.Message) (attempts int, r es.Record, err error) {
-	if _, r, err = wire.Decode(m); err != nil {
-		return 1, r, err
-	}
+// try calls the handler until it succeeds or has failed too often, and returns the number of attempts.
+// Errors that wrap [es.ErrUnavailable] do not count, because the record is not their cause.
+func (w *worker) try(m *kafka.Message, r es.Record) (attempts int, err error) {
 	failures := 0
 	for attempts = 1; ; attempts++ {
 		if err = handle(w.ctx, w.r.Handle, r); err != nil && !errors.Is(err, es.ErrUnavailable) {
 			failures++
 		}
 		if err == nil || failures > w.r.Retries || w.interrupted(err) {
-			return attempts, r, err
+			return attempts, err
 		}
 		w.count(func(c *counts) { c.retried++ })
 		pause := client.Backoff(attempts)
 		w.log.With("record", r.ID(), "offset", int64(m.TopicPartition.Offset), "attempt", attempts, "pause", pause).
 			Warn("kafka: a record failed, retrying", logged(err)...)
 		if !w.sleep(pause) {
-			return attempts, r, err
+			return attempts, err
 		}
 	}
 }
@@ -189,8 +193,11 @@ func (w *worker) retry(m *kafka.Message, request deadletter.Request) error {
 		w.log.Warn("kafka: dropping a parked record", "key", request.Key, "letter", request.Of)
 		return nil
 	}
-	_, _, err := w.try(m)
-	if err == nil {
+	_, r, err := wire.Decode(m)
+	if err != nil {
+		return err // an earlier release parked what is not a record; it can be dropped
+	}
+	if _, err = w.try(m, r); err == nil {
 		w.count(func(c *counts) { c.handled++ })
 	}
 	return err

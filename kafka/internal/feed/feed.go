@@ -33,6 +33,8 @@ type feed struct {
 	failed  chan error
 	highest map[string]es.Position // by store, see duplicate; nil without deduplication
 	store   string                 // of the records read
+	refused error                  // why the message at next ends the feed; what stands before it is delivered first
+	foreign client.Sparse
 
 	mu   sync.Mutex
 	stat Stats
@@ -62,7 +64,11 @@ type reading struct {
 // Next implements [projection.Feed].
 func (f *feed) Next(ctx context.Context, most int) (projection.Batch, error) {
 	defer f.progress()
+	if f.refused != nil {
+		return projection.Batch{}, f.refused
+	}
 	var r reading
+	began := f.next
 	for done := false; !done; {
 		if err := f.err(ctx); err != nil {
 			return projection.Batch{}, err
@@ -71,7 +77,10 @@ func (f *feed) Next(ctx context.Context, most int) (projection.Batch, error) {
 		event := f.reader.Poll(int(wait.Milliseconds()))
 		var err error
 		if done, err = f.process(ctx, &r, event, most); err != nil {
-			return projection.Batch{}, err
+			if f.next == began {
+				return projection.Batch{}, err
+			}
+			f.refused, done = err, true
 		}
 		if event == nil && r.messages > 0 && (wait == 0 || !time.Now().Before(r.until)) {
 			done = true
@@ -156,6 +165,11 @@ func (f *feed) add(ctx context.Context, b *projection.Batch, m *kafka.Message) (
 		return 0, nil
 	}
 	store, r, err := wire.Decode(m)
+	if err != nil && f.source.SkipForeign && wire.Foreign(m) {
+		f.next = offset + 1
+		f.skipForeign(offset)
+		return 0, nil
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -174,6 +188,17 @@ func (f *feed) add(ctx context.Context, b *projection.Batch, m *kafka.Message) (
 	b.Records = append(b.Records, r)
 	b.Cursors = append(b.Cursors, projection.Cursor(f.next))
 	return wire.MemorySize(m), nil
+}
+
+// skipForeign counts a foreign message that is skipped, and logs it unless another was logged just before.
+func (f *feed) skipForeign(offset int64) {
+	f.mu.Lock()
+	f.stat.Foreign++
+	n := f.stat.Foreign
+	f.mu.Unlock()
+	if f.foreign.Due() {
+		f.source.Log.Warn("kafka: foreign message skipped", "topic", f.Topic, "partition", f.Number, "offset", offset, "skipped", n)
+	}
 }
 
 // expect returns an error for a record of another store.

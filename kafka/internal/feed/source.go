@@ -25,6 +25,7 @@ type Config struct {
 	Topics      []string
 	Stores      []string
 	Oldest      bool
+	SkipForeign bool
 	Deduplicate bool
 	Group       string
 	Log         *slog.Logger

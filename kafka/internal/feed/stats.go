@@ -15,6 +15,7 @@ type Stats struct {
 	Applied int64 // the offset up to which the read model has applied; 0 if nothing was applied since the feed opened
 	Lag     client.Lag
 	Dropped int64 // duplicates
+	Foreign int64 // messages that no relay wrote
 }
 
 // Stats returns the state of the open feeds, sorted by shard.

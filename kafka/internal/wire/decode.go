@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -16,6 +17,10 @@ import (
 // Decode returns the record of a message in either encoding and the id of the store that it came from.
 // The record's data is the message's value, not a copy. An error wraps [es.ErrInvalid] and names the message.
 func Decode(m *kafka.Message) (store string, r es.Record, err error) {
+	if Foreign(m) {
+		return "", es.Record{}, fmt.Errorf("kafka: message %v: %w: foreign, it has no header of a relay; set SkipForeign, or stop its producer",
+			m.TopicPartition, es.ErrInvalid)
+	}
 	r = es.Record{Data: m.Value}
 	r.Stream.ID = string(m.Key)
 	if len(m.Headers) > 0 && m.Headers[0].Key == headerCompact {
@@ -26,8 +31,11 @@ func Decode(m *kafka.Message) (store string, r es.Record, err error) {
 	if err == nil {
 		err = checkDecoded(store, &r)
 	}
+	if err == nil && m.Value == nil {
+		err = errors.New("null value") // a relay writes an empty one
+	}
 	if err != nil {
-		return "", es.Record{}, fmt.Errorf("kafka: message %v: %w: %w; only messages of a Relay can be decoded", m.TopicPartition, es.ErrInvalid, err)
+		return "", es.Record{}, fmt.Errorf("kafka: message %v: %w: damaged, %w; have the relay publish to a new topic", m.TopicPartition, es.ErrInvalid, err)
 	}
 	if len(r.Data) == 0 {
 		r.Data = nil
@@ -94,7 +102,6 @@ func decodeCompact(r *es.Record, headers []kafka.Header) (store string, err erro
 }
 
 func decodeCloudEvent(r *es.Record, headers []kafka.Header) (store string, err error) {
-	found := 0
 	for _, h := range headers {
 		switch h.Key {
 		case headerSource:
@@ -125,16 +132,10 @@ func decodeCloudEvent(r *es.Record, headers []kafka.Header) (store string, err e
 			for key, value := range others {
 				setMeta(r, key, value)
 			}
-		default:
-			continue
 		}
 		if err != nil {
 			return "", fmt.Errorf("header %s: %w", h.Key, err)
 		}
-		found++
-	}
-	if found == 0 {
-		return "", fmt.Errorf("neither header %s nor %s is present", headerCompact, headerSource)
 	}
 	return store, nil
 }
