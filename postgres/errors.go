@@ -19,14 +19,17 @@ import (
 const (
 	wrongIsolation        = "ES001"
 	connectionException   = "08" // a class
+	featureNotSupported   = "0A000"
 	invalidParameterValue = "22023"
 	readOnlyTransaction   = "25006"
 	idleInTransaction     = "25P03"
+	transactionTimeout    = "25P04"
 	invalidStatementName  = "26000"
 	invalidAuthorization  = "28000"
 	invalidPassword       = "28P01"
 	invalidCatalogName    = "3D000"
 	invalidSchemaName     = "3F000"
+	transactionRollback   = "40" // a class
 	serializationFailure  = "40001"
 	deadlockDetected      = "40P01"
 	insufficientPrivilege = "42501"
@@ -38,11 +41,21 @@ const (
 	diskFull              = "53100"
 	tooManyConnections    = "53300"
 	lockNotAvailable      = "55P03"
+	operatorIntervention  = "57" // a class
 	queryCanceled         = "57014"
 	adminShutdown         = "57P01"
 	crashShutdown         = "57P02"
 	cannotConnectNow      = "57P03"
+	systemError           = "58" // a class
+	snapshotTooOld        = "72" // a class
+	configurationFile     = "F0" // a class
+	foreignConnection     = "HV00N"
+	internalError         = "XX" // a class
 )
+
+// planInvalidated is the routine of the server that refuses a prepared statement after a change of a table's columns. Its SQLSTATE,
+// featureNotSupported, is also that of statements that can never succeed.
+const planInvalidated = "RevalidateCachedQuery"
 
 // A trait is something about an error that decides what the store does next.
 type trait uint16
@@ -56,6 +69,7 @@ const (
 	repeatable                      // a transaction that failed with this error can be run again
 	lostStatement                   // a pooler lost or mixed up a prepared statement
 	isolation                       // the transaction needs isolation level read committed
+	imposed                         // the server did it to the transaction, whatever its statements were
 )
 
 // traits are those of SQLSTATEs and of classes of SQLSTATEs. A code also has the traits of its class.
@@ -63,7 +77,7 @@ var traits = map[string]trait{
 	wrongIsolation: isolation,
 
 	// A protocol violation (08P01) is not permanent: pgbouncer reports it while its server is not available.
-	connectionException:   repeatable,
+	connectionException:   repeatable | imposed,
 	invalidAuthorization:  permanent,
 	invalidPassword:       permanent,
 	invalidCatalogName:    permanent,
@@ -72,12 +86,20 @@ var traits = map[string]trait{
 	invalidParameterValue: permanent,
 
 	readOnlyTransaction:   blocked | repeatable, // a replica that may yet be promoted
-	lockNotAvailable:      blocked | repeatable,
+	lockNotAvailable:      blocked | repeatable | imposed,
+	transactionRollback:   imposed,
 	deadlockDetected:      blocked | repeatable,
-	insufficientResources: blocked | repeatable,
+	insufficientResources: blocked | repeatable | imposed,
+	operatorIntervention:  imposed,
 	queryCanceled:         blocked,
 	serializationFailure:  repeatable,
-	idleInTransaction:     repeatable,
+	idleInTransaction:     repeatable | imposed,
+	transactionTimeout:    imposed,
+	systemError:           imposed,
+	snapshotTooOld:        imposed,
+	configurationFile:     imposed,
+	foreignConnection:     imposed,
+	internalError:         imposed,
 	adminShutdown:         repeatable,
 	crashShutdown:         repeatable,
 	cannotConnectNow:      repeatable | starting,
@@ -104,6 +126,11 @@ func classify(err error) fault {
 		// FATAL and PANIC end the connection, possibly after the commit.
 		if e.SeverityUnlocalized == "ERROR" {
 			f.traits |= refused
+		} else if !f.has(permanent) {
+			f.traits |= imposed
+		}
+		if e.Code == featureNotSupported && e.Routine == planInvalidated {
+			f.traits |= repeatable | imposed
 		}
 	}
 	if isNetwork(err) {
@@ -113,7 +140,7 @@ func classify(err error) fault {
 		f.traits |= permanent
 	}
 	if _, ok := errors.AsType[*brokenError](err); ok {
-		f.traits |= repeatable
+		f.traits |= repeatable | imposed
 	}
 	return f
 }
@@ -136,6 +163,10 @@ func (f fault) unreachable() bool {
 func (f fault) unavailable() bool {
 	return f.has(network) && !f.has(permanent) || f.has(blocked|repeatable)
 }
+
+// passing reports whether the same transaction may succeed later, because the server or the network failed it and not its statements. Such an
+// error is never the fault of a record or a handler.
+func (f fault) passing() bool { return f.has(imposed | repeatable) }
 
 // isNetwork reports whether an error comes from the network and not from the statement.
 func isNetwork(err error) bool {
@@ -183,6 +214,8 @@ func explain(err error) error {
 		remedy = "nothing was written; free some space and send it again"
 	case queryCanceled, lockNotAvailable:
 		remedy = "statement_timeout, lock_timeout or an operator cancelled it; nothing was written"
+	case idleInTransaction:
+		remedy = "the handler ran no statement for longer than its Lease: do less in it, or raise Lease"
 	case wrongIsolation:
 		remedy = "begin the transaction with isolation level read committed"
 	default:

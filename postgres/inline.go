@@ -206,7 +206,11 @@ func cloneMeta(meta map[string]string) map[string]string {
 func (s *Store) handleInline(ctx context.Context, conn *pgx.Conn, before es.Position, states []engine.State, records []es.Record) error {
 	t, err := transactionOn(ctx, conn)
 	if err == nil {
-		err = s.inline.Apply(context.WithValue(ctx, inHandler{}, s), handlerTx{t}, states, before, records)
+		ctx, cancel := context.WithCancelCause(context.WithValue(ctx, inHandler{}, s))
+		defer cancel(nil)
+		h := handle(conn, s.inline.Idle(), cancel)
+		defer h.stop() // also if a handler panics
+		err = h.verdict(s.inline.Apply(ctx, handlerTx{t, h, false}, states, before, records))
 	}
 	if err == nil {
 		err = checkTransaction(conn)
@@ -245,7 +249,7 @@ func (s *Store) commitInline(ctx context.Context, conn *pgx.Conn, states []engin
 	case err == nil:
 		s.inline.Moved()
 		return nil
-	case f.has(refused) && !f.has(repeatable):
+	case f.has(refused) && !f.passing():
 		return &uncommittedError{s.inline.Refuse(err)}
 	case f.has(refused), unsent:
 		return &uncommittedError{err}
@@ -259,17 +263,6 @@ func (s *Store) readRange(ctx context.Context, t pgx.Tx, after, upTo es.Position
 	p := s.pageOn(ctx, t.Conn(), page{}, s.statements.all, es.Stream{}, mark{}, limit, nil, int8Param(int64(after)), int8Param(int64(limit)))
 	return p.records, p.err
 }
-
-// A handlerTx is the transaction that handlers get. They cannot end it.
-type handlerTx struct{ pgx.Tx }
-
-var errNotYours = errors.New("postgres: only the store ends this transaction: return nil to commit it, or an error to roll it back")
-
-// Commit implements pgx.Tx.
-func (handlerTx) Commit(context.Context) error { return errNotYours }
-
-// Rollback implements pgx.Tx.
-func (handlerTx) Rollback(context.Context) error { return errNotYours }
 
 // transactionOn returns the transaction that a connection is in. pgx makes a pgx.Tx only together with a statement that begins the
 // transaction, in a round trip of its own. So one is made once for each connection and kept.
@@ -344,7 +337,8 @@ func (t *inTx) appendPart(ctx context.Context, part pgx.Tx, r *commit.Request) (
 		states = append(states, state)
 	}
 	records := b.records(a, at)
-	err = s.inline.ApplyAll(context.WithValue(ctx, inHandler{}, s), handlerTx{part}, states, a.before, records)
+	h := handle(conn, 0, nil)
+	err = h.verdict(s.inline.ApplyAll(context.WithValue(ctx, inHandler{}, s), handlerTx{part, h, false}, states, a.before, records))
 	if err == nil {
 		err = checkTransaction(conn)
 	}

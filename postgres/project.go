@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -52,31 +53,53 @@ func (b backend) transact(ctx context.Context, o engine.Options, work func(ctx c
 	case s.config.ReadOnly:
 		return fmt.Errorf("postgres: %w", errReadOnly)
 	}
-	conn, err := s.pool.Acquire(ctx)
+	lent, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return b.broken(err)
 	}
-	defer conn.Release()
-	tx, err := conn.Conn().BeginTx(ctx, pgx.TxOptions{BeginQuery: beginning(o)})
+	conn, release := lent.Conn(), sync.OnceFunc(lent.Release)
+	defer release()
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: beginning(o)})
 	if err != nil {
 		return b.broken(err)
 	}
 	defer func() {
-		if conn.Conn().PgConn().TxStatus() == idle || conn.Conn().IsClosed() {
+		if conn.IsClosed() || conn.PgConn().TxStatus() == idle {
 			return
 		}
 		brief, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookLimit)
 		defer cancel()
 		_ = tx.Rollback(brief) // the first error says what is wrong
 	}()
-	err = work(ctx, tx)
+	if o.Idle > 0 {
+		err = handled(ctx, conn, tx, o.Idle, release, work)
+	} else {
+		err = work(ctx, tx)
+	}
 	if err == nil {
 		if err = tx.Commit(ctx); err != nil {
 			err = b.of(fmt.Errorf("commit: %w", err))
 		}
 	}
-	if err != nil && conn.Conn().IsClosed() {
+	if err != nil && conn.IsClosed() {
 		return b.broken(err)
+	}
+	return err
+}
+
+// handled lets a handler work in a transaction that is watched. A session that the server has ended is given back at once, because the
+// handler may be waiting for a connection.
+func handled(ctx context.Context, conn *pgx.Conn, tx pgx.Tx, lease time.Duration, release func(), work func(ctx context.Context, tx pgx.Tx) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	h := handle(conn, lease, func(cause error) {
+		cancel(cause)
+		release()
+	})
+	defer h.stop() // also if the handler panics
+	err := h.verdict(work(ctx, handlerTx{tx, h, false}))
+	if err == nil && h.abort != nil {
+		err = fmt.Errorf("postgres: a statement of the handler failed, but the handler returned no error: %w", h.abort)
 	}
 	return err
 }
@@ -125,7 +148,7 @@ func (b backend) of(err error) error {
 	}
 	b.store.giveUpPrepared(err)
 	err = fmt.Errorf("postgres: %w", explain(err))
-	if classify(err).code == queryCanceled {
+	if classify(err).has(imposed) {
 		return &brokenError{err}
 	}
 	return err
@@ -177,7 +200,7 @@ func (b backend) view(ctx context.Context, row func(scan func(into ...any) error
 }
 
 // Passing implements engine.Database.
-func (b backend) Passing(err error) bool { return classify(err).has(repeatable) }
+func (b backend) Passing(err error) bool { return classify(err).passing() }
 
 // Hold implements engine.Database. A transaction does not block other writers, so its length has no limit.
 func (b backend) Hold() time.Duration { return 0 }

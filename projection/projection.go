@@ -50,7 +50,9 @@ type Projection[Tx any] struct {
 
 	// Retries is the number of attempts after the first, with growing pauses, before a failed batch is divided to find the record
 	// that fails. That record alone gets as many. 0 means 5, a negative value none.
-	// Faults of the database and errors that wrap [es.ErrUnavailable] are retried indefinitely and do not count.
+	// Faults of the database and errors that wrap [es.ErrUnavailable] are retried indefinitely and do not count. A fault of the database
+	// is what it does to the transaction, whatever its statements are: a timeout, a lock, a full disk, a shutdown. Wrap the database's
+	// errors with %w, so that they are recognized.
 	Retries int
 
 	// Batch is the largest number of records in one transaction. 0 means 1000. A negative value is refused.

@@ -13,6 +13,20 @@ func isBusy(err error) bool {
 	return errors.As(err, &e) && (e.Code == sqlite3.ErrBusy || e.Code == sqlite3.ErrLocked)
 }
 
+// isPassing reports whether an error is what SQLite or the system did to a transaction, whatever its statements were.
+func isPassing(err error) bool {
+	var e sqlite3.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Code {
+	case sqlite3.ErrBusy, sqlite3.ErrLocked, sqlite3.ErrNomem, sqlite3.ErrInterrupt, sqlite3.ErrIoErr, sqlite3.ErrFull, sqlite3.ErrProtocol,
+		sqlite3.ErrSchema, sqlite3.ErrCantOpen, sqlite3.ErrCorrupt, sqlite3.ErrNotADB:
+		return true
+	}
+	return false
+}
+
 func isConstraint(err error) bool {
 	var e sqlite3.Error
 	return errors.As(err, &e) && e.Code == sqlite3.ErrConstraint
@@ -41,6 +55,8 @@ func explain(err error) error {
 		return fmt.Errorf("%w: stop, keep the file for analysis, and restore a backup", err)
 	case sqlite3.ErrReadonly, sqlite3.ErrPerm, sqlite3.ErrCantOpen:
 		return fmt.Errorf("%w: check the permissions of the file and of its folder, to which SQLite writes as well", err)
+	case sqlite3.ErrNomem, sqlite3.ErrInterrupt, sqlite3.ErrProtocol, sqlite3.ErrSchema:
+		return fmt.Errorf("%w: %w: nothing was written; try again", es.ErrUnavailable, err)
 	case sqlite3.ErrBusy, sqlite3.ErrLocked:
 		return fmt.Errorf("%w: %w: another process holds the lock; nothing was written", es.ErrUnavailable, err)
 	}

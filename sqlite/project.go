@@ -57,16 +57,40 @@ func (b *backend) Transact(ctx context.Context, _ engine.Options, work func(ctx 
 	defer b.rest(began)
 	defer conn.Close()
 	defer tx.Rollback()
-	if err := work(context.WithValue(ctx, inside{}, b.store), tx); err != nil {
+	err = work(context.WithValue(ctx, inside{}, b.store), tx)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		if undone(conn, tx) {
+			err = fmt.Errorf("%w: %w", errUndone, err)
+		}
 		return err
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := tx.Commit(); err != nil {
+	wasUndone := undone(conn, tx)
+	if err := tx.Commit(); wasUndone {
+		return errUndone
+	} else if err != nil {
 		return fmt.Errorf("sqlite: commit: %w", explain(err))
 	}
 	return nil
+}
+
+// errUndone reports a transaction that SQLite has rolled back. It does that after errors such as a full disk, which a handler may hide.
+var errUndone = fmt.Errorf("sqlite: %w: SQLite rolled the transaction back: see the system's log for the disk and its memory", es.ErrUnavailable)
+
+// undone reports whether SQLite has rolled a transaction back that the handler has not ended.
+func undone(conn *sql.Conn, tx *sql.Tx) bool {
+	ended := false
+	_ = conn.Raw(func(driver any) error {
+		ended = driver.(*sqlite3.SQLiteConn).AutoCommit()
+		return nil
+	})
+	if !ended {
+		return false
+	}
+	_, err := tx.ExecContext(background, "select 1")
+	return !errors.Is(err, sql.ErrTxDone)
 }
 
 // rest lets other processes have the lock now and then.
@@ -127,10 +151,7 @@ func (b *backend) View(ctx context.Context, row func(scan func(into ...any) erro
 }
 
 // Passing implements engine.Database.
-func (b *backend) Passing(err error) bool {
-	var e sqlite3.Error
-	return isBusy(err) || errors.As(err, &e) && (e.Code == sqlite3.ErrFull || e.Code == sqlite3.ErrIoErr)
-}
+func (b *backend) Passing(err error) bool { return isPassing(err) || errors.Is(err, errUndone) }
 
 // Hold implements engine.Database.
 func (b *backend) Hold() time.Duration { return hold }
