@@ -10,6 +10,7 @@
 #	RUNS       bench-compare: number of runs of each revision
 #	FIGURES    figures: names of the figures; all if empty
 #	SEED       chaos: seed of the run to repeat; a new one if empty
+#	BESIDE     chaos: revision of another release that half of the processes run; none if empty
 #	CHAOS      chaos: further flags: -brokers 3, -keep, -postgres URL, -kafka HOST:PORT
 #	VERSION    release-check: version to release, such as v0.9.0
 #	LOANS      examples: log for examples/loans
@@ -21,6 +22,7 @@ OLD       = main
 RUNS      = 6
 FIGURES   =
 SEED      =
+BESIDE    =
 CHAOS     =
 VERSION   =
 LOANS     = ../shared/data/bpic2012.xes.gz
@@ -87,7 +89,9 @@ fuzz: ## run each fuzz test for MINUTES (1)
 	done
 
 chaos: ## inject faults for MINUTES (1), then check that no guarantee was violated; SEED repeats a run
-	go test ./internal/test/chaos -run '^TestChaos$$' -v -count=1 -timeout 0 -args -minutes $(MINUTES) $(if $(SEED),-seed $(SEED)) $(CHAOS)
+	$(if $(BESIDE),tools/chaos-binary.sh '$(BESIDE)' .cache/chaos-beside)
+	go test ./internal/test/chaos -run '^TestChaos$$' -v -count=1 -timeout 0 \
+		-args -minutes $(MINUTES) $(if $(SEED),-seed $(SEED)) $(if $(BESIDE),-beside $(CURDIR)/.cache/chaos-beside) $(CHAOS)
 
 large: ## run the tests with very large numbers and sizes, which check that memory is bounded
 	ES_TEST_LARGE=1 go test -v -timeout 60m -run 'AMillion|ALarge|TenThousand|ASlow' ./internal/test/limits

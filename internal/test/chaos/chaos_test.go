@@ -4,7 +4,10 @@ import (
 	"flag"
 	"math/rand/v2"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,6 +21,7 @@ var (
 	database = flag.String("postgres", "", "URL of a database to use instead of starting a server")
 	cluster  = flag.String("kafka", "", "bootstrap.servers of a cluster to use instead of starting one; with -postgres alone, Kafka is left out")
 	brokers  = flag.Int("brokers", 1, "number of nodes of the started cluster, 1 or 3; 0 leaves Kafka out")
+	beside   = flag.String("beside", "", "test binary of this package built from another release, which half of the processes run")
 	keep     = flag.Bool("keep", false, "keep the evidence of a run that passed")
 )
 
@@ -40,7 +44,27 @@ func TestChaos(t *testing.T) {
 		*seed = rand.Uint64N(1_000_000) + 1
 	}
 	chaos.Run(t, chaos.Options{Duration: time.Duration(*minutes * float64(time.Minute)), Seed: *seed, Postgres: *database, Keep: *keep,
-		Kafka: *cluster, Brokers: *brokers, NoKafka: *brokers == 0})
+		Kafka: *cluster, Brokers: *brokers, NoKafka: *brokers == 0, Beside: *beside})
+}
+
+// The release before keeps working beside this one: half of the processes are of either, as in a rolling deployment.
+func TestChaosBesideTheReleaseBefore(t *testing.T) {
+	if testing.Short() || !mustRun() {
+		t.Skip("takes minutes: run make chaos BESIDE=$(cat internal/test/chaos/testdata/release-before)")
+	}
+	before, err := os.ReadFile("testdata/release-before")
+	if err != nil {
+		t.Fatal(err)
+	}
+	revision := strings.TrimSpace(string(before))
+	if err := exec.CommandContext(t.Context(), "git", "cat-file", "-e", revision+"^{commit}").Run(); err != nil {
+		t.Skipf("the repository does not have revision %s: fetch the whole history", revision)
+	}
+	binary := filepath.Join(t.TempDir(), "before")
+	if out, err := exec.CommandContext(t.Context(), "../../../tools/chaos-binary.sh", revision, binary).CombinedOutput(); err != nil {
+		t.Fatalf("build the release before: %v\n%s", err, out)
+	}
+	chaos.Run(t, chaos.Options{Duration: 30 * time.Second, Seed: rand.Uint64N(1_000_000) + 1, Beside: binary})
 }
 
 func mustRun() bool {

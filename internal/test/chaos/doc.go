@@ -13,7 +13,11 @@
 //
 //	make chaos MINUTES=30 SEED=7
 //	make chaos MINUTES=30 CHAOS='-brokers 3 -keep'
+//	make chaos MINUTES=30 BESIDE=v0.9.0
 //	go test ./internal/test/chaos -run TestChaos -v -args -minutes 5 -postgres postgres://user@host/database -kafka host:9092
+//
+// With BESIDE, half of the processes are of another release, as in a rolling deployment that is rolled back and forth. That release
+// creates the schema, and this one expands it.
 //
 // On existing servers the nemesis is limited to faults from outside: it kills and pauses processes and ends
 // connections. All data is in schemas and topics whose names begin with chaos. The schemas are dropped; the topics

@@ -13,6 +13,7 @@ const (
 	leastStrikes      = 8
 	leastAcknowledged = 60
 	leastRecords      = 120
+	leastOthers       = 4
 	leastReached      = 20 // records in each read model, during fault injection
 )
 
@@ -23,6 +24,8 @@ type happenings struct {
 	kills        int // of processes
 	restarts     int // of processes that were killed or failed
 	acknowledged int
+	beside       bool // the run has processes of another release
+	others       int  // starts of them
 	records      int
 	relayed      bool // the run has topics
 	published    int
@@ -55,6 +58,9 @@ func tooLittle(h happenings) (shortfalls []string) {
 	least("effective faults", strikes, leastStrikes)
 	if h.restarts < h.kills {
 		shortfalls = append(shortfalls, fmt.Sprintf("processes were killed %d times but restarted %d times", h.kills, h.restarts))
+	}
+	if h.beside {
+		least("starts of the other release", h.others, leastOthers)
 	}
 	least("acknowledged commands", h.acknowledged, leastAcknowledged)
 	least("records", h.records, leastRecords)

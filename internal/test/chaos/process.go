@@ -16,10 +16,11 @@ import (
 )
 
 // A process is this binary, started again in a role. It is restarted whenever it ends, as an orchestrator would, until
-// the run ends it.
+// the run ends it. With a binary of another release, each incarnation is of either.
 type process struct {
 	assignment
-	gone chan struct{} // closed when it has ended and will not be restarted
+	beside string        // the binary of another release, or empty
+	gone   chan struct{} // closed when it has ended and will not be restarted
 
 	mu      sync.Mutex
 	command *exec.Cmd // the running incarnation, or nil
@@ -29,13 +30,14 @@ type process struct {
 	ending  bool
 	ended   error // error of the last incarnation, if it did not end as expected
 	starts  int
+	others  int // starts of the other release
 	kills   int
 	deaths  int // ended by themselves
 }
 
 // start starts a process.
-func start(a assignment) *process {
-	p := &process{assignment: a, gone: make(chan struct{})}
+func start(a assignment, beside string) *process {
+	p := &process{assignment: a, beside: beside, gone: make(chan struct{})}
 	go p.supervise()
 	return p
 }
@@ -93,9 +95,14 @@ func (p *process) launch() (*exec.Cmd, io.Closer, error) {
 		return nil, nil, err
 	}
 	defer stderr.Close()
-	cmd, err := child.Command(context.Background(), []string{assignmentVariable + "=" + string(assigned)})
+	environment := []string{assignmentVariable + "=" + string(assigned)}
+	cmd, err := child.Command(context.Background(), environment)
 	if err != nil {
 		return nil, nil, err
+	}
+	other := p.otherRelease()
+	if other {
+		cmd = child.CommandOf(context.Background(), p.beside, environment)
 	}
 	cmd.Stdout, cmd.Stderr = stderr, stderr
 	stdin, err := cmd.StdinPipe()
@@ -107,7 +114,22 @@ func (p *process) launch() (*exec.Cmd, io.Closer, error) {
 	}
 	p.command = cmd
 	p.starts++
+	if other {
+		p.others++
+	}
 	return cmd, stdin, nil
+}
+
+// otherRelease reports whether this incarnation is of the other release: they alternate, and so do the processes of a role. A first settler
+// creates the schema with the other release. The last one is of this release, which knows everything that is stored.
+func (p *process) otherRelease() bool {
+	switch {
+	case p.beside == "":
+		return false
+	case p.Role == RoleSettler:
+		return p.Name == firstSettler
+	}
+	return (int(p.Name[len(p.Name)-1])+p.Incarnation)%2 == 0
 }
 
 // kill ends the running incarnation with SIGKILL, and delays the next one. It reports whether one was running.

@@ -32,6 +32,7 @@ type Options struct {
 	NoKafka  bool          // leaves out topics and the processes that read them
 	Brokers  int           // nodes of the started cluster, 1 or 3; 0 means 1
 	Keep     bool          // keeps the evidence of a run that passed
+	Beside   string        // test binary of this package of another release, which half of the processes run
 }
 
 // A run is one run of the workload with faults.
@@ -145,6 +146,9 @@ func (r *run) setUp() {
 		r.schema = fmt.Sprintf("chaos_%d_%d", r.Seed, time.Now().Unix())
 		r.t.Cleanup(r.dropSchemas)
 	}
+	if r.Beside != "" {
+		r.must("create the schema with the other release", r.settleFirst())
+	}
 	store := r.open()
 	r.must("close the store", store.Close())
 	r.must("create the read models", r.query(func(ctx context.Context, conn *pgx.Conn) error {
@@ -216,9 +220,20 @@ func (r *run) query(work func(ctx context.Context, conn *pgx.Conn) error) error 
 }
 
 // start starts a process with the settings that all share.
+// firstSettler is the settler of the other release, which creates the schema.
+const firstSettler = "first-settler"
+
+func (r *run) settleFirst() error {
+	p := r.start(assignment{Role: RoleSettler, Name: firstSettler, Postgres: r.url})
+	<-p.gone
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ended
+}
+
 func (r *run) start(a assignment) *process {
 	a.Seed, a.Folder, a.Schema, a.Accounts, a.Lease = r.Seed, r.folder, r.schema, accountsOfBank, lease
-	p := start(a)
+	p := start(a, r.Beside)
 	r.processes = append(r.processes, p)
 	return p
 }

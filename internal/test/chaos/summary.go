@@ -13,6 +13,7 @@ type counted struct {
 	starts          map[Role]int
 	kills, restarts int
 	deaths          int // ended by themselves
+	others          int // starts of the other release
 }
 
 func (r *run) counted() counted {
@@ -21,6 +22,7 @@ func (r *run) counted() counted {
 		c.starts[p.Role] += p.starts
 		c.kills += p.kills
 		c.deaths += p.deaths
+		c.others += p.others
 		c.restarts += max(0, p.starts-1)
 	}
 	return c
@@ -30,6 +32,7 @@ func (r *run) happened(c Counts) happenings {
 	processes := r.counted()
 	return happenings{
 		lasts: r.Duration, faults: r.faults, kills: processes.kills, restarts: processes.restarts, acknowledged: c.Acknowledged,
+		beside: r.Beside != "", others: processes.others,
 		records: c.Records, relayed: r.prefix != "", published: c.Published, reached: r.watch.reached,
 	}
 }
@@ -43,6 +46,9 @@ func (r *run) summary(c Counts) string {
 	line("run", "seed %d, %v of fault injection, with %d calms of %v in total; %v more to complete all work", r.Seed, r.lasted, r.watch.calms, r.watch.calm.Round(time.Second), r.took.Round(10*time.Millisecond))
 	processes := r.counted()
 	line("processes", "%d killed, %d failed, %d restarted", processes.kills, processes.deaths, processes.restarts)
+	if r.Beside != "" {
+		line("  other release", "%d of %d starts", processes.others, processes.restarts+len(r.processes))
+	}
 	kinds, strikes := make(map[kind][]string), 0
 	for _, name := range slices.Sorted(maps.Keys(r.faults)) {
 		f := r.faults[name]

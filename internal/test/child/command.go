@@ -14,9 +14,14 @@ func Command(ctx context.Context, environment []string, args ...string) (*exec.C
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, args...)
+	return CommandOf(ctx, self, environment, args...), nil
+}
+
+// CommandOf is [Command] for another program.
+func CommandOf(ctx context.Context, program string, environment []string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append(append(os.Environ(), "GORACE=atexit_sleep_ms=0 halt_on_error=1 "+os.Getenv("GORACE")), environment...)
-	return cmd, nil
+	return cmd
 }
 
 // ExitWithParent ends this process when its standard input is closed, as it is when the parent has ended. Run it in a goroutine
