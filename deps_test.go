@@ -66,6 +66,10 @@ func TestDependencies(t *testing.T) {
 		only: []string{root, internal, xsync, lru},
 		why:  "every backend links it",
 	}, {
+		pkg:  "./internal/qualify",
+		only: []string{},
+		why:  "it changes texts, and knows no database",
+	}, {
 		pkg:   "./internal/commit",
 		never: []string{sqlite, postgres, pgx, sqlite3, kafka, kfake},
 		why:   "every backend links it",
