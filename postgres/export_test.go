@@ -3,6 +3,8 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
+	"github.com/thalo-go/es/internal/engine"
 )
 
 // WriteTogether writes several calls of Append as the store does if they were made at the same time, in this order.
@@ -136,3 +139,36 @@ func (s *Store) FastPath() bool { return s.solo.open() }
 
 // AbandonAfter sets how long an abandoned page may take to arrive before its query is cancelled.
 func (s *Store) AbandonAfter(d time.Duration) { s.abandonAfter = d }
+
+// Texts returns every statement of the store and of its projections, by name.
+func (s *Store) Texts() map[string]string {
+	texts := make(map[string]string)
+	v := reflect.ValueOf(s.statements)
+	for i := range v.NumField() {
+		switch f := v.Field(i); f.Kind() {
+		case reflect.Pointer:
+			texts[v.Type().Field(i).Name] = f.Elem().FieldByName("sql").String()
+		case reflect.String:
+			texts[v.Type().Field(i).Name] = f.String()
+		}
+	}
+	engine.NewSQL(recorder{backend{s}, texts})
+	return texts
+}
+
+// A recorder notes the statements of an engine.
+type recorder struct {
+	backend
+	texts map[string]string
+}
+
+func (r recorder) Dialect() engine.Dialect {
+	d := r.backend.Dialect()
+	finish := d.Finish
+	d.Finish = func(text string) string {
+		text = finish(text)
+		r.texts[fmt.Sprint("projection ", len(r.texts))] = text
+		return text
+	}
+	return d
+}

@@ -14,19 +14,19 @@ import (
 	"github.com/thalo-go/es/postgres"
 )
 
-// lists are the read models of the conformance suite, in a table named after the schema.
+// lists are the read models of the conformance suite, in a table named after the schema. Their statements work with any search_path.
 func lists(t *testing.T, url, schema string) conformance.Lists[pgx.Tx] {
-	table := pgx.Identifier{"lists of " + schema}.Sanitize()
+	table := pgx.Identifier{"public", "lists of " + schema}.Sanitize()
 	conn := connect(t, url)
 	return conformance.Lists[pgx.Tx]{
 		Empty: func(ctx context.Context, tx pgx.Tx, list string) error {
 			// Two that make a table at once get in each other's way, also with "if not exists".
-			if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock(1)", pgx.QueryExecModeExec); err != nil {
+			if _, err := tx.Exec(ctx, "select pg_catalog.pg_advisory_xact_lock(1)", pgx.QueryExecModeExec); err != nil {
 				return err
 			}
-			_, err := tx.Exec(ctx, "create table if not exists "+table+" (n bigserial primary key, list text not null, line text not null)", pgx.QueryExecModeExec)
+			_, err := tx.Exec(ctx, "create table if not exists "+table+" (n bigserial primary key, list pg_catalog.text not null, line pg_catalog.text not null)", pgx.QueryExecModeExec)
 			if err == nil {
-				_, err = tx.Exec(ctx, "delete from "+table+" where list = $1", pgx.QueryExecModeExec, list)
+				_, err = tx.Exec(ctx, "delete from "+table+" where list operator(pg_catalog.=) $1", pgx.QueryExecModeExec, list)
 			}
 			return err
 		},
@@ -35,7 +35,7 @@ func lists(t *testing.T, url, schema string) conformance.Lists[pgx.Tx] {
 			return err
 		},
 		Lines: func(ctx context.Context, list string) ([]string, error) {
-			rows, err := conn.Query(ctx, "select line from "+table+" where list = $1 order by n", pgx.QueryExecModeExec, list)
+			rows, err := conn.Query(ctx, "select line from "+table+" where list operator(pg_catalog.=) $1 order by n", pgx.QueryExecModeExec, list)
 			if err != nil {
 				return nil, err
 			}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/migration"
+	"github.com/thalo-go/es/internal/qualify"
 )
 
 // migrations/001.sql brings an empty schema to version 1, 002.sql from there to 2, and so on. From 004.sql on they are expansions.
@@ -41,13 +42,15 @@ func migrations() migration.Set {
 const (
 	// This is a query of the catalog instead of to_regclass, which reads a cache. A session refreshes that cache when it locks a table or
 	// begins a transaction, but not after it has waited for another session's migration.
-	selectTable  = `select exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2)`
-	selectSpace  = `select exists (select from pg_catalog.pg_namespace where nspname = $1)`
-	createSchema = `create schema {schema}`
-	createMeta   = `create table if not exists {schema}.meta (key text primary key, value text not null)`
-	selectMeta   = `select key, value from {schema}.meta`
-	upsertMeta   = `insert into {schema}.meta (key, value) values ($1, $2) on conflict (key) do update set value = excluded.value`
-	insertMeta   = `insert into {schema}.meta (key, value) values ($1, $2) on conflict (key) do nothing`
+	selectTable   = `select exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2)`
+	selectSpace   = `select exists (select from pg_catalog.pg_namespace where nspname = $1)`
+	createSchema  = `create schema {schema}`
+	createMeta    = `create table if not exists {schema}.meta (key text primary key, value text not null)`
+	pinPath       = `set local search_path = pg_catalog, pg_temp`
+	lockMigration = `select pg_advisory_xact_lock($1)`
+	selectMeta    = `select key, value from {schema}.meta`
+	upsertMeta    = `insert into {schema}.meta (key, value) values ($1, $2) on conflict (key) do update set value = excluded.value`
+	insertMeta    = `insert into {schema}.meta (key, value) values ($1, $2) on conflict (key) do nothing`
 )
 
 // Migrate creates the schema or updates it to this release. [Open] and [New] do this as well. Migrate is for deployments where the program's
@@ -87,6 +90,10 @@ func (s *Store) sql(text string) string {
 		"{listeners}", strconv.FormatInt(s.lockKey("listeners"), 10), "$$", quote).Replace(text)
 }
 
+// text returns the text of a statement for a session with any search_path. All statements but those of migrations pass through it, and
+// migrations set a path of their own.
+func (s *Store) text(text string) string { return qualify.SQL(s.sql(text)) }
+
 // migrate checks the state of the schema, which needs no rights, and updates an older schema.
 func (s *Store) migrate(ctx context.Context) error {
 	pending, err := s.pending(ctx, s.pool)
@@ -118,8 +125,12 @@ func (s *Store) inspect(ctx context.Context) error {
 
 // migrateTo applies the migrations up to a number.
 func (s *Store) migrateTo(ctx context.Context, tx pgx.Tx, last int) error {
+	// The scripts take their names from the built-in schema alone, whatever the session's path has.
+	if err := script(ctx, tx, pinPath); err != nil {
+		return err
+	}
 	// A lock of the transaction, because a pooler would leave a lock of the session behind.
-	if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock($1)", pgx.QueryExecModeExec, s.lockKey("migrate")); err != nil {
+	if _, err := tx.Exec(ctx, s.text(lockMigration), pgx.QueryExecModeExec, s.lockKey("migrate")); err != nil {
 		return err
 	}
 	pending, err := s.pending(ctx, tx)
@@ -139,19 +150,19 @@ func (s *Store) migrateTo(ctx context.Context, tx pgx.Tx, last int) error {
 			return fmt.Errorf("migration %03d.sql: %w", m.To.Expansion, err)
 		}
 		for key, value := range m.To.Meta() {
-			if _, err := tx.Exec(ctx, s.sql(upsertMeta), pgx.QueryExecModeExec, key, value); err != nil {
+			if _, err := tx.Exec(ctx, s.text(upsertMeta), pgx.QueryExecModeExec, key, value); err != nil {
 				return err
 			}
 		}
 	}
-	_, err = tx.Exec(ctx, s.sql(insertMeta), pgx.QueryExecModeExec, "store", rand.Text())
+	_, err = tx.Exec(ctx, s.text(insertMeta), pgx.QueryExecModeExec, "store", rand.Text())
 	return err
 }
 
 // prepareSchema creates the schema and its table meta. An existing schema is used, because few roles may create one.
 func (s *Store) prepareSchema(ctx context.Context, tx pgx.Tx) error {
 	var there bool
-	if err := tx.QueryRow(ctx, selectSpace, pgx.QueryExecModeExec, s.config.Schema).Scan(&there); err != nil {
+	if err := tx.QueryRow(ctx, s.text(selectSpace), pgx.QueryExecModeExec, s.config.Schema).Scan(&there); err != nil {
 		return err
 	}
 	if !there {
@@ -159,7 +170,7 @@ func (s *Store) prepareSchema(ctx context.Context, tx pgx.Tx) error {
 			return err
 		}
 	}
-	if err := tx.QueryRow(ctx, selectTable, pgx.QueryExecModeExec, s.config.Schema, "events").Scan(&there); err != nil {
+	if err := tx.QueryRow(ctx, s.text(selectTable), pgx.QueryExecModeExec, s.config.Schema, "events").Scan(&there); err != nil {
 		return err
 	}
 	if there {
@@ -180,12 +191,12 @@ func (s *Store) pending(ctx context.Context, db interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }) ([]migration.Script, error) {
 	var there bool
-	if err := db.QueryRow(ctx, selectTable, pgx.QueryExecModeExec, s.config.Schema, "meta").Scan(&there); err != nil {
+	if err := db.QueryRow(ctx, s.text(selectTable), pgx.QueryExecModeExec, s.config.Schema, "meta").Scan(&there); err != nil {
 		return nil, err
 	}
 	meta := make(map[string]string)
 	if there {
-		rows, err := db.Query(ctx, s.sql(selectMeta), pgx.QueryExecModeExec)
+		rows, err := db.Query(ctx, s.text(selectMeta), pgx.QueryExecModeExec)
 		if err != nil {
 			return nil, err
 		}

@@ -216,7 +216,7 @@ func (s *Store) learn(ctx context.Context) error {
 	}
 	defer conn.Release()
 	var isolation string
-	row := conn.QueryRow(ctx, strings.ReplaceAll("select value, current_setting('default_transaction_isolation') from {schema}.meta where key = 'store'", "{schema}", s.schema), pgx.QueryExecModeExec)
+	row := conn.QueryRow(ctx, s.text("select value, current_setting('default_transaction_isolation') from {schema}.meta where key = 'store'"), pgx.QueryExecModeExec)
 	if err := row.Scan(&s.id, &isolation); errors.Is(err, pgx.ErrNoRows) {
 		return fmt.Errorf("%w: the store's id is missing in %s.meta, which is corrupt: restore a backup", es.ErrInvalid, s.schema)
 	} else if err != nil {

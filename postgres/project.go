@@ -12,6 +12,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/engine"
+	"github.com/thalo-go/es/internal/qualify"
 	"github.com/thalo-go/es/projection"
 )
 
@@ -26,6 +27,7 @@ func (b backend) Dialect() engine.Dialect {
 	return engine.Dialect{
 		Prefix: b.store.schema + ".", Now: "(extract(epoch from clock_timestamp()) * 1000000)::bigint",
 		Lock: "for update", Skip: "for update skip locked", Parameter: "$",
+		Finish: qualify.SQL,
 	}
 }
 

@@ -29,7 +29,7 @@ const maxGrowth = 64 / 2
 
 // newStatement returns the statement for a text with placeholders; see sql.
 func (s *Store) newStatement(sql string) *statement {
-	stmt := &statement{sql: s.sql(sql)}
+	stmt := &statement{sql: s.text(sql)}
 	h := fnv.New64a()
 	h.Write([]byte(stmt.sql))
 	for growth := range stmt.names {

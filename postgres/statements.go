@@ -42,7 +42,7 @@ func (s *Store) prepare() {
 		// Many streams in one round trip. The lateral join forces the index, stream by stream and each in order. An order by clause would make the
 		// server sort the sorted rows, a sixth of its work; sharedPages checks the order.
 		streams: s.newStatement("select " + recordColumns + `, (select f.token from {schema}.events f where f.position = $5), q.n
-			from unnest($1::text[], $2::text[], $3::bigint[]) with ordinality as q (kind, id, after, n)
+			from rows from (unnest($1::text[]), unnest($2::text[]), unnest($3::bigint[])) with ordinality as q (kind, id, after, n)
 			cross join lateral (select * from {schema}.events e
 				where e.kind = q.kind and e.id = q.id and e.version > q.after order by e.version limit $4) e`),
 
@@ -63,8 +63,8 @@ func (s *Store) prepare() {
 
 		// clock_timestamp is read when the row is locked, not when the statement begins to wait for the lock.
 		acquireLease: s.newStatement(`insert into {schema}.leases as l (name, holder, until, note)
-			values ($1, $2, clock_timestamp() + $3::bigint * interval '1 microsecond', $4)
-			on conflict (name) do update set holder = excluded.holder, until = clock_timestamp() + $3::bigint * interval '1 microsecond', note = excluded.note
+			values ($1, $2, clock_timestamp() + ($3::bigint * interval '1 microsecond'), $4)
+			on conflict (name) do update set holder = excluded.holder, until = clock_timestamp() + ($3::bigint * interval '1 microsecond'), note = excluded.note
 			where l.holder = excluded.holder or l.until <= clock_timestamp() returning holder, until, note`),
 		loadLease:    s.newStatement("select holder, until, note from {schema}.leases where name = $1 and until > clock_timestamp()"),
 		releaseLease: s.newStatement("delete from {schema}.leases where name = $1 and holder = $2"),

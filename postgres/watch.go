@@ -321,7 +321,7 @@ func (s *Store) listenOnce(ctx context.Context, notified chan<- struct{}, arrive
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	var pid uint32
-	if err := conn.QueryRow(ctx, "select pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid); err != nil {
+	if err := conn.QueryRow(ctx, s.text("select pg_backend_pid()"), pgx.QueryExecModeSimpleProtocol).Scan(&pid); err != nil {
 		return err
 	}
 	if pid != conn.PgConn().PID() {
@@ -329,7 +329,7 @@ func (s *Store) listenOnce(ctx context.Context, notified chan<- struct{}, arrive
 	}
 	trial, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	if _, err := conn.Exec(trial, s.sql("select pg_advisory_lock_shared({listeners})"), pgx.QueryExecModeSimpleProtocol); err != nil {
+	if _, err := conn.Exec(trial, s.text("select pg_advisory_lock_shared({listeners})"), pgx.QueryExecModeSimpleProtocol); err != nil {
 		return err // the exclusive lock is held only briefly, by notify
 	}
 	if _, err := conn.Exec(ctx, "listen "+pgx.Identifier{s.channel}.Sanitize()); err != nil {

@@ -10,13 +10,14 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/qualify"
 	"github.com/thalo-go/es/postgres"
 )
 
 const (
 	postgresStreams = `select e.kind, e.id, e.version, e.position, e.time
 		from (select kind, id, max(version) as version from {schema}.events where $1 = '' or kind = $1 group by kind, id) s
-		join {schema}.events e using (kind, id, version) order by 1, 2`
+		join {schema}.events e on e.kind = s.kind and e.id = s.id and e.version = s.version order by 1, 2`
 	postgresSnapshots = "select kind, id, version, position, schema, data from {schema}.snapshots order by position"
 	postgresCommands  = "select kind, id, command, first, last from {schema}.commands"
 	postgresReaders   = "select name, position from {schema}.checkpoints order by name"
@@ -87,7 +88,7 @@ func (d *postgresDatabase) damaged(context.Context) (damages []string, asked boo
 
 // query returns a query. It runs without being prepared, so that it passes any pooler.
 func (d *postgresDatabase) query(ctx context.Context, text string, args ...any) func() (rows, func(), error) {
-	text = strings.ReplaceAll(text, "{schema}", pgx.Identifier{d.schema}.Sanitize())
+	text = qualify.SQL(strings.ReplaceAll(text, "{schema}", pgx.Identifier{d.schema}.Sanitize()))
 	return func() (rows, func(), error) {
 		r, err := d.pool.Query(ctx, text, append([]any{pgx.QueryExecModeExec}, args...)...) //nolint:sqlclosecheck // sequence closes them
 		if err != nil {

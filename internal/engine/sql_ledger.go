@@ -35,11 +35,17 @@ type Dialect struct {
 	Lock      string // after a select: locks the rows, and waits for other transactions
 	Skip      string // after a select: locks the rows that are not locked, and omits the others
 	Parameter string // before the number of a parameter
+
+	Finish func(text string) string // changes the text of each statement; nil leaves it
 }
 
 // SQL replaces the placeholders in text by the fragments.
 func (d Dialect) SQL(text string) string {
-	return strings.NewReplacer("{es}", d.Prefix, "{now}", d.Now, "{lock}", d.Lock, "{skip}", d.Skip, "$", d.Parameter).Replace(text)
+	text = strings.NewReplacer("{es}", d.Prefix, "{now}", d.Now, "{lock}", d.Lock, "{skip}", d.Skip, "$", d.Parameter).Replace(text)
+	if d.Finish != nil {
+		text = d.Finish(text)
+	}
+	return text
 }
 
 // sqlLedger is the [Ledger] of SQL databases.
