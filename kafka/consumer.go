@@ -21,8 +21,8 @@ import (
 // handler fails is retried in place with backoff and jitter, while later records of its key wait. If it still fails after
 // Retries, Run stops before it or parks it in a dead-letter topic; see [es.OnError] and [DeadLetters].
 //
-// Consumer polls while handlers run, so a handler that takes longer than max.poll.interval.ms (five minutes by default)
-// does not lose its partition. Only a process that hangs as a whole does. A partition that is revoked waits for its
+// Consumer polls while handlers run, so a handler that takes longer than max.poll.interval.ms (a minute by default, more
+// with a long Drain) does not lose its partition. Only a process that hangs as a whole does. A partition that is revoked waits for its
 // handlers; see Drain.
 //
 // To build a read model exactly once, use [Source]. To run a command exactly once, pass es.CommandID(record.ID()).
@@ -34,7 +34,7 @@ type Consumer struct {
 	// Group is the consumer group. A new group begins with the oldest record; see FromEnd.
 	Group string
 
-	// Topics are the topics to read. They must exist.
+	// Topics are the topics to read. Run waits for a topic that does not exist yet, and reads the others until then.
 	Topics []string
 
 	// Filter selects the records to handle by their headers alone. Others are not decoded and count as handled.
@@ -97,13 +97,14 @@ func (e *ConsumerError) Error() string {
 // Unwrap returns the handler's error.
 func (e *ConsumerError) Unwrap() error { return e.Err }
 
-// Run handles records until ctx is done, and then returns ctx's error. It returns a [*ConsumerError] if a record failed,
-// an error that wraps [es.ErrInvalid] for invalid settings, and other errors from which the client cannot recover.
+// Run handles records until ctx is done, and then returns ctx's error. It waits for a cluster that is not available and for
+// topics that do not exist yet; see [Consumer.Stats]. It returns a [*ConsumerError] if a record failed, an error that wraps
+// [es.ErrInvalid] for invalid settings, and other errors from which the client cannot recover.
 //
 // Run calls handle from several goroutines. The context of a handler ends some time after ctx, or after its partition is
 // revoked; see Drain. It must return then, because no other process gets the partition before.
 func (c *Consumer) Run(ctx context.Context, handle func(ctx context.Context, r es.Record) error) error {
-	run, err := c.open(ctx, handle)
+	run, err := c.open(handle)
 	if err != nil {
 		return err
 	}
@@ -120,7 +121,7 @@ func (c *Consumer) Run(ctx context.Context, handle func(ctx context.Context, r e
 	return err
 }
 
-func (c *Consumer) open(ctx context.Context, handle func(ctx context.Context, r es.Record) error) (*consume.Run, error) {
+func (c *Consumer) open(handle func(ctx context.Context, r es.Record) error) (*consume.Run, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -129,7 +130,7 @@ func (c *Consumer) open(ctx context.Context, handle func(ctx context.Context, r 
 	if c.running != nil {
 		return nil, client.Invalid("consumer %s is running already: use another Consumer", c.Group)
 	}
-	run, err := consume.Open(ctx, consume.Config{
+	run, err := consume.Open(consume.Config{
 		Client:      c.Cluster.Config,
 		Group:       c.Group,
 		Topics:      c.Topics,

@@ -41,7 +41,7 @@ func lagOf(l *client.Lag) *Lag { return (*Lag)(l) }
 // PartitionStats is the state of a partition that is assigned to a [Consumer]. Counts begin with the assignment.
 type PartitionStats struct {
 	Topic     string `json:"topic"`
-	Partition int32  `json:"partition"`
+	Partition int32  `json:"partition"`     // -1 if none of the topic is assigned, and Error may say why
 	Committed int64  `json:"committed"`     // the next offset to read after a restart; 0 if the group has committed none
 	Lag       *Lag   `json:"lag,omitempty"` // nil until messages have been received
 	Buffered  int    `json:"buffered"`      // messages in memory, including those being handled
@@ -51,9 +51,13 @@ type PartitionStats struct {
 	Filtered  int64  `json:"filtered"`      // messages that Filter excluded
 	Foreign   int64  `json:"foreign"`       // messages of other producers that were skipped
 	PutAside  int64  `json:"putAside"`      // records that were parked
+
+	Error   string    `json:"error,omitempty"` // the last error of a record, or of the connection to the cluster, that the consumer recovered from or still retries
+	ErrorAt time.Time `json:"errorAt,omitzero"`
 }
 
 // Stats returns the state of the assigned partitions, sorted by topic and partition. There are none while Run does not run.
+// A topic without one has an entry with Partition -1 if there was an error: the topic does not exist, or the cluster is not available.
 func (c *Consumer) Stats() []PartitionStats {
 	c.mu.Lock()
 	run := c.running
@@ -66,6 +70,7 @@ func (c *Consumer) Stats() []PartitionStats {
 		all = append(all, PartitionStats{
 			Topic: s.Topic, Partition: s.Number, Committed: s.Committed, Lag: lagOf(s.Lag), Buffered: s.Buffered, Parked: s.Parked,
 			Handled: s.Handled, Failed: s.Failed, Filtered: s.Filtered, Foreign: s.Foreign, PutAside: s.PutAside,
+			Error: s.Error, ErrorAt: s.ErrorAt,
 		})
 	}
 	return all

@@ -252,12 +252,4 @@ func TestConsumerRefusesInvalidSettings(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a missing topic", func(t *testing.T) {
-		c := consumer(t, b)
-		c.Topics = append(c.Topics, b.Prefix+".transfer")
-		var none *kafka.NoTopicError
-		if err := c.Run(t.Context(), newCollector().handle); !errors.As(err, &none) || none.Topic != b.Prefix+".transfer" {
-			t.Errorf("Run returned %v", err)
-		}
-	})
 }

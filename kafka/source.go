@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/kafka/internal/client"
@@ -95,13 +96,16 @@ type SourceStats struct {
 	Lag     *Lag   `json:"lag"`     // from Applied, or from where the feed began, to the end
 	Dropped int64  `json:"dropped"` // duplicates
 	Foreign int64  `json:"foreign"` // messages of other producers that were skipped
+
+	Error   string    `json:"error,omitempty"` // the last error of the connection to the cluster that the source recovered from or still retries
+	ErrorAt time.Time `json:"errorAt,omitzero"`
 }
 
 // Stats returns the state of the feeds that are open in this process, sorted by shard.
 func (s *Source) Stats() []SourceStats {
 	var all []SourceStats
 	for _, f := range s.source.Stats() {
-		all = append(all, SourceStats{f.Shard, f.Read, f.Applied, lagOf(&f.Lag), f.Dropped, f.Foreign})
+		all = append(all, SourceStats{f.Shard, f.Read, f.Applied, lagOf(&f.Lag), f.Dropped, f.Foreign, f.Error, f.ErrorAt})
 	}
 	return all
 }

@@ -12,7 +12,7 @@ type RelayStats struct {
 	Working  bool            `json:"working"`       // this process is the one that works
 	Holder   string          `json:"holder"`        // names this process to others: host, process and a random word
 	Position es.Position     `json:"position"`      // the checkpoint
-	Lag      *projection.Lag `json:"lag,omitempty"` // nil until the log was read
+	Lag      *projection.Lag `json:"lag,omitempty"` // nil until the checkpoint was read, and while another process works
 	Rate     float64         `json:"rate"`          // records per second, over the last ten seconds
 
 	Records      int64 `json:"records"`      // published by this process, like the counts below
@@ -22,7 +22,7 @@ type RelayStats struct {
 
 	Parked []ParkedStream `json:"parked,omitempty"` // streams that are not published until the relay is started again
 
-	Error   string    `json:"error,omitempty"` // the last error that the relay recovered from
+	Error   string    `json:"error,omitempty"` // the last error that the relay recovered from or still retries, also before its first session
 	ErrorAt time.Time `json:"errorAt,omitzero"`
 }
 

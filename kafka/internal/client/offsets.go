@@ -46,9 +46,9 @@ func (r *Reader) offset(ctx context.Context, p Partition, spec kafka.OffsetSpec)
 		case ctx.Err() != nil:
 			return 0, ctx.Err()
 		case attempt == mostAttempts || !retriable(err):
-			return 0, fmt.Errorf("kafka: offsets of %v: %w", p, err)
+			return 0, fmt.Errorf("kafka: offsets of %v: %w", p, r.Trouble.Explain(err))
 		}
-		r.log.Warn("kafka: cannot get the offsets of a partition, retrying", "partition", p.String(), "attempt", attempt, "err", err)
+		r.Trouble.log.Warn("kafka: cannot get the offsets of a partition, retrying", "partition", p.String(), "attempt", attempt, "err", err)
 		if err := Sleep(ctx, Backoff(attempt)); err != nil {
 			return 0, err
 		}

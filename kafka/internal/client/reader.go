@@ -2,9 +2,9 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
-	"log/slog"
 	"maps"
 	"sync"
 	"time"
@@ -23,22 +23,22 @@ const (
 // Reader is a consumer of librdkafka with an admin client. It forwards librdkafka's log, and its Close and Call do not block forever.
 type Reader struct {
 	*kafka.Consumer
-	Admin *kafka.AdminClient
-	log   *slog.Logger
-	logs  sync.WaitGroup
-	ended chan struct{}
-	calls sync.WaitGroup // including those that have timed out
+	Admin   *kafka.AdminClient
+	Trouble *Trouble
+	logs    sync.WaitGroup
+	ended   chan struct{}
+	calls   sync.WaitGroup // including those that have timed out
 }
 
-// OpenReader returns a reader. It changes nothing in config.
-func OpenReader(config ConfigMap, log *slog.Logger) (*Reader, error) {
+// OpenReader returns a reader, which reports its errors to t. It changes nothing in config.
+func OpenReader(config ConfigMap, t *Trouble) (*Reader, error) {
 	config = maps.Clone(config)
 	c, err := kafka.NewConsumer(&config)
 	if err != nil {
 		return nil, fmt.Errorf("kafka: %w: %w", es.ErrInvalid, err)
 	}
-	r := &Reader{Consumer: c, log: log, ended: make(chan struct{})}
-	r.logs.Go(func() { ForwardLogs(c.Logs(), log, r.ended) })
+	r := &Reader{Consumer: c, Trouble: t, ended: make(chan struct{})}
+	r.logs.Go(func() { t.Forward(c.Logs(), r.ended) })
 	if r.Admin, err = kafka.NewAdminClientFromConsumer(c); err != nil {
 		_ = r.Close()
 		return nil, fmt.Errorf("kafka: %w", err)
@@ -74,6 +74,8 @@ func (r *Reader) Call(what string, f func() error) error {
 	})
 }
 
+var errTimeout = errors.New("no answer")
+
 func within(limit time.Duration, what string, f func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- f() }()
@@ -83,7 +85,7 @@ func within(limit time.Duration, what string, f func() error) error {
 	case err := <-done:
 		return err
 	case <-timer.C:
-		return fmt.Errorf("kafka: %s: no answer within %v", what, limit)
+		return fmt.Errorf("kafka: %s: %w within %v", what, errTimeout, limit)
 	}
 }
 
@@ -92,25 +94,25 @@ const ToEnd = -1
 
 // ReadPartition reads the committed messages of a partition from an offset on, with a client of its own, and stops before the offset to.
 // It waits for transactions that are open before to; with [ToEnd] it waits for none.
-func ReadPartition(ctx context.Context, config ConfigMap, log *slog.Logger, p Partition, from, to int64) iter.Seq2[*kafka.Message, error] {
+func ReadPartition(ctx context.Context, config ConfigMap, t *Trouble, p Partition, from, to int64) iter.Seq2[*kafka.Message, error] {
 	return func(yield func(*kafka.Message, error) bool) {
 		if to != ToEnd && from >= to {
 			return
 		}
-		if err := readPartition(ctx, config, log, p, from, to, func(m *kafka.Message) bool { return yield(m, nil) }); err != nil {
+		if err := readPartition(ctx, config, t, p, from, to, func(m *kafka.Message) bool { return yield(m, nil) }); err != nil {
 			yield(nil, err)
 		}
 	}
 }
 
-func readPartition(ctx context.Context, config ConfigMap, log *slog.Logger, p Partition, from, to int64, visit func(*kafka.Message) bool) error {
-	r, err := OpenReader(config, log)
+func readPartition(ctx context.Context, config ConfigMap, t *Trouble, p Partition, from, to int64, visit func(*kafka.Message) bool) error {
+	r, err := OpenReader(config, t)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err := r.Close(); err != nil {
-			log.Error("kafka: reader not closed", "partition", p.String(), "err", err)
+			t.log.Error("kafka: reader not closed", "partition", p.String(), "err", err)
 		}
 	}()
 	if err := r.Assign([]kafka.TopicPartition{p.At(from)}); err != nil {
@@ -134,10 +136,11 @@ func readPartition(ctx context.Context, config ConfigMap, log *slog.Logger, p Pa
 			if e.IsFatal() || !recovers(e) {
 				return fmt.Errorf("kafka: read %v: %w", p, e)
 			}
+			t.Event(e)
 		}
 		if time.Now().After(slow) {
 			slow = time.Now().Add(AskFor)
-			log.Warn("kafka: reading waits for open transactions or for the cluster", "partition", p.String(), "to", to)
+			t.log.Warn("kafka: reading waits for open transactions or for the cluster", "partition", p.String(), "to", to)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -170,6 +171,24 @@ func ReaderConfig(user ConfigMap, group string) (ConfigMap, error) {
 	}
 	config["group.id"] = group
 	config["go.logs.channel.enable"] = true
+	return config, nil
+}
+
+// pollInterval is the least max.poll.interval.ms of a consumer, unless the user sets it: how long a process may hang, or be
+// killed during a rebalance, before the others of its group go on without it.
+const pollInterval = time.Minute
+
+// ConsumerConfig returns the configuration of a consumer that polls all the time, except while it waits up to drain for its handlers.
+func ConsumerConfig(user ConfigMap, group string, drain time.Duration) (ConfigMap, error) {
+	config, err := ReaderConfig(user, group)
+	if err != nil {
+		return nil, err
+	}
+	if config["max.poll.interval.ms"] == nil {
+		wait := max(pollInterval, drain+pollInterval/2).Milliseconds()
+		session, _ := strconv.ParseInt(fmt.Sprint(config["session.timeout.ms"]), 10, 64) // librdkafka refuses what is not a number
+		config["max.poll.interval.ms"] = int(max(wait, session))
+	}
 	return config, nil
 }
 

@@ -67,7 +67,7 @@ func DescribeTopics(ctx context.Context, admin *kafka.AdminClient, names ...stri
 func (r *Reader) Describe(ctx context.Context, names ...string) (map[string]Topic, error) {
 	topics, err := DescribeTopics(ctx, r.Admin, names...)
 	if err != nil {
-		return nil, err
+		return nil, r.Trouble.Explain(err)
 	}
 	for _, name := range names {
 		if _, ok := topics[name]; !ok {

@@ -6,22 +6,28 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 )
 
 const (
 	watchEvery  = 30 * time.Second // between two descriptions of the topics
 	watchMisses = 3                // in a row, a second apart, before a topic counts as gone
+	lookEvery   = 2 * time.Second  // between two looks for topics that do not exist yet
 )
 
-// Watch checks now and then whether topics are still the same. Changed and Gone are called from the goroutine that runs it.
+// Watch checks now and then whether topics are still the same. Its functions are called from the goroutine that runs it, or from Check.
 type Watch struct {
-	Reader  *Reader
-	Topics  map[string]Topic // as they were at first
-	Log     *slog.Logger
-	Changed func(Change)
-	Gone    func(error) // called with a *NoTopicError. A topic may be missing for a moment when a broker has just started.
-	Soon    <-chan struct{}
+	Reader   *Reader
+	Topics   map[string]Topic // as they are known
+	Missing  []string         // topics that do not exist yet
+	Log      *slog.Logger
+	Changed  func(Change)               // called once for each change
+	Gone     func(error)                // called with a *NoTopicError. A topic may be missing for a moment when a broker has just started.
+	Appeared func(name string, t Topic) // called once for each of Missing; nil if there are none
+	Soon     <-chan struct{}
+
+	mu sync.Mutex // guards Topics and Missing while Run runs
 }
 
 // Change is a topic that is not what it was.
@@ -37,8 +43,11 @@ func (c Change) Recreated() bool { return c.Was.ID != c.Is.ID }
 func (w *Watch) Run(ctx context.Context) {
 	for missed := 0; ; {
 		wait := watchEvery
-		if missed > 0 {
+		switch {
+		case missed > 0:
 			wait = time.Second
+		case w.looks():
+			wait = lookEvery
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -58,22 +67,44 @@ func (w *Watch) Run(ctx context.Context) {
 				missed = 0
 			}
 		case ctx.Err() == nil:
-			w.Log.Warn("kafka: topics not described", "err", err)
+			w.Log.Warn("kafka: topics not described", "err", w.Reader.Trouble.Explain(err))
 		}
 	}
 }
 
-// Check describes the topics at once, and calls Changed for each that is not what it was.
+func (w *Watch) looks() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.Missing) > 0
+}
+
+// Check describes the topics at once, and calls Changed for each that is not what it was, and Appeared for each that is new.
 func (w *Watch) Check(ctx context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	names := slices.Sorted(maps.Keys(w.Topics))
-	now, err := w.Reader.Describe(ctx, names...)
+	now, err := DescribeTopics(ctx, w.Reader.Admin, slices.Concat(names, w.Missing)...)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
+		if _, ok := now[name]; !ok {
+			return &NoTopicError{name}
+		}
+	}
+	for _, name := range names {
 		if was, is := w.Topics[name], now[name]; was != is {
+			w.Topics[name] = is
 			w.Changed(Change{name, was, is})
 		}
 	}
+	w.Missing = slices.DeleteFunc(w.Missing, func(name string) bool {
+		t, exists := now[name]
+		if exists {
+			w.Topics[name] = t
+			w.Appeared(name, t)
+		}
+		return exists
+	})
 	return nil
 }

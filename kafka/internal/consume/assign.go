@@ -80,7 +80,7 @@ func (r *Run) begin(ctx context.Context, list []kafka.TopicPartition) ([]start, 
 		switch {
 		case at.offset >= 0:
 			at.committed = int64(at.offset)
-		case r.FromEnd:
+		case r.FromEnd && !r.isNew(at.Topic):
 			at.offset = kafka.OffsetEnd
 		default:
 			at.offset = kafka.OffsetBeginning
@@ -112,7 +112,7 @@ func (r *Run) groupOffsets(ctx context.Context, list []kafka.TopicPartition) (ma
 		if t.Error != nil {
 			return nil, fmt.Errorf("committed offset of %v: %w", client.PartitionOf(t), t.Error)
 		}
-		id := r.topics[*t.Topic].ID
+		id := r.topic(*t.Topic).ID
 		if t.Offset >= 0 && t.Metadata != nil && id != "" && *t.Metadata != id {
 			return nil, fmt.Errorf("topic %s was deleted and created again; set the group's offsets, which belong to the topic with id %s", *t.Topic, *t.Metadata)
 		}

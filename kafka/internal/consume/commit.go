@@ -62,7 +62,7 @@ func (r *Run) commit(list []*partition) error {
 	for _, p := range list {
 		if next, ok := p.uncommitted(); ok {
 			t := p.At(next)
-			id := r.topics[p.Topic].ID
+			id := r.topic(p.Topic).ID
 			t.Metadata = &id
 			offsets = append(offsets, t)
 			committed = append(committed, func() { p.setCommitted(next) })

@@ -44,7 +44,9 @@ type partition struct {
 	counts    counts
 	refused   *RecordError // the first message that is not a record; it ends the run when all before it are done
 
-	foreign client.Sparse // used by the polling goroutine only
+	foreign   client.Sparse // used by the polling goroutine only
+	problem   string        // the last error of a record or of its dead letter
+	problemAt time.Time
 }
 
 // counts are totals since the partition was assigned.

@@ -56,47 +56,49 @@ const pauseAfter = 100 * time.Millisecond
 // Two more commit offsets and watch the topics.
 type Run struct {
 	Config
-	client  *client.Reader
-	topics  map[string]client.Topic
-	watch   *client.Watch
-	letters *deadletter.Topics // nil if nothing is parked and nothing will be
-	failed  chan error
+	client   *client.Reader
+	trouble  *client.Trouble // of all clients
+	watch    *client.Watch
+	letters  *deadletter.Topics // nil if nothing is parked and nothing will be; only the polling goroutine uses it
+	failed   chan error
+	appeared chan appearance
 
-	mu         sync.Mutex // guards partitions, which only the polling goroutine changes
-	partitions map[client.Partition]*partition
+	mu         sync.Mutex                      // guards the fields below
+	partitions map[client.Partition]*partition // only the polling goroutine changes it
+	topics     map[string]client.Topic         // those that exist
+	missing    map[string]time.Time            // since when the run waits for a topic
+	late       map[string]bool                 // topics that did not exist when the run began
 
 	committing sync.Mutex // held while offsets are sent, so that no offset of a revoked partition is committed
 }
 
-// Open connects to the cluster and looks up the topics.
-func Open(ctx context.Context, c Config) (*Run, error) {
-	config, err := client.ReaderConfig(c.Client, c.Group)
+// Open checks the settings. It does not wait for the cluster.
+func Open(c Config) (*Run, error) {
+	config, err := client.ConsumerConfig(c.Client, c.Group, c.Drain)
 	if err != nil {
 		return nil, err
 	}
-	r := &Run{Config: c, partitions: make(map[client.Partition]*partition), failed: make(chan error, 1)}
-	if r.client, err = client.OpenReader(config, r.Log); err != nil {
+	if c.Park {
+		if _, err := client.DeadLetterConfig(c.Client); err != nil {
+			return nil, err
+		}
+	}
+	r := &Run{
+		Config: c, trouble: client.NewTrouble(c.Log, nil), failed: make(chan error, 1), appeared: make(chan appearance, len(c.Topics)),
+		partitions: make(map[client.Partition]*partition), topics: make(map[string]client.Topic), missing: make(map[string]time.Time), late: make(map[string]bool),
+	}
+	if r.client, err = client.OpenReader(config, r.trouble); err != nil {
 		return nil, err
-	}
-	if r.topics, err = r.client.Describe(ctx, c.Topics...); err == nil {
-		r.letters, err = deadletter.Open(ctx, r.client, deadletter.Config{
-			Client: c.Client, Group: c.Group, Topics: r.topics, Park: c.Park, Replication: c.Replication, Log: c.Log, Fail: r.fail,
-		})
-	}
-	if err != nil {
-		_ = r.client.Close() // the first error says more
-		return nil, err
-	}
-	r.watch = &client.Watch{
-		Reader: r.client, Topics: r.topics, Log: r.Log, Changed: r.changed,
-		Gone: func(err error) { r.fail(r.errorf("%w", err)) },
 	}
 	return r, nil
 }
 
-// Run polls until the context ends or the run fails, and closes the run.
+// Run waits for the topics, polls until the context ends or the run fails, and closes the run.
 func (r *Run) Run(ctx context.Context) error {
-	err := r.poll(ctx)
+	err := r.awaitTopics(ctx)
+	if err == nil {
+		err = r.poll(ctx)
+	}
 	if closing := r.close(ctx); err == nil {
 		err = closing
 	}
@@ -104,21 +106,25 @@ func (r *Run) Run(ctx context.Context) error {
 }
 
 func (r *Run) poll(ctx context.Context) error {
-	if err := r.client.SubscribeTopics(r.Topics, r.rebalance(ctx)); err != nil {
-		return r.errorf("subscribe to %q: %w", r.Topics, err)
+	if err := r.subscribe(ctx); err != nil {
+		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	var background sync.WaitGroup
-	defer background.Wait()
+	background, cancel := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	defer work.Wait()
 	defer cancel()
-	background.Go(func() { r.commitPeriodically(ctx) })
-	background.Go(func() { r.watch.Run(ctx) })
+	work.Go(func() { r.commitPeriodically(background) })
+	work.Go(func() { r.watch.Run(background) })
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case err := <-r.failed:
 			return err
+		case a := <-r.appeared:
+			if err := r.addTopic(ctx, a); err != nil {
+				return err
+			}
 		default:
 		}
 		r.resume()
@@ -220,7 +226,7 @@ func (r *Run) resume() {
 func (r *Run) check(ctx context.Context, err kafka.Error) error {
 	switch {
 	case err.Code() == kafka.ErrAutoOffsetReset:
-		_ = r.watch.Check(ctx) // a topic that was created again explains more
+		r.checkTopics(ctx) // a topic that was created again explains more
 		select {
 		case changed := <-r.failed:
 			return changed
@@ -232,7 +238,7 @@ func (r *Run) check(ctx context.Context, err kafka.Error) error {
 	case err.Code() == kafka.ErrInvalidSessionTimeout:
 		return client.Invalid("consumer %s: %v; set session.timeout.ms within the brokers' group.min and group.max.session.timeout.ms", r.Group, err)
 	}
-	r.Log.Warn("kafka: librdkafka error", "err", err, "code", err.Code().String())
+	r.trouble.Event(err)
 	return nil
 }
 
@@ -242,6 +248,9 @@ func (r *Run) changed(c client.Change) {
 		r.fail(r.errorf("topic %s was deleted and created again; set the group's offsets and restart", c.Topic))
 		return
 	}
+	r.mu.Lock()
+	r.topics[c.Topic] = c.Is
+	r.mu.Unlock()
 	r.Log.Warn("kafka: a topic has grown: records of a key may be in two partitions and handled out of order",
 		"topic", c.Topic, "was", c.Was.Partitions, "is", c.Is.Partitions)
 }

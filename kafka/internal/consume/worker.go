@@ -44,6 +44,7 @@ func (w *worker) process(it item) bool {
 		w.count(func(c *counts) { c.handled++ })
 		return true
 	case w.r.Park:
+		w.failing(err)
 		w.log.With("key", string(it.m.Key), "record", r.ID(), "offset", int64(it.m.TopicPartition.Offset), "attempts", attempts).
 			Error("kafka: parking a record and the later ones of its key", logged(err)...)
 		return w.park(it, wire.EntryParked, err, attempts) && w.flush()
@@ -77,6 +78,7 @@ func (w *worker) try(m *kafka.Message, r es.Record) (attempts int, err error) {
 			return attempts, err
 		}
 		w.count(func(c *counts) { c.retried++ })
+		w.failing(err)
 		pause := client.Backoff(attempts)
 		w.log.With("record", r.ID(), "offset", int64(m.TopicPartition.Offset), "attempt", attempts, "pause", pause).
 			Warn("kafka: a record failed, retrying", logged(err)...)
@@ -84,6 +86,13 @@ func (w *worker) try(m *kafka.Message, r es.Record) (attempts int, err error) {
 			return attempts, err
 		}
 	}
+}
+
+// failing keeps an error of a record for Stats.
+func (w *worker) failing(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.problem, w.problemAt = err.Error(), time.Now()
 }
 
 // handle calls a handler and returns its panic as an error.

@@ -66,7 +66,7 @@ func (s *Store) partitions(ctx context.Context) ([]client.Partition, client.Conf
 	if err != nil {
 		return nil, nil, err
 	}
-	r, err := client.OpenReader(config, s.Log)
+	r, err := client.OpenReader(config, client.NewTrouble(s.Log, nil))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -86,7 +86,7 @@ func (s *Store) partitions(ctx context.Context) ([]client.Partition, client.Conf
 // parked reads a partition and returns what is still parked at its end.
 func (s *Store) parked(ctx context.Context, config client.ConfigMap, p client.Partition) ([]Letter, error) {
 	keys := make(parked)
-	for m, err := range client.ReadPartition(ctx, config, s.Log, p, int64(kafka.OffsetBeginning), client.ToEnd) {
+	for m, err := range client.ReadPartition(ctx, config, client.NewTrouble(s.Log, nil), p, int64(kafka.OffsetBeginning), client.ToEnd) {
 		if err != nil {
 			return nil, err
 		}
@@ -126,17 +126,23 @@ func (p parked) apply(m *kafka.Message) {
 	}
 }
 
+// sendFor is how long Send waits for the cluster. A person waits for it.
+const sendFor = 30 * time.Second
+
 // Send writes a request about a letter, and returns when the brokers have acknowledged it.
 func (s *Store) Send(ctx context.Context, letter Letter, kind wire.EntryKind) error {
 	of := int64(-1)
 	if kind == wire.EntryDrop {
 		of = letter.Letter
 	}
-	p, err := openProducer(s.Client, s.Log)
+	trouble := client.NewTrouble(s.Log, nil)
+	p, err := openProducer(s.Client, trouble)
 	if err != nil {
 		return err
 	}
 	defer p.Close()
+	ctx, cancel := context.WithTimeout(ctx, sendFor)
+	defer cancel()
 	report := make(chan kafka.Event, 1)
 	to := client.Partition{Topic: Topic(s.Topic, s.Group), Number: letter.Partition}
 	m := wire.NewNote(letter.Key, kind, of, nil)
@@ -146,9 +152,12 @@ func (s *Store) Send(ctx context.Context, letter Letter, kind wire.EntryKind) er
 	}
 	for {
 		select {
-		case <-p.Events(): // librdkafka recovers
+		case event := <-p.Events():
+			if err, ok := event.(kafka.Error); ok {
+				trouble.Event(err)
+			}
 		case <-ctx.Done():
-			return fmt.Errorf("kafka: write to %v: %w; it is not known whether the request was written", to, ctx.Err())
+			return fmt.Errorf("kafka: write to %v: %w; it is not known whether the request was written", to, trouble.Explain(ctx.Err()))
 		case event := <-report:
 			if m, ok := event.(*kafka.Message); ok && m.TopicPartition.Error != nil {
 				return fmt.Errorf("kafka: write to %v: %w", to, m.TopicPartition.Error)

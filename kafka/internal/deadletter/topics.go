@@ -20,7 +20,8 @@ type Config struct {
 	Park        bool                    // create missing dead-letter topics
 	Replication int                     // of created topics; 0 means the brokers' default
 	Log         *slog.Logger
-	Fail        func(error) // ends the run
+	Trouble     *client.Trouble // of all clients of the run
+	Fail        func(error)     // ends the run
 }
 
 // Topics are the dead-letter topics of one run: a producer, and a reader that follows the partitions of the run.
@@ -43,26 +44,17 @@ func Open(ctx context.Context, r *client.Reader, c Config) (*Topics, error) {
 	t := &Topics{
 		Config: c, names: make(map[string]bool), closing: make(chan struct{}), partitions: make(map[client.Partition]*Partition),
 	}
-	for topic := range c.Topics {
-		exists, err := ensure(ctx, r, c, topic)
-		if err != nil {
-			return nil, err
-		}
-		if exists {
-			t.names[topic] = true
-		}
+	err := t.ensure(ctx, r, c)
+	if err != nil || len(t.names) == 0 {
+		return nil, err
 	}
-	if len(t.names) == 0 {
-		return nil, nil
-	}
-	var err error
 	if t.reading, err = client.ReaderConfig(c.Client, c.Group); err != nil {
 		return nil, err
 	}
-	if t.producer, err = openProducer(c.Client, c.Log); err != nil {
+	if t.producer, err = openProducer(c.Client, c.Trouble); err != nil {
 		return nil, err
 	}
-	if t.reader, err = client.OpenReader(t.reading, c.Log); err != nil {
+	if t.reader, err = client.OpenReader(t.reading, c.Trouble); err != nil {
 		t.producer.Close()
 		return nil, err
 	}
@@ -71,11 +63,32 @@ func Open(ctx context.Context, r *client.Reader, c Config) (*Topics, error) {
 	return t, nil
 }
 
+// Add adds consumed topics, those of c. It returns t, or, if t is nil, what [Open] returns.
+func (t *Topics) Add(ctx context.Context, r *client.Reader, c Config) (*Topics, error) {
+	if t == nil {
+		return Open(ctx, r, c)
+	}
+	return t, t.ensure(ctx, r, c)
+}
+
+func (t *Topics) ensure(ctx context.Context, r *client.Reader, c Config) error {
+	for topic := range c.Topics {
+		exists, err := ensure(ctx, r, c, topic)
+		if err != nil {
+			return err
+		}
+		if exists {
+			t.names[topic] = true
+		}
+	}
+	return nil
+}
+
 // drain receives the producer's events, because the producer blocks when they fill its channel.
 func (t *Topics) drain() {
 	for event := range t.producer.Events() {
 		if err, ok := event.(kafka.Error); ok {
-			t.Log.Warn("kafka: dead-letter topic: librdkafka error", "err", err, "code", err.Code().String())
+			t.Trouble.Event(err)
 		}
 	}
 }
@@ -110,6 +123,8 @@ func (t *Topics) failed(err kafka.Error) {
 		t.Fail(fmt.Errorf("kafka: consumer %s: dead-letter topic: %w: parked records were deleted; set the group's offsets there", t.Group, err))
 	case err.IsFatal():
 		t.Fail(fmt.Errorf("kafka: consumer %s: dead-letter topic: %w", t.Group, err))
+	default:
+		t.Trouble.Event(err)
 	}
 }
 
@@ -163,7 +178,7 @@ func (t *Topics) Forget(p *Partition) {
 
 // read reads a dead-letter partition from an entry to its end.
 func (t *Topics) read(ctx context.Context, p client.Partition, from int64) iter.Seq2[*kafka.Message, error] {
-	return client.ReadPartition(ctx, t.reading, t.Log, p, from, client.ToEnd)
+	return client.ReadPartition(ctx, t.reading, t.Trouble, p, from, client.ToEnd)
 }
 
 // Close closes the clients. No writer may be in use.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
@@ -82,7 +81,7 @@ func (w *Writer[T]) Flush(ctx context.Context) (values []T, err error) {
 }
 
 // openProducer opens an idempotent producer that reports what the brokers have acknowledged.
-func openProducer(user client.ConfigMap, log *slog.Logger) (*kafka.Producer, error) {
+func openProducer(user client.ConfigMap, t *client.Trouble) (*kafka.Producer, error) {
 	config, err := client.DeadLetterConfig(user)
 	if err != nil {
 		return nil, err
@@ -91,6 +90,6 @@ func openProducer(user client.ConfigMap, log *slog.Logger) (*kafka.Producer, err
 	if err != nil {
 		return nil, fmt.Errorf("kafka: %w: %w", es.ErrInvalid, err)
 	}
-	go client.ForwardLogs(p.Logs(), log, nil) // until the producer is closed
+	go t.Forward(p.Logs(), nil) // until the producer is closed
 	return p, nil
 }

@@ -50,7 +50,7 @@ func (f *feed) findHighest(ctx context.Context, store string, since time.Time) (
 	if err != nil || first < 0 || first >= f.began {
 		return 0, err
 	}
-	for m, err := range client.ReadPartition(ctx, f.source.reading, f.source.Log, f.Partition, first, f.began) {
+	for m, err := range client.ReadPartition(ctx, f.source.reading, f.source.client.Trouble, f.Partition, first, f.began) {
 		if err != nil {
 			return 0, err
 		}

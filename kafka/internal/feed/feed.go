@@ -229,7 +229,7 @@ func (f *feed) check(ctx context.Context, err kafka.Error) error {
 	if err.IsFatal() {
 		return fmt.Errorf("kafka: read %v: %w", f.Partition, err)
 	}
-	f.source.Log.Warn("kafka: librdkafka error", "partition", f.String(), "err", err, "code", err.Code().String())
+	f.source.client.Trouble.Event(err)
 	return nil
 }
 

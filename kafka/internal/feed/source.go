@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,7 +64,7 @@ func Open(ctx context.Context, c Config) (*Source, error) {
 	if s.reading, err = client.ReaderConfig(c.Client, group); err != nil {
 		return nil, err
 	}
-	if s.client, err = client.OpenReader(s.reading, s.Log); err != nil {
+	if s.client, err = client.OpenReader(s.reading, client.NewTrouble(s.Log, nil)); err != nil {
 		return nil, err
 	}
 	if s.topics, err = s.client.Describe(ctx, c.Topics...); err != nil {
@@ -73,7 +74,7 @@ func Open(ctx context.Context, c Config) (*Source, error) {
 	s.id = s.identity()
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.cancel = cancel
-	s.watch = &client.Watch{Reader: s.client, Topics: s.topics, Log: s.Log, Changed: s.changed, Gone: s.gone, Soon: s.suspect}
+	s.watch = &client.Watch{Reader: s.client, Topics: maps.Clone(s.topics), Log: s.Log, Changed: s.changed, Gone: s.gone, Soon: s.suspect}
 	s.work.Go(func() { s.watch.Run(background) })
 	if c.Group != "" {
 		s.work.Go(func() { s.commitPeriodically(background) })
@@ -142,7 +143,7 @@ func truncated(p client.Partition, offset, high int64) error {
 }
 
 func (s *Source) open(p client.Partition, offset, high int64, filter es.Filter) (*feed, error) {
-	reader, err := client.OpenReader(s.reading, s.Log)
+	reader, err := client.OpenReader(s.reading, s.client.Trouble)
 	if err != nil {
 		return nil, err
 	}

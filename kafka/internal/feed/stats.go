@@ -16,6 +16,8 @@ type Stats struct {
 	Lag     client.Lag
 	Dropped int64 // duplicates
 	Foreign int64 // messages that no relay wrote
+	Error   string
+	ErrorAt time.Time
 }
 
 // Stats returns the state of the open feeds, sorted by shard.
@@ -27,8 +29,13 @@ func (s *Source) Stats() []Stats {
 	}
 	s.mu.Unlock()
 	all := make([]Stats, 0, len(feeds))
+	at, err := s.client.Trouble.Last()
 	for _, f := range feeds {
-		all = append(all, f.stats())
+		stat := f.stats()
+		if err != nil {
+			stat.Error, stat.ErrorAt = err.Error(), at
+		}
+		all = append(all, stat)
 	}
 	slices.SortFunc(all, func(a, b Stats) int { return strings.Compare(a.Shard, b.Shard) })
 	return all

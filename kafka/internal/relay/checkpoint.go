@@ -59,7 +59,7 @@ func (r *Relay) loadCheckpoint(ctx context.Context, admin *kafka.AdminClient) (c
 	// Usually it is among the last messages, but other relays may have written after it.
 	for window := int64(200); ; window *= 10 {
 		from := max(low, high-window)
-		for m, err := range client.ReadPartition(ctx, client.CheckpointReader(r.producer), r.log, r.checkpoints(), from, high) {
+		for m, err := range client.ReadPartition(ctx, client.CheckpointReader(r.producer), r.trouble, r.checkpoints(), from, high) {
 			if err != nil {
 				return c, false, nil, err
 			}

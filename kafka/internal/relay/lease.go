@@ -41,6 +41,7 @@ func (r *Relay) acquire(ctx context.Context) error {
 		case errors.Is(err, es.ErrInvalid), errors.Is(err, es.ErrClosed):
 			return err
 		case err != nil:
+			r.Stats.failed(err)
 			r.log.Warn("kafka: relay lease not acquired", "err", err)
 		case !waiting:
 			waiting = true
@@ -76,6 +77,7 @@ func (r *Relay) runHolding(ctx context.Context) error {
 	lose(nil)
 	renewing.Wait()
 	if ctx.Err() == nil && errors.Is(context.Cause(holding), errLeaseLost) {
+		r.Stats.unknown()
 		r.log.Warn("kafka: relay has lost its lease")
 		return nil
 	}
@@ -102,6 +104,7 @@ func (r *Relay) keepLease(ctx context.Context, lose context.CancelCauseFunc) {
 			lose(errLeaseLost)
 			return
 		default:
+			r.Stats.failed(err)
 			r.log.Warn("kafka: relay lease not renewed", "err", err)
 		}
 	}

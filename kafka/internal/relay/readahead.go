@@ -59,7 +59,9 @@ func (a *readAhead) read(ctx context.Context) error {
 	after := a.start
 	for {
 		// The head is read first: records up to it that All does not return are excluded by the filter.
+		a.stats.following(true)
 		head, err := a.log.Changed(ctx, after)
+		a.stats.following(false)
 		if err != nil {
 			return err
 		}

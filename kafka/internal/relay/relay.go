@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/thalo-go/es"
@@ -73,6 +74,7 @@ func (e *TooLargeError) Error() string {
 type Relay struct {
 	Config
 	log             *slog.Logger
+	trouble         *client.Trouble  // of all clients
 	producer        client.ConfigMap // except for what a session adds
 	store           string
 	key             string // of the checkpoint
@@ -106,6 +108,7 @@ func New(c Config) (*Relay, error) {
 		holder:          fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:6]),
 		smallest:        client.LargestMessage,
 	}
+	r.trouble = client.NewTrouble(r.log, c.Stats.failed)
 	c.Stats.set(func(s *Snapshot) { s.Holder = r.holder })
 	return r, nil
 }
@@ -119,6 +122,11 @@ func (r *Relay) lease() string { return "relay/" + r.Prefix + "/" + r.Name }
 // Run publishes until ctx is done or an error is permanent.
 func (r *Relay) Run(ctx context.Context) error {
 	defer r.Stats.set(func(s *Snapshot) { s.Working = false })
+	following, stop := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	defer work.Wait()
+	defer stop()
+	work.Go(func() { r.Stats.followHead(following, r.Log) })
 	if r.Leases != nil {
 		return r.runLeased(ctx)
 	}
@@ -152,6 +160,7 @@ func (r *Relay) runSessions(ctx context.Context) error {
 		case errors.Is(err, errRestart):
 			continue
 		}
+		err = r.trouble.Explain(err)
 		r.Stats.retried(err)
 		r.log.Warn("kafka: relay restarts from its checkpoint", "err", err, "attempt", attempt+1)
 		if err := client.Sleep(ctx, client.Backoff(attempt)); err != nil {

@@ -62,7 +62,7 @@ func (r *Relay) open(ctx context.Context, config *kafka.ConfigMap) (*session, er
 		return nil, client.Invalid("settings of relay %s: %v", r.Name, err)
 	}
 	s := &session{r: r, p: p, ended: make(chan struct{}), encoder: wire.NewEncoder(r.store, r.Encoding, r.ContentType)}
-	s.events.Go(func() { client.ForwardLogs(p.Logs(), r.log, s.ended) })
+	s.events.Go(func() { r.trouble.Forward(p.Logs(), s.ended) })
 	if r.AtLeastOnce == nil {
 		s.events.Go(s.drain)
 	}
@@ -83,7 +83,7 @@ func (s *session) drain() {
 
 func (s *session) event(event kafka.Event) {
 	if err, ok := event.(kafka.Error); ok {
-		s.r.log.Debug("kafka: librdkafka error", "err", err, "code", err.Code().String())
+		s.r.trouble.Event(err)
 	}
 }
 
@@ -162,6 +162,7 @@ func (s *session) initTransactions(ctx context.Context) error {
 		if e, ok := client.KafkaError(err); !ok || !e.IsRetriable() {
 			return s.cannotInit(err)
 		}
+		err = s.r.trouble.Explain(err)
 		s.r.log.Warn("kafka: relay waits for the cluster", "err", err, "brokers", client.Brokers(s.r.producer))
 		s.r.Stats.failed(err)
 		if err := client.Sleep(ctx, client.Backoff(0)); err != nil {

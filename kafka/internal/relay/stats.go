@@ -1,10 +1,12 @@
 package relay
 
 import (
+	"context"
 	"sync"
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/kafka/internal/client"
 )
 
 // Snapshot is the state of a relay. Package kafka documents what its users see of it.
@@ -39,6 +41,7 @@ type ParkedStream struct {
 type Stats struct {
 	mu      sync.Mutex
 	s       Snapshot
+	follows bool      // a session waits for the log to change, so that Head is the log's
 	oldest  time.Time // of the records after the checkpoint; zero if there are none
 	seconds [10]struct {
 		at      int64
@@ -113,6 +116,38 @@ func (s *Stats) Snapshot() Snapshot {
 		snapshot.Rate = float64(records) / float64(len(s.seconds))
 	}
 	return snapshot
+}
+
+// following notes whether a session waits for the log to change.
+func (s *Stats) following(follows bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.follows = follows
+}
+
+// unknown notes that another process may work, so that the checkpoint is not known.
+func (s *Stats) unknown() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.s.Known, s.oldest = false, time.Time{}
+}
+
+// headEvery is how often the head of the log is read while no session follows the log.
+const headEvery = 5 * time.Second
+
+// followHead keeps the head of the log correct until ctx is done, also while the cluster is not available.
+func (s *Stats) followHead(ctx context.Context, log es.Log) {
+	for client.Sleep(ctx, headEvery) == nil {
+		s.mu.Lock()
+		needed := s.s.Known && !s.follows
+		s.mu.Unlock()
+		if !needed {
+			continue
+		}
+		if head, err := es.Head(ctx, log); err == nil { // a session reports the errors of the log
+			s.set(func(s *Snapshot) { s.Head = max(s.Head, head) })
+		}
+	}
 }
 
 // Stopped notes that the relay does not run.

@@ -135,7 +135,7 @@ func (d *destinations) mustBeNew(ctx context.Context, name string, now client.To
 		if err != nil {
 			return err
 		}
-		for m, err := range client.ReadPartition(ctx, client.CheckpointReader(d.r.producer), d.r.log, p, max(low, high-tail), high) {
+		for m, err := range client.ReadPartition(ctx, client.CheckpointReader(d.r.producer), d.r.trouble, p, max(low, high-tail), high) {
 			if err != nil {
 				return err
 			}

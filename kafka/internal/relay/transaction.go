@@ -214,6 +214,7 @@ func (s *session) commit(ctx context.Context) error {
 		if !last.IsZero() && time.Now().After(last) {
 			return wrap("commit", err)
 		}
+		err = s.r.trouble.Explain(err)
 		s.r.Stats.retried(err)
 		s.r.log.Warn("kafka: retrying commit", "err", err)
 	}
