@@ -35,7 +35,7 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, 
 	if err != nil {
 		var refusal *engine.RefusedError
 		if !errors.As(err, &refusal) { // it may wrap any error of a handler
-			err = explain(err)
+			err = s.explain(err)
 		}
 		return 0, fmt.Errorf("sqlite: append: %w", err)
 	}
@@ -62,6 +62,9 @@ func (s *Store) beginWith(ctx context.Context, try func(conn *sql.Conn) error) e
 	}
 	if err := s.outside(ctx); err != nil {
 		return err
+	}
+	if err := s.files.check(); err != nil {
+		return fmt.Errorf("%w; nothing was written", err)
 	}
 	deadline := time.Now().Add(s.busy)
 	for {
@@ -140,26 +143,24 @@ func (t *tx) write(requests []*commit.Request, careful bool) error {
 	defer t.conn.Close()
 	w := &t.store.writer
 	return t.conn.Raw(func(driver any) error {
-		err := w.try(driver.(*sqlite3.SQLiteConn), requests, careful)
+		err := w.try(driver.(*sqlite3.SQLiteConn), requests, careful, t.store.commit)
 		if err == nil {
-			t.store.watcher.advance(w.head)
+			t.store.watcher.advance(w.view, w.head)
 		}
 		return err
 	})
 }
 
-func (w *writer) try(conn *sqlite3.SQLiteConn, requests []*commit.Request, careful bool) error {
+func (w *writer) try(conn *sqlite3.SQLiteConn, requests []*commit.Request, careful bool, commit func(do func() error) error) error {
 	b := w.batch(conn, careful)
 	err := b.write(requests)
-	end := "commit"
-	if err != nil || len(b.rows) == 0 {
-		end = "rollback" // also without rows, as it needs no sync
+	if err == nil && len(b.rows) > 0 {
+		err = commit(func() error {
+			_, err := conn.Exec("commit", nil)
+			return err
+		})
 	}
-	if _, endErr := conn.Exec(end, nil); err == nil && endErr != nil {
-		err = endErr
-		if isIO(endErr) {
-			err = fmt.Errorf("%w: %w", es.ErrUnknownOutcome, endErr) // after a failed sync, the rows may still reappear after a crash
-		}
+	if err != nil || len(b.rows) == 0 { // also without rows, as it needs no sync
 		_, _ = conn.Exec("rollback", nil) // returns an error if SQLite has rolled back already
 	}
 	if err != nil {
@@ -210,7 +211,10 @@ func (b *batch) committed() {
 	w.head, w.time = b.head, b.time
 	for stream, version := range b.heads {
 		w.heads.Add(stream, version)
+		w.history.report(stream)
 	}
+	last := b.rows[len(b.rows)-1]
+	w.history.saw(w.view, mark{b.head, b.time, *last.stream, last.version})
 }
 
 type (
@@ -272,6 +276,13 @@ func (b *batch) judge(appends []es.Append, careful bool) (versions []es.Version,
 				return nil, nil, err
 			}
 		}
+		if a.Expected > 0 && !earlier {
+			if lost, err := b.isLost(a, head); err != nil {
+				return nil, nil, err
+			} else if lost {
+				return nil, fmt.Errorf("%w: %w", &es.ConflictError{Stream: a.Stream, Expected: a.Expected}, es.ErrRewound), nil
+			}
+		}
 		if a.Expected != es.AnyVersion && a.Expected != head {
 			return nil, &es.ConflictError{Stream: a.Stream, Expected: a.Expected}, nil
 		}
@@ -324,14 +335,25 @@ func (b *batch) headOf(a *es.Append, careful bool) (es.Version, error) {
 	return b.selectHead(a.Stream)
 }
 
+// isLost reports whether the version that an append expects may be of a history that was lost: the stream did not reach it before the
+// histories diverge. It reports that once for each stream.
+func (b *batch) isLost(a *es.Append, head es.Version) (bool, error) {
+	common, rewound := b.writer.history.rewound(0)
+	if !rewound {
+		return false, nil
+	}
+	if a.Expected <= head {
+		position, err := b.selectPosition(a.Stream, a.Expected)
+		if err != nil || position > 0 && position <= common {
+			return false, err
+		}
+	}
+	return b.writer.history.report(a.Stream), nil
+}
+
 func (b *batch) lookUp(c command) (span, bool, error) {
 	if s, found := b.commands[c]; found {
 		return s, true, nil
 	}
 	return b.selectCommand(c)
-}
-
-func isIO(err error) bool {
-	var e sqlite3.Error
-	return errors.As(err, &e) && e.Code == sqlite3.ErrIoErr
 }

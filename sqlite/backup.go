@@ -14,7 +14,7 @@ import (
 // The file appears under its name once the copy is complete and synced. The copy is a store with the same ID.
 func (s *Store) Backup(ctx context.Context, path string) error {
 	if err := s.backup(ctx, path); err != nil {
-		return fmt.Errorf("sqlite: backup of %s to %s: %w", s.name, path, explain(err))
+		return fmt.Errorf("sqlite: backup of %s to %s: %w", s.name, path, s.explain(err))
 	}
 	return nil
 }

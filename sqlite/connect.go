@@ -26,7 +26,7 @@ const (
 		pragma temp_store = memory;
 		pragma cache_size = -16384`
 	readPragmas = `
-		pragma busy_timeout = 10000;
+		pragma busy_timeout = %d;
 		pragma temp_store = memory;
 		pragma query_only = on`
 	memoryPragmas = `
@@ -40,17 +40,20 @@ type connector struct {
 	dsn    string
 }
 
-func newConnector(uri, pragmas string) connector {
+func (s *Store) connector(uri, pragmas string) connector {
 	hook := func(conn *sqlite3.SQLiteConn) error {
 		_, err := conn.Exec(pragmas, nil)
 		if err == nil && pragmas == writePragmas {
 			err = useLog(conn)
 		}
+		if err == nil {
+			err = s.files.check() // it may be another file than that of earlier connections
+		}
 		return err
 	}
-	separator, lock := "?", "immediate"
-	if pragmas == readPragmas {
-		lock = "deferred"
+	separator, lock := "?", "deferred"
+	if pragmas == writePragmas || pragmas == memoryPragmas {
+		lock = "immediate"
 	}
 	if strings.HasSuffix(uri, "?mode=ro") { // a "?" in the path is escaped
 		separator = "&"

@@ -32,8 +32,16 @@ func isConstraint(err error) bool {
 	return errors.As(err, &e) && e.Code == sqlite3.ErrConstraint
 }
 
+// isUnsynced reports whether a commit has written its rows, but the disk has not confirmed them: they may appear after a crash.
+// Any other error of a commit comes before its last row is written, and without that row SQLite ignores the others.
+// Source: walFrames in https://www.sqlite.org/src/file/src/wal.c.
+func isUnsynced(err error) bool {
+	var e sqlite3.Error
+	return errors.As(err, &e) && (e.ExtendedCode == sqlite3.ErrIoErrFsync || e.ExtendedCode == sqlite3.ErrIoErrDirFsync)
+}
+
 // explain adds the remedy to an error of SQLite, and ErrUnavailable to temporary ones.
-func explain(err error) error {
+func (s *Store) explain(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -45,9 +53,18 @@ func explain(err error) error {
 		return err
 	}
 	switch e.Code {
+	case sqlite3.ErrIoErr, sqlite3.ErrCantOpen, sqlite3.ErrCorrupt, sqlite3.ErrNotADB, sqlite3.ErrReadonly:
+		if moved := s.files.check(); moved != nil {
+			return fmt.Errorf("%w: %w", moved, err)
+		}
+	}
+	switch e.Code {
 	case sqlite3.ErrFull:
 		return fmt.Errorf("%w: %w: nothing was written; free disk space and try again", es.ErrUnavailable, err)
 	case sqlite3.ErrIoErr:
+		if e.ExtendedCode == sqlite3.ErrIoErrWrite {
+			return fmt.Errorf("%w: %w: nothing was written; check the disk, and the limit on the size of files (ulimit -f)", es.ErrUnavailable, err)
+		}
 		return fmt.Errorf("%w: %w: the disk or file system failed: see the system's log", es.ErrUnavailable, err)
 	case sqlite3.ErrNotADB:
 		return fmt.Errorf("%w: give another path, or move the file away", err)

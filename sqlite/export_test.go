@@ -21,7 +21,7 @@ func (s *Store) OnWriter(f func(conn *sqlite3.SQLiteConn) error) error {
 }
 
 // Queries are the statements that must use an index.
-var Queries = []string{selectStream, selectAll, selectFiltered, selectHead, selectLast, selectStreamHead, selectCommand, selectSnapshot,
+var Queries = []string{selectStream, selectAll, selectFiltered, selectTop, selectMark, selectMarks, selectPosition, selectLast, selectStreamHead, selectCommand, selectSnapshot,
 	selectLease, deleteLease, selectCheckpoint, updateCheckpoint}
 
 // FileURI returns the URI of a file.
@@ -29,7 +29,7 @@ var FileURI = fileURI
 
 // Connect opens a writing connection to the database with a URI, and closes it.
 func Connect(uri string) error {
-	conn, err := newConnector(uri, writePragmas).Connect(background)
+	conn, err := new(Store).connector(uri, writePragmas).Connect(background)
 	if err == nil {
 		err = conn.Close()
 	}
@@ -38,6 +38,19 @@ func Connect(uri string) error {
 
 // SetLargeLog sets the size at which the write-ahead log is truncated.
 func (s *Store) SetLargeLog(bytes int64) { s.log.large = bytes }
+
+// Begin begins a transaction of the group commit, and returns a function that writes and commits one call of Append.
+func (s *Store) Begin(ctx context.Context) (write func([]es.Append) (es.Position, error), err error) {
+	tx, err := s.beginAppend(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return func(appends []es.Append) (es.Position, error) {
+		r := &commit.Request{Appends: appends, Events: 1}
+		tx.Write(ctx, []*commit.Request{r})
+		return r.Position, r.Err
+	}, nil
+}
 
 // WriteTogether writes several calls of Append in one transaction, in this order.
 func (s *Store) WriteTogether(ctx context.Context, calls ...[]es.Append) ([]es.Position, []error) {

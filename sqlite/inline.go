@@ -81,11 +81,8 @@ func (t *tx) attempt(ctx context.Context, requests []*commit.Request, careful bo
 	if err := t.project(ctx, b.writer.head, b.records()); err != nil {
 		return err
 	}
-	if err := t.inline.Commit(); err != nil {
-		switch {
-		case isIO(err):
-			return fmt.Errorf("%w: %w", es.ErrUnknownOutcome, err) // after a failed sync, the rows may still reappear after a crash
-		case isConstraint(err):
+	if err := s.commit(t.inline.Commit); err != nil {
+		if isConstraint(err) {
 			return s.inline.Refuse(err) // a deferred constraint
 		}
 		return err
@@ -95,7 +92,7 @@ func (t *tx) attempt(ctx context.Context, requests []*commit.Request, careful bo
 	for _, r := range requests {
 		s.log.written += int64(r.Bytes)
 	}
-	s.watcher.advance(w.head)
+	s.watcher.advance(w.view, w.head)
 	s.inline.Moved()
 	return nil
 }
@@ -167,9 +164,9 @@ func (b *batch) records() []es.Record {
 func (s *Store) between(_ context.Context, t *sql.Tx, after, upTo es.Position, most int) (records []es.Record, err error) {
 	rows, err := t.QueryContext(background, selectAll, int64(after), min(int64(most), int64(upTo-after)))
 	if err != nil {
-		return nil, fmt.Errorf("sqlite: %s: %w", readLog, explain(err))
+		return nil, fmt.Errorf("sqlite: %s: %w", readLog, s.explain(err))
 	}
-	err = each(rows, func(scan func(...any) error) error {
+	err = s.each(rows, func(scan func(...any) error) error {
 		var values [8]any
 		var into [8]any
 		for i := range values {

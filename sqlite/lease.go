@@ -39,7 +39,7 @@ func (s *Store) AcquireLease(ctx context.Context, name, holder string, d time.Du
 		return conn.QueryRowContext(background, selectLease, name).Scan(&l.Holder, &until, &l.Note)
 	})
 	if err != nil {
-		return es.Lease{}, within(ctx, "lease "+name, err)
+		return es.Lease{}, s.within(ctx, "lease "+name, err)
 	}
 	l.Until = time.UnixMicro(until).UTC()
 	return l, nil
@@ -47,7 +47,7 @@ func (s *Store) AcquireLease(ctx context.Context, name, holder string, d time.Du
 
 // ReleaseLease implements [es.Leases].
 func (s *Store) ReleaseLease(ctx context.Context, name, holder string) error {
-	return within(ctx, "lease "+name, s.transact(ctx, func(conn *sql.Conn) error {
+	return s.within(ctx, "lease "+name, s.transact(ctx, func(conn *sql.Conn) error {
 		_, err := conn.ExecContext(background, deleteLease, name, holder)
 		return err
 	}))
@@ -56,7 +56,7 @@ func (s *Store) ReleaseLease(ctx context.Context, name, holder string) error {
 // ListLeases implements [es.Leases].
 func (s *Store) ListLeases(ctx context.Context) ([]es.Lease, error) {
 	leases, err := s.listLeases(ctx)
-	return leases, within(ctx, "leases", err)
+	return leases, s.within(ctx, "leases", err)
 }
 
 func (s *Store) listLeases(ctx context.Context) (leases []es.Lease, err error) {
@@ -90,7 +90,7 @@ func (s *Store) LoadCheckpoint(ctx context.Context, name string) (position es.Po
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil
 	}
-	return position, within(ctx, "checkpoint "+name, err)
+	return position, s.within(ctx, "checkpoint "+name, err)
 }
 
 // MoveCheckpoint implements [es.Checkpoints].
@@ -111,7 +111,7 @@ func (s *Store) MoveCheckpoint(ctx context.Context, name string, from, to es.Pos
 		moved = n > 0
 		return err
 	})
-	return moved && err == nil, within(ctx, "checkpoint "+name, err)
+	return moved && err == nil, s.within(ctx, "checkpoint "+name, err)
 }
 
 // transact runs f in a transaction of its own that may write. The context can end only the wait for the lock, not the transaction.
@@ -122,7 +122,10 @@ func (s *Store) transact(ctx context.Context, f func(conn *sql.Conn) error) erro
 	}
 	defer conn.Close()
 	if err = f(conn); err == nil {
-		_, err = conn.ExecContext(background, "commit")
+		err = s.commit(func() error {
+			_, err := conn.ExecContext(background, "commit")
+			return err
+		})
 	}
 	if err != nil {
 		_, _ = conn.ExecContext(background, "rollback") // the first error is the cause
@@ -131,9 +134,9 @@ func (s *Store) transact(ctx context.Context, f func(conn *sql.Conn) error) erro
 }
 
 // within adds the operation to an error. It returns the error of the context unchanged.
-func within(ctx context.Context, what string, err error) error {
+func (s *Store) within(ctx context.Context, what string, err error) error {
 	if err == nil || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return err
 	}
-	return fmt.Errorf("sqlite: %s: %w", what, explain(err))
+	return fmt.Errorf("sqlite: %s: %w", what, s.explain(err))
 }

@@ -168,12 +168,12 @@ func TestOpenRefusesAFile(t *testing.T) {
 		expectError(t, err, fs.ErrNotExist)
 	})
 	t.Run("file that is not a database", func(t *testing.T) {
-		for _, text := range []string{"ab", strings.Repeat("Dear diary, ", 1000)} {
+		for _, text := range []string{"a", "ab", strings.Repeat("x", 511), strings.Repeat("x", 512), strings.Repeat("Dear diary, ", 1000)} {
 			path := file(t)
 			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			refused(t, path, "file is not a database", "give another path, or move the file away")
+			refused(t, path, "is not a database", "give another path, or move the file away")
 			if string(contents(t, path)) != text {
 				t.Error("the file was changed")
 			}
@@ -188,7 +188,7 @@ func TestOpenRefusesAFile(t *testing.T) {
 		if err := os.Chmod(path, 0o400); err != nil {
 			t.Fatal(err)
 		}
-		refused(t, path, "check the permissions of the file and its folder")
+		refused(t, path, "check the permissions of the file and of its folder")
 	})
 	t.Run("folder without write permission", func(t *testing.T) {
 		unprivileged(t)
@@ -197,7 +197,7 @@ func TestOpenRefusesAFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = os.Chmod(filepath.Dir(path), 0o700) }()
-		refused(t, path, "check the permissions of the file and its folder")
+		refused(t, path, "check the permissions of the file and of its folder")
 	})
 	t.Run("file system without support for a write-ahead log", func(t *testing.T) {
 		err := sqlite.Connect(sqlite.FileURI(filepath.ToSlash(file(t))) + "?vfs=unix-dotfile&rest=")

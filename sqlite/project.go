@@ -51,7 +51,7 @@ func (b *backend) Transact(ctx context.Context, _ engine.Options, work func(ctx 
 	b.store.trimLarge(ctx) // only the size of the file shows how much handlers write
 	conn, tx, err := b.store.beginTx(ctx)
 	if err != nil {
-		return fmt.Errorf("sqlite: %w", explain(err))
+		return fmt.Errorf("sqlite: %w", b.store.explain(err))
 	}
 	began := time.Now()
 	defer b.rest(began)
@@ -68,10 +68,10 @@ func (b *backend) Transact(ctx context.Context, _ engine.Options, work func(ctx 
 		return err
 	}
 	wasUndone := undone(conn, tx)
-	if err := tx.Commit(); wasUndone {
+	if err := b.store.commit(tx.Commit); wasUndone {
 		return errUndone
 	} else if err != nil {
-		return fmt.Errorf("sqlite: commit: %w", explain(err))
+		return fmt.Errorf("sqlite: commit: %w", b.store.explain(err))
 	}
 	return nil
 }
@@ -107,7 +107,7 @@ func (b *backend) rest(began time.Time) {
 func (b *backend) Exec(_ context.Context, tx *sql.Tx, query string, args ...any) (int64, error) {
 	result, err := tx.ExecContext(background, query, args...)
 	if err != nil {
-		return 0, fmt.Errorf("sqlite: %w", explain(err))
+		return 0, fmt.Errorf("sqlite: %w", b.store.explain(err))
 	}
 	return result.RowsAffected()
 }
@@ -116,12 +116,12 @@ func (b *backend) Exec(_ context.Context, tx *sql.Tx, query string, args ...any)
 func (b *backend) Query(_ context.Context, tx *sql.Tx, row func(scan func(into ...any) error) error, query string, args ...any) error {
 	rows, err := tx.QueryContext(background, query, args...)
 	if err != nil {
-		return fmt.Errorf("sqlite: %w", explain(err))
+		return fmt.Errorf("sqlite: %w", b.store.explain(err))
 	}
-	return each(rows, row)
+	return b.store.each(rows, row)
 }
 
-func each(rows *sql.Rows, row func(scan func(into ...any) error) error) error {
+func (s *Store) each(rows *sql.Rows, row func(scan func(into ...any) error) error) error {
 	defer rows.Close()
 	for rows.Next() {
 		if err := row(rows.Scan); err != nil {
@@ -129,7 +129,7 @@ func each(rows *sql.Rows, row func(scan func(into ...any) error) error) error {
 		}
 	}
 	if err := rows.Err(); err != nil {
-		return fmt.Errorf("sqlite: %w", explain(err))
+		return fmt.Errorf("sqlite: %w", s.explain(err))
 	}
 	return nil
 }
@@ -138,16 +138,16 @@ func each(rows *sql.Rows, row func(scan func(into ...any) error) error) error {
 func (b *backend) View(ctx context.Context, row func(scan func(into ...any) error) error, query string, args ...any) error {
 	conn, err := b.store.reader(ctx)
 	if err != nil {
-		return fmt.Errorf("sqlite: %w", explain(err))
+		return fmt.Errorf("sqlite: %w", b.store.explain(err))
 	}
 	defer conn.Close()
 	b.store.log.reading.RLock()
 	defer b.store.log.reading.RUnlock()
 	rows, err := conn.QueryContext(background, query, args...)
 	if err != nil {
-		return fmt.Errorf("sqlite: %w", explain(err))
+		return fmt.Errorf("sqlite: %w", b.store.explain(err))
 	}
-	return each(rows, row)
+	return b.store.each(rows, row)
 }
 
 // Passing implements engine.Database.

@@ -79,9 +79,9 @@ func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) it
 const readLog = "read the log"
 
 func (s *Store) filtered(ctx context.Context, yield func(es.Record, error) bool, after es.Position, filter es.Filter) {
-	head, err := s.head(ctx)
+	_, head, err := s.end(ctx)
 	if err != nil {
-		yield(es.Record{}, err)
+		yield(es.Record{}, s.within(ctx, readHead, err))
 		return
 	}
 	kinds, types := names(filter.Kinds), names(filter.Types)
@@ -137,10 +137,16 @@ func (s *Store) readPages(ctx context.Context, yield func(es.Record, error) bool
 		most = max(most, len(page))
 		if err != nil {
 			if ctx.Err() == nil {
-				err = fmt.Errorf("sqlite: %s: %w", what, explain(err))
+				err = fmt.Errorf("sqlite: %s: %w", what, s.explain(err))
 			}
 			yield(es.Record{}, err)
 			return false
+		}
+		if n := len(page); n > 0 {
+			if err := s.observe(ctx, &page[n-1]); err != nil {
+				yield(es.Record{}, s.within(ctx, what, err))
+				return false
+			}
 		}
 		for i := range page {
 			if err := ctx.Err(); err != nil {
@@ -185,6 +191,9 @@ func (s *Store) reader(ctx context.Context) (*sql.Conn, error) {
 		if err := s.outside(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.files.checkRead(); err != nil {
+		return nil, err
 	}
 	return s.read.Conn(ctx)
 }

@@ -44,12 +44,17 @@ func (s *Store) migrate(ctx context.Context) error {
 		_, _ = conn.ExecContext(context.WithoutCancel(ctx), "rollback") // the first error is the cause
 		return err
 	}
-	if _, err := conn.ExecContext(ctx, "commit"); err != nil {
+	err = conn.Raw(func(driver any) error {
+		real := driver.(*sqlite3.SQLiteConn).GetFilename("main")
+		s.log.init(real)
+		return s.files.note(real) // within the transaction, in which all files exist
+	})
+	if err != nil {
 		return err
 	}
-	return conn.Raw(func(driver any) error {
-		s.log.init(driver.(*sqlite3.SQLiteConn).GetFilename("main"))
-		return nil
+	return s.commit(func() error {
+		_, err := conn.ExecContext(ctx, "commit")
+		return err
 	})
 }
 
@@ -142,5 +147,5 @@ func (s *Store) inspect(ctx context.Context) error {
 		return errors.New("the store's ID is missing in es_meta: the database is damaged; restore a backup")
 	}
 	s.id = meta[keyStore]
-	return nil
+	return conn.Raw(func(driver any) error { return s.files.note(driver.(*sqlite3.SQLiteConn).GetFilename("main")) })
 }

@@ -25,7 +25,7 @@ func (s *Store) SaveSnapshot(ctx context.Context, n es.Snapshot) error {
 	if n.Data == nil {
 		n.Data = []byte{}
 	}
-	return within(ctx, "snapshot of "+n.Stream.String(), s.transact(ctx, func(conn *sql.Conn) error {
+	return s.within(ctx, "snapshot of "+n.Stream.String(), s.transact(ctx, func(conn *sql.Conn) error {
 		_, err := conn.ExecContext(background, upsertSnapshot, n.Stream.Kind, n.Stream.ID, n.Version, n.Position, n.Schema, n.Data)
 		return err
 	}))
@@ -39,7 +39,7 @@ func (s *Store) LoadSnapshot(ctx context.Context, stream es.Stream) (es.Snapshot
 	case errors.Is(err, sql.ErrNoRows):
 		return es.Snapshot{}, nil
 	case err != nil:
-		return es.Snapshot{}, fmt.Errorf("sqlite: snapshot of %s: %w", stream, explain(err))
+		return es.Snapshot{}, fmt.Errorf("sqlite: snapshot of %s: %w", stream, s.explain(err))
 	}
 	return n, nil
 }

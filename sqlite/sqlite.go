@@ -39,6 +39,8 @@ type Store struct {
 	queue    *commit.Queue
 	writer   writer
 	log      logFile
+	files    openFiles
+	history  history
 	watcher  watcher
 	inline   *engine.SQLInline[*sql.Tx] // nil without inline projections
 	pages    sync.Pool                  // of *[]es.Record: reused memory of pages
@@ -54,7 +56,7 @@ var (
 
 // Config is the settings of a store. Its zero value is what [Open] uses.
 type Config struct {
-	// BusyTimeout is how long an append waits for another process that holds the write lock. 0 means 10s.
+	// BusyTimeout is how long Open and an append wait for another process that holds the write lock. 0 means 10s.
 	BusyTimeout time.Duration
 
 	// PollInterval is the interval at which Changed polls for appends of other processes. 0 means 10ms. Changed polls only while
@@ -91,10 +93,12 @@ func (c Config) Open(path string) (*Store, error) {
 		return nil, fmt.Errorf("sqlite: open %s: %w", path, err)
 	}
 	s := &Store{name: path, busy: cmp.Or(c.BusyTimeout, 10*time.Second), readOnly: c.ReadOnly}
+	s.files.began = time.Now()
 	s.close = sync.OnceValue(s.closeOnce)
 	if err := s.connect(path); err != nil {
-		return nil, fmt.Errorf("sqlite: open %s: %w", path, explain(err))
+		return nil, fmt.Errorf("sqlite: open %s: %w", path, s.explain(err))
 	}
+	s.writer.history = &s.history
 	s.queue = commit.New(s.beginAppend, commit.Options{})
 	projections := engine.NewSQL(&backend{store: s})
 	s.Projections = projections
@@ -118,10 +122,10 @@ func (c Config) check() error {
 // prepare migrates the database and starts the inline projections.
 func (s *Store) prepare(projections *engine.SQL[*sql.Tx], inline []Projection) (err error) {
 	if s.readOnly {
-		return explain(s.inspect(background))
+		return s.explain(s.inspect(background))
 	}
 	if err := s.migrate(background); err != nil || len(inline) == 0 {
-		return explain(err)
+		return s.explain(err)
 	}
 	if s.inline, err = projections.Inline(inline, s.between); err != nil {
 		return err
@@ -140,7 +144,7 @@ func (s *Store) connect(path string) error {
 		return errors.New("a database in memory cannot be read-only: it is empty")
 	}
 	if path == ":memory:" {
-		s.write = sql.OpenDB(newConnector("file::memory:", memoryPragmas))
+		s.write = sql.OpenDB(s.connector("file::memory:", memoryPragmas))
 		s.write.SetMaxOpenConns(1)
 		s.write.SetMaxIdleConns(1)
 		s.read = s.write
@@ -153,9 +157,11 @@ func (s *Store) connect(path string) error {
 	if _, err := os.Stat(filepath.Dir(absolute)); err != nil {
 		return fmt.Errorf("the folder must exist: %w", err)
 	}
-	if info, err := os.Stat(absolute); err == nil && info.IsDir() {
-		return errors.New("it is a folder: give a file in it")
+	if err := checkFile(absolute); err != nil {
+		return err
 	}
+	s.files.name = absolute
+	s.files.ids[0], _ = identify(absolute) // unknown if it is created
 	uri := fileURI(filepath.ToSlash(absolute))
 	if s.readOnly {
 		if _, err := os.Stat(absolute); err != nil {
@@ -164,16 +170,35 @@ func (s *Store) connect(path string) error {
 		uri += "?mode=ro"
 	}
 	readers := max(4, 2*runtime.GOMAXPROCS(0))
-	s.read = sql.OpenDB(newConnector(uri, readPragmas))
+	s.read = sql.OpenDB(s.connector(uri, fmt.Sprintf(readPragmas, s.busy.Milliseconds())))
 	s.read.SetMaxOpenConns(readers)
 	s.read.SetMaxIdleConns(readers)
 	if s.readOnly {
 		s.write = s.read
 		return nil
 	}
-	s.write = sql.OpenDB(newConnector(uri, writePragmas))
+	s.write = sql.OpenDB(s.connector(uri, writePragmas))
 	s.write.SetMaxOpenConns(1)
 	s.write.SetMaxIdleConns(1)
+	return nil
+}
+
+// smallestDatabase is the size in bytes of the smallest page of SQLite.
+const smallestDatabase = 512
+
+// checkFile refuses what SQLite would take for an empty database and write over.
+func checkFile(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil //nolint:nilerr // SQLite creates it, or returns an error
+	case info.IsDir():
+		return errors.New("it is a folder: give a file in it")
+	case !info.Mode().IsRegular():
+		return errors.New("it is not a regular file: give another path")
+	case info.Size() > 0 && info.Size() < smallestDatabase:
+		return fmt.Errorf("it is not a database, as it has only %d bytes: give another path, or move the file away", info.Size())
+	}
 	return nil
 }
 

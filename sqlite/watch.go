@@ -2,6 +2,8 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -10,7 +12,7 @@ import (
 )
 
 // watcher wakes the callers of Changed when the log has grown. Commits of this store wake them at once.
-// For commits of other processes, a goroutine polls the head of the log while any caller waits.
+// For commits of other processes, and for the loss of records, a goroutine polls the head of the log while any caller waits.
 type watcher struct {
 	store  *Store
 	poll   time.Duration
@@ -18,8 +20,9 @@ type watcher struct {
 
 	mu      sync.Mutex
 	head    es.Position   // the last known one
+	rewinds int           // of the history to which head belongs
 	err     error         // of the last poll
-	grown   chan struct{} // closed when head grows or a poll fails
+	grown   chan struct{} // closed when head changes or a poll fails
 	waiters int
 	polling bool
 	ended   bool          // whether closed is closed
@@ -33,18 +36,24 @@ func (w *watcher) init(s *Store, poll time.Duration, shared bool) {
 	w.closed = make(chan struct{})
 }
 
-// advance records a new head of the log.
-func (w *watcher) advance(head es.Position) { w.note(head, nil) }
+// advance records a new head of the log, as of a view of its history.
+func (w *watcher) advance(v view, head es.Position) { w.note(v, head, nil) }
 
-func (w *watcher) note(head es.Position, err error) {
+func (w *watcher) note(v view, head es.Position, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.err = err
-	if head > w.head || err != nil {
-		w.head = max(head, w.head)
-		close(w.grown)
-		w.grown = make(chan struct{})
+	switch {
+	case v.rewinds < w.rewinds:
+		return // it is of a history that was lost
+	case v.rewinds == w.rewinds && head <= w.head && err == nil:
+		return
+	case v.rewinds > w.rewinds:
+		w.head, w.rewinds = head, v.rewinds
 	}
+	w.head = max(head, w.head)
+	close(w.grown)
+	w.grown = make(chan struct{})
 }
 
 func (w *watcher) close() {
@@ -58,21 +67,32 @@ func (w *watcher) close() {
 // Changed implements [es.Log]. Appends of this store wake it at once, those of other processes within [Config.PollInterval].
 // Each poll takes about 10 µs of one CPU, however many callers wait.
 func (s *Store) Changed(ctx context.Context, after es.Position) (es.Position, error) {
-	head, err := s.head(ctx)
-	if err != nil {
-		return 0, err
+	before := s.history.view()
+	for {
+		v, head, err := s.end(ctx)
+		if err != nil {
+			return 0, s.within(ctx, readHead, err)
+		}
+		s.watcher.advance(v, head)
+		if common, rewound := s.history.rewound(before.rewinds); rewound && after > common {
+			head = min(head, common) // the caller has not read what is there now
+		}
+		switch {
+		case head > after:
+			return head, nil
+		case head < after:
+			return 0, fmt.Errorf("sqlite: %w", &es.AheadError{After: after, Head: head})
+		}
+		head, err = s.watcher.wait(ctx, after, v.rewinds)
+		if !errors.Is(err, es.ErrRewound) { // a rewound log is looked at again
+			return head, s.within(ctx, "wait for records", err)
+		}
 	}
-	s.watcher.advance(head)
-	if head > after {
-		return head, nil
-	}
-	if head < after {
-		return 0, fmt.Errorf("sqlite: %w", &es.AheadError{After: after, Head: head})
-	}
-	return s.watcher.wait(ctx, after)
 }
 
-func (w *watcher) wait(ctx context.Context, after es.Position) (es.Position, error) {
+// wait waits until the log has grown beyond a position, which was its end after a number of rewinds. It returns es.ErrRewound if the log
+// was rewound since.
+func (w *watcher) wait(ctx context.Context, after es.Position, rewinds int) (es.Position, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.waiters++
@@ -82,7 +102,13 @@ func (w *watcher) wait(ctx context.Context, after es.Position) (es.Position, err
 		w.work.Add(1)
 		go w.run()
 	}
-	for w.head <= after {
+	for {
+		switch {
+		case w.rewinds != rewinds:
+			return 0, es.ErrRewound
+		case w.head > after:
+			return w.head, nil
+		}
 		grown := w.grown
 		w.mu.Unlock()
 		var err error
@@ -91,7 +117,7 @@ func (w *watcher) wait(ctx context.Context, after es.Position) (es.Position, err
 		case <-ctx.Done():
 			err = ctx.Err()
 		case <-w.closed:
-			err = fmt.Errorf("sqlite: store is %w", es.ErrClosed)
+			err = fmt.Errorf("store is %w", es.ErrClosed)
 		}
 		w.mu.Lock()
 		if err == nil {
@@ -101,7 +127,6 @@ func (w *watcher) wait(ctx context.Context, after es.Position) (es.Position, err
 			return 0, err
 		}
 	}
-	return w.head, nil
 }
 
 // run polls until no caller waits.
@@ -122,16 +147,31 @@ func (w *watcher) run() {
 			return
 		}
 		w.mu.Unlock()
-		w.note(w.store.head(context.Background()))
+		w.note(w.store.end(context.Background()))
 	}
 }
 
-const selectHead = "select coalesce(max(position), 0) from es_events"
+const readHead = "head of the log"
 
-func (s *Store) head(ctx context.Context) (es.Position, error) {
-	var head es.Position
-	if err := s.row(ctx, selectHead, nil, &head); err != nil {
-		return 0, fmt.Errorf("sqlite: head of the log: %w", explain(err))
+// end returns the position of the last record of the log, and the view of the history to which it belongs. It detects whether the log was rewound.
+func (s *Store) end(ctx context.Context) (view, es.Position, error) {
+	if err := s.files.check(); err != nil {
+		return view{}, 0, err
 	}
-	return head, nil
+	v := s.history.view()
+	var last mark
+	var same bool
+	err := s.row(ctx, selectTop, anys(v.top.args()), &last.position, &last.time, &last.stream.Kind, &last.stream.ID, &last.version, &same)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return v, 0, err
+	}
+	if same || v.top == (mark{}) {
+		s.history.saw(v, last)
+		return v, last.position, nil
+	}
+	v, err = s.history.rewind(v, last, func(m mark) (found bool, err error) {
+		err = s.row(ctx, selectMark, anys(m.args()), &found)
+		return found, err
+	})
+	return v, last.position, err
 }

@@ -22,6 +22,8 @@ type writer struct {
 	statements  map[string]driver.Stmt
 	dataVersion int64
 	known       bool // head, time and heads are valid as of dataVersion
+	history     *history
+	view        view // of the history, as of dataVersion
 	head        es.Position
 	time        int64 // of the record at head, in microseconds since 1970
 	heads       *simplelru.LRU[es.Stream, es.Version]
@@ -32,8 +34,9 @@ const knownHeads = 1 << 16 // streams whose heads are cached
 
 const (
 	selectDataVersion = "pragma data_version"
-	selectLast        = "select position, time from es_events order by position desc limit 1"
+	selectLast        = "select position, time, kind, id, version from es_events order by position desc limit 1"
 	selectStreamHead  = "select version from es_events where kind = ? and id = ? order by version desc limit 1"
+	selectPosition    = "select position from es_events where kind = ? and id = ? and version = ?"
 	selectCommand     = "select first, last from es_commands where kind = ? and id = ? and command = ?"
 	insertCommand     = "insert into es_commands (kind, id, command, first, last) values (?, ?, ?, ?, ?)"
 	insertEvents      = "insert into es_events (position, kind, id, version, time, type, data, meta) values "
@@ -60,13 +63,50 @@ func (w *writer) ready(conn *sqlite3.SQLiteConn) error {
 	if w.known && version[0] == w.dataVersion {
 		return nil
 	}
-	var last [2]int64 // zeros if the log is empty
-	if _, err := w.query(selectLast, last[:]); err != nil {
+	last, err := w.last()
+	if err != nil {
+		return err
+	}
+	if w.view, err = w.compare(last); err != nil {
 		return err
 	}
 	w.heads.Purge()
-	w.dataVersion, w.head, w.time, w.known = version[0], es.Position(last[0]), last[1], true
+	w.dataVersion, w.head, w.time, w.known = version[0], last.position, last.time, true
 	return nil
+}
+
+// last returns the mark of the last record, or zero if the log is empty.
+func (w *writer) last() (m mark, err error) {
+	values := make([]driver.Value, 5)
+	if found, err := w.step(selectLast, values, nil); err != nil || !found {
+		return mark{}, err
+	}
+	position, _ := values[0].(int64)
+	m.time, _ = values[1].(int64)
+	m.stream.Kind, _ = values[2].(string)
+	m.stream.ID, _ = values[3].(string)
+	version, _ := values[4].(int64)
+	m.position, m.version = es.Position(position), es.Version(version)
+	return m, nil
+}
+
+// compare returns the view of the history of a log that ends with a record, and detects whether it was rewound.
+func (w *writer) compare(last mark) (view, error) {
+	has := func(m mark) (bool, error) {
+		var found [1]int64
+		_, err := w.query(selectMark, found[:], m.args()...)
+		return found[0] != 0, err
+	}
+	v := w.history.view()
+	if v.top != last && v.top != (mark{}) {
+		if found, err := has(v.top); err != nil {
+			return v, err
+		} else if !found {
+			return w.history.rewind(v, last, has)
+		}
+	}
+	w.history.saw(v, last)
+	return v, nil
 }
 
 // close closes the statements. SQLite keeps a connection, its files and its locks while one of its statements is open.
@@ -87,6 +127,13 @@ func (w *writer) selectHead(stream es.Stream) (es.Version, error) {
 		w.heads.Add(stream, es.Version(version[0]))
 	}
 	return es.Version(version[0]), err
+}
+
+// selectPosition returns the position of a record, or 0 if the stream does not have it.
+func (w *writer) selectPosition(stream es.Stream, version es.Version) (es.Position, error) {
+	var position [1]int64
+	_, err := w.query(selectPosition, position[:], stream.Kind, stream.ID, int64(version))
+	return es.Position(position[0]), err
 }
 
 func (w *writer) selectCommand(c command) (s span, found bool, err error) {
@@ -166,7 +213,12 @@ var insertStatement = func() map[int]string {
 
 // query runs a statement that returns at most one row of integers, and reports whether there was one.
 func (w *writer) query(query string, row []int64, args ...driver.Value) (found bool, err error) {
-	return w.step(query, row, named(args))
+	values := make([]driver.Value, len(row))
+	found, err = w.step(query, values, named(args))
+	for i := range row {
+		row[i], _ = values[i].(int64)
+	}
+	return found, err
 }
 
 func (w *writer) run(query string, args ...driver.Value) error { return w.exec(query, named(args)) }
@@ -177,7 +229,8 @@ func (w *writer) exec(query string, args []driver.NamedValue) error {
 	return err
 }
 
-func (w *writer) step(query string, row []int64, args []driver.NamedValue) (found bool, err error) {
+// step runs a statement and sets the values of the first row that it returns.
+func (w *writer) step(query string, values []driver.Value, args []driver.NamedValue) (found bool, err error) {
 	stmt := w.statements[query]
 	if stmt == nil {
 		if stmt, err = w.conn.Prepare(query); err != nil {
@@ -189,13 +242,8 @@ func (w *writer) step(query string, row []int64, args []driver.NamedValue) (foun
 	if err != nil {
 		return false, err
 	}
-	values := make([]driver.Value, len(row))
 	err = rows.Next(values)
-	if found = err == nil; found {
-		for i := range row {
-			row[i], _ = values[i].(int64)
-		}
-	}
+	found = err == nil
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
