@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/thalo-go/es/internal/cause"
 )
 
 // Mem is a [Log] in memory, with snapshots, leases and checkpoints, for tests and first steps. It is the reference
@@ -31,7 +33,8 @@ type Mem struct {
 type span struct{ first, last Version }
 
 // Append implements [Store].
-func (m *Mem) Append(ctx context.Context, appends ...Append) (Position, error) {
+func (m *Mem) Append(ctx context.Context, appends ...Append) (_ Position, err error) {
+	defer cause.Set(ctx, &err)
 	if err := CheckAppends(appends...); err != nil {
 		return 0, err
 	}
@@ -140,12 +143,12 @@ func (m *Mem) All(ctx context.Context, after Position, filter Filter) iter.Seq2[
 
 func each(ctx context.Context, records []Record, filter Filter, yield func(Record, error) bool) {
 	if err := ctx.Err(); err != nil {
-		yield(Record{}, err)
+		yield(Record{}, cause.Of(ctx, err))
 		return
 	}
 	for _, r := range records {
 		if err := ctx.Err(); err != nil {
-			yield(Record{}, err)
+			yield(Record{}, cause.Of(ctx, err))
 			return
 		}
 		if filter.Match(r) && !yield(r.clone(), nil) {
@@ -155,7 +158,8 @@ func each(ctx context.Context, records []Record, filter Filter, yield func(Recor
 }
 
 // Changed implements [Log].
-func (m *Mem) Changed(ctx context.Context, after Position) (Position, error) {
+func (m *Mem) Changed(ctx context.Context, after Position) (_ Position, err error) {
+	defer cause.Set(ctx, &err)
 	for {
 		m.mu.Lock()
 		head := Position(len(m.records))
@@ -179,7 +183,8 @@ func (m *Mem) Changed(ctx context.Context, after Position) (Position, error) {
 }
 
 // SaveSnapshot implements [Snapshots].
-func (m *Mem) SaveSnapshot(ctx context.Context, s Snapshot) error {
+func (m *Mem) SaveSnapshot(ctx context.Context, s Snapshot) (err error) {
+	defer cause.Set(ctx, &err)
 	if err := s.Stream.Check(); err != nil {
 		return err
 	}
@@ -199,7 +204,8 @@ func (m *Mem) SaveSnapshot(ctx context.Context, s Snapshot) error {
 }
 
 // LoadSnapshot implements [Snapshots].
-func (m *Mem) LoadSnapshot(ctx context.Context, stream Stream) (Snapshot, error) {
+func (m *Mem) LoadSnapshot(ctx context.Context, stream Stream) (_ Snapshot, err error) {
+	defer cause.Set(ctx, &err)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.snapshots[stream]
@@ -208,7 +214,8 @@ func (m *Mem) LoadSnapshot(ctx context.Context, stream Stream) (Snapshot, error)
 }
 
 // AcquireLease implements [Leases].
-func (m *Mem) AcquireLease(ctx context.Context, name, holder string, d time.Duration, note string) (Lease, error) {
+func (m *Mem) AcquireLease(ctx context.Context, name, holder string, d time.Duration, note string) (_ Lease, err error) {
+	defer cause.Set(ctx, &err)
 	if err := CheckLease(name, holder, d, note); err != nil {
 		return Lease{}, err
 	}
@@ -230,7 +237,8 @@ func (m *Mem) AcquireLease(ctx context.Context, name, holder string, d time.Dura
 }
 
 // ReleaseLease implements [Leases].
-func (m *Mem) ReleaseLease(ctx context.Context, name, holder string) error {
+func (m *Mem) ReleaseLease(ctx context.Context, name, holder string) (err error) {
+	defer cause.Set(ctx, &err)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -243,7 +251,8 @@ func (m *Mem) ReleaseLease(ctx context.Context, name, holder string) error {
 }
 
 // ListLeases implements [Leases].
-func (m *Mem) ListLeases(ctx context.Context) ([]Lease, error) {
+func (m *Mem) ListLeases(ctx context.Context) (_ []Lease, err error) {
+	defer cause.Set(ctx, &err)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	leases := slices.SortedFunc(maps.Values(m.leases), func(a, b Lease) int { return cmp.Compare(a.Name, b.Name) })
@@ -251,7 +260,8 @@ func (m *Mem) ListLeases(ctx context.Context) ([]Lease, error) {
 }
 
 // LoadCheckpoint implements [Checkpoints].
-func (m *Mem) LoadCheckpoint(ctx context.Context, name string) (Position, error) {
+func (m *Mem) LoadCheckpoint(ctx context.Context, name string) (_ Position, err error) {
+	defer cause.Set(ctx, &err)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.checkpoints[name], ctx.Err()
@@ -259,6 +269,7 @@ func (m *Mem) LoadCheckpoint(ctx context.Context, name string) (Position, error)
 
 // MoveCheckpoint implements [Checkpoints].
 func (m *Mem) MoveCheckpoint(ctx context.Context, name string, from, to Position) (moved bool, err error) {
+	defer cause.Set(ctx, &err)
 	if err := CheckCheckpoint(name, from, to); err != nil {
 		return false, err
 	}

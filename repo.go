@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/thalo-go/es/internal/cause"
 )
 
 // Defaults of the settings.
@@ -118,7 +120,8 @@ type Result[S, E any] struct {
 // After any other error, such as that of the context, nothing was written.
 //
 // If Decide or Evolve panics, Execute panics with a [*PanicError]. Other callers are not affected.
-func (r *Repo[S, C, E]) Execute(ctx context.Context, id string, command C, options ...ExecuteOption) (Result[S, E], error) {
+func (r *Repo[S, C, E]) Execute(ctx context.Context, id string, command C, options ...ExecuteOption) (_ Result[S, E], err error) {
+	defer cause.Set(ctx, &err)
 	c := &call[S, C, E]{ctx: ctx, command: command}
 	for _, option := range options {
 		option(&c.settings)
@@ -164,7 +167,8 @@ func (r *Repo[S, C, E]) check(stream Stream, s settings) error {
 }
 
 // Load returns the current state of an aggregate, or the zero Versioned if it has no events.
-func (r *Repo[S, C, E]) Load(ctx context.Context, id string) (Versioned[S], error) {
+func (r *Repo[S, C, E]) Load(ctx context.Context, id string) (_ Versioned[S], err error) {
+	defer cause.Set(ctx, &err)
 	if err := r.start(); err != nil {
 		return Versioned[S]{}, err
 	}
@@ -178,7 +182,8 @@ func (r *Repo[S, C, E]) Load(ctx context.Context, id string) (Versioned[S], erro
 
 // LoadAt returns the state of an aggregate at a version.
 // A version that the aggregate has not reached is an error that wraps [ErrInvalid].
-func (r *Repo[S, C, E]) LoadAt(ctx context.Context, id string, version Version) (Versioned[S], error) {
+func (r *Repo[S, C, E]) LoadAt(ctx context.Context, id string, version Version) (_ Versioned[S], err error) {
+	defer cause.Set(ctx, &err)
 	stream := Stream{r.kind, id}
 	if err := r.start(); err != nil {
 		return Versioned[S]{}, err
@@ -217,7 +222,7 @@ func (r *Repo[S, C, E]) Close(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		r.snapshots.abandon()
-		return fmt.Errorf("es: close: %w", context.Cause(ctx))
+		return fmt.Errorf("es: close: %w", cause.Of(ctx, ctx.Err()))
 	}
 }
 

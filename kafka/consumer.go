@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/cause"
 	"github.com/thalo-go/es/kafka/internal/client"
 	"github.com/thalo-go/es/kafka/internal/consume"
 )
@@ -103,7 +104,8 @@ func (e *ConsumerError) Unwrap() error { return e.Err }
 //
 // Run calls handle from several goroutines. The context of a handler ends some time after ctx, or after its partition is
 // revoked; see Drain. It must return then, because no other process gets the partition before.
-func (c *Consumer) Run(ctx context.Context, handle func(ctx context.Context, r es.Record) error) error {
+func (c *Consumer) Run(ctx context.Context, handle func(ctx context.Context, r es.Record) error) (err error) {
+	defer cause.Set(ctx, &err)
 	run, err := c.open(handle)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/cause"
 	"github.com/thalo-go/es/kafka/internal/client"
 	"github.com/thalo-go/es/kafka/internal/deadletter"
 	"github.com/thalo-go/es/kafka/internal/wire"
@@ -43,7 +44,7 @@ type DeadLetter struct {
 func (d *DeadLetters) All(ctx context.Context) iter.Seq2[DeadLetter, error] {
 	return func(yield func(DeadLetter, error) bool) {
 		for letter, err := range d.store().All(ctx) {
-			if !yield(DeadLetter(letter), err) {
+			if !yield(DeadLetter(letter), cause.Of(ctx, err)) {
 				return
 			}
 		}
@@ -52,13 +53,15 @@ func (d *DeadLetters) All(ctx context.Context) iter.Seq2[DeadLetter, error] {
 
 // Retry requests another attempt at the parked messages of a letter's key, in order, until one fails. If none fails, the
 // key is no longer parked. Retry returns when the request is written.
-func (d *DeadLetters) Retry(ctx context.Context, letter DeadLetter) error {
+func (d *DeadLetters) Retry(ctx context.Context, letter DeadLetter) (err error) {
+	defer cause.Set(ctx, &err)
 	return d.store().Send(ctx, deadletter.Letter(letter), wire.EntryRetry)
 }
 
 // Drop requests that a letter, which must be the first of its key, is dropped and the others are retried as by Retry.
 // If the letter is not the first one any more, none is dropped.
-func (d *DeadLetters) Drop(ctx context.Context, letter DeadLetter) error {
+func (d *DeadLetters) Drop(ctx context.Context, letter DeadLetter) (err error) {
+	defer cause.Set(ctx, &err)
 	return d.store().Send(ctx, deadletter.Letter(letter), wire.EntryDrop)
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/cause"
 	"github.com/thalo-go/es/kafka/internal/client"
 	"github.com/thalo-go/es/kafka/internal/relay"
 	"github.com/thalo-go/es/kafka/internal/wire"
@@ -107,7 +108,8 @@ type TooLargeError = relay.TooLargeError
 // of the log, a [*TooLargeError], [ErrFenced], and errors that name a topic and what is wrong with it.
 //
 // When ctx is done, Run completes the current transaction, which takes up to 10 seconds if the cluster does not answer.
-func (r *Relay) Run(ctx context.Context) error {
+func (r *Relay) Run(ctx context.Context) (err error) {
+	defer cause.Set(ctx, &err)
 	work, err := r.start()
 	if err != nil {
 		return err
@@ -120,7 +122,8 @@ func (r *Relay) Run(ctx context.Context) error {
 // filled otherwise, and for a database that was restored from an older copy. Records that are published again are in the topics twice.
 //
 // Reset fences a relay that runs. It also forgets which topics the relay has written to, how many partitions they had, and what is parked.
-func (r *Relay) Reset(ctx context.Context, to es.Position) error {
+func (r *Relay) Reset(ctx context.Context, to es.Position) (err error) {
+	defer cause.Set(ctx, &err)
 	work, err := r.start()
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/cause"
 	"github.com/thalo-go/es/kafka/internal/client"
 	"github.com/thalo-go/es/kafka/internal/feed"
 	"github.com/thalo-go/es/projection"
@@ -57,7 +58,8 @@ var _ projection.Source = (*Source)(nil)
 
 // Open connects to the cluster and looks up the topics. The caller must close the source after everything that reads it
 // has ended. The error wraps [es.ErrInvalid] for invalid settings, and is a [*NoTopicError] if a topic does not exist.
-func (c SourceConfig) Open(ctx context.Context) (*Source, error) {
+func (c SourceConfig) Open(ctx context.Context) (_ *Source, err error) {
+	defer cause.Set(ctx, &err)
 	if len(c.Topics) == 0 {
 		return nil, client.Invalid("a source has no Topics: set those to read")
 	}
@@ -76,12 +78,14 @@ func (c SourceConfig) Open(ctx context.Context) (*Source, error) {
 func (s *Source) ID() string { return s.source.ID() }
 
 // Shards implements [projection.Source]. The shards are the partitions, such as bank.account/0.
-func (s *Source) Shards(ctx context.Context, partitions int) ([]string, error) {
+func (s *Source) Shards(ctx context.Context, partitions int) (_ []string, err error) {
+	defer cause.Set(ctx, &err)
 	return s.source.Shards(ctx, partitions)
 }
 
 // Feed implements [projection.Source]. It waits up to a minute for a cluster that does not answer.
-func (s *Source) Feed(ctx context.Context, shard string, after projection.Cursor, filter es.Filter) (projection.Feed, error) {
+func (s *Source) Feed(ctx context.Context, shard string, after projection.Cursor, filter es.Filter) (_ projection.Feed, err error) {
+	defer cause.Set(ctx, &err)
 	return s.source.Feed(ctx, shard, after, filter)
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/cause"
 	"github.com/thalo-go/es/internal/commit"
 	"github.com/thalo-go/es/internal/engine"
 )
@@ -21,7 +22,8 @@ import (
 // If the connection breaks before the answer, the store finds out whether the records were written, and writes them if they were not.
 // It tries until the context ends. If the server cannot be reached within [Config.ConnectTimeout], nothing was written and the error
 // says so.
-func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, error) {
+func (s *Store) Append(ctx context.Context, appends ...es.Append) (_ es.Position, err error) {
+	defer cause.Set(ctx, &err)
 	if err := es.CheckAppends(appends...); err != nil {
 		return 0, err
 	}

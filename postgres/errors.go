@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/cause"
 )
 
 // SQLSTATEs and their classes that the store acts on. Source: appendix A of PostgreSQL's documentation. ES001 is one of our own; see
@@ -230,10 +231,10 @@ func within(ctx context.Context, operation string, err error) error {
 		return nil
 	}
 	if ctxErr := ctx.Err(); ctxErr != nil && !errors.Is(err, es.ErrUnknownOutcome) {
-		return ctxErr
+		return cause.Of(ctx, ctxErr)
 	}
 	if classify(err).unavailable() {
 		err = &brokenError{err}
 	}
-	return fmt.Errorf("postgres: %s: %w", operation, explain(err))
+	return cause.Of(ctx, fmt.Errorf("postgres: %s: %w", operation, explain(err)))
 }

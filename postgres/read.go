@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/cause"
 )
 
 // Pages are buffered so that no connection is held while the loop body runs. They grow, so that reading a few records is cheap, and their
@@ -134,7 +135,7 @@ func handOut(ctx context.Context, p page, what string, yield func(es.Record, err
 	}
 	for i := range p.records {
 		if err := ctx.Err(); err != nil {
-			yield(es.Record{}, err)
+			yield(es.Record{}, cause.Of(ctx, err))
 			return false
 		}
 		if !yield(p.records[i], nil) {
@@ -371,6 +372,7 @@ func (s *Store) SaveSnapshot(ctx context.Context, n es.Snapshot) error {
 
 // LoadSnapshot implements [es.Snapshots].
 func (s *Store) LoadSnapshot(ctx context.Context, stream es.Stream) (n es.Snapshot, err error) {
+	defer cause.Set(ctx, &err)
 	if stream.Check() != nil {
 		return n, ctx.Err() // it has no snapshot, and the server would refuse the name
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/mattn/go-sqlite3"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/cause"
 	"github.com/thalo-go/es/internal/commit"
 	"github.com/thalo-go/es/internal/engine"
 )
@@ -21,7 +22,8 @@ import (
 // If another process holds the write lock longer than [Config.BusyTimeout], or the disk is full, nothing is written, and the error wraps
 // [es.ErrUnavailable]. If the commit fails with an I/O error, or the context ends while the transaction is being written for
 // other callers as well, the error wraps [es.ErrUnknownOutcome].
-func (s *Store) Append(ctx context.Context, appends ...es.Append) (es.Position, error) {
+func (s *Store) Append(ctx context.Context, appends ...es.Append) (_ es.Position, err error) {
+	defer cause.Set(ctx, &err)
 	if err := es.CheckAppends(appends...); err != nil {
 		return 0, err
 	}

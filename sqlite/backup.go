@@ -8,11 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+
+	"github.com/thalo-go/es/internal/cause"
 )
 
 // Backup writes a consistent copy of the database to a file that must not exist. Appends and reads continue in the meantime.
 // The file appears under its name once the copy is complete and synced. The copy is a store with the same ID.
-func (s *Store) Backup(ctx context.Context, path string) error {
+func (s *Store) Backup(ctx context.Context, path string) (err error) {
+	defer cause.Set(ctx, &err)
 	if err := s.backup(ctx, path); err != nil {
 		return fmt.Errorf("sqlite: backup of %s to %s: %w", s.name, path, s.explain(err))
 	}

@@ -23,7 +23,7 @@ func TestTheDatabasesFaultsAreNotTheRecords(t *testing.T) {
 		sqlite3.ErrProtocol: databases, sqlite3.ErrSchema: databases, sqlite3.ErrNotADB: databases,
 	} {
 		err := error(sqlite3.Error{Code: code})
-		for _, err := range []error{err, fmt.Errorf("insert: %w", err), explain(err), errors.Join(errors.New("also"), err)} {
+		for _, err := range []error{err, fmt.Errorf("insert: %w", err), new(Store).explain(err), errors.Join(errors.New("also"), err)} {
 			if got := new(backend).Passing(err); got != fault {
 				t.Errorf("%d, %v: the database's fault is %v, want %v", code, err, got, fault)
 			}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/cause"
 )
 
 const (
@@ -136,7 +137,7 @@ func (s *Store) transact(ctx context.Context, f func(conn *sql.Conn) error) erro
 // within adds the operation to an error. It returns the error of the context unchanged.
 func (s *Store) within(ctx context.Context, what string, err error) error {
 	if err == nil || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-		return err
+		return cause.Of(ctx, err)
 	}
-	return fmt.Errorf("sqlite: %s: %w", what, s.explain(err))
+	return cause.Of(ctx, fmt.Errorf("sqlite: %s: %w", what, s.explain(err)))
 }

@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/cause"
 )
 
 // background is for calls of the driver that do not block. For a context that can end, the driver starts a goroutine.
@@ -136,10 +137,7 @@ func (s *Store) readPages(ctx context.Context, yield func(es.Record, error) bool
 		page, whole, err = s.readPage(ctx, page[:0], query, args, limit, stream)
 		most = max(most, len(page))
 		if err != nil {
-			if ctx.Err() == nil {
-				err = fmt.Errorf("sqlite: %s: %w", what, s.explain(err))
-			}
-			yield(es.Record{}, err)
+			yield(es.Record{}, s.within(ctx, what, err))
 			return false
 		}
 		if n := len(page); n > 0 {
@@ -150,7 +148,7 @@ func (s *Store) readPages(ctx context.Context, yield func(es.Record, error) bool
 		}
 		for i := range page {
 			if err := ctx.Err(); err != nil {
-				yield(es.Record{}, err)
+				yield(es.Record{}, cause.Of(ctx, err))
 				return false
 			}
 			if !yield(page[i], nil) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/cause"
 )
 
 const (
@@ -32,9 +33,10 @@ func (s *Store) SaveSnapshot(ctx context.Context, n es.Snapshot) error {
 }
 
 // LoadSnapshot implements [es.Snapshots].
-func (s *Store) LoadSnapshot(ctx context.Context, stream es.Stream) (es.Snapshot, error) {
+func (s *Store) LoadSnapshot(ctx context.Context, stream es.Stream) (_ es.Snapshot, err error) {
+	defer cause.Set(ctx, &err)
 	n := es.Snapshot{Stream: stream}
-	err := s.row(ctx, selectSnapshot, []any{stream.Kind, stream.ID}, &n.Version, &n.Position, &n.Schema, &n.Data)
+	err = s.row(ctx, selectSnapshot, []any{stream.Kind, stream.ID}, &n.Version, &n.Position, &n.Schema, &n.Data)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return es.Snapshot{}, nil

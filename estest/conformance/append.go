@@ -55,6 +55,9 @@ func appendClauses() []clause {
 		{"append whose context ends in flight reports its outcome",
 			"Without an error everything was written. With es.ErrUnknownOutcome everything or nothing was written. With any other error nothing was or will be written; otherwise a caller that sees a failure sends the payment again.",
 			contextEndsDuringAppend},
+		{"error names the end of the caller's own context",
+			"Calls share transactions and queries, whose context ends when their last caller leaves. A caller whose deadline has passed must not be told that it was canceled, and one that was canceled with a cause must find the cause.",
+			appendBlames},
 	}
 }
 

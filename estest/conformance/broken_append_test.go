@@ -25,6 +25,7 @@ const (
 	placeIgnored    = "Append sets stream, version, position and time"
 	times           = "times are UTC microseconds and never decrease"
 	contextEnded    = "append with an ended context writes nothing"
+	contextNamed    = "error names the end of the caller's own context"
 	contextEnds     = "append whose context ends in flight reports its outcome"
 )
 
@@ -171,6 +172,20 @@ func brokenTimes() []defect[es.Log] {
 		})),
 		broken("an ended context is ignored", contextEnded, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			return m.Append(context.WithoutCancel(ctx), appends...)
+		})),
+		broken("a deadline is reported as a cancellation", contextNamed, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			position, err := m.Append(ctx, appends...)
+			if errors.Is(err, context.DeadlineExceeded) {
+				err = context.Canceled
+			}
+			return position, err
+		})),
+		broken("the cause of a cancellation is dropped", contextNamed, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			position, err := m.Append(ctx, appends...)
+			if errors.Is(err, context.Canceled) {
+				err = context.Canceled
+			}
+			return position, err
 		})),
 		broken("an append that was written returns the context's error", contextEnds, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			if err := ctx.Err(); err != nil {

@@ -74,6 +74,8 @@ func changedWaits(t *trial) {
 		})
 		t.append(l, add(stream("a"), 1))
 	}
+	t.blames("Changed", func(ctx context.Context) error { return second(l.Changed(ctx, 3)) })
+	t.blames("All", func(ctx context.Context) error { return second(drain(l.All(ctx, 0, es.Filter{}))) })
 	ctx, cancel := context.WithCancel(t.ctx)
 	cancel()
 	if _, err := l.Changed(ctx, 3); !errors.Is(err, context.Canceled) {

@@ -166,6 +166,8 @@ func checkpointContext(t *trial) {
 	s := t.checkpoints()
 	ctx, cancel := context.WithCancel(t.ctx)
 	cancel()
+	t.blames("MoveCheckpoint", func(ctx context.Context) error { return second(s.MoveCheckpoint(ctx, "a", 0, 1)) })
+	t.blames("LoadCheckpoint", func(ctx context.Context) error { return second(s.LoadCheckpoint(ctx, "a")) })
 	if moved, err := s.MoveCheckpoint(ctx, "a", 0, 1); moved || !errors.Is(err, context.Canceled) {
 		t.Errorf("MoveCheckpoint with a cancelled context returned %v, %v: want an error that wraps context.Canceled", moved, err)
 	}

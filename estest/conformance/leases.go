@@ -281,6 +281,9 @@ func leaseNames(t *trial) {
 
 func leaseContext(t *trial) {
 	s := t.leases()
+	t.blames("AcquireLease", func(ctx context.Context) error { return second(s.AcquireLease(ctx, "relay", "a", time.Hour, "")) })
+	t.blames("ReleaseLease", func(ctx context.Context) error { return s.ReleaseLease(ctx, "relay", "a") })
+	t.blames("ListLeases", func(ctx context.Context) error { return second(s.ListLeases(ctx)) })
 	ctx, cancel := context.WithCancel(t.ctx)
 	cancel()
 	for call, err := range map[string]error{

@@ -165,6 +165,10 @@ func snapshotContext(t *trial) {
 	s := t.snapshots()
 	ctx, cancel := context.WithCancel(t.ctx)
 	cancel()
+	t.blames("SaveSnapshot", func(ctx context.Context) error {
+		return s.SaveSnapshot(ctx, es.Snapshot{Stream: stream("a"), Version: 1, Position: 1})
+	})
+	t.blames("LoadSnapshot", func(ctx context.Context) error { return second(s.LoadSnapshot(ctx, stream("a"))) })
 	if err := s.SaveSnapshot(ctx, es.Snapshot{Stream: stream("a"), Version: 1, Position: 1}); !errors.Is(err, context.Canceled) {
 		t.Errorf("SaveSnapshot with a cancelled context returned %v: want an error that wraps context.Canceled", err)
 	}

@@ -11,11 +11,13 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/cause"
 	"github.com/thalo-go/es/projection"
 )
 
 // WaitFor implements [projection.Projections].
-func (e *Engine[Tx]) WaitFor(ctx context.Context, name string, position es.Position) error {
+func (e *Engine[Tx]) WaitFor(ctx context.Context, name string, position es.Position) (err error) {
+	defer cause.Set(ctx, &err)
 	const soon, late = 5 * time.Millisecond, 50 * time.Millisecond
 	var last place // as it was last seen
 	for wait := soon; ; wait = min(wait+wait/2, late) {
@@ -87,7 +89,8 @@ func (e *Engine[Tx]) reached(ctx context.Context, name string) (at place, err er
 }
 
 // Status implements [projection.Projections].
-func (e *Engine[Tx]) Status(ctx context.Context) ([]projection.Status, error) {
+func (e *Engine[Tx]) Status(ctx context.Context) (_ []projection.Status, err error) {
+	defer cause.Set(ctx, &err)
 	list, err := e.ledger.Status(ctx)
 	if err == nil {
 		err = e.lags(ctx, list)
@@ -143,7 +146,8 @@ func (e *Engine[Tx]) lags(ctx context.Context, list []projection.Status) error {
 }
 
 // Rebuild implements [projection.Projections].
-func (e *Engine[Tx]) Rebuild(ctx context.Context, name string, version int) error {
+func (e *Engine[Tx]) Rebuild(ctx context.Context, name string, version int) (err error) {
+	defer cause.Set(ctx, &err)
 	k := Key{name, version}
 	found, err := e.ledger.RequestRebuild(ctx, k)
 	if err == nil && !found {
@@ -157,9 +161,10 @@ func (e *Engine[Tx]) Rebuild(ctx context.Context, name string, version int) erro
 }
 
 // Forget implements [projection.Projections].
-func (e *Engine[Tx]) Forget(ctx context.Context, name string, version int) error {
+func (e *Engine[Tx]) Forget(ctx context.Context, name string, version int) (err error) {
+	defer cause.Set(ctx, &err)
 	k := Key{name, version}
-	err := e.ledger.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
+	err = e.ledger.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
 		h, err := e.ledger.Lock(ctx, tx, k)
 		if err != nil {
 			return err
@@ -196,7 +201,7 @@ func (e *Engine[Tx]) Parked(ctx context.Context) iter.Seq2[projection.Parked, er
 				} else {
 					err = fmt.Errorf("es: parked records: %w", err)
 				}
-				yield(projection.Parked{}, err)
+				yield(projection.Parked{}, cause.Of(ctx, err))
 				return
 			}
 			for _, p := range page {
@@ -213,12 +218,14 @@ func (e *Engine[Tx]) Parked(ctx context.Context) iter.Seq2[projection.Parked, er
 }
 
 // Retry implements [projection.Projections].
-func (e *Engine[Tx]) Retry(ctx context.Context, name string, version int, stream es.Stream) error {
+func (e *Engine[Tx]) Retry(ctx context.Context, name string, version int, stream es.Stream) (err error) {
+	defer cause.Set(ctx, &err)
 	return e.request(ctx, Key{name, version}, stream, requestRetry)
 }
 
 // Drop implements [projection.Projections].
-func (e *Engine[Tx]) Drop(ctx context.Context, name string, version int, stream es.Stream) error {
+func (e *Engine[Tx]) Drop(ctx context.Context, name string, version int, stream es.Stream) (err error) {
+	defer cause.Set(ctx, &err)
 	return e.request(ctx, Key{name, version}, stream, requestDrop)
 }
 

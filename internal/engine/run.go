@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/cause"
 	"github.com/thalo-go/es/projection"
 )
 
@@ -49,7 +50,8 @@ type task[Tx any] struct {
 }
 
 // Project implements [projection.Projections].
-func (e *Engine[Tx]) Project(ctx context.Context, p projection.Projection[Tx]) error {
+func (e *Engine[Tx]) Project(ctx context.Context, p projection.Projection[Tx]) (err error) {
+	defer cause.Set(ctx, &err)
 	t, err := e.task(p)
 	if err != nil {
 		return err
@@ -70,7 +72,8 @@ func (e *Engine[Tx]) task(p projection.Projection[Tx]) (*task[Tx], error) {
 }
 
 // React implements [projection.Projections].
-func (e *Engine[Tx]) React(ctx context.Context, r projection.Reaction) error {
+func (e *Engine[Tx]) React(ctx context.Context, r projection.Reaction) (err error) {
+	defer cause.Set(ctx, &err)
 	if r.Handle == nil {
 		return fmt.Errorf("es: %w: reaction %.80q has no Handle: give it one", es.ErrInvalid, r.Name)
 	}
