@@ -24,7 +24,7 @@ func TestWithdraw(t *testing.T) {
 
 func TestCodec(t *testing.T) {
 	estest.TestCodec(t, account.Codec, []account.Event{
-		account.Opened{Owner: "Ann"}, account.Deposited{Amount: 1}, account.Withdrawn{Amount: 1}, account.Closed{},
+		account.Opened{Owner: "Ann"}, account.Deposited{Amount: 1}, account.Withdrawn{Amount: 1}, account.Closed{}, account.Declined{Code: "x"},
 	})
 }
 

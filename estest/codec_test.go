@@ -27,6 +27,22 @@ type (
 		Tags   []string
 		At     time.Time
 	}
+	closed struct{}
+	line   struct {
+		Price int64
+		Name  string
+	}
+	base  struct{ Number int64 }
+	order struct {
+		base
+		Note  string
+		Lines []line
+		Total *line
+		By    map[string]line
+		Next  *order
+	}
+	texts  struct{ Lists [][]string }
+	count  int
 	secret struct {
 		Amount int64
 		Pin    string `json:"-"`
@@ -85,12 +101,22 @@ func TestCodecFindsDefects(t *testing.T) {
 		{"no events", data("moved").codec(), nil, []string{"no events"}},
 		{"a field", es.JSON(map[string]any{"secret": secret{}}), []any{secret{1, "1234"}}, []string{`stored as "secret" {"Amount":1}`, "Pin", "1234"}},
 		{"a type", data("moved").codec(), []any{whole, &whole}, []string{`stored as "moved"`, "another type, estest_test.moved"}},
-		{"an event without a name", es.JSON(map[string]any{"moved": moved{}}), []any{secret{}}, []string{"Encode returned", "unknown event"}},
+		{"an event without a name", es.JSON(map[string]any{"moved": moved{}}), []any{whole, secret{}}, []string{"Encode returned", "unknown event"}},
 		{"an event that cannot be read", refuses.codec(), []any{whole}, []string{"Decode of \"moved\"", "cannot read"}},
 		{"a name that no store accepts", data("").codec(), []any{whole}, []string{"no store accepts", "event type"}},
 		{"a name that changes", unstable.codec(), []any{whole}, []string{`"moved1" at first and "moved2" when it is encoded again`}},
 		{"an event that Encode modifies", modifies.codec(), []any{whole}, []string{"Encode modifies the event"}},
 		{"data that Decode modifies", overwrites.codec(), []any{whole}, []string{"Decode modifies the data"}},
+		{"a type without a sample", es.JSON(map[string]any{"moved": moved{}, "closed": closed{}}), []any{whole}, []string{`the event "closed" has no sample`}},
+		{"an event with every field zero", es.JSON(map[string]any{"moved": moved{}}), []any{moved{}}, []string{"estest_test.moved: Amount, At, From, Tags: zero or empty in every sample"}},
+		{"a field that no sample sets", es.JSON(map[string]any{"order": order{}}), []any{
+			order{Note: "x", Lines: []line{{Price: 1}, {}}, Total: &line{Price: 2, Name: "y"}, By: map[string]line{"a": {1, "z"}}, base: base{Number: 1}, Next: &order{}},
+		}, []string{"estest_test.order: Lines[].Name: zero or empty in every sample"}},
+		{"an empty element", es.JSON(map[string]any{"texts": texts{}}), []any{texts{Lists: [][]string{{}}}}, []string{"estest_test.texts: Lists[]: zero"}},
+		{"a plain type that is zero", es.JSON(map[string]any{"count": count(0)}), []any{count(0)}, []string{"estest_test.count: the value: zero"}},
+		{"fields set in several samples", es.JSON(map[string]any{"moved": moved{}, "closed": closed{}}), []any{
+			moved{Amount: 1, From: &from}, moved{At: time.Now(), Tags: []string{"b"}}, closed{},
+		}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			recorder.Fails(t, func(t testing.TB) { estest.TestCodec(t, test.codec, test.events) }, test.texts...)

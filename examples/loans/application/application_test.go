@@ -101,8 +101,9 @@ func TestALineThatBreaksARuleIsRecordedWithIt(t *testing.T) {
 
 func TestCodec(t *testing.T) {
 	estest.TestCodec(t, Codec, []Event{
-		Submitted{at(0), 5}, Moved{at(1), StageAccepted}, Offered{known(OfferTooEarly, at(2)), OfferSelected},
-		Scheduled{at(3), ItemLead}, Started{at(4), ItemLead}, Completed{at(5), ItemLead},
+		Submitted{known(AlreadySubmitted, at(0)), 5}, Moved{known(StageOutOfOrder, at(1)), StageAccepted},
+		Offered{known(OfferTooEarly, at(2)), OfferSelected}, Scheduled{known(WorkTooEarly, at(3)), ItemLead},
+		Started{known(WorkInProgress, at(4)), ItemLead}, Completed{known(WorkNotStarted, at(5)), ItemLead},
 	})
 }
 
