@@ -44,8 +44,8 @@ type recordObject struct {
 	Version  es.Version        `json:"version"`
 	Time     time.Time         `json:"time"`
 	Type     string            `json:"type"`
-	Data     json.RawMessage   `json:"data,omitempty"`   // if it is JSON
-	Base64   []byte            `json:"base64,omitempty"` // if not
+	Data     json.RawMessage   `json:"data,omitempty"`       // if it is JSON
+	Base64   []byte            `json:"dataBase64,omitempty"` // if not
 	Meta     map[string]string `json:"meta,omitempty"`
 }
 

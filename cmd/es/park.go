@@ -118,9 +118,9 @@ func (v *rebuild) Run(s *session) error {
 
 // askedObject is the JSON of a request.
 type askedObject struct {
-	Projection string `json:"projection"`
+	Projection string `json:"name"`
 	Version    int    `json:"version"`
-	Asked      string `json:"asked"`
+	Asked      string `json:"requested"`
 	Running    bool   `json:"running"` // whether a worker carries it out now
 }
 

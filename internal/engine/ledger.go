@@ -116,6 +116,7 @@ type Key struct {
 	Version int
 }
 
+// String returns the name, with the version if it is not 0.
 func (k Key) String() string {
 	if k.Version == 0 {
 		return k.Name
