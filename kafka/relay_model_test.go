@@ -188,10 +188,12 @@ var modelFaults = map[kmsg.Key][]*kerr.Error{
 	kmsg.Produce: {
 		kerr.NotLeaderForPartition, kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend, kerr.OutOfOrderSequenceNumber, kerr.InvalidProducerEpoch, kerr.UnknownProducerID,
 	},
-	kmsg.EndTxn: {kerr.NotCoordinator, kerr.CoordinatorNotAvailable, kerr.InvalidTxnState, kerr.ProducerFenced},
+	kmsg.EndTxn:      {kerr.NotCoordinator, kerr.CoordinatorNotAvailable, kerr.InvalidTxnState, kerr.ProducerFenced},
+	kmsg.ListOffsets: {kerr.NotLeaderForPartition, kerr.OffsetNotAvailable, kerr.UnknownLeaderEpoch},
+	kmsg.Metadata:    {kerr.LeaderNotAvailable, kerr.UnknownTopicOrPartition},
 }
 
-var modelRequests = []kmsg.Key{kmsg.InitProducerID, kmsg.AddPartitionsToTxn, kmsg.Produce, kmsg.EndTxn}
+var modelRequests = []kmsg.Key{kmsg.InitProducerID, kmsg.AddPartitionsToTxn, kmsg.Produce, kmsg.EndTxn, kmsg.ListOffsets, kmsg.Metadata}
 
 func (m *relayModel) fail(r *rapid.T) {
 	request := rapid.SampledFrom(modelRequests).Draw(r, "request")

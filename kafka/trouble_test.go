@@ -441,7 +441,7 @@ func TestAtLeastOnceRepeatsButLosesNothing(t *testing.T) {
 		run := runRelay(t, plain())
 		run.reaches(fill(t, log, 100))
 		if b.Fake != nil {
-			b.Fake.Fail(kmsg.Produce, kerr.InvalidRecord, 1)
+			b.Fake.Fail(kmsg.Produce, kerr.OutOfOrderSequenceNumber, 1)
 			run.reaches(fill(t, log, 100))
 			b.Fake.LoseAnswer(kmsg.Produce)
 			run.reaches(fill(t, log, 100))

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
@@ -41,23 +40,4 @@ func (e *NoTopicError) Error() string {
 func KafkaError(err error) (e kafka.Error, ok bool) {
 	ok = errors.As(err, &e)
 	return e, ok
-}
-
-// Passes reports whether an error of a request may pass, so that the same request succeeds later: the cluster is not available, or is busy.
-func Passes(err error) bool {
-	if errors.As(err, new(PermanentError)) || errors.Is(err, es.ErrInvalid) {
-		return false
-	}
-	e, ok := KafkaError(err)
-	if !ok {
-		return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errTimeout)
-	}
-	switch e.Code() {
-	case kafka.ErrTimedOut, kafka.ErrTimedOutQueue, kafka.ErrTransport, kafka.ErrAllBrokersDown, kafka.ErrResolve, kafka.ErrAuthentication, kafka.ErrSsl,
-		kafka.ErrWaitCoord, kafka.ErrWaitCache, kafka.ErrRequestTimedOut, kafka.ErrNetworkException, kafka.ErrBrokerNotAvailable, kafka.ErrReplicaNotAvailable,
-		kafka.ErrLeaderNotAvailable, kafka.ErrNotLeaderForPartition, kafka.ErrNotController, kafka.ErrCoordinatorLoadInProgress, kafka.ErrCoordinatorNotAvailable,
-		kafka.ErrNotCoordinator, kafka.ErrKafkaStorageError, kafka.ErrThrottlingQuotaExceeded:
-		return true
-	}
-	return e.IsRetriable() && !e.IsFatal()
 }

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,8 @@ func (r *Reader) offset(ctx context.Context, p Partition, spec kafka.OffsetSpec)
 		case ctx.Err() != nil:
 			return 0, ctx.Err()
 		case attempt == mostAttempts || !retriable(err):
-			return 0, fmt.Errorf("kafka: offsets of %v: %w", p, r.Trouble.Explain(err))
+			err = fmt.Errorf("kafka: offsets of %v: %w", p, r.Trouble.Explain(err))
+			return 0, cmp.Or(Denied(err, "Describe", "topic "+p.Topic), err)
 		}
 		r.Trouble.log.Warn("kafka: cannot get the offsets of a partition, retrying", "partition", p.String(), "attempt", attempt, "err", err)
 		if err := Sleep(ctx, Backoff(attempt)); err != nil {
@@ -88,5 +90,5 @@ func offsetIn(answer kafka.ListOffsetsResult) (int64, error) {
 // retriable reports whether a request for an offset may succeed when it is repeated.
 func retriable(err error) bool {
 	e, ok := KafkaError(err)
-	return !ok || !e.IsFatal() && recovers(e) && e.Code() != kafka.ErrInvalidArg
+	return !ok || !e.IsFatal() && recovers(e)
 }

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -134,7 +135,8 @@ func readPartition(ctx context.Context, config ConfigMap, t *Trouble, p Partitio
 			}
 		case kafka.Error:
 			if e.IsFatal() || !recovers(e) {
-				return fmt.Errorf("kafka: read %v: %w", p, e)
+				err := fmt.Errorf("kafka: read %v: %w", p, e)
+				return cmp.Or(Denied(err, "Read", "topic "+p.Topic), err)
 			}
 			t.Event(e)
 		}
@@ -148,8 +150,8 @@ func readPartition(ctx context.Context, config ConfigMap, t *Trouble, p Partitio
 // recovers reports whether librdkafka recovers from an error of a reader.
 func recovers(e kafka.Error) bool {
 	switch e.Code() {
-	case kafka.ErrTopicAuthorizationFailed, kafka.ErrUnknownTopicOrPart, kafka.ErrUnknownTopic, kafka.ErrUnknownPartition, kafka.ErrAutoOffsetReset:
+	case kafka.ErrUnknownTopicOrPart, kafka.ErrUnknownTopic, kafka.ErrUnknownPartition: // librdkafka does not look for it again soon
 		return false
 	}
-	return true
+	return passing[e.Code()]
 }

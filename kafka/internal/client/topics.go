@@ -1,9 +1,12 @@
 package client
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,10 +60,34 @@ func DescribeTopics(ctx context.Context, admin *kafka.AdminClient, names ...stri
 			topics[t.Name] = Topic{t.TopicID.String(), int32(len(t.Partitions))}
 		case kafka.ErrUnknownTopicOrPart, kafka.ErrUnknownTopic:
 		default:
-			return nil, fmt.Errorf("kafka: describe topic %s: %w", t.Name, t.Error)
+			err := fmt.Errorf("kafka: describe topic %s: %w", t.Name, t.Error)
+			return nil, cmp.Or(Denied(err, "Describe", "topic "+t.Name), err)
 		}
 	}
 	return topics, nil
+}
+
+// Missing returns the first of the topics on which the user lacks a right, as an error that wraps cause. If there is none, it returns cause.
+func Missing(ctx context.Context, admin *kafka.AdminClient, right kafka.ACLOperation, cause error, names ...string) error {
+	if e, ok := KafkaError(cause); !ok || e.Code() != kafka.ErrTopicAuthorizationFailed || errors.As(cause, new(*DeniedError)) {
+		return cause
+	}
+	ctx, cancel := context.WithTimeout(ctx, AskFor)
+	defer cancel()
+	answer, err := admin.DescribeTopics(ctx, kafka.NewTopicCollectionOfTopicNames(names), kafka.SetAdminOptionIncludeAuthorizedOperations(true))
+	if err != nil {
+		return cause
+	}
+	for _, t := range answer.TopicDescriptions {
+		switch {
+		case t.Error.Code() == kafka.ErrTopicAuthorizationFailed:
+			return &DeniedError{Operation: "Describe", Resource: "topic " + t.Name, Err: cause}
+		case t.Error.Code() == kafka.ErrNoError && !slices.Contains(t.AuthorizedOperations, right):
+			name := right.String() // such as WRITE
+			return &DeniedError{Operation: name[:1] + strings.ToLower(name[1:]), Resource: "topic " + t.Name, Err: cause}
+		}
+	}
+	return cause
 }
 
 // Describe returns topics, or a [*NoTopicError] for the first that does not exist.
@@ -107,10 +134,9 @@ func TopicSettings(ctx context.Context, admin *kafka.AdminClient, name string) (
 		switch result.Error.Code() {
 		case kafka.ErrNoError:
 			return result.Config, nil
-		case kafka.ErrTopicAuthorizationFailed:
-			return nil, Permanentf("settings of topic %s: %w; give the user the right DescribeConfigs", name, result.Error)
 		default:
-			return nil, fmt.Errorf("kafka: settings of topic %s: %w", name, result.Error)
+			err := fmt.Errorf("kafka: settings of topic %s: %w", name, result.Error)
+			return nil, cmp.Or(Denied(err, "DescribeConfigs", "topic "+name), err)
 		}
 	}
 	return nil, fmt.Errorf("kafka: settings of topic %s: no answer", name)
@@ -139,7 +165,8 @@ func Watermarks(ctx context.Context, admin *kafka.AdminClient, p Partition) (low
 			err = errNoOffset
 		}
 		if err != nil {
-			return 0, fmt.Errorf("kafka: offsets of %v: %w", p, err)
+			err = fmt.Errorf("kafka: offsets of %v: %w", p, err)
+			return 0, cmp.Or(Denied(err, "Describe", "topic "+p.Topic), err)
 		}
 		return offset, nil
 	}
@@ -170,11 +197,11 @@ func CreateTopic(ctx context.Context, admin *kafka.AdminClient, t kafka.TopicSpe
 		return true, nil
 	case kafka.ErrTopicAlreadyExists:
 		return false, nil
-	case kafka.ErrInvalidReplicationFactor, kafka.ErrInvalidConfig, kafka.ErrPolicyViolation, kafka.ErrTopicAuthorizationFailed, kafka.ErrClusterAuthorizationFailed, kafka.ErrInvalidPartitions:
-		// A broker that has just started, or has sent no heartbeat for a moment, is fenced and does not count as a replica.
-		if result.Code() != kafka.ErrInvalidReplicationFactor || !strings.Contains(result.String(), "fenced") {
-			return false, Permanentf("create topic %s: %w; fix the settings, or create it yourself", t.Topic, result)
-		}
 	}
-	return false, fmt.Errorf("kafka: create topic %s: %w", t.Topic, result)
+	err = fmt.Errorf("kafka: create topic %s: %w", t.Topic, result)
+	if result.Code() == kafka.ErrInvalidReplicationFactor && strings.Contains(result.String(), "fenced") {
+		// A broker that has just started, or has sent no heartbeat for a moment, is fenced and does not count as a replica.
+		return false, fmt.Errorf("kafka: create topic %s: %s", t.Topic, result)
+	}
+	return false, cmp.Or(Denied(err, "Create", "topic "+t.Topic+", or on the cluster"), err)
 }

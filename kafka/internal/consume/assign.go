@@ -1,6 +1,7 @@
 package consume
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,7 @@ func (r *Run) rebalance(ctx context.Context) kafka.RebalanceCb {
 			err = r.revoked(ctx, e.Partitions)
 		}
 		if err != nil {
-			err = r.errorf("%w", err)
+			err = r.errorf("%w", client.WithPrincipal(err, r.Client))
 			r.fail(err)
 		}
 		return err
@@ -128,8 +129,9 @@ func (r *Run) committed(ctx context.Context, list []kafka.TopicPartition) ([]kaf
 		if err == nil {
 			return offsets, nil
 		}
-		if ctx.Err() != nil || attempt == 5 {
-			return nil, fmt.Errorf("committed offsets: %w", err)
+		final := r.denied(err)
+		if ctx.Err() != nil || attempt == 5 || final != nil {
+			return nil, fmt.Errorf("committed offsets: %w", cmp.Or(final, err))
 		}
 		r.Log.Warn("kafka: cannot read the committed offsets, retrying", "err", err)
 		if err := client.Sleep(ctx, client.Backoff(attempt)); err != nil {

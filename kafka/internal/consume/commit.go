@@ -25,7 +25,10 @@ func (r *Run) commitPeriodically(ctx context.Context) {
 		r.committing.Lock()
 		err := r.commit(r.all())
 		r.committing.Unlock()
+		final := r.final(ctx, err)
 		switch {
+		case final != nil:
+			r.fail(final)
 		case rebalancing(err):
 			r.Log.Debug("kafka: cannot commit while the group rebalances, retrying", "err", err)
 		case err != nil:

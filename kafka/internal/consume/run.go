@@ -3,6 +3,7 @@
 package consume
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -233,13 +234,38 @@ func (r *Run) check(ctx context.Context, err kafka.Error) error {
 		default:
 		}
 		return r.errorf("%w: retention deleted unhandled records, or the topic was created again; set the group's offsets", err)
-	case err.IsFatal(), err.Code() == kafka.ErrTopicAuthorizationFailed, err.Code() == kafka.ErrGroupAuthorizationFailed:
-		return r.errorf("%w", err)
 	case err.Code() == kafka.ErrInvalidSessionTimeout:
-		return client.Invalid("consumer %s: %v; set session.timeout.ms within the brokers' group.min and group.max.session.timeout.ms", r.Group, err)
+		return fmt.Errorf("%w: %w", es.ErrInvalid, r.errorf("%w", client.Final(err)))
+	case err.IsFatal():
+		return r.errorf("%w", err)
+	}
+	if final := r.final(ctx, err); final != nil {
+		return final
 	}
 	r.trouble.Event(err)
 	return nil
+}
+
+// final returns the error that ends the run if an error is permanent, and otherwise nil.
+func (r *Run) final(ctx context.Context, err error) error {
+	err = client.Missing(ctx, r.client.Admin, kafka.ACLOperationRead, err, r.Topics...)
+	if final := cmp.Or(r.denied(err), client.Final(err)); final != nil {
+		return r.errorf("%w", client.WithPrincipal(final, r.Client))
+	}
+	return nil
+}
+
+// explain adds the remedy to an error that ends the run.
+func (r *Run) explain(err error) error {
+	return client.WithPrincipal(cmp.Or(client.Final(err), err), r.Client)
+}
+
+// denied returns an error if the user lacks the right to use the group, and otherwise nil.
+func (r *Run) denied(err error) error {
+	if e, ok := client.KafkaError(err); !ok || e.Code() != kafka.ErrGroupAuthorizationFailed {
+		return nil
+	}
+	return client.Denied(err, "Read", "group "+r.Group)
 }
 
 // changed ends the run because a topic was created again, or logs that it has grown.

@@ -29,7 +29,7 @@ func (r *Run) awaitTopics(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil && !client.Passes(err):
-			return r.errorf("%w", err)
+			return r.errorf("%w", r.explain(err))
 		case err != nil:
 			err = r.trouble.Explain(err)
 			r.trouble.Note(err)
@@ -113,7 +113,7 @@ func (r *Run) addTopic(ctx context.Context, a appearance) error {
 		r.appeared <- a // again after the next poll; there is a place for each topic
 		return nil
 	case err != nil:
-		return r.errorf("%w", err)
+		return r.errorf("%w", r.explain(err))
 	}
 	r.letters = letters
 	r.mu.Lock()

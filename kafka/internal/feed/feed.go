@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -223,11 +224,13 @@ func (f *feed) check(ctx context.Context, err kafka.Error) error {
 		return f.outOfRange(ctx)
 	case kafka.ErrUnknownTopic, kafka.ErrUnknownTopicOrPart, kafka.ErrUnknownPartition, kafka.ErrUnknownTopicID:
 		f.source.checkSoon()
-	case kafka.ErrTopicAuthorizationFailed:
-		return fmt.Errorf("kafka: read %v: %w; grant the user the right to read it", f.Partition, err)
 	}
+	failed := fmt.Errorf("kafka: read %v: %w", f.Partition, err)
 	if err.IsFatal() {
-		return fmt.Errorf("kafka: read %v: %w", f.Partition, err)
+		return failed
+	}
+	if final := cmp.Or(client.Denied(failed, "Read", "topic "+f.Topic), client.Final(failed)); final != nil {
+		return client.WithPrincipal(final, f.source.Client)
 	}
 	f.source.client.Trouble.Event(err)
 	return nil

@@ -69,7 +69,7 @@ func Open(ctx context.Context, c Config) (*Source, error) {
 	}
 	if s.topics, err = s.client.Describe(ctx, c.Topics...); err != nil {
 		_ = s.client.Close() // the first error says more
-		return nil, err
+		return nil, client.WithPrincipal(err, c.Client)
 	}
 	s.id = s.identity()
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -124,7 +124,7 @@ func (s *Source) Feed(ctx context.Context, shard string, after projection.Cursor
 	}
 	low, high, err := s.client.Bounds(ctx, p)
 	if err != nil {
-		return nil, err
+		return nil, client.WithPrincipal(err, s.Client)
 	}
 	switch offset := int64(after); {
 	case offset > high:

@@ -54,7 +54,7 @@ func (r *Relay) sessionAtLeastOnce(ctx context.Context) (published bool, err err
 			continue
 		}
 		if err := s.publishAtLeastOnce(ctx, b, reports); err != nil {
-			return published, err
+			return published, s.explainDenied(ctx, err)
 		}
 		published = true
 		r.Stats.caughtUpTo(ahead.oldest())
@@ -143,7 +143,9 @@ func (r *reports) collect() {
 		switch {
 		case !ok:
 			r.s.event(event)
-			if err, ok := event.(kafka.Error); ok && err.IsFatal() {
+			// After a failure librdkafka gives up the messages behind it, so that there is no gap. The report of the failed message
+			// follows, and has the code of the failure.
+			if err, ok := event.(kafka.Error); ok && err.IsFatal() && err.Code() != kafka.ErrGaplessGuarantee {
 				r.fail(err)
 			}
 		case m.TopicPartition.Error != nil:

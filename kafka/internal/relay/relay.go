@@ -6,6 +6,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -82,6 +83,7 @@ type Relay struct {
 	holder          string // names this process to others
 	checkpointLimit int    // max.message.bytes of the checkpoint topic
 	smallest        int    // the smallest max.message.bytes of the known topics
+	began           bool   // this process has counted its takeover of a relay that has no checkpoint yet
 
 	// topics, if records are published at least once, are those this process has written to while it had the lease. The checkpoint does not have them.
 	topics map[string]client.Topic
@@ -160,6 +162,9 @@ func (r *Relay) runSessions(ctx context.Context) error {
 		case errors.Is(err, errRestart):
 			continue
 		}
+		if final := client.Final(err); final != nil {
+			return client.WithPrincipal(final, r.Cluster)
+		}
 		err = r.trouble.Explain(err)
 		r.Stats.retried(err)
 		r.log.Warn("kafka: relay restarts from its checkpoint", "err", err, "attempt", attempt+1)
@@ -199,7 +204,7 @@ func (r *Relay) Reset(ctx context.Context, to es.Position) error {
 	if final := (client.PermanentError{}); errors.As(err, &final) {
 		return final.Err
 	}
-	return err
+	return client.WithPrincipal(cmp.Or(client.Final(err), err), r.Cluster)
 }
 
 // step calls the hook of tests.

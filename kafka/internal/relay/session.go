@@ -1,9 +1,12 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,6 +29,7 @@ type session struct {
 	topics  *destinations
 	encoder *wire.Encoder
 	c       checkpoint     // the committed one
+	found   bool           // c was read, so that it is not the first
 	plan    []*destination // of the current batch, by record; nil for a record that is not published
 	last    time.Time      // when the last transaction was committed
 	checks  int            // batches whose topics were checked; see recheck
@@ -44,12 +48,12 @@ func (r *Relay) sessionExactlyOnce(ctx context.Context) (published bool, err err
 		return false, s.explainFenced(ctx, err)
 	}
 	if err := s.takeOver(ctx); err != nil {
-		return false, s.explainFenced(ctx, err)
+		return false, s.explainFenced(ctx, s.explainDenied(ctx, err))
 	}
 	ahead, stop := s.readAhead(ctx)
 	defer stop()
 	published, err = s.publish(ctx, ahead)
-	return published, s.explainFenced(ctx, err)
+	return published, s.explainFenced(ctx, s.explainDenied(ctx, err))
 }
 
 // open returns a session with a new producer.
@@ -142,7 +146,7 @@ func (s *session) begin(ctx context.Context) error {
 	if err := r.step("checkpoint read"); err != nil {
 		return err
 	}
-	s.c = c
+	s.c, s.found = c, found
 	s.c.Store, s.c.Relay = r.store, r.Name
 	return nil
 }
@@ -173,15 +177,8 @@ func (s *session) initTransactions(ctx context.Context) error {
 
 // cannotInit adds the remedy to an error of InitTransactions, if there is one.
 func (s *session) cannotInit(err error) error {
-	if e, ok := client.KafkaError(err); ok {
-		switch e.Code() {
-		case kafka.ErrTransactionalIDAuthorizationFailed, kafka.ErrClusterAuthorizationFailed:
-			return client.Permanentf("begin as %s: %w; grant Write and Describe on this transactional id", s.r.transactionalID, err)
-		case kafka.ErrInvalidTransactionTimeout:
-			return client.Permanentf("begin as %s: %w; set transaction.timeout.ms to at most the brokers' transaction.max.timeout.ms", s.r.transactionalID, err)
-		}
-	}
-	return wrap("begin as "+s.r.transactionalID, err)
+	err = wrap("begin as "+s.r.transactionalID, err)
+	return cmp.Or(client.Denied(err, "Write", "transactional id "+s.r.transactionalID), err)
 }
 
 // takeOver writes the first checkpoint of this process, which shows others that it works, and tries to publish parked streams again.
@@ -192,13 +189,16 @@ func (s *session) takeOver(ctx context.Context) error {
 	before := s.c.Holder
 	if before != s.r.holder {
 		s.c.Takeovers++
+	}
+	if before != s.r.holder && (s.found || !s.r.began) {
 		s.r.Stats.set(func(st *Snapshot) { st.Takeovers++ })
 	}
+	s.r.began = !s.found
 	s.r.log.Info("kafka: relay works", "position", s.c.Position, "holder", s.r.holder, "before", before)
 	s.r.Stats.set(func(st *Snapshot) { st.Working = true })
 	s.showParked()
-	if before == s.r.holder {
-		return nil
+	if before == s.r.holder || !s.found {
+		return nil // the first checkpoint comes with the first batch: if the cluster was wrong about it, an empty one would destroy the real one
 	}
 	if len(s.c.Parked) > 0 {
 		return s.unpark(ctx)
@@ -224,6 +224,15 @@ func (s *session) explainFenced(ctx context.Context, err error) error {
 		}
 	}
 	return err
+}
+
+// explainDenied names the topic to which the user may not write, if that is why a transaction failed: librdkafka's error does not.
+func (s *session) explainDenied(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	names := []string{s.r.Checkpoints}
+	return client.Missing(ctx, s.admin, kafka.ACLOperationWrite, err, slices.AppendSeq(names, maps.Keys(s.topics.byName))...)
 }
 
 // wrap wraps an error of librdkafka after which only the cluster knows what is committed.

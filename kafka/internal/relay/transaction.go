@@ -104,7 +104,8 @@ func (s *session) fill(ctx context.Context, b batch, c *checkpoint) error {
 	case errors.As(err, new(crash)):
 		return err
 	case changed != nil:
-		return errors.Join(s.examineAgain(ctx, changed), s.abort(ctx))
+		aborted := s.abort(ctx) // before the topics are examined, which readers need not wait for
+		return errors.Join(s.examineAgain(ctx, changed), aborted)
 	case err != nil:
 		return errors.Join(err, s.abort(ctx))
 	}
