@@ -184,8 +184,8 @@ func Follow(ctx context.Context, log Log, after Position, filter Filter) iter.Se
 
 // Filter selects records. An empty field matches everything, so the zero Filter matches every record.
 type Filter struct {
-	Kinds []string // kinds of streams: any of these
-	Types []string // types of events: any of these
+	Kinds []string `json:"kinds,omitempty"` // kinds of streams: any of these
+	Types []string `json:"types,omitempty"` // types of events: any of these
 }
 
 // Match reports whether the filter matches a record.

@@ -159,8 +159,16 @@ func textParams(args []any) [][]byte {
 }
 
 func readState(row [][]byte) (engine.State, error) {
-	cursor, err := strconv.ParseInt(string(row[0]), 10, 64)
-	return engine.State{Cursor: projection.Cursor(cursor), Rebuild: string(row[1]) != "f", Found: true}, err
+	var numbers [3]int64
+	for i, column := range []int{0, 2, 3} {
+		var err error
+		if numbers[i], err = strconv.ParseInt(string(row[column]), 10, 64); err != nil {
+			return engine.State{}, err
+		}
+	}
+	return engine.State{
+		Cursor: projection.Cursor(numbers[0]), Rebuild: string(row[1]) != "f", Filter: numbers[1], PastEnd: projection.Cursor(numbers[2]), Found: true,
+	}, nil
 }
 
 // records returns what a batch has written, as readers will see it. The handlers may keep the records.
@@ -329,7 +337,7 @@ func (t *inTx) appendPart(ctx context.Context, part pgx.Tx, r *commit.Request) (
 		var state engine.State
 		err := db.Query(ctx, part, func(scan func(...any) error) error {
 			state.Found = true
-			return scan(&state.Cursor, &state.Rebuild)
+			return scan(&state.Cursor, &state.Rebuild, &state.Filter, &state.PastEnd)
 		}, q.SQL, q.Args...)
 		if err != nil {
 			return 0, within(ctx, "append", err)

@@ -47,9 +47,36 @@ type Admin interface {
 
 	// Rebuild asks the worker to restart from the beginning: in one transaction it calls Prepare, sets the checkpoints to the
 	// beginning and removes the parked records. Rebuild returns once the request is stored. If no worker is running, the next run
-	// starts with it.
+	// starts with it. A reaction and a projection without Prepare are refused with an error that wraps [es.ErrInvalid], because what they
+	// have done would be done twice; see Replay.
 	Rebuild(ctx context.Context, name string, version int) error
+
+	// Replay moves the checkpoints of a projection or reaction to a place, so that it handles the records behind the place, again if it
+	// has handled them before. Prepare is not called. The read model gets these records twice unless Handle can apply a record again,
+	// and a reaction has its effects again. A place behind the checkpoint skips records. Parked records behind the place are removed.
+	// If the source is not a log, only [Beginning] is possible; if it is a log of another store, also [After].
+	Replay(ctx context.Context, name string, version int, from Start) error
+
+	// Refilter accepts a changed filter for a projection or reaction, whose runs with any other filter then end with an error. Past says
+	// what happens to the records before the checkpoint that the new filter adds.
+	Refilter(ctx context.Context, name string, version int, filter es.Filter, past Past) error
+
+	// Rename moves all versions of a projection or reaction, with checkpoints and parked records, to another name that is not in use.
+	// Stop the workers first. A worker that starts under the old name afterwards begins from the beginning.
+	Rename(ctx context.Context, old, name string) error
 
 	// Forget removes the checkpoints and parked records of a version that is not running. It does not drop the read model's tables.
 	Forget(ctx context.Context, name string, version int) error
 }
+
+// Past says what Refilter does about past records: those before the checkpoint that only the new filter lets through.
+type Past int
+
+const (
+	// SkipPast never handles past records.
+	SkipPast Past = iota
+
+	// ReplayPast handles past records first, in their order. So an added record of a stream may be handled after later records of the
+	// stream that the old filter let through.
+	ReplayPast
+)

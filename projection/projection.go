@@ -16,7 +16,8 @@ import (
 // The Project method of a store runs it. Any number of processes may run the same projection. Each shard has one active worker;
 // another takes over if it dies.
 type Projection[Tx any] struct {
-	// Name identifies the projection in its database. It is UTF-8 of at most [es.MaxKind] bytes, without NUL.
+	// Name identifies the projection among the projections and reactions of its database. It is UTF-8 of at most [es.MaxKind] bytes,
+	// without NUL.
 	Name string
 
 	// Version numbers the read model. Raise it to build a new read model beside the old one, from the beginning: Handle then writes
@@ -28,7 +29,8 @@ type Projection[Tx any] struct {
 	// Use [FromLog] for the log of another store, and kafka.Source for topics.
 	Source Source
 
-	// Filter selects the records that Handle gets.
+	// Filter selects the records that Handle gets. It is kept with the checkpoint, and a changed one is refused: raise Version, or
+	// use Refilter.
 	Filter es.Filter
 
 	// Partitions is the number of shards processed concurrently. All records of a stream are in the same shard. 0 means 1.

@@ -12,7 +12,9 @@ type Status struct {
 	Name     string    `json:"name"`
 	Version  int       `json:"version"`
 	Shard    string    `json:"shard"`
+	Kind     Kind      `json:"kind,omitzero"`   // "" if no worker of this release has run it
 	Source   string    `json:"source"`          // its ID
+	Filter   es.Filter `json:"filter,omitzero"` // kept with the checkpoint
 	Cursor   Cursor    `json:"cursor"`          // the checkpoint
 	Time     time.Time `json:"time,omitzero"`   // of the last record applied; zero if there is none
 	Lag      *Lag      `json:"lag,omitempty"`   // nil if the source is not a log of this store
@@ -22,6 +24,16 @@ type Status struct {
 	Error    string    `json:"error,omitzero"`  // of the last attempt; "" if it succeeded
 	ErrorAt  time.Time `json:"errorAt,omitzero"`
 }
+
+// Kind says what runs.
+type Kind string
+
+// The kinds. An inline projection is run inside appends; see Config.Inline of the stores.
+const (
+	KindProjection Kind = "projection"
+	KindInline     Kind = "inline"
+	KindReaction   Kind = "reaction"
+)
 
 // Lag is the distance of a checkpoint from the end of its log.
 type Lag struct {

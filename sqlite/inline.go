@@ -105,7 +105,7 @@ func (t *tx) project(ctx context.Context, before es.Position, records []es.Recor
 		var state engine.State
 		err := db.Query(ctx, t.inline, func(scan func(...any) error) error {
 			state.Found = true
-			return scan(&state.Cursor, &state.Rebuild)
+			return scan(&state.Cursor, &state.Rebuild, &state.Filter, &state.PastEnd)
 		}, q.SQL, q.Args...)
 		if err != nil {
 			return err

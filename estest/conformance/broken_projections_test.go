@@ -49,7 +49,7 @@ const (
 func TestEveryDefectOfAProjectionIsCaughtByItsClause(t *testing.T) {
 	w := workshop{t}
 	defects := slices.Concat(w.brokenApplying(), w.brokenPrepares(), w.brokenRuns(), w.brokenWorkers(), w.brokenErrors(), w.brokenPanics(),
-		w.brokenParking(), w.brokenRequests(), w.brokenRebuilds(), w.brokenSources(), w.brokenAnswers(), w.brokenReactions())
+		w.brokenParking(), w.brokenRequests(), w.brokenRebuilds(), w.brokenSources(), w.brokenAnswers(), w.brokenReactions(), w.brokenIdentities())
 	catch(t, defects, conformance.ProjectionClauses(), conformance.Clause.TryProjections)
 }
 

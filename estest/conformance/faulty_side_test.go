@@ -16,15 +16,17 @@ import (
 // faultySide is a SQLite store with a defect in its projections.
 type faultySide struct {
 	*sqlite.Store
-	onProject func(ctx context.Context, p sqlite.Projection) error
-	onReact   func(ctx context.Context, r projection.Reaction) error
-	onWait    func(ctx context.Context, name string, position es.Position) error
-	onStatus  func(all []projection.Status) []projection.Status
-	onRebuild func(ctx context.Context, name string, version int) error
-	onForget  func(ctx context.Context, name string, version int) error
-	onParked  func(p projection.Parked) projection.Parked
-	onRetry   func(ctx context.Context, name string, version int, stream es.Stream) error
-	onDrop    func(ctx context.Context, name string, version int, stream es.Stream) error
+	onProject  func(ctx context.Context, p sqlite.Projection) error
+	onReact    func(ctx context.Context, r projection.Reaction) error
+	onWait     func(ctx context.Context, name string, position es.Position) error
+	onStatus   func(all []projection.Status) []projection.Status
+	onRebuild  func(ctx context.Context, name string, version int) error
+	onRefilter func(ctx context.Context, name string, version int, filter es.Filter, past projection.Past) error
+	onReplay   func(ctx context.Context, name string, version int, from projection.Start) error
+	onForget   func(ctx context.Context, name string, version int) error
+	onParked   func(p projection.Parked) projection.Parked
+	onRetry    func(ctx context.Context, name string, version int, stream es.Stream) error
+	onDrop     func(ctx context.Context, name string, version int, stream es.Stream) error
 }
 
 func (f *faultySide) Project(ctx context.Context, p sqlite.Projection) error {
@@ -61,6 +63,20 @@ func (f *faultySide) Rebuild(ctx context.Context, name string, version int) erro
 		return f.onRebuild(ctx, name, version)
 	}
 	return f.Store.Rebuild(ctx, name, version)
+}
+
+func (f *faultySide) Refilter(ctx context.Context, name string, version int, filter es.Filter, past projection.Past) error {
+	if f.onRefilter != nil {
+		return f.onRefilter(ctx, name, version, filter, past)
+	}
+	return f.Store.Refilter(ctx, name, version, filter, past)
+}
+
+func (f *faultySide) Replay(ctx context.Context, name string, version int, from projection.Start) error {
+	if f.onReplay != nil {
+		return f.onReplay(ctx, name, version, from)
+	}
+	return f.Store.Replay(ctx, name, version, from)
 }
 
 func (f *faultySide) Forget(ctx context.Context, name string, version int) error {

@@ -160,7 +160,7 @@ func reportsStatus(t *trial) {
 		t.Fatalf("Status returned %+v for a stopped projection: want the age of its lag, and no worker", got)
 	}
 	got.Lag.Age, got.Error, got.ErrorAt = 0, "", time.Time{}
-	t.equal("Status", got, projection.Status{Name: "z", Shard: "0/1", Source: s.ID(), Cursor: 4, Time: fourth.Time, Lag: &projection.Lag{Head: 10, Positions: 6}})
+	t.equal("Status", got, projection.Status{Name: "z", Shard: "0/1", Kind: projection.KindProjection, Source: s.ID(), Cursor: 4, Time: fourth.Time, Lag: &projection.Lag{Head: 10, Positions: 6}})
 	q := t.listing("a")
 	q.Partitions = 11
 	t.project(s, q)

@@ -19,12 +19,19 @@ import (
 func (e *Engine[Tx]) WaitFor(ctx context.Context, name string, position es.Position) (err error) {
 	defer cause.Set(ctx, &err)
 	const soon, late = 5 * time.Millisecond, 50 * time.Millisecond
-	var last place // as it was last seen
+	const refusedAfter = 250 * time.Millisecond // a run that was refused may be followed by one that has not begun
+	var last place                              // as it was last seen
+	began := time.Now()
 	for wait := soon; ; wait = min(wait+wait/2, late) {
 		moved := e.moved.wait()
 		at, err := e.reached(ctx, name)
+		if err == nil && at.found {
+			at.refused = e.refused.of(name, at.Kind)
+		}
 		switch {
-		case err == nil && at.found && at.Cursor >= projection.Cursor(position):
+		case at.refused != nil && time.Since(began) > refusedAfter:
+			return at.refused
+		case err == nil && at.found && at.refused == nil && at.Cursor >= projection.Cursor(position):
 			return nil
 		case err == nil:
 			last = at
@@ -54,6 +61,8 @@ func (at place) waitError(name string, position es.Position, err error) error {
 		return fmt.Errorf("es: projection %s: the database did not answer whether it is at %d: %w", name, position, err)
 	case !at.found:
 		return fmt.Errorf("es: projection %s does not exist: it has never run: %w", name, err)
+	case at.refused != nil:
+		return fmt.Errorf("%w: %w", at.refused, err)
 	case at.Error != "":
 		return fmt.Errorf("es: projection %s is at %d, before %d, with the error %q: %w", at.Key, at.Cursor, position, at.Error, err)
 	}
@@ -69,8 +78,9 @@ func (e *Engine[Tx]) about(ctx context.Context, name string, err error) error {
 
 // place is the checkpoint of the shard of a projection that lags most.
 type place struct {
-	known bool // whether the database has been read
-	found bool // whether there is a projection of the name
+	known   bool  // whether the database has been read
+	found   bool  // whether there is a projection of the name
+	refused error // of the last run in this process, if none goes on
 	Checkpoint
 }
 
@@ -82,6 +92,11 @@ func (e *Engine[Tx]) reached(ctx context.Context, name string) (at place, err er
 	}
 	i := max(0, slices.IndexFunc(all, func(c Checkpoint) bool { return c.CaughtUp }))
 	at.found, at.Checkpoint = true, all[i]
+	for _, c := range all {
+		if !sameKind(c.Kind, at.Kind) {
+			return at, fmt.Errorf("%w: %s is a %s and %s a %s: Rename one of them", es.ErrInvalid, at.Key, at.Kind, c.Key, c.Kind)
+		}
+	}
 	if at.Partitions == 0 {
 		return at, fmt.Errorf("%w: its source is not a log, so it has no positions to wait for", es.ErrInvalid)
 	}
@@ -148,16 +163,17 @@ func (e *Engine[Tx]) lags(ctx context.Context, list []projection.Status) error {
 // Rebuild implements [projection.Projections].
 func (e *Engine[Tx]) Rebuild(ctx context.Context, name string, version int) (err error) {
 	defer cause.Set(ctx, &err)
-	k := Key{name, version}
-	found, err := e.ledger.RequestRebuild(ctx, k)
-	if err == nil && !found {
-		err = fmt.Errorf("%w: it does not exist", es.ErrInvalid)
-	}
-	if err != nil {
-		return e.about(ctx, k.String(), err)
-	}
-	e.changed.notify()
-	return nil
+	return e.change(ctx, Key{name, version}, func(ctx context.Context, tx Tx, k Key, h Header) error {
+		switch {
+		case h.Kind == projection.KindReaction:
+			return fmt.Errorf("%w: a reaction would have all its effects again: use Replay if that is meant", es.ErrInvalid)
+		case h.Prepares == PreparesNo:
+			return fmt.Errorf("%w: without Prepare its records would be applied twice: raise Version, or use Replay if that is meant", es.ErrInvalid)
+		case h.Prepares == "":
+			return fmt.Errorf("%w: it is not known whether it has a Prepare: run it with this release first", es.ErrInvalid)
+		}
+		return e.ledger.SetRebuild(ctx, tx, k, true)
+	})
 }
 
 // Forget implements [projection.Projections].

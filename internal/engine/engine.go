@@ -20,6 +20,7 @@ import (
 // Engine runs the projections of one store. It implements [projection.Projections].
 type Engine[Tx any] struct {
 	ledger  Ledger[Tx]
+	refused refusals
 	moved   broadcast // a checkpoint has moved in this process
 	awaited broadcast // a caller in this process waits for a checkpoint to move
 	changed broadcast // the workers of this process must read their projection's state

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,6 +75,7 @@ func (e *Engine[Tx]) Inline(projections []projection.Projection[Tx], page Pager[
 		if err != nil {
 			return nil, err
 		}
+		t.kind = projection.KindInline
 		reason := ""
 		switch {
 		case p.Source != nil:
@@ -109,7 +111,9 @@ func (x *Inline[Tx]) Start(ctx context.Context) error {
 // State is the state of a projection when an append begins.
 type State struct {
 	Cursor  projection.Cursor
-	Rebuild bool // whether a rebuild is requested
+	Rebuild bool  // whether a rebuild is requested
+	Filter  int64 // as in Shard, like PastEnd
+	PastEnd projection.Cursor
 	Found   bool
 }
 
@@ -141,7 +145,7 @@ func (x *Inline[Tx]) apply(ctx context.Context, tx Tx, states []State, before es
 	for i, t := range x.tasks {
 		s := states[i]
 		behind := int64(before) - int64(s.Cursor)
-		if !s.Found || s.Rebuild || behind > limit || behind < 0 {
+		if !s.Found || s.Rebuild || s.Filter != 0 && s.Filter != t.mark || s.PastEnd > 0 || behind > limit || behind < 0 {
 			return ErrBehind
 		}
 		if behind > 0 {
@@ -220,18 +224,22 @@ func (x *Inline[Tx]) CatchUp(ctx context.Context) error {
 func (t *task[Tx]) catchUp(ctx context.Context) error {
 	head, err := es.Head(ctx, t.engine.ledger.Log())
 	for limit := t.batch; err == nil; {
-		var at es.Position
-		if at, err = t.position(ctx); err != nil {
+		var s Shard
+		if s, err = t.position(ctx); err != nil {
 			break
 		}
+		at, took := es.Position(s.Cursor), 0
 		if at > head {
 			return fmt.Errorf("%w; appends fail until Rebuild restarts it", &es.AheadError{After: at, Head: head})
 		}
-		if at == head {
+		switch {
+		case s.PastEnd > 0:
+			took, err = t.replay(ctx, s, s.Replaced, limit)
+		case at == head:
 			return nil
+		default:
+			took, err = t.step(ctx, at, head, limit, t.forward(at))
 		}
-		var took int
-		took, err = t.step(ctx, at, head, limit)
 		switch failed := (*handlerError)(nil); {
 		case err == nil:
 			limit = min(2*limit, t.batch)
@@ -244,24 +252,25 @@ func (t *task[Tx]) catchUp(ctx context.Context) error {
 	return err
 }
 
-// position returns the checkpoint of the only shard.
-func (t *task[Tx]) position(ctx context.Context) (es.Position, error) {
+// position returns the only shard.
+func (t *task[Tx]) position(ctx context.Context) (Shard, error) {
 	seen, err := t.engine.ledger.Overview(ctx, t.key)
 	switch {
 	case err != nil:
-		return 0, err
+		return Shard{}, err
 	case len(seen.Shards) != 1 || seen.Shards[0].Name != inlineShard:
-		return 0, fmt.Errorf("%w: it has %d shards: run it with Project and one partition first", es.ErrInvalid, len(seen.Shards))
+		return Shard{}, fmt.Errorf("%w: it has %d shards: run it with Project and one partition first", es.ErrInvalid, len(seen.Shards))
 	}
 	parked, err := t.engine.ledger.Blocked(ctx, t.key, inlineShard)
 	if err == nil && len(parked) > 0 {
 		err = fmt.Errorf("%w: records of %d streams are parked, such as %s: retry or drop them while Project runs it", es.ErrInvalid, len(parked), parked[0])
 	}
-	return es.Position(seen.Shards[0].Cursor), err
+	seen.Shards[0].Replaced = seen.Replaced
+	return seen.Shards[0], cmp.Or(err, t.refuseFilter(seen.Filter))
 }
 
 // step applies at most limit records between two positions, in its own transaction, and returns their number.
-func (t *task[Tx]) step(ctx context.Context, after, head es.Position, limit int) (int, error) {
+func (t *task[Tx]) step(ctx context.Context, after, head es.Position, limit int, how stepping[Tx]) (int, error) {
 	var records []es.Record
 	to, bytes := head, 0
 	for r, err := range t.engine.ledger.Log().All(ctx, after, t.filter) {
@@ -271,6 +280,9 @@ func (t *task[Tx]) step(ctx context.Context, after, head es.Position, limit int)
 		if r.Position > head {
 			break
 		}
+		if !how.wanted(r) {
+			continue
+		}
 		records = append(records, r)
 		if bytes += len(r.Data); len(records) == limit || bytes >= stepBytes {
 			to = r.Position
@@ -278,7 +290,7 @@ func (t *task[Tx]) step(ctx context.Context, after, head es.Position, limit int)
 		}
 	}
 	err := t.engine.ledger.Transact(ctx, Options{Idle: t.lease}, func(ctx context.Context, tx Tx) error {
-		moved, err := t.engine.ledger.MoveInline(ctx, tx, t.key, projection.Cursor(after), Target{projection.Cursor(to), t.lastTime(records), to == head})
+		moved, err := how.move(ctx, tx, Target{projection.Cursor(to), t.lastTime(records), to == head})
 		if err == nil && !moved {
 			err = errLost
 		}

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"time"
 
@@ -39,30 +40,40 @@ type Ledger[Tx any] interface {
 	// Leave removes a worker, and with it its hold on all its shards.
 	Leave(ctx context.Context, k Key, worker string) error
 	// Take makes a worker the holder of a shard, with a new claim, and returns the shard. It takes nothing if the claim is not the one in
-	// seen, another live worker is the holder, or a transaction in flight has locked the shard.
+	// seen, another live worker is the holder, a transaction in flight has locked the shard, or the shard has another filter than in seen.
 	Take(ctx context.Context, k Key, seen Shard, worker string) (s Shard, taken bool, err error)
 	// Release removes the holder of a shard, if the claim is still the same.
 	Release(ctx context.Context, k Key, s Shard) error
 	// Fail stores an error with a shard, if the claim is still the same. A claim of 0 is that of any holder.
 	Fail(ctx context.Context, k Key, s Shard, message string) error
-	// RequestRebuild stores the request for a rebuild, and reports whether the projection exists.
-	RequestRebuild(ctx context.Context, k Key) (found bool, err error)
 	// Request stores a request with the first parked record of a stream, and reports whether there is one.
 	Request(ctx context.Context, k Key, stream es.Stream, want string) (found bool, err error)
 
 	// The following are part of a transaction.
 
 	// Insert adds a projection, and reports whether it did not exist.
-	Insert(ctx context.Context, tx Tx, k Key, source string, partitions int) (inserted bool, err error)
+	Insert(ctx context.Context, tx Tx, k Key, h Header) (inserted bool, err error)
 	// Lock reads and locks the header of a projection, which serializes changes to its set of shards.
 	Lock(ctx context.Context, tx Tx, k Key) (Header, error)
+	// Describe changes the kind, the filter and whether there is a Prepare. It changes the filter of shards whose filter is not known.
+	Describe(ctx context.Context, tx Tx, k Key, h Header) error
+	// SetRebuild stores or removes the request for a rebuild.
+	SetRebuild(ctx context.Context, tx Tx, k Key, requested bool) error
+	// Refilter changes the filter of a projection and its shards, and notes the filter before. The shards have new claims and no holders.
+	// If past is true, each shard notes its cursor as the end of the past that it must replay.
+	Refilter(ctx context.Context, tx Tx, k Key, filter string, past bool) error
+	// Rewind moves all shards to a cursor, with new claims and without holders, and removes the parked records behind it. It limits
+	// the past that the shards must replay to the cursor.
+	Rewind(ctx context.Context, tx Tx, k Key, to projection.Cursor) error
+	// Rename changes the name of all versions of a projection and of all that belongs to them.
+	Rename(ctx context.Context, tx Tx, old, name string) error
 	// SetPartitions changes the requested number of shards.
 	SetPartitions(ctx context.Context, tx Tx, k Key, partitions int) error
 	// SetBarrier changes the cursor at which shards stop; -1 means that they do not.
 	SetBarrier(ctx context.Context, tx Tx, k Key, barrier projection.Cursor) error
-	// Restart waits for transactions in flight of the shards, removes the shards and the parked records, and clears the barrier and the
-	// request for a rebuild.
-	Restart(ctx context.Context, tx Tx, k Key, source string, partitions int) error
+	// Restart waits for transactions in flight of the shards, removes the shards and the parked records, and replaces the header, without
+	// a barrier and a request for a rebuild.
+	Restart(ctx context.Context, tx Tx, k Key, h Header) error
 	// InsertShards adds the shards that do not exist, each with a new claim and the checkpoint of a shard.
 	InsertShards(ctx context.Context, tx Tx, k Key, names []string, like Shard) error
 	// IdleShards locks and returns the shards that no transaction in flight has locked, in the order of their names,
@@ -72,7 +83,8 @@ type Ledger[Tx any] interface {
 	// their streams, and clears the barrier.
 	Replace(ctx context.Context, tx Tx, k Key, names []string, like Shard, shardOf func(es.Stream) string) error
 	// Move moves the checkpoint of a shard from the cursor and the claim in s, and clears its error. It reports whether both were still
-	// the same. It locks the shard until the end of the transaction.
+	// the same. It locks the shard until the end of the transaction. While the shard must replay the past, the cursor is a place in
+	// the past, and so is what is moved: the checkpoint stays. At the end of the past the shard notes that there is none.
 	Move(ctx context.Context, tx Tx, k Key, s Shard, to Target) (moved bool, err error)
 	// MoveInline is Move for the only shard of an inline projection. It ignores claims. A time of 0 leaves the time as it is.
 	MoveInline(ctx context.Context, tx Tx, k Key, from projection.Cursor, to Target) (moved bool, err error)
@@ -126,12 +138,22 @@ func (k Key) String() string {
 
 // Header is what the shards of a projection have in common.
 type Header struct {
+	Kind       projection.Kind // "" if only an older release has run it, like Filter and Prepares
 	Source     string
-	Partitions int // requested number; 0 if the source has its own shards
+	Filter     string // in the form of [canon.Filter]
+	Replaced   string // the filter before, of which the shards may replay the past
+	Prepares   string // whether there is a Prepare: [PreparesYes] or [PreparesNo]
+	Partitions int    // requested number; 0 if the source has its own shards
 	Barrier    projection.Cursor
 	Rebuild    bool
 	Found      bool
 }
+
+// Values of Header.Prepares.
+const (
+	PreparesYes = "yes"
+	PreparesNo  = "no"
+)
 
 // Shard is a shard with its checkpoint. Most methods fill in or use only some of the fields.
 type Shard struct {
@@ -142,7 +164,11 @@ type Shard struct {
 	CaughtUp bool // whether it has ever reached the end of its source
 	AtEnd    bool // whether its holder has
 	Holder   string
-	Live     bool // whether the holder has a recent heartbeat
+	Live     bool              // whether the holder has a recent heartbeat
+	Filter   int64             // as [FilterMark] returns it; 0 if not known
+	Past     projection.Cursor // while PastEnd is not 0: how far the past is replayed
+	Replaced string            // as in Header
+	PastEnd  projection.Cursor // the end of the past that must be replayed; 0 if none
 }
 
 // Target is where a checkpoint moves to.
@@ -171,9 +197,10 @@ func (o Overview) names() []string {
 // Checkpoint is the lowest cursor of the shards of a projection, with the error of one of them if there is any.
 type Checkpoint struct {
 	Key
-	Cursor     projection.Cursor
-	Partitions int  // as in Header
-	CaughtUp   bool // whether all shards have ever reached the end of the source
+	Kind       projection.Kind
+	Cursor     projection.Cursor // in the past, while it is replayed
+	Partitions int               // as in Header
+	CaughtUp   bool              // whether all shards have ever reached the end of the source
 	Error      string
 }
 
@@ -188,6 +215,13 @@ const (
 	requestRetry = "retry"
 	requestDrop  = "drop"
 )
+
+// FilterMark returns a hash of the canonical form of a filter, which is not 0.
+func FilterMark(canonical string) int64 {
+	h := fnv.New64a()
+	h.Write([]byte(canonical))
+	return int64(h.Sum64() | 1)
+}
 
 // NewClaim returns a random token that is not 0.
 func NewClaim() int64 { return 1 + rand.Int64N(1<<62) }

@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/canon"
 	"github.com/thalo-go/es/internal/cause"
 	"github.com/thalo-go/es/projection"
 )
@@ -25,7 +26,10 @@ type task[Tx any] struct {
 	engine     *Engine[Tx]
 	key        Key
 	source     projection.Source
+	kind       projection.Kind
 	filter     es.Filter
+	canonical  string // the filter, as the checkpoints have it
+	mark       int64  // of the filter, as the shards have it
 	partitions int
 	onError    es.OnError
 	retries    int
@@ -65,7 +69,7 @@ func (e *Engine[Tx]) task(p projection.Projection[Tx]) (*task[Tx], error) {
 		return nil, fmt.Errorf("es: %w: projection %.80q has no Handle: give it one", es.ErrInvalid, p.Name)
 	}
 	t := &task[Tx]{
-		engine: e, key: Key{p.Name, p.Version}, source: p.Source, filter: p.Filter, partitions: p.Partitions, onError: p.OnError, retries: p.Retries,
+		engine: e, kind: projection.KindProjection, key: Key{p.Name, p.Version}, source: p.Source, filter: p.Filter, partitions: p.Partitions, onError: p.OnError, retries: p.Retries,
 		batch: p.Batch, lease: p.Lease, prepare: p.Prepare, handle: p.Handle, onProgress: p.OnProgress, onCaughtUp: p.OnCaughtUp, log: p.Logger,
 	}
 	return t, t.check()
@@ -78,7 +82,7 @@ func (e *Engine[Tx]) React(ctx context.Context, r projection.Reaction) (err erro
 		return fmt.Errorf("es: %w: reaction %.80q has no Handle: give it one", es.ErrInvalid, r.Name)
 	}
 	t := &task[Tx]{
-		engine: e, key: Key{r.Name, 0}, source: r.Source, filter: r.Filter, partitions: r.Partitions, onError: r.OnError, retries: r.Retries,
+		engine: e, kind: projection.KindReaction, key: Key{r.Name, 0}, source: r.Source, filter: r.Filter, partitions: r.Partitions, onError: r.OnError, retries: r.Retries,
 		batch: r.Batch, lease: r.Lease, react: r.Handle, log: r.Logger,
 	}
 	if err := t.check(); err != nil {
@@ -97,11 +101,20 @@ const (
 // maxPartitions is more than any machine can use.
 const maxPartitions = 1024
 
+// checkName reports what makes a name invalid.
+func checkName(name string) error {
+	if name == "" || len(name) > es.MaxKind || !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
+		return fmt.Errorf("%w: a name is UTF-8 of 1 to %d bytes without NUL", es.ErrInvalid, es.MaxKind)
+	}
+	return nil
+}
+
 // check fills in the defaults and reports what makes the task invalid.
 func (t *task[Tx]) check() error {
+	if err := checkName(t.key.Name); err != nil {
+		return fmt.Errorf("es: projection %.80q: %w", t.key.Name, err)
+	}
 	switch {
-	case t.key.Name == "" || len(t.key.Name) > es.MaxKind || !utf8.ValidString(t.key.Name) || strings.ContainsRune(t.key.Name, 0):
-		return fmt.Errorf("es: %w: projection %.80q: a name is UTF-8 of 1 to %d bytes without NUL", es.ErrInvalid, t.key.Name, es.MaxKind)
 	case t.key.Version < 0:
 		return fmt.Errorf("es: %w: projection %s: version %d is below 0: give 0 or more", es.ErrInvalid, t.key.Name, t.key.Version)
 	case t.partitions < 0 || t.partitions > maxPartitions:
@@ -114,6 +127,8 @@ func (t *task[Tx]) check() error {
 	if t.source == nil {
 		t.source = projection.FromLog(t.engine.ledger.Log())
 	}
+	t.canonical = canon.Filter(t.filter)
+	t.mark = FilterMark(t.canonical)
 	t.partitions = max(t.partitions, 1)
 	t.retries = cmp.Or(t.retries, defaultRetries)
 	t.batch = cmp.Or(t.batch, defaultBatch)
@@ -135,9 +150,13 @@ func (t *task[Tx]) check() error {
 
 // run works until ctx is done or a permanent error occurs.
 func (t *task[Tx]) run(ctx context.Context) error {
+	ended := t.engine.refused.begin(t.key.Name, t.kind)
 	if err := t.persist(ctx, "join", t.join); err != nil {
-		return t.explain(ctx, err)
+		err = t.explain(ctx, err)
+		ended(err)
+		return err
 	}
+	defer ended(nil)
 	work, cancel := context.WithCancel(ctx)
 	err := t.supervise(work)
 	cancel()
@@ -286,10 +305,15 @@ func (t *task[Tx]) heartbeatAndRead(ctx context.Context) (Overview, error) {
 		t.heart.Store(now)
 	}
 	seen, err := t.engine.ledger.Overview(ctx, t.key)
-	if err == nil && len(seen.Shards) == 0 {
-		return seen, fmt.Errorf("%w: Forget removed it while it ran: a new run begins from the beginning", es.ErrInvalid)
+	switch {
+	case err != nil:
+		return seen, err
+	case len(seen.Shards) == 0:
+		return seen, fmt.Errorf("%w: Forget or Rename removed it while it ran: a new run begins from the beginning", es.ErrInvalid)
+	case seen.Rebuild: // which may change the filter
+		return seen, t.refuseKind(t.key, seen.Kind)
 	}
-	return seen, err
+	return seen, cmp.Or(t.refuseKind(t.key, seen.Kind), t.refuseFilter(seen.Filter))
 }
 
 // isAlive reports whether the last heartbeat is recent enough that no other worker has taken the shards.
@@ -325,12 +349,14 @@ func (t *task[Tx]) arrange(ctx, work context.Context, seen Overview) error {
 		if t.shardWorkers[r.Name] != nil || r.Holder != "" && r.Holder != t.worker && r.Live {
 			continue
 		}
+		r.Filter = t.mark
 		taken, got, err := t.engine.ledger.Take(ctx, t.key, r, t.worker)
 		if err != nil {
 			return err
 		}
 		if got {
 			held++
+			taken.Replaced = seen.Replaced
 			t.begin(work, taken, r, seen.Barrier)
 		}
 	}

@@ -16,13 +16,14 @@ import (
 
 // shardWorker applies the records of one shard, for one run.
 type shardWorker[Tx any] struct {
-	engine *Engine[Tx]
-	task   *task[Tx]
-	key    Key
-	shard  string
-	row    Shard        // as last read or written
-	claim  atomic.Int64 // of the row, for the supervisor
-	err    error        // nil if it was told to stop or lost the shard
+	engine  *Engine[Tx]
+	task    *task[Tx]
+	key     Key
+	shard   string
+	row     Shard        // as last read or written; its cursor is in the past while that is replayed
+	present present      // while the past is replayed
+	claim   atomic.Int64 // of the row, for the supervisor
+	err     error        // nil if it was told to stop or lost the shard
 
 	mu       sync.Mutex
 	orders   order
@@ -93,6 +94,7 @@ func (s *shardWorker[Tx]) run(ctx context.Context) error {
 		err = s.task.persist(ctx, "take the shard again", func(ctx context.Context) (err error) {
 			var r Shard
 			if r, taken, err = s.engine.ledger.Take(ctx, s.key, s.row, s.task.worker); taken {
+				r.Replaced = s.row.Replaced
 				s.row = r
 				s.claim.Store(r.Claim)
 			}
@@ -148,8 +150,20 @@ func (s *shardWorker[Tx]) recordError(ctx context.Context, err error) {
 	}
 }
 
-// work reads the shard and applies what it reads. It returns nil when it is ordered to leave.
+// work replays the past if it must, then reads the shard and applies what it reads. It returns nil when it is ordered to leave.
 func (s *shardWorker[Tx]) work(ctx context.Context) error {
+	if s.row.PastEnd == 0 {
+		return s.follow(ctx)
+	}
+	s.enterPast()
+	if err := s.follow(ctx); err != nil || s.row.PastEnd > 0 {
+		return err
+	}
+	return s.follow(ctx)
+}
+
+// follow reads from the cursor of the row and applies what it reads, until it is ordered to leave or has reached the end of the past.
+func (s *shardWorker[Tx]) follow(ctx context.Context) error {
 	streams, err := s.engine.ledger.Blocked(ctx, s.key, s.shard)
 	if err != nil {
 		return err
@@ -158,7 +172,7 @@ func (s *shardWorker[Tx]) work(ctx context.Context) error {
 	for _, stream := range streams {
 		s.parked[stream] = true
 	}
-	feed, err := s.task.source.Feed(ctx, s.shard, s.row.Cursor, s.task.filter)
+	feed, err := s.feed(ctx)
 	if err != nil {
 		return classifySourceError(fmt.Errorf("shard %s: %w", s.shard, err))
 	}
@@ -197,11 +211,14 @@ const idle = 25 * time.Millisecond
 func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batches <-chan projection.Batch, failed <-chan error) error {
 	timer := time.NewTimer(idle)
 	defer timer.Stop()
-	due := false // the checkpoint must move even without a record
+	due, past := false, s.row.PastEnd > 0 // due: the checkpoint must move even without a record
 	for {
 		o := s.ordered()
-		if o.leave {
+		if o.leave || past && s.row.PastEnd == 0 {
 			return nil
+		}
+		if past {
+			o.barrier = -1 // it is at the checkpoint or behind it
 		}
 		if err := s.serve(ctx, o.requests); err != nil {
 			return err
@@ -306,6 +323,7 @@ func (s *shardWorker[Tx]) applied(p piece) error {
 	if n > 0 {
 		s.row.Time = p.records[n-1].Time.UnixMicro()
 	}
+	s.leavePast()
 	s.engine.moved.notify()
 	s.pause = pause{}
 	if s.task.onProgress == nil {

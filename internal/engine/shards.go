@@ -13,6 +13,9 @@ import (
 // join creates the rows of the projection, or checks that the existing ones are of the same source. The last program to start decides
 // the number of partitions.
 func (t *task[Tx]) join(ctx context.Context) error {
+	if err := t.refuseName(ctx); err != nil {
+		return err
+	}
 	names, err := t.source.Shards(ctx, t.partitions)
 	if err != nil {
 		return fmt.Errorf("shards of the source: %w", err)
@@ -25,7 +28,7 @@ func (t *task[Tx]) join(ctx context.Context) error {
 		t.shards, wanted = names, 0
 	}
 	return t.engine.ledger.Transact(ctx, Options{Idle: t.lease}, func(ctx context.Context, tx Tx) error {
-		made, err := t.engine.ledger.Insert(ctx, tx, t.key, t.source.ID(), wanted)
+		made, err := t.engine.ledger.Insert(ctx, tx, t.key, t.header(wanted))
 		if err != nil {
 			return err
 		}
@@ -33,18 +36,33 @@ func (t *task[Tx]) join(ctx context.Context) error {
 			return t.start(ctx, tx, names)
 		}
 		h, err := t.engine.ledger.Lock(ctx, tx, t.key)
+		if err == nil && !h.Found {
+			err = errLost // Forget has just removed it
+		}
+		if err == nil {
+			err = t.refuseKind(t.key, h.Kind)
+		}
+		if err == nil && h.Rebuild {
+			h.Rebuild, err = t.mayRestart(ctx, tx)
+		}
 		switch {
 		case err != nil:
 			return err
-		case !h.Found:
-			return errLost // Forget has just removed it
 		case h.Rebuild:
 			return t.restart(ctx, tx, wanted)
 		case h.Source != t.source.ID():
 			return fmt.Errorf("%w: its checkpoints are of source %s, not %s: raise Version, or use Rebuild or Forget",
 				es.ErrInvalid, h.Source, t.source.ID())
+		}
+		if err := t.refuseFilter(h.Filter); err != nil {
+			return err
+		}
+		if err := t.describe(ctx, tx, h); err != nil {
+			return err
+		}
+		switch {
 		case wanted == 0:
-			return t.engine.ledger.InsertShards(ctx, tx, t.key, names, Shard{})
+			return t.engine.ledger.InsertShards(ctx, tx, t.key, names, Shard{Filter: t.mark})
 		case h.Partitions != wanted:
 			return t.engine.ledger.SetPartitions(ctx, tx, t.key, wanted)
 		}
@@ -52,9 +70,19 @@ func (t *task[Tx]) join(ctx context.Context) error {
 	})
 }
 
+// mayRestart reports whether a requested rebuild can be carried out. Without Prepare everything would be done twice, so the request, of an
+// older release, say, is dropped.
+func (t *task[Tx]) mayRestart(ctx context.Context, tx Tx) (bool, error) {
+	if t.prepare != nil {
+		return true, nil
+	}
+	t.log.Warn("request for a rebuild dropped", "err", fmt.Errorf("it has no Prepare, so everything would be done twice: use Replay if that is meant"))
+	return false, t.engine.ledger.SetRebuild(ctx, tx, t.key, false)
+}
+
 // start sets the checkpoints to the beginning and calls Prepare.
 func (t *task[Tx]) start(ctx context.Context, tx Tx, names []string) error {
-	if err := t.engine.ledger.InsertShards(ctx, tx, t.key, names, Shard{}); err != nil {
+	if err := t.engine.ledger.InsertShards(ctx, tx, t.key, names, Shard{Filter: t.mark}); err != nil {
 		return err
 	}
 	if t.prepare == nil {
@@ -73,7 +101,7 @@ func (t *task[Tx]) restart(ctx context.Context, tx Tx, partitions int) error {
 		names = part.Names(partitions)
 	}
 	// Restart waits for transactions of shards in flight before Prepare empties the read model.
-	if err := t.engine.ledger.Restart(ctx, tx, t.key, t.source.ID(), partitions); err != nil {
+	if err := t.engine.ledger.Restart(ctx, tx, t.key, t.header(partitions)); err != nil {
 		return err
 	}
 	return t.start(ctx, tx, names)
@@ -81,14 +109,18 @@ func (t *task[Tx]) restart(ctx context.Context, tx Tx, partitions int) error {
 
 // reset carries out a requested rebuild, unless another worker has done so.
 func (t *task[Tx]) reset(ctx context.Context) error {
+	started := false
 	err := t.engine.ledger.Transact(ctx, Options{Idle: t.lease}, func(ctx context.Context, tx Tx) error {
 		h, err := t.engine.ledger.Lock(ctx, tx, t.key)
-		if err != nil || !h.Rebuild {
+		if err == nil && h.Rebuild {
+			started, err = t.mayRestart(ctx, tx)
+		}
+		if err != nil || !started {
 			return err
 		}
 		return t.restart(ctx, tx, h.Partitions)
 	})
-	if err == nil {
+	if err == nil && started {
 		t.log.Info("rebuild started")
 	}
 	return err
@@ -104,7 +136,7 @@ func (t *task[Tx]) divide(ctx context.Context) error {
 		}
 		// A missing shard is locked by a transaction in flight: try again later.
 		rows, all, err := t.engine.ledger.IdleShards(ctx, tx, t.key)
-		if err != nil || len(rows) < all {
+		if err != nil || len(rows) < all || replays(rows) {
 			return err
 		}
 		if all == h.Partitions {
@@ -114,7 +146,7 @@ func (t *task[Tx]) divide(ctx context.Context) error {
 			// The requested number of partitions was withdrawn; clear the barrier so that the shards can proceed.
 			return t.engine.ledger.SetBarrier(ctx, tx, t.key, -1)
 		}
-		whole, together := Shard{CaughtUp: true}, true
+		whole, together := Shard{CaughtUp: true, Filter: t.mark}, true
 		for i, r := range rows {
 			whole.Cursor, whole.Time, whole.CaughtUp = max(whole.Cursor, r.Cursor), max(whole.Time, r.Time), whole.CaughtUp && r.CaughtUp
 			together = together && (i == 0 || r.Cursor == rows[i-1].Cursor)
@@ -155,6 +187,6 @@ func (t *task[Tx]) extend(ctx context.Context, seen Overview) error {
 	}
 	t.shards = append(slices.Clone(t.shards), names...)
 	return t.engine.ledger.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
-		return t.engine.ledger.InsertShards(ctx, tx, t.key, names, Shard{})
+		return t.engine.ledger.InsertShards(ctx, tx, t.key, names, Shard{Filter: t.mark})
 	})
 }

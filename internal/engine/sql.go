@@ -38,7 +38,8 @@ type Statement struct {
 	Args []any // of types string, int64 and bool
 }
 
-// States returns a query for each projection. It locks the row and returns the fields Cursor and Rebuild of a State, or no row.
+// States returns a query for each projection. It locks the row and returns the fields Cursor, Rebuild, Filter and PastEnd of a State, or no
+// row.
 func (x *SQLInline[Tx]) States() []Statement {
 	list := make([]Statement, len(x.tasks))
 	for i, t := range x.tasks {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/canon"
 	"github.com/thalo-go/es/projection"
 )
 
@@ -98,11 +99,16 @@ func (l *sqlLedger[Tx]) quiet(ctx context.Context, sql string, args ...any) erro
 	return err
 }
 
+// fields returns where the values of headerColumns go.
+func (h *Header) fields() []any {
+	return []any{&h.Kind, &h.Source, &h.Filter, &h.Replaced, &h.Prepares, &h.Partitions, &h.Barrier, &h.Rebuild}
+}
+
 // Overview implements [Ledger].
 func (l *sqlLedger[Tx]) Overview(ctx context.Context, k Key) (o Overview, err error) {
 	err = l.View(ctx, func(scan func(...any) error) error {
 		var s Shard
-		err := scan(&o.Source, &o.Partitions, &o.Barrier, &o.Rebuild, &o.Workers, &o.Asked, &s.Name, &s.Cursor, &s.Claim, &s.AtEnd, &s.Holder, &s.Live)
+		err := scan(append(o.fields(), &o.Workers, &o.Asked, &s.Name, &s.Cursor, &s.Claim, &s.AtEnd, &s.Holder, &s.Past, &s.PastEnd, &s.Live)...)
 		o.Found, o.Shards = true, append(o.Shards, s)
 		return err
 	}, l.stmts.state, k.with()...)
@@ -113,7 +119,7 @@ func (l *sqlLedger[Tx]) Overview(ctx context.Context, k Key) (o Overview, err er
 func (l *sqlLedger[Tx]) Checkpoints(ctx context.Context, name string) (all []Checkpoint, err error) {
 	err = l.View(ctx, func(scan func(...any) error) error {
 		c, behind := Checkpoint{Key: Key{Name: name}}, 0
-		err := scan(&c.Version, &c.Partitions, &c.Cursor, &behind, &c.Error)
+		err := scan(&c.Version, &c.Kind, &c.Partitions, &c.Cursor, &behind, &c.Error)
 		c.CaughtUp = behind == 0
 		all = append(all, c)
 		return err
@@ -128,10 +134,14 @@ func (l *sqlLedger[Tx]) Status(ctx context.Context) ([]projection.Status, error)
 		var s projection.Status
 		var at, errorAt int64
 		var live bool
-		err := scan(&s.Name, &s.Version, &s.Shard, &s.Source, &s.Cursor, &at, &s.CaughtUp, &s.Error, &errorAt, &s.Worker, &live, &s.Parked)
+		var filter string
+		err := scan(&s.Name, &s.Version, &s.Shard, &s.Kind, &s.Source, &filter, &s.Cursor, &at, &s.CaughtUp, &s.Error, &errorAt, &s.Worker, &live, &s.Parked)
 		s.Time, s.ErrorAt = timeOf(at), timeOf(errorAt)
 		if !live {
 			s.Worker = ""
+		}
+		if err == nil && filter != "" {
+			s.Filter, err = canon.Parse(filter)
 		}
 		list = append(list, s)
 		return err
@@ -217,12 +227,12 @@ func (l *sqlLedger[Tx]) Leave(ctx context.Context, k Key, worker string) error {
 
 // Take implements [Ledger].
 func (l *sqlLedger[Tx]) Take(ctx context.Context, k Key, seen Shard, worker string) (s Shard, taken bool, err error) {
-	s = Shard{Name: seen.Name, Holder: worker, Claim: NewClaim()}
+	s = Shard{Name: seen.Name, Holder: worker, Claim: NewClaim(), Filter: seen.Filter}
 	err = l.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
 		return l.Query(ctx, tx, func(scan func(...any) error) error {
 			taken = true
-			return scan(&s.Cursor, &s.Time, &s.CaughtUp)
-		}, l.stmts.take, k.with(s.Name, worker, s.Claim, seen.Claim)...)
+			return scan(&s.Cursor, &s.Time, &s.CaughtUp, &s.Past, &s.PastEnd)
+		}, l.stmts.take, k.with(s.Name, worker, s.Claim, seen.Claim, seen.Filter)...)
 	})
 	return s, taken && err == nil, err
 }
@@ -240,11 +250,6 @@ func (l *sqlLedger[Tx]) Fail(ctx context.Context, k Key, s Shard, message string
 	return l.quiet(ctx, l.stmts.fail, k.with(s.Name, s.Claim, message)...)
 }
 
-// RequestRebuild implements [Ledger].
-func (l *sqlLedger[Tx]) RequestRebuild(ctx context.Context, k Key) (found bool, err error) {
-	return l.alone(ctx, Options{}, l.stmts.rebuild, k.with()...)
-}
-
 // Request implements [Ledger].
 func (l *sqlLedger[Tx]) Request(ctx context.Context, k Key, stream es.Stream, want string) (found bool, err error) {
 	err = l.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
@@ -259,15 +264,54 @@ func (l *sqlLedger[Tx]) Request(ctx context.Context, k Key, stream es.Stream, wa
 }
 
 // Insert implements [Ledger].
-func (l *sqlLedger[Tx]) Insert(ctx context.Context, tx Tx, k Key, source string, partitions int) (inserted bool, err error) {
-	return l.change(ctx, tx, l.stmts.insert, k.with(source, int64(partitions))...)
+func (l *sqlLedger[Tx]) Insert(ctx context.Context, tx Tx, k Key, h Header) (inserted bool, err error) {
+	return l.change(ctx, tx, l.stmts.insert, k.with(h.Source, int64(h.Partitions), string(h.Kind), h.Filter, h.Prepares)...)
+}
+
+// Describe implements [Ledger].
+func (l *sqlLedger[Tx]) Describe(ctx context.Context, tx Tx, k Key, h Header) error {
+	if err := l.set(ctx, tx, l.stmts.describe, k.with(string(h.Kind), h.Filter, h.Prepares)...); err != nil {
+		return err
+	}
+	return l.set(ctx, tx, l.stmts.describeShards, k.with(FilterMark(h.Filter))...)
+}
+
+// SetRebuild implements [Ledger].
+func (l *sqlLedger[Tx]) SetRebuild(ctx context.Context, tx Tx, k Key, requested bool) error {
+	return l.set(ctx, tx, l.stmts.setRebuild, k.with(requested)...)
+}
+
+// Refilter implements [Ledger].
+func (l *sqlLedger[Tx]) Refilter(ctx context.Context, tx Tx, k Key, filter string, past bool) error {
+	if err := l.set(ctx, tx, l.stmts.refilter, k.with(filter)...); err != nil {
+		return err
+	}
+	return l.set(ctx, tx, l.stmts.refilterShards, k.with(FilterMark(filter), NewClaim(), past)...)
+}
+
+// Rewind implements [Ledger].
+func (l *sqlLedger[Tx]) Rewind(ctx context.Context, tx Tx, k Key, to projection.Cursor) error {
+	if err := l.set(ctx, tx, l.stmts.rewind, k.with(int64(to), NewClaim())...); err != nil {
+		return err
+	}
+	return l.set(ctx, tx, l.stmts.deleteBehind, k.with(int64(to))...)
+}
+
+// Rename implements [Ledger].
+func (l *sqlLedger[Tx]) Rename(ctx context.Context, tx Tx, old, name string) error {
+	for _, sql := range []string{l.stmts.rename, l.stmts.renameShards, l.stmts.renameWorkers, l.stmts.renameParked} {
+		if err := l.set(ctx, tx, sql, old, name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Lock implements [Ledger].
 func (l *sqlLedger[Tx]) Lock(ctx context.Context, tx Tx, k Key) (h Header, err error) {
 	err = l.Query(ctx, tx, func(scan func(...any) error) error {
 		h.Found = true
-		return scan(&h.Source, &h.Partitions, &h.Barrier, &h.Rebuild)
+		return scan(h.fields()...)
 	}, l.stmts.lock, k.with()...)
 	return h, err
 }
@@ -283,20 +327,20 @@ func (l *sqlLedger[Tx]) SetBarrier(ctx context.Context, tx Tx, k Key, barrier pr
 }
 
 // Restart implements [Ledger].
-func (l *sqlLedger[Tx]) Restart(ctx context.Context, tx Tx, k Key, source string, partitions int) error {
+func (l *sqlLedger[Tx]) Restart(ctx context.Context, tx Tx, k Key, h Header) error {
 	if _, err := l.shards(ctx, tx, k, l.stmts.lockShards); err != nil {
 		return err
 	}
 	if err := l.exec(ctx, tx, k, l.stmts.deleteShards, l.stmts.deleteParked); err != nil {
 		return err
 	}
-	return l.set(ctx, tx, l.stmts.rebuilt, k.with(source, int64(partitions))...)
+	return l.set(ctx, tx, l.stmts.rebuilt, k.with(h.Source, int64(h.Partitions), string(h.Kind), h.Filter, h.Prepares)...)
 }
 
 func (l *sqlLedger[Tx]) shards(ctx context.Context, tx Tx, k Key, sql string) (shards []Shard, err error) {
 	err = l.Query(ctx, tx, func(scan func(...any) error) error {
 		var s Shard
-		err := scan(&s.Name, &s.Cursor, &s.Time, &s.CaughtUp)
+		err := scan(&s.Name, &s.Cursor, &s.Time, &s.CaughtUp, &s.PastEnd)
 		shards = append(shards, s)
 		return err
 	}, sql, k.with()...)
@@ -306,7 +350,7 @@ func (l *sqlLedger[Tx]) shards(ctx context.Context, tx Tx, k Key, sql string) (s
 // InsertShards implements [Ledger].
 func (l *sqlLedger[Tx]) InsertShards(ctx context.Context, tx Tx, k Key, names []string, like Shard) error {
 	for _, name := range names {
-		if err := l.set(ctx, tx, l.stmts.insertShard, k.with(name, int64(like.Cursor), like.Time, NewClaim(), like.CaughtUp)...); err != nil {
+		if err := l.set(ctx, tx, l.stmts.insertShard, k.with(name, int64(like.Cursor), like.Time, NewClaim(), like.CaughtUp, like.Filter)...); err != nil {
 			return err
 		}
 	}
@@ -349,6 +393,9 @@ func (l *sqlLedger[Tx]) Replace(ctx context.Context, tx Tx, k Key, names []strin
 
 // Move implements [Ledger].
 func (l *sqlLedger[Tx]) Move(ctx context.Context, tx Tx, k Key, s Shard, to Target) (moved bool, err error) {
+	if s.PastEnd > 0 {
+		return l.change(ctx, tx, l.stmts.movePast, k.with(s.Name, s.Claim, int64(s.Cursor), int64(to.Cursor))...)
+	}
 	return l.change(ctx, tx, l.stmts.move, k.with(s.Name, s.Claim, int64(s.Cursor), int64(to.Cursor), to.Time, to.End)...)
 }
 

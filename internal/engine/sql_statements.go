@@ -3,19 +3,19 @@ package engine
 // statements are the engine's, with the fragments of its database. The parameters $1 and $2 are the projection's name and version.
 type statements struct {
 	// A projection.
-	insert, lock, setPartitions, setBarrier, rebuild, rebuilt, forget string
+	insert, lock, describe, setPartitions, setBarrier, setRebuild, rebuilt, refilter, rename, forget string
 
 	// Its shards.
-	insertShard, lockShards, skipShards, countShards, deleteShards, take, release, move, fail, failAny string
+	insertShard, lockShards, skipShards, countShards, deleteShards, describeShards, refilterShards, rewind, renameShards, take, release, move, movePast, fail, failAny string
 
 	// The only shard of an inline projection.
 	inline, moveInline string
 
 	// Its workers.
-	heartbeat, deleteWorker, alive, deleteWorkers string
+	heartbeat, deleteWorker, alive, deleteWorkers, renameWorkers string
 
 	// Parked records.
-	park, waiting, parkedOf, unpark, failParked, setRequest, requests, first, parkedStreams, reshard, deleteParked, parked string
+	park, waiting, parkedOf, unpark, failParked, setRequest, requests, first, parkedStreams, reshard, deleteParked, deleteBehind, renameParked, parked string
 
 	// State, for workers, WaitFor and Status.
 	state, cursors, status string
@@ -24,43 +24,58 @@ type statements struct {
 const (
 	thisProjection = " where name = $1 and version = $2"
 	thisParked     = thisProjection + " and kind = $3 and id = $4 and stream_version = $5"
+	headerColumns  = "p.kind, p.source, p.filter, p.replaced, p.prepares, p.partitions, p.barrier, p.rebuild"
 	parkedColumns  = "name, version, kind, id, stream_version, position, time, type, data, meta, error, attempts, at"
 )
 
 func prepare(d Dialect) statements {
 	return statements{
-		insert: d.SQL(`insert into {es}projections (name, version, source, partitions, barrier, rebuild) values ($1, $2, $3, $4, -1, false)
-			on conflict (name, version) do nothing`),
-		lock:          d.SQL("select source, partitions, barrier, rebuild from {es}projections" + thisProjection + " {lock}"),
+		insert: d.SQL(`insert into {es}projections (name, version, source, partitions, barrier, rebuild, kind, filter, prepares)
+			values ($1, $2, $3, $4, -1, false, $5, $6, $7) on conflict (name, version) do nothing`),
+		lock:          d.SQL("select " + headerColumns + " from {es}projections p where p.name = $1 and p.version = $2 {lock}"),
+		describe:      d.SQL("update {es}projections set kind = $3, filter = $4, prepares = $5" + thisProjection),
 		setPartitions: d.SQL("update {es}projections set partitions = $3" + thisProjection),
 		setBarrier:    d.SQL("update {es}projections set barrier = $3" + thisProjection),
-		rebuild:       d.SQL("update {es}projections set rebuild = true" + thisProjection),
-		rebuilt:       d.SQL("update {es}projections set rebuild = false, barrier = -1, source = $3, partitions = $4" + thisProjection),
-		forget:        d.SQL("delete from {es}projections" + thisProjection),
+		setRebuild:    d.SQL("update {es}projections set rebuild = $3" + thisProjection),
+		rebuilt: d.SQL(`update {es}projections set rebuild = false, barrier = -1, source = $3, partitions = $4, kind = $5, filter = $6, replaced = '',
+			prepares = $7` + thisProjection),
+		refilter: d.SQL("update {es}projections set replaced = filter, filter = $3" + thisProjection),
+		rename:   d.SQL("update {es}projections set name = $2 where name = $1"),
+		forget:   d.SQL("delete from {es}projections" + thisProjection),
 
-		insertShard: d.SQL(`insert into {es}shards (name, version, shard, cursor, time, claim, holder, caught_up, at_end, error, error_at)
-			values ($1, $2, $3, $4, $5, $6, '', $7, false, '', 0) on conflict (name, version, shard) do nothing`),
-		lockShards:   d.SQL("select shard, cursor, time, caught_up from {es}shards" + thisProjection + " order by shard {lock}"),
-		skipShards:   d.SQL("select shard, cursor, time, caught_up from {es}shards" + thisProjection + " order by shard {skip}"),
-		countShards:  d.SQL("select count(*) from {es}shards" + thisProjection),
-		deleteShards: d.SQL("delete from {es}shards" + thisProjection),
+		insertShard: d.SQL(`insert into {es}shards (name, version, shard, cursor, time, claim, holder, caught_up, at_end, error, error_at, filter, moved)
+			values ($1, $2, $3, $4, $5, $6, '', $7, false, '', 0, $8, {now}) on conflict (name, version, shard) do nothing`),
+		lockShards:     d.SQL("select shard, cursor, time, caught_up, past_end from {es}shards" + thisProjection + " order by shard {lock}"),
+		skipShards:     d.SQL("select shard, cursor, time, caught_up, past_end from {es}shards" + thisProjection + " order by shard {skip}"),
+		countShards:    d.SQL("select count(*) from {es}shards" + thisProjection),
+		deleteShards:   d.SQL("delete from {es}shards" + thisProjection),
+		describeShards: d.SQL("update {es}shards set filter = $3" + thisProjection + " and filter = 0"),
+		refilterShards: d.SQL(`update {es}shards set filter = $3, claim = $4, holder = '', at_end = false, past = 0,
+			past_end = case when $5 then cursor else 0 end` + thisProjection),
+		rewind: d.SQL(`update {es}shards set cursor = $3, time = 0, claim = $4, holder = '', at_end = false, error = '', error_at = 0, moved = {now},
+			past = case when past < $3 then past else 0 end, past_end = case when past >= $3 then 0 when past_end > $3 then $3 else past_end end` + thisProjection),
+		renameShards: d.SQL("update {es}shards set name = $2 where name = $1"),
 		// A locked row belongs to a transaction of its holder in flight, which is as good as a heartbeat. It is skipped.
 		take: d.SQL(`update {es}shards set holder = $4, claim = $5, at_end = false where (name, version, shard) = (
 				select s.name, s.version, s.shard from {es}shards s where s.name = $1 and s.version = $2 and s.shard = $3 and s.claim = $6
+				and s.filter in (0, $7)
 				and (s.holder = '' or s.holder = $4 or not exists (
 					select 1 from {es}workers w where w.name = s.name and w.version = s.version and w.worker = s.holder and w.expires > {now}))
 				{skip})
-			returning cursor, time, caught_up`),
+			returning cursor, time, caught_up, past, past_end`),
 		release: d.SQL("update {es}shards set holder = ''" + thisProjection + " and shard = $3 and claim = $4"),
-		move: d.SQL(`update {es}shards set cursor = $6, time = $7, caught_up = caught_up or $8, at_end = at_end or $8, error = '', error_at = 0` +
+		move: d.SQL(`update {es}shards set cursor = $6, time = $7, caught_up = caught_up or $8, at_end = at_end or $8, error = '', error_at = 0, moved = {now}` +
 			thisProjection + " and shard = $3 and claim = $4 and cursor = $5"),
+		movePast: d.SQL(`update {es}shards set past = case when $6 < past_end then $6 else 0 end, past_end = case when $6 < past_end then past_end else 0 end,
+			error = '', error_at = 0, moved = {now}` + thisProjection + " and shard = $3 and claim = $4 and past = $5 and past_end > 0"),
 		fail:    d.SQL("update {es}shards set error = $5, error_at = {now}" + thisProjection + " and shard = $3 and claim = $4"),
 		failAny: d.SQL("update {es}shards set error = $4, error_at = {now}" + thisProjection + " and shard = $3"),
 
-		inline: d.SQL(`select s.cursor, (select p.rebuild from {es}projections p where p.name = s.name and p.version = s.version)
+		inline: d.SQL(`select s.cursor, (select p.rebuild from {es}projections p where p.name = s.name and p.version = s.version),
+				s.filter, s.past_end
 			from {es}shards s where s.name = $1 and s.version = $2 and s.shard = '0/1' {lock}`),
 		moveInline: d.SQL(`update {es}shards set cursor = $4, time = case when cast($5 as bigint) > 0 then cast($5 as bigint) else time end,
-			caught_up = caught_up or $6, at_end = false, error = '', error_at = 0` +
+			caught_up = caught_up or $6, at_end = false, error = '', error_at = 0, moved = {now}` +
 			thisProjection + " and shard = '0/1' and cursor = $3"),
 
 		heartbeat: d.SQL(`insert into {es}workers (name, version, worker, expires) values ($1, $2, $3, {now} + $4)
@@ -68,6 +83,7 @@ func prepare(d Dialect) statements {
 		deleteWorker:  d.SQL("delete from {es}workers" + thisProjection + " and worker = $3"),
 		alive:         d.SQL("select count(*) from {es}workers" + thisProjection + " and expires > {now}"),
 		deleteWorkers: d.SQL("delete from {es}workers" + thisProjection),
+		renameWorkers: d.SQL("update {es}workers set name = $2 where name = $1"),
 
 		park:    d.SQL("insert into {es}parked (" + parkedColumns + ", shard, request) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, {now}, $13, '')"),
 		waiting: d.SQL("select distinct kind, id from {es}parked" + thisProjection + " and shard = $3"),
@@ -82,21 +98,24 @@ func prepare(d Dialect) statements {
 		parkedStreams: d.SQL("select distinct kind, id from {es}parked" + thisProjection),
 		reshard:       d.SQL("update {es}parked set shard = $5" + thisProjection + " and kind = $3 and id = $4"),
 		deleteParked:  d.SQL("delete from {es}parked" + thisProjection),
+		deleteBehind:  d.SQL("delete from {es}parked" + thisProjection + " and position > $3"),
+		renameParked:  d.SQL("update {es}parked set name = $2 where name = $1"),
 		parked: d.SQL("select " + parkedColumns + ` from {es}parked
 			where (name, version, position, kind, id, stream_version) > ($1, $2, $3, $4, $5, $6)
 			order by name, version, position, kind, id, stream_version limit $7`),
 
-		state: d.SQL(`select p.source, p.partitions, p.barrier, p.rebuild,
+		state: d.SQL(`select ` + headerColumns + `,
 				(select count(*) from {es}workers w where w.name = p.name and w.version = p.version and w.expires > {now}),
 				exists (select 1 from {es}parked q where q.name = p.name and q.version = p.version and q.request <> ''),
-				s.shard, s.cursor, s.claim, s.at_end, s.holder,
+				s.shard, s.cursor, s.claim, s.at_end, s.holder, s.past, s.past_end,
 				exists (select 1 from {es}workers w where w.name = s.name and w.version = s.version and w.worker = s.holder and w.expires > {now})
 			from {es}projections p join {es}shards s on s.name = p.name and s.version = p.version
 			where p.name = $1 and p.version = $2 order by s.shard`),
-		cursors: d.SQL(`select p.version, p.partitions, min(s.cursor), sum(case when s.caught_up then 0 else 1 end), max(s.error)
+		cursors: d.SQL(`select p.version, p.kind, p.partitions, min(case when s.past_end > 0 then s.past else s.cursor end), sum(case when s.caught_up then 0 else 1 end), max(s.error)
 			from {es}projections p join {es}shards s on s.name = p.name and s.version = p.version
-			where p.name = $1 group by p.version, p.partitions order by p.version desc`),
-		status: d.SQL(`select s.name, s.version, s.shard, p.source, s.cursor, s.time, s.caught_up, s.error, s.error_at, s.holder,
+			where p.name = $1 group by p.version, p.kind, p.partitions order by p.version desc`),
+		status: d.SQL(`select s.name, s.version, s.shard, p.kind, p.source, p.filter,
+				case when s.past_end > 0 then s.past else s.cursor end, s.time, s.caught_up, s.error, s.error_at, s.holder,
 				exists (select 1 from {es}workers w where w.name = s.name and w.version = s.version and w.worker = s.holder and w.expires > {now}),
 				(select count(*) from {es}parked q where q.name = s.name and q.version = s.version and q.shard = s.shard)
 			from {es}shards s join {es}projections p on p.name = s.name and p.version = s.version

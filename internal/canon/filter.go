@@ -1,0 +1,44 @@
+// Package canon writes filters in a form in which equal filters are equal texts, so that they can be kept with a checkpoint and compared.
+package canon
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/thalo-go/es"
+)
+
+// Filter returns the canonical form of a filter: a JSON object whose lists are sorted and have no duplicates. A record must match every
+// list that is there, by any name in it. Names that no record has are left out. A filter that matches nothing has the empty name,
+// which no record has, as its only kind. The text is never empty.
+func Filter(f es.Filter) string {
+	kinds, types := names(f.Kinds, es.MaxKind), names(f.Types, es.MaxType)
+	if len(f.Kinds) > 0 && len(kinds) == 0 || len(f.Types) > 0 && len(types) == 0 {
+		kinds, types = []string{""}, nil
+	}
+	text, err := json.Marshal(es.Filter{Kinds: kinds, Types: types})
+	if err != nil {
+		panic(err) // lists of strings have a JSON form
+	}
+	return string(text)
+}
+
+// names returns the names that a record can have, sorted and without duplicates.
+func names(list []string, most int) []string {
+	list = slices.DeleteFunc(slices.Clone(list), func(name string) bool {
+		return name == "" || len(name) > most || !utf8.ValidString(name) || strings.ContainsRune(name, 0)
+	})
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// Parse returns the filter of a canonical form.
+func Parse(text string) (f es.Filter, err error) {
+	if err := json.Unmarshal([]byte(text), &f); err != nil {
+		return es.Filter{}, fmt.Errorf("filter %.80q: %w", text, err)
+	}
+	return f, nil
+}
