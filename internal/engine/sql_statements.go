@@ -58,7 +58,7 @@ func prepare(d Dialect) statements {
 		// A locked row belongs to a transaction of its holder in flight, which is as good as a heartbeat. It is skipped.
 		take: d.SQL(`update {es}shards set holder = $4, claim = $5, at_end = false where (name, version, shard) = (
 				select s.name, s.version, s.shard from {es}shards s where s.name = $1 and s.version = $2 and s.shard = $3 and s.claim = $6
-				and s.filter in (0, $7)
+				and (s.filter = 0 or s.filter = $7)
 				and (s.holder = '' or s.holder = $4 or not exists (
 					select 1 from {es}workers w where w.name = s.name and w.version = s.version and w.worker = s.holder and w.expires > {now}))
 				{skip})
