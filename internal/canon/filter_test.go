@@ -36,7 +36,9 @@ func TestFilterFormsAreEqualIfTheMeaningIs(t *testing.T) {
 	names := []string{"a", "b", "", "\xff"}
 	rapid.Check(t, func(t *rapid.T) {
 		list := rapid.SliceOfN(rapid.SampledFrom(names), 0, 4)
-		draw := func(label string) es.Filter { return es.Filter{Kinds: list.Draw(t, label+" kinds"), Types: list.Draw(t, label+" types")} }
+		draw := func(label string) es.Filter {
+			return es.Filter{Kinds: list.Draw(t, label+" kinds"), Types: list.Draw(t, label+" types")}
+		}
 		f, g := draw("one"), draw("other")
 		same := true
 		for _, kind := range []string{"a", "b", "c"} {

@@ -231,7 +231,7 @@ func (e *Engine[Tx]) Replay(ctx context.Context, name string, version int, from 
 	})
 }
 
-// change changes a projection, whose header is locked meanwhile, and tells the workers.
+// change locks the header of a projection, changes it, and tells the workers.
 func (e *Engine[Tx]) change(ctx context.Context, k Key, do func(ctx context.Context, tx Tx, k Key, h Header) error) error {
 	err := e.ledger.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
 		h, err := e.ledger.Lock(ctx, tx, k)
