@@ -48,6 +48,10 @@ type Consumer struct {
 	// damaged messages are ever parked: without a record, the key says nothing about a stream.
 	SkipForeign bool
 
+	// AllowCompacted lets Run read compacted topics, of which the cluster deletes all records of a stream but the last, and park records in
+	// a topic that deletes them after a time. Otherwise Run returns an error that wraps [es.ErrInvalid], also while it runs.
+	AllowCompacted bool
+
 	// Workers is the number of records of one partition that are handled at the same time, with different keys. 0 means 1.
 	// A key that is retried delays the other keys of its worker.
 	Workers int
@@ -138,6 +142,7 @@ func (c *Consumer) open(handle func(ctx context.Context, r es.Record) error) (*c
 		Topics:      c.Topics,
 		Filter:      c.Filter,
 		FromEnd:     c.FromEnd,
+		Compacted:   c.AllowCompacted,
 		SkipForeign: c.SkipForeign,
 		Workers:     cmp.Or(c.Workers, 1),
 		Buffer:      cmp.Or(c.Buffer, 1000),

@@ -50,6 +50,10 @@ type Relay struct {
 	// Topics says how missing topics are created. Its zero value creates none: a missing topic stops the relay.
 	Topics Topics
 
+	// AllowCompacted lets the relay publish to topics that drop records: those that are compacted, and those whose retention.ms is shorter
+	// than the age of a record. Otherwise they stop the relay. A retention.ms in Topics.Config is accepted, too.
+	AllowCompacted bool
+
 	// Leases lets one of several processes work; it is usually the store. If it is nil, the last relay to start fences the others,
 	// whose Run then returns [ErrFenced].
 	Leases es.Leases
@@ -79,8 +83,9 @@ type Relay struct {
 	// Logger receives takeovers, retries, parked records, and the log of librdkafka. nil discards them.
 	Logger *slog.Logger
 
-	stats relay.Stats
-	hook  func(step string) error // for tests
+	stats   relay.Stats
+	refresh time.Duration           // for tests
+	hook    func(step string) error // for tests
 
 	mu      sync.Mutex
 	running bool
@@ -151,10 +156,10 @@ func (r *Relay) start() (*relay.Relay, error) {
 	}
 	work, err := relay.New(relay.Config{
 		Cluster: r.Cluster.Config, Log: r.Log, Prefix: r.Prefix, Name: r.name(), Checkpoints: CheckpointTopic(r.Prefix),
-		Encoding: wire.Encoding(r.Encoding), ContentType: r.ContentType, Filter: r.Filter, Route: r.Route, Topics: relay.Topics(r.Topics),
+		Encoding: wire.Encoding(r.Encoding), ContentType: r.ContentType, Filter: r.Filter, Route: r.Route, Topics: relay.Topics(r.Topics), Compacted: r.AllowCompacted,
 		Leases: r.Leases, Lease: cmp.Or(r.Lease, 10*time.Second), AtLeastOnce: r.AtLeastOnce, TooLarge: r.TooLarge,
 		Batch: cmp.Or(r.Batch, 5000), Bytes: cmp.Or(r.Bytes, 16<<20), KeepAlive: cmp.Or(r.KeepAlive, 6*time.Hour),
-		Logger: r.Logger, Stats: &r.stats, Hook: r.hook,
+		Logger: r.Logger, Stats: &r.stats, Refresh: r.refresh, Hook: r.hook,
 	})
 	if err != nil {
 		return nil, err

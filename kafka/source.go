@@ -32,6 +32,10 @@ type SourceConfig struct {
 	// the records before it. A message with some headers of a relay that is not a record is damaged, and always ends the run.
 	SkipForeign bool
 
+	// AllowCompacted lets the source read compacted topics, of which the cluster deletes all records of a stream but the last. Otherwise
+	// they are refused, also while feeds are open.
+	AllowCompacted bool
+
 	// Deduplicate drops the duplicates that a relay with AtLeastOnce may write. It is exact if one relay of each store
 	// writes to the topic, if messages have the time of their record (message.timestamp.type=CreateTime), and if retention
 	// has not deleted the first of two while the second is unread. It costs two requests to the broker when a feed starts.
@@ -64,7 +68,7 @@ func (c SourceConfig) Open(ctx context.Context) (_ *Source, err error) {
 		return nil, client.Invalid("a source has no Topics: set those to read")
 	}
 	s, err := feed.Open(ctx, feed.Config{
-		Client: c.Cluster.Config, Topics: c.Topics, Stores: c.Stores, Oldest: c.Oldest, SkipForeign: c.SkipForeign, Deduplicate: c.Deduplicate,
+		Client: c.Cluster.Config, Topics: c.Topics, Stores: c.Stores, Oldest: c.Oldest, Compacted: c.AllowCompacted, SkipForeign: c.SkipForeign, Deduplicate: c.Deduplicate,
 		Group: c.Group, Log: client.Logger(c.Logger),
 	})
 	if err != nil {

@@ -123,7 +123,7 @@ func AwaitTopic(ctx context.Context, admin *kafka.AdminClient, name string) (t T
 }
 
 // TopicSettings returns the effective settings of a topic.
-func TopicSettings(ctx context.Context, admin *kafka.AdminClient, name string) (map[string]kafka.ConfigEntryResult, error) {
+func TopicSettings(ctx context.Context, admin *kafka.AdminClient, name string) (Settings, error) {
 	ctx, cancel := context.WithTimeout(ctx, AskFor)
 	defer cancel()
 	answer, err := admin.DescribeConfigs(ctx, []kafka.ConfigResource{{Type: kafka.ResourceTopic, Name: name}})
@@ -143,7 +143,7 @@ func TopicSettings(ctx context.Context, admin *kafka.AdminClient, name string) (
 }
 
 // MessageLimit returns max.message.bytes of a topic's settings.
-func MessageLimit(name string, settings map[string]kafka.ConfigEntryResult) (int, error) {
+func MessageLimit(name string, settings Settings) (int, error) {
 	limit, err := strconv.Atoi(settings["max.message.bytes"].Value)
 	if err != nil {
 		return 0, fmt.Errorf("kafka: max.message.bytes of topic %s: %w", name, err)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/thalo-go/es"
 )
 
 const (
@@ -22,10 +24,14 @@ type Watch struct {
 	Topics   map[string]Topic // as they are known
 	Missing  []string         // topics that do not exist yet
 	Log      *slog.Logger
-	Changed  func(Change)               // called once for each change
-	Gone     func(error)                // called with a *NoTopicError. A topic may be missing for a moment when a broker has just started.
-	Appeared func(name string, t Topic) // called once for each of Missing; nil if there are none
+	Changed  func(Change)                    // called once for each change
+	Gone     func(error)                     // called with a *NoTopicError. A topic may be missing for a moment when a broker has just started.
+	Appeared func(name string, t Topic)      // called once for each of Missing; nil if there are none
+	Fit      func(ctx context.Context) error // checks the settings of the topics; see Fitness. nil checks nothing
+	Unfit    func(error)                     // called with an error of Fit that wraps es.ErrInvalid
 	Soon     <-chan struct{}
+
+	fit time.Time // when Fit was called last
 
 	mu sync.Mutex // guards Topics and Missing while Run runs
 }
@@ -61,6 +67,7 @@ func (w *Watch) Run(ctx context.Context) {
 		switch err := w.Check(ctx); {
 		case err == nil:
 			missed = 0
+			w.checkFit(ctx)
 		case errors.As(err, new(*NoTopicError)):
 			if missed++; missed >= watchMisses {
 				w.Gone(err)
@@ -69,6 +76,19 @@ func (w *Watch) Run(ctx context.Context) {
 		case ctx.Err() == nil:
 			w.Log.Warn("kafka: topics not described", "err", w.Reader.Trouble.Explain(err))
 		}
+	}
+}
+
+func (w *Watch) checkFit(ctx context.Context) {
+	if w.Fit == nil || w.looks() && time.Since(w.fit) < watchEvery {
+		return
+	}
+	w.fit = time.Now()
+	switch err := w.Fit(ctx); {
+	case errors.Is(err, es.ErrInvalid):
+		w.Unfit(err)
+	case err != nil && ctx.Err() == nil:
+		w.Log.Warn("kafka: settings of topics not described", "err", err)
 	}
 }
 

@@ -24,6 +24,7 @@ type Config struct {
 	Topics      []string
 	Filter      es.Filter
 	FromEnd     bool
+	Compacted   bool // accept topics that drop records
 	SkipForeign bool
 	Workers     int
 	Buffer      int
@@ -60,6 +61,7 @@ type Run struct {
 	client   *client.Reader
 	trouble  *client.Trouble // of all clients
 	watch    *client.Watch
+	fitness  *client.Fitness
 	letters  *deadletter.Topics // nil if nothing is parked and nothing will be; only the polling goroutine uses it
 	failed   chan error
 	appeared chan appearance
@@ -91,6 +93,7 @@ func Open(c Config) (*Run, error) {
 	if r.client, err = client.OpenReader(config, r.trouble); err != nil {
 		return nil, err
 	}
+	r.fitness = &client.Fitness{Reader: r.client, Check: client.KeepsRecords}
 	return r, nil
 }
 

@@ -44,6 +44,8 @@ func (r *Run) awaitTopics(ctx context.Context) error {
 			r.watch = &client.Watch{
 				Reader: r.client, Topics: maps.Clone(topics), Missing: slices.Sorted(maps.Keys(r.missing)), Log: r.Log, Changed: r.changed,
 				Gone:     func(err error) { r.fail(r.errorf("%w", err)) },
+				Fit:      r.fitNow,
+				Unfit:    func(err error) { r.fail(r.errorf("%w", err)) },
 				Appeared: func(name string, t client.Topic) { r.appeared <- appearance{name, t} },
 			}
 			return nil
@@ -68,13 +70,35 @@ func (r *Run) lookUp(ctx context.Context) (map[string]client.Topic, error) {
 	if err != nil || len(topics) == 0 {
 		return nil, err
 	}
+	if err := r.fit(ctx, topics); err != nil {
+		return nil, err
+	}
 	r.letters, err = deadletter.Open(ctx, r.client, r.deadLetters(topics))
 	return topics, err
 }
 
+// fit checks that topics keep all their records.
+func (r *Run) fit(ctx context.Context, topics map[string]client.Topic) error {
+	if r.Compacted {
+		return nil
+	}
+	return r.fitness.Of(ctx, slices.Sorted(maps.Keys(topics))...)
+}
+
+// fitNow checks that the topics and their dead-letter topics keep all their records. The watch calls it.
+func (r *Run) fitNow(ctx context.Context) error {
+	r.mu.Lock()
+	topics := maps.Clone(r.topics)
+	r.mu.Unlock()
+	if err := r.fit(ctx, topics); err != nil {
+		return err
+	}
+	return deadletter.Check(ctx, r.client, r.deadLetters(topics))
+}
+
 func (r *Run) deadLetters(topics map[string]client.Topic) deadletter.Config {
 	return deadletter.Config{
-		Client: r.Client, Group: r.Group, Topics: topics, Park: r.Park, Replication: r.Replication, Log: r.Log, Trouble: r.trouble, Fail: r.fail,
+		Client: r.Client, Group: r.Group, Topics: topics, Park: r.Park, Drops: r.Compacted, Replication: r.Replication, Log: r.Log, Trouble: r.trouble, Fail: r.fail,
 	}
 }
 
@@ -106,7 +130,11 @@ func (r *Run) subscribe(ctx context.Context) error {
 
 // addTopic adds a topic that has appeared to the subscription.
 func (r *Run) addTopic(ctx context.Context, a appearance) error {
-	letters, err := r.letters.Add(ctx, r.client, r.deadLetters(map[string]client.Topic{a.name: a.Topic}))
+	topics := map[string]client.Topic{a.name: a.Topic}
+	if err := r.fit(ctx, topics); err != nil && !client.Passes(err) { // the watch checks it again
+		return r.errorf("%w", err)
+	}
+	letters, err := r.letters.Add(ctx, r.client, r.deadLetters(topics))
 	switch {
 	case err != nil && client.Passes(err):
 		r.Log.Warn("kafka: dead-letter topic not opened", "topic", a.name, "err", r.trouble.Explain(err))

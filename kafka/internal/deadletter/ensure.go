@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
@@ -74,18 +73,41 @@ func firstError(results []kafka.TopicResult) error {
 	return nil
 }
 
-// check refuses a compacted dead-letter topic, and warns about one with limited retention.
+// Check checks the dead-letter topics that exist as [Open] does.
+func Check(ctx context.Context, r *client.Reader, c Config) error {
+	var names []string
+	for topic := range c.Topics {
+		if name := Topic(topic, c.Group); client.IsTopicName(name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	topics, err := client.DescribeTopics(ctx, r.Admin, names...)
+	if err != nil {
+		return nil //nolint:nilerr // the clients that use them report it
+	}
+	for name := range topics {
+		if err := check(ctx, r, c, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// check refuses a dead-letter topic that deletes parked records.
 func check(ctx context.Context, r *client.Reader, c Config, name string) error {
 	settings, err := client.TopicSettings(ctx, r.Admin, name)
 	if err != nil {
 		c.Log.Warn("kafka: cannot check that the dead-letter topic has cleanup.policy=delete and retention.ms=-1", "topic", name, "err", err)
 		return nil
 	}
-	if policy := settings["cleanup.policy"].Value; strings.Contains(policy, "compact") {
-		return client.Invalid("dead-letter topic %s has cleanup.policy=%s, which deletes parked records: set it to delete", name, policy)
-	}
-	if keep := settings["retention.ms"].Value; keep != "-1" {
-		c.Log.Warn("kafka: the dead-letter topic deletes parked records after a time: set its retention.ms to -1", "topic", name, "retention.ms", keep)
+	switch keeps := settings.Keeps(); {
+	case settings.Compacts():
+		return client.Invalid("dead-letter topic %s has cleanup.policy=%s, which deletes parked records: set it to delete", name, settings.Policy())
+	case keeps > 0 && !c.Drops:
+		return client.Invalid("dead-letter topic %s deletes parked records after %v: set its retention.ms to -1, or set AllowCompacted", name, keeps)
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ type Config struct {
 	Group       string
 	Topics      map[string]client.Topic // the consumed topics
 	Park        bool                    // create missing dead-letter topics
+	Drops       bool                    // accept dead-letter topics that delete parked records after a time
 	Replication int                     // of created topics; 0 means the brokers' default
 	Log         *slog.Logger
 	Trouble     *client.Trouble // of all clients of the run

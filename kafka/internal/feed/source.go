@@ -26,6 +26,7 @@ type Config struct {
 	Topics      []string
 	Stores      []string
 	Oldest      bool
+	Compacted   bool // accept topics that drop records
 	SkipForeign bool
 	Deduplicate bool
 	Group       string
@@ -42,6 +43,7 @@ type Source struct {
 	cancel  context.CancelFunc
 	work    sync.WaitGroup
 	watch   *client.Watch
+	fitness *client.Fitness
 	suspect chan struct{} // requests a check of the topics
 
 	mu      sync.Mutex
@@ -71,15 +73,35 @@ func Open(ctx context.Context, c Config) (*Source, error) {
 		_ = s.client.Close() // the first error says more
 		return nil, client.WithPrincipal(err, c.Client)
 	}
+	s.fitness = &client.Fitness{Reader: s.client, Check: s.fits}
+	if err := s.fit(ctx); err != nil {
+		_ = s.client.Close()
+		return nil, err
+	}
 	s.id = s.identity()
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.cancel = cancel
-	s.watch = &client.Watch{Reader: s.client, Topics: maps.Clone(s.topics), Log: s.Log, Changed: s.changed, Gone: s.gone, Soon: s.suspect}
+	s.watch = &client.Watch{Reader: s.client, Topics: maps.Clone(s.topics), Log: s.Log, Changed: s.changed, Gone: s.gone, Fit: s.fit, Unfit: s.fail, Soon: s.suspect}
 	s.work.Go(func() { s.watch.Run(background) })
 	if c.Group != "" {
 		s.work.Go(func() { s.commitPeriodically(background) })
 	}
 	return s, nil
+}
+
+// fit checks that the topics keep all their records, and their times if duplicates are found by them.
+func (s *Source) fit(ctx context.Context) error {
+	return s.fitness.Of(ctx, slices.Sorted(maps.Keys(s.topics))...)
+}
+
+func (s *Source) fits(topic string, settings client.Settings) error {
+	switch {
+	case s.Deduplicate && settings.AppendTime():
+		return client.Invalid("topic %s has message.timestamp.type=LogAppendTime: set it to CreateTime, or leave out Deduplicate", topic)
+	case s.Compacted:
+		return nil
+	}
+	return client.KeepsRecords(topic, settings)
 }
 
 // identity names the topics with their ids and numbers of partitions, so that a topic differs that was created again or has grown.

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync/atomic"
@@ -33,7 +34,7 @@ func (r *Relay) sessionAtLeastOnce(ctx context.Context) (published bool, err err
 
 	ahead, stop := s.readAhead(ctx)
 	defer stop()
-	refresh := time.NewTicker(refreshEvery)
+	refresh := time.NewTicker(cmp.Or(s.r.Refresh, refreshEvery))
 	defer refresh.Stop()
 	var b batch
 	for {

@@ -24,6 +24,9 @@ func (s *session) makePlan(ctx context.Context, b *batch, c *checkpoint) error {
 		if err != nil {
 			return err
 		}
+		if err := to.keepsRecord(r); err != nil {
+			return err
+		}
 		if err := s.adjustBatches(to); err != nil {
 			return err
 		}

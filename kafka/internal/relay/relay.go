@@ -33,6 +33,7 @@ type Config struct {
 	Filter      es.Filter
 	Route       func(es.Record) string
 	Topics      Topics
+	Compacted   bool // publish to topics that drop records
 	Leases      es.Leases
 	Lease       time.Duration
 	AtLeastOnce es.Checkpoints
@@ -42,6 +43,9 @@ type Config struct {
 	KeepAlive   time.Duration
 	Logger      *slog.Logger
 	Stats       *Stats
+
+	// Refresh, for tests, is how often the topics of an idle relay are examined. 0 means refreshEvery.
+	Refresh time.Duration
 
 	// Hook, for tests, is called at each step of a session. Its error ends Run as if the process had been killed there.
 	Hook func(step string) error

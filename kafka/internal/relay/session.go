@@ -18,7 +18,7 @@ import (
 
 const (
 	callFor      = 3 * time.Second  // the timeout of one call to end or begin transactions; the session calls again
-	refreshEvery = 10 * time.Minute // between two examinations of all topics, for an idle relay
+	refreshEvery = 10 * time.Minute // between two examinations of all topics
 )
 
 // session is one producer's lifetime.

@@ -18,10 +18,11 @@ import (
 // destination is a topic that a relay writes to.
 type destination struct {
 	name    string
-	topic   client.Topic // with the partitions that the relay uses
-	limit   int          // max.message.bytes
-	checked time.Time    // when it was last seen to be the same topic
-	check   int          // session.checks of the last batch with a record for it
+	topic   client.Topic  // with the partitions that the relay uses
+	limit   int           // max.message.bytes
+	keeps   time.Duration // how old a record becomes before the cluster deletes it; 0 if its age does not matter
+	checked time.Time     // when it was last seen to be the same topic
+	check   int           // session.checks of the last batch with a record for it
 }
 
 // destinations are the topics of a session. Each is examined when the first record goes to it.
@@ -108,11 +109,43 @@ func (d *destinations) examine(ctx context.Context, name string, c *checkpoint) 
 	if err != nil {
 		return nil, err
 	}
-	return &destination{name: name, topic: now, limit: min(limit, client.LargestMessage), checked: time.Now()}, nil
+	keeps, err := d.keeps(name, settings)
+	if err != nil {
+		return nil, err
+	}
+	return &destination{name: name, topic: now, limit: min(limit, client.LargestMessage), keeps: keeps, checked: time.Now()}, nil
 }
 
-// refresh examines all topics of the session again.
+// keeps returns for how long a topic keeps a record, from the record's time. It refuses a topic that is compacted, unless that is wanted.
+func (d *destinations) keeps(name string, settings client.Settings) (time.Duration, error) {
+	_, wanted := d.r.Topics.Config["retention.ms"]
+	switch {
+	case d.r.Compacted:
+		return 0, nil
+	case settings.Compacts():
+		return 0, client.PermanentError{Err: client.KeepsRecords(name, settings)}
+	case wanted, settings.AppendTime():
+		return 0, nil
+	}
+	return settings.Keeps(), nil
+}
+
+// keepsRecord returns an error if the cluster would delete a record as soon as it is published.
+func (to *destination) keepsRecord(r *es.Record) error {
+	if to.keeps == 0 || time.Since(r.Time) < to.keeps {
+		return nil
+	}
+	return client.Permanentf("topic %s deletes records older than %v, %s is of %s: set its retention.ms to -1, or set AllowCompacted",
+		to.name, to.keeps, r.ID(), r.Time.Format(time.DateOnly))
+}
+
+// refresh examines all topics of the session again, and the checkpoint topic.
 func (d *destinations) refresh(ctx context.Context, c *checkpoint) error {
+	if d.r.AtLeastOnce == nil {
+		if err := d.r.checkCheckpointTopic(ctx, d.admin); err != nil {
+			return err
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(d.byName)) {
 		now, err := d.examine(ctx, name, c)
 		if err != nil {

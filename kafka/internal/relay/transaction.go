@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,7 +19,7 @@ import (
 func (s *session) publish(ctx context.Context, ahead *readAhead) (published bool, err error) {
 	idle := time.NewTimer(s.r.KeepAlive)
 	defer idle.Stop()
-	refresh := time.NewTicker(refreshEvery)
+	refresh := time.NewTicker(cmp.Or(s.r.Refresh, refreshEvery))
 	defer refresh.Stop()
 	var b batch
 	for {
