@@ -41,7 +41,8 @@ type Consumer struct {
 	// Filter selects the records to handle by their headers alone. Others are not decoded and count as handled.
 	Filter es.Filter
 
-	// FromEnd lets a group without committed offsets begin with new records only.
+	// FromEnd lets a group without committed offsets of a topic begin with new records only. Partitions that are added later,
+	// and topics that did not exist when Run was called, are read from their beginning.
 	FromEnd bool
 
 	// SkipForeign skips messages of other producers, as in [SourceConfig]. They are counted in [PartitionStats]. Neither they nor

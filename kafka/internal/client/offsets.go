@@ -31,6 +31,31 @@ func (r *Reader) Bounds(ctx context.Context, p Partition) (low, high int64, err 
 	return low, high, err
 }
 
+// Ends returns the offsets after the last committed messages of partitions.
+func (r *Reader) Ends(ctx context.Context, partitions []Partition) (map[Partition]int64, error) {
+	return r.offsets(ctx, partitions, kafka.LatestOffsetSpec)
+}
+
+// Starts returns the offsets of the first messages of partitions.
+func (r *Reader) Starts(ctx context.Context, partitions []Partition) (map[Partition]int64, error) {
+	return r.offsets(ctx, partitions, kafka.EarliestOffsetSpec)
+}
+
+func (r *Reader) offsets(ctx context.Context, partitions []Partition, spec kafka.OffsetSpec) (map[Partition]int64, error) {
+	offsets := make(map[Partition]int64, len(partitions))
+	for _, p := range partitions {
+		offset, err := r.offset(ctx, p, spec)
+		if err == nil && offset < 0 {
+			err = fmt.Errorf("kafka: offsets of %v: %w", p, errNoOffset)
+		}
+		if err != nil {
+			return nil, err
+		}
+		offsets[p] = offset
+	}
+	return offsets, nil
+}
+
 // OffsetAt returns the offset of the first committed message that is not older than a time. It is negative if there is none.
 func (r *Reader) OffsetAt(ctx context.Context, p Partition, at time.Time) (int64, error) {
 	return r.offset(ctx, p, kafka.NewOffsetSpecForTimestamp(at.UnixMilli()))

@@ -75,15 +75,15 @@ func (r *Run) begin(ctx context.Context, list []kafka.TopicPartition) ([]start, 
 	if err != nil {
 		return nil, err
 	}
+	if err := r.beginGroup(ctx, list, offsets); err != nil {
+		return nil, err
+	}
 	var begin []start
 	for _, t := range list {
 		at := start{client.PartitionOf(t), offsets[client.PartitionOf(t)], kafka.OffsetBeginning, 0}
-		switch {
-		case at.offset >= 0:
+		if at.offset >= 0 {
 			at.committed = int64(at.offset)
-		case r.FromEnd && !r.isNew(at.Topic):
-			at.offset = kafka.OffsetEnd
-		default:
+		} else {
 			at.offset = kafka.OffsetBeginning
 		}
 		if dead, ok := r.letters.Of(at.Partition); ok && offsets[dead] >= 0 {
@@ -94,15 +94,23 @@ func (r *Run) begin(ctx context.Context, list []kafka.TopicPartition) ([]start, 
 	return begin, nil
 }
 
-// groupOffsets returns the group's offsets of partitions and of their dead-letter partitions.
+// groupOffsets returns the group's offsets of the partitions of a list, of the other partitions of their topics, and of the
+// dead-letter partitions.
 func (r *Run) groupOffsets(ctx context.Context, list []kafka.TopicPartition) (map[client.Partition]kafka.Offset, error) {
-	request := make([]kafka.TopicPartition, 0, 2*len(list))
+	wanted := make(map[client.Partition]bool)
 	for _, t := range list {
 		p := client.PartitionOf(t)
-		request = append(request, p.At(int64(kafka.OffsetInvalid)))
+		wanted[p] = true
 		if dead, ok := r.letters.Of(p); ok {
-			request = append(request, dead.At(int64(kafka.OffsetInvalid)))
+			wanted[dead] = true
 		}
+		for number := range r.topic(p.Topic).Partitions {
+			wanted[client.Partition{Topic: p.Topic, Number: number}] = true
+		}
+	}
+	request := make([]kafka.TopicPartition, 0, len(wanted))
+	for p := range wanted {
+		request = append(request, p.At(int64(kafka.OffsetInvalid)))
 	}
 	committed, err := r.committed(ctx, request)
 	if err != nil {

@@ -186,6 +186,13 @@ func (p *partition) reachedEnd(offset int64) {
 	p.end = max(p.end, offset)
 }
 
+// position returns the offset from which the partition is read on.
+func (p *partition) position() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(p.offsets.next, p.initial)
+}
+
 func (p *partition) full() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

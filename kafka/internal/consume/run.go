@@ -236,7 +236,7 @@ func (r *Run) check(ctx context.Context, err kafka.Error) error {
 			return changed
 		default:
 		}
-		return r.errorf("%w: retention deleted unhandled records, or the topic was created again; set the group's offsets", err)
+		return r.outOfRange(ctx, err)
 	case err.Code() == kafka.ErrInvalidSessionTimeout:
 		return fmt.Errorf("%w: %w", es.ErrInvalid, r.errorf("%w", client.Final(err)))
 	case err.IsFatal():
