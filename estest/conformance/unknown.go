@@ -16,7 +16,7 @@ func unknownClauses() []clause {
 			"An event type that an older release does not know is not the record's fault. The worker lets go of the shard, parks nothing, and goes on with the others. A newer worker gets the shard.",
 			leavesUnknown},
 		{"Status names the event type that no worker knows",
-			"The shard waits until a worker that knows the type is started. Without the type in Status nobody can tell what it waits for.",
+			"The shard waits until a worker that knows the type is started. Without the type in Status an operator cannot know what it waits for.",
 			namesUnknown},
 		{"reaction leaves unknown event types to a worker that knows them",
 			"The type may be that of another stream that the handler loads.",
