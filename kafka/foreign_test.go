@@ -200,7 +200,7 @@ func TestARebuildOverForeignMessages(t *testing.T) {
 		store, _ := openFile(t)
 		got := newCollector()
 		model := func(s *kafka.Source) sqlite.Projection {
-			return sqlite.Projection{Name: "p", Source: s, OnError: es.Park, Handle: func(ctx context.Context, _ *sql.Tx, records []es.Record) error {
+			return sqlite.Projection{Name: "p", Source: s, OnError: es.Park, Prepare: func(context.Context, *sql.Tx) error { return nil }, Handle: func(ctx context.Context, _ *sql.Tx, records []es.Record) error {
 				for _, r := range records {
 					_ = got.handle(ctx, r)
 				}

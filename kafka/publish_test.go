@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,11 +32,11 @@ type publisher struct {
 	topic    string
 }
 
-func newPublisher(t testing.TB, b bank) *publisher {
+func newPublisher(t testing.TB, b bank, largest ...int) *publisher {
 	t.Helper()
 	p, err := confluent.NewProducer(&confluent.ConfigMap{
 		"bootstrap.servers": b.Bootstrap, "transactional.id": b.Prefix, "partitioner": "murmur2_random",
-		"go.delivery.reports": false, "enable.metrics.push": false, "log_level": 3,
+		"go.delivery.reports": false, "enable.metrics.push": false, "log_level": 3, "message.max.bytes": slices.Max(append(largest, 1_000_000)),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -80,9 +80,6 @@ func printShards(out *output, shards []projection.Status) {
 		if p.Error != "" {
 			out.line("    %s  %s", timestamp(p.ErrorAt), printable(p.Error))
 		}
-		if p.NeedsType != "" {
-			out.line("    waits for a worker that knows event type %s: run a release that does", printable(strconv.Quote(p.NeedsType)))
-		}
 		if p.Lag != nil && p.Cursor > projection.Cursor(p.Lag.Head) {
 			out.line("    its checkpoint is beyond the end of the log: run es verify")
 		}

@@ -67,6 +67,7 @@ func brokerPrefix(t testing.TB) string {
 // KafkaOptions are the options of a Kafka cluster.
 type KafkaOptions struct {
 	Nodes    int               // 1 (0 means 1), or 3 with replication factor 3 and 2 in-sync replicas
+	Secure   bool              // a further listener with TLS, SCRAM and an authorizer; see SecureBroker
 	Settings map[string]string // override the defaults below, for every node
 }
 
@@ -78,7 +79,7 @@ func SharedKafka(t testing.TB, nodes int) *Kafka {
 	if os.Getenv("ES_TEST_KAFKA") != "" {
 		skipOrFail(t, &unavailableError{errors.New("this test stops brokers, and those of ES_TEST_KAFKA are not ours to stop: unset it")})
 	}
-	k, err := sharedKafka.get(nodes)
+	k, err := sharedKafka.get(cluster{nodes: nodes})
 	if err != nil {
 		skipOrFail(t, err)
 	}
@@ -135,18 +136,24 @@ var sharedKafka clusters
 
 type clusters struct {
 	mu      sync.Mutex
-	started map[int]func() (*Kafka, error)
+	started map[cluster]func() (*Kafka, error)
 }
 
-func (s *clusters) get(nodes int) (*Kafka, error) {
+// cluster is a kind of cluster that is shared.
+type cluster struct {
+	nodes  int
+	secure bool
+}
+
+func (s *clusters) get(of cluster) (*Kafka, error) {
 	s.mu.Lock()
-	start, ok := s.started[nodes]
+	start, ok := s.started[of]
 	if !ok {
-		start = sync.OnceValues(func() (*Kafka, error) { return LaunchKafka(KafkaOptions{Nodes: nodes}) })
+		start = sync.OnceValues(func() (*Kafka, error) { return LaunchKafka(KafkaOptions{Nodes: of.nodes, Secure: of.secure}) })
 		if s.started == nil {
-			s.started = map[int]func() (*Kafka, error){}
+			s.started = map[cluster]func() (*Kafka, error){}
 		}
-		s.started[nodes] = start
+		s.started[of] = start
 	}
 	s.mu.Unlock()
 	return start()

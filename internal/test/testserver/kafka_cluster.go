@@ -19,6 +19,7 @@ import (
 type Kafka struct {
 	programs kafkaInstallation
 	settings map[string]string
+	secure   bool
 	nodes    []*kafkaNode
 }
 
@@ -27,7 +28,7 @@ func createKafka(o KafkaOptions) (*Kafka, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &Kafka{programs: programs, settings: o.Settings}
+	k := &Kafka{programs: programs, settings: o.Settings, secure: o.Secure}
 	for id := 1; id <= o.Nodes; id++ {
 		n := &kafkaNode{id: id}
 		k.nodes = append(k.nodes, n)
@@ -45,8 +46,12 @@ func createKafka(o KafkaOptions) (*Kafka, error) {
 		if err == nil {
 			err = copyTree(pristine, n.dir())
 		}
+		var properties string
 		if err == nil {
-			err = os.WriteFile(n.properties(), []byte(k.configuration(n)), 0o644)
+			properties, err = k.configuration(n)
+		}
+		if err == nil {
+			err = os.WriteFile(n.properties(), []byte(properties), 0o644)
 		}
 		if err = errors.Join(err, chown(n.folder)); err != nil {
 			return nil, errors.Join(err, k.Close())

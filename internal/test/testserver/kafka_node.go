@@ -21,10 +21,12 @@ type kafkaNode struct {
 	process *process // nil while stopped
 }
 
-// kafkaPorts are the ports of a node: for clients, for clients of a proxy, of the proxy, and for the other nodes.
-type kafkaPorts struct{ client, proxied, proxy, controller int }
+// kafkaPorts are the ports of a node: for clients, for clients of a proxy, of the proxy, for the other nodes, and for clients with TLS.
+type kafkaPorts struct{ client, proxied, proxy, controller, secure int }
 
-func (p *kafkaPorts) all() []*int { return []*int{&p.client, &p.proxied, &p.proxy, &p.controller} }
+func (p *kafkaPorts) all() []*int {
+	return []*int{&p.client, &p.proxied, &p.proxy, &p.controller, &p.secure}
+}
 
 func (n *kafkaNode) dir() string        { return filepath.Join(n.folder, "data") }
 func (n *kafkaNode) properties() string { return filepath.Join(n.folder, "properties") }
@@ -32,7 +34,7 @@ func (n *kafkaNode) logFile() string    { return filepath.Join(n.folder, "log") 
 
 // configuration returns a node's server.properties. Clients that connect to the listener PROXIED are always directed to
 // the ports of Proxies.
-func (k *Kafka) configuration(n *kafkaNode) string {
+func (k *Kafka) configuration(n *kafkaNode) (string, error) {
 	var voters []string
 	for _, voter := range k.nodes {
 		voters = append(voters, fmt.Sprintf("%d@127.0.0.1:%d", voter.id, voter.ports.controller))
@@ -68,12 +70,17 @@ func (k *Kafka) configuration(n *kafkaNode) string {
 		// A transaction that has timed out is aborted within 1 s instead of 10 s.
 		"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
 	}
+	if k.secure {
+		if err := n.secure(settings); err != nil {
+			return "", err
+		}
+	}
 	maps.Copy(settings, k.settings)
 	var text strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		fmt.Fprintf(&text, "%s=%s\n", name, settings[name])
 	}
-	return text.String()
+	return text.String(), nil
 }
 
 func (n *kafkaNode) current() *process {

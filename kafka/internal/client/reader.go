@@ -152,6 +152,8 @@ func recovers(e kafka.Error) bool {
 	switch e.Code() {
 	case kafka.ErrUnknownTopicOrPart, kafka.ErrUnknownTopic, kafka.ErrUnknownPartition: // librdkafka does not look for it again soon
 		return false
+	case kafka.ErrGroupAuthorizationFailed: // librdkafka looks for the coordinator of the group, which the reader does not join
+		return true
 	}
 	return passing[e.Code()]
 }

@@ -102,7 +102,6 @@ var deadLetterRules = rules{
 		"client.id":                "es",
 		"linger.ms":                1,
 		"compression.type":         "lz4",
-		"message.max.bytes":        256 << 20, // the topic's limit is the one that counts
 		"allow.auto.create.topics": false,
 		"enable.metrics.push":      false,
 	},
@@ -110,9 +109,13 @@ var deadLetterRules = rules{
 		"acks":                "all",
 		"enable.idempotence":  true,
 		"go.delivery.reports": true,
+		"batch.num.messages":  1, // so that no batch of letters is above the limit of its topic
 	},
-	refused: map[string]string{"transactional.id": "it does not belong in the settings of a consumer"},
-	reason:  "parked records depend on it",
+	refused: map[string]string{
+		"transactional.id":  "it does not belong in the settings of a consumer",
+		"message.max.bytes": "the topic's max.message.bytes counts",
+	},
+	reason: "parked records depend on it",
 }
 
 // aliases are librdkafka's other names of settings.
@@ -199,6 +202,7 @@ func DeadLetterConfig(user ConfigMap) (ConfigMap, error) {
 		return nil, err
 	}
 	config["go.logs.channel.enable"] = true
+	config["message.max.bytes"] = LargestMessage
 	return config, nil
 }
 

@@ -71,6 +71,9 @@ func (r *Run) begin(ctx context.Context, list []kafka.TopicPartition) ([]start, 
 	if len(list) == 0 {
 		return nil, nil
 	}
+	if err := r.letters.Grow(ctx, r.client, list); err != nil {
+		return nil, err
+	}
 	offsets, err := r.groupOffsets(ctx, list)
 	if err != nil {
 		return nil, err

@@ -76,13 +76,35 @@ func newPartition(ctx context.Context, r *Run, at start) *partition {
 func (p *partition) start() {
 	for _, l := range p.lanes {
 		p.work.Go(func() {
-			select {
-			case <-p.letters.Loaded():
-			case <-p.stopping:
-				return
+			if p.awaitLetters() {
+				p.run(l)
 			}
-			p.run(l)
 		})
+	}
+}
+
+// awaitLetters waits until it is known what is parked, and returns false when the partition stops before. It shows that it waits.
+func (p *partition) awaitLetters() bool {
+	ticker := time.NewTicker(client.AskFor)
+	defer ticker.Stop()
+	const waits = "the partition waits until its dead-letter partition has been read"
+	for {
+		select {
+		case <-p.letters.Loaded():
+			p.mu.Lock()
+			if p.problem == waits {
+				p.problem = ""
+			}
+			p.mu.Unlock()
+			return true
+		case <-p.stopping:
+			return false
+		case <-ticker.C:
+		}
+		p.log.Warn("kafka: partition waits until its dead-letter partition has been read", "topic", p.letters.Topic)
+		p.mu.Lock()
+		p.problem, p.problemAt = waits, time.Now()
+		p.mu.Unlock()
 	}
 }
 

@@ -163,7 +163,7 @@ func (w *worker) flushIfFull() bool {
 // failed ends the run because of an error of the dead-letter topic.
 func (w *worker) failed(err error) bool {
 	if !w.interrupted(err) {
-		w.r.fail(w.r.errorf("write to the dead-letter topic: %w; the record is not committed", err))
+		w.r.fail(w.r.errorf("write to the dead-letter topic: %w; the record is not committed", w.r.explain(err)))
 	}
 	return false
 }

@@ -5,44 +5,79 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
 	"github.com/thalo-go/es/kafka/internal/client"
 )
 
-// ensure creates the dead-letter topic of a topic if it is needed, and reports whether it exists.
-func ensure(ctx context.Context, r *client.Reader, c Config, topic string) (exists bool, err error) {
+// ensure creates the dead-letter topic of a topic if it is needed, and returns its number of partitions; 0 if it does not exist.
+func ensure(ctx context.Context, r *client.Reader, c Config, topic string) (partitions int32, err error) {
 	name, want := Topic(topic, c.Group), c.Topics[topic].Partitions
 	if !client.IsTopicName(name) {
-		return false, nil // nothing was ever parked: a consumer that parks refuses such a name
+		return 0, nil // nothing was ever parked: a consumer that parks refuses such a name
 	}
 	var missing *client.NoTopicError
+	var denied *client.DeniedError
 	switch topics, err := r.Describe(ctx, name); {
 	case errors.As(err, &missing) && !c.Park:
-		return false, nil
+		return 0, nil
+	case errors.As(err, &denied) && !c.Park:
+		c.Log.Info("kafka: the user may not see a dead-letter topic, so it has parked nothing", "topic", name)
+		return 0, nil
 	case errors.As(err, &missing):
-		return true, create(ctx, r, c, name, want)
+		return want, create(ctx, r, c, topic, name, want)
 	case err != nil:
-		return false, err
+		return 0, err
+	case topics[name].Partitions < want && !c.Park:
+		want = topics[name].Partitions
 	case topics[name].Partitions < want:
-		return true, grow(ctx, r, name, want)
+		if err := grow(ctx, r, name, want); err != nil {
+			return 0, err
+		}
+	default:
+		want = topics[name].Partitions
 	}
-	return true, check(ctx, r, c, name)
+	return want, check(ctx, r, c, topic, name)
 }
 
-func create(ctx context.Context, r *client.Reader, c Config, name string, partitions int32) error {
+// letterExtra is the most bytes that a letter has more than its message: headers, with a part of the error.
+const letterExtra = 8 << 10
+
+// limitFor returns the max.message.bytes that a dead-letter topic needs for the messages of a topic. It is 0 if the user may not know.
+func limitFor(ctx context.Context, r *client.Reader, topic string) (int, error) {
+	settings, err := client.TopicSettings(ctx, r.Admin, topic)
+	if err != nil {
+		return 0, err
+	}
+	limit, err := client.MessageLimit(topic, settings)
+	return limit + letterExtra, err
+}
+
+func create(ctx context.Context, r *client.Reader, c Config, topic, name string, partitions int32) error {
+	settings := map[string]string{"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+	limit, err := limitFor(ctx, r, topic)
+	switch {
+	case errors.As(err, new(*client.DeniedError)):
+		c.Log.Warn("kafka: cannot copy the topic's max.message.bytes to its dead-letter topic", "topic", name, "err", err)
+	case err != nil:
+		return err
+	default:
+		settings["max.message.bytes"] = strconv.Itoa(limit)
+	}
 	results, err := r.Admin.CreateTopics(ctx, []kafka.TopicSpecification{{
 		Topic:             name,
 		NumPartitions:     int(partitions),
 		ReplicationFactor: cmp.Or(c.Replication, -1),
-		Config:            map[string]string{"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"},
+		Config:            settings,
 	}}, kafka.SetAdminOperationTimeout(client.AskFor))
 	if err == nil {
 		err = firstError(results)
 	}
 	if err != nil {
-		return fmt.Errorf("kafka: create dead-letter topic %s: %w; create it with %d partitions and unlimited retention", name, err, partitions)
+		err = fmt.Errorf("kafka: create dead-letter topic %s: %w; create it with %d partitions and unlimited retention", name, err, partitions)
+		return cmp.Or(client.Denied(err, "Create", "topic "+name+", or on the cluster"), err)
 	}
 	c.Log.Info("kafka: dead-letter topic created", "topic", name, "partitions", partitions)
 	_, exists, err := client.AwaitTopic(ctx, r.Admin, name)
@@ -58,7 +93,8 @@ func grow(ctx context.Context, r *client.Reader, name string, partitions int32) 
 		err = firstError(results)
 	}
 	if err != nil {
-		return fmt.Errorf("kafka: dead-letter topic %s needs %d partitions, as many as its topic: %w", name, partitions, err)
+		err = fmt.Errorf("kafka: dead-letter topic %s needs %d partitions, as many as its topic: %w", name, partitions, err)
+		return cmp.Or(client.Denied(err, "Alter", "topic "+name), err)
 	}
 	return nil
 }
@@ -76,9 +112,11 @@ func firstError(results []kafka.TopicResult) error {
 // Check checks the dead-letter topics that exist as [Open] does.
 func Check(ctx context.Context, r *client.Reader, c Config) error {
 	var names []string
+	of := make(map[string]string, len(c.Topics))
 	for topic := range c.Topics {
 		if name := Topic(topic, c.Group); client.IsTopicName(name) {
 			names = append(names, name)
+			of[name] = topic
 		}
 	}
 	if len(names) == 0 {
@@ -89,15 +127,15 @@ func Check(ctx context.Context, r *client.Reader, c Config) error {
 		return nil //nolint:nilerr // the clients that use them report it
 	}
 	for name := range topics {
-		if err := check(ctx, r, c, name); err != nil {
+		if err := check(ctx, r, c, of[name], name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// check refuses a dead-letter topic that deletes parked records.
-func check(ctx context.Context, r *client.Reader, c Config, name string) error {
+// check refuses a dead-letter topic that deletes parked records, and warns about one with a smaller limit than its topic.
+func check(ctx context.Context, r *client.Reader, c Config, topic, name string) error {
 	settings, err := client.TopicSettings(ctx, r.Admin, name)
 	if err != nil {
 		c.Log.Warn("kafka: cannot check that the dead-letter topic has cleanup.policy=delete and retention.ms=-1", "topic", name, "err", err)
@@ -108,6 +146,11 @@ func check(ctx context.Context, r *client.Reader, c Config, name string) error {
 		return client.Invalid("dead-letter topic %s has cleanup.policy=%s, which deletes parked records: set it to delete", name, settings.Policy())
 	case keeps > 0 && !c.Drops:
 		return client.Invalid("dead-letter topic %s deletes parked records after %v: set its retention.ms to -1, or set AllowCompacted", name, keeps)
+	}
+	want, err := limitFor(ctx, r, topic)
+	if limit, failed := client.MessageLimit(name, settings); err == nil && failed == nil && limit < want {
+		c.Log.Warn("kafka: the dead-letter topic cannot hold the topic's largest messages: raise its max.message.bytes",
+			"topic", name, "max.message.bytes", limit, "needed", want)
 	}
 	return nil
 }

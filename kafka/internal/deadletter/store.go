@@ -42,13 +42,13 @@ func (s *Store) All(ctx context.Context) iter.Seq2[Letter, error] {
 	return func(yield func(Letter, error) bool) {
 		partitions, config, err := s.partitions(ctx)
 		if err != nil {
-			yield(Letter{}, err)
+			yield(Letter{}, client.WithPrincipal(err, s.Client))
 			return
 		}
 		for _, p := range partitions {
 			letters, err := s.parked(ctx, config, p)
 			if err != nil {
-				yield(Letter{}, err)
+				yield(Letter{}, client.WithPrincipal(err, s.Client))
 				return
 			}
 			for _, letter := range letters {
@@ -160,7 +160,8 @@ func (s *Store) Send(ctx context.Context, letter Letter, kind wire.EntryKind) er
 			return fmt.Errorf("kafka: write to %v: %w; it is not known whether the request was written", to, trouble.Explain(ctx.Err()))
 		case event := <-report:
 			if m, ok := event.(*kafka.Message); ok && m.TopicPartition.Error != nil {
-				return fmt.Errorf("kafka: write to %v: %w", to, m.TopicPartition.Error)
+				err := explain(p, to, m, m.TopicPartition.Error)
+				return client.WithPrincipal(fmt.Errorf("kafka: write to %w", err), s.Client)
 			}
 			return nil
 		}

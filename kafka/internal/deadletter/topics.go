@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
@@ -30,7 +31,7 @@ type Config struct {
 type Topics struct {
 	Config
 	reading  client.ConfigMap
-	names    map[string]bool // the consumed topics that have a dead-letter topic
+	names    map[string]int32 // the consumed topics that have a dead-letter topic, with its number of partitions
 	producer *kafka.Producer
 	reader   *client.Reader
 	work     sync.WaitGroup
@@ -43,7 +44,7 @@ type Topics struct {
 // Open opens the dead-letter topics of a run. It returns nil if the run does not park and no earlier run has parked.
 func Open(ctx context.Context, r *client.Reader, c Config) (*Topics, error) {
 	t := &Topics{
-		Config: c, names: make(map[string]bool), closing: make(chan struct{}), partitions: make(map[client.Partition]*Partition),
+		Config: c, names: make(map[string]int32), closing: make(chan struct{}), partitions: make(map[client.Partition]*Partition),
 	}
 	err := t.ensure(ctx, r, c)
 	if err != nil || len(t.names) == 0 {
@@ -74,12 +75,12 @@ func (t *Topics) Add(ctx context.Context, r *client.Reader, c Config) (*Topics, 
 
 func (t *Topics) ensure(ctx context.Context, r *client.Reader, c Config) error {
 	for topic := range c.Topics {
-		exists, err := ensure(ctx, r, c, topic)
+		partitions, err := ensure(ctx, r, c, topic)
 		if err != nil {
 			return err
 		}
-		if exists {
-			t.names[topic] = true
+		if partitions > 0 {
+			t.names[topic] = partitions
 		}
 	}
 	return nil
@@ -117,11 +118,15 @@ func (t *Topics) follow() {
 	}
 }
 
-// failed ends the run if librdkafka cannot recover from an error.
+// failed ends the run if librdkafka cannot recover from an error. No partition would be handled: all wait until it is known what
+// is parked.
 func (t *Topics) failed(err kafka.Error) {
-	switch {
+	missing := client.Missing(context.Background(), t.reader.Admin, kafka.ACLOperationRead, err, t.topics()...)
+	switch final := client.Final(missing); {
 	case err.Code() == kafka.ErrAutoOffsetReset:
 		t.Fail(fmt.Errorf("kafka: consumer %s: dead-letter topic: %w: parked records were deleted; set the group's offsets there", t.Group, err))
+	case final != nil:
+		t.Fail(fmt.Errorf("kafka: consumer %s: dead-letter topic: %w", t.Group, client.WithPrincipal(final, t.Client)))
 	case err.IsFatal():
 		t.Fail(fmt.Errorf("kafka: consumer %s: dead-letter topic: %w", t.Group, err))
 	default:
@@ -137,10 +142,43 @@ func (t *Topics) partition(p kafka.TopicPartition) *Partition {
 
 // Of returns the dead-letter partition of a partition, if it has one.
 func (t *Topics) Of(p client.Partition) (client.Partition, bool) {
-	if t == nil || !t.names[p.Topic] {
+	if t == nil || p.Number >= t.names[p.Topic] {
 		return client.Partition{}, false
 	}
 	return client.Partition{Topic: Topic(p.Topic, t.Group), Number: p.Number}, true
+}
+
+// topics returns the names of the dead-letter topics.
+func (t *Topics) topics() (names []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for p := range t.partitions {
+		if !slices.Contains(names, p.Topic) {
+			names = append(names, p.Topic)
+		}
+	}
+	return names
+}
+
+// Grow makes sure that partitions have dead-letter partitions: their topic may have grown since the run began. Without Park a new
+// partition needs none, because nothing of it is parked.
+func (t *Topics) Grow(ctx context.Context, r *client.Reader, list []kafka.TopicPartition) error {
+	if t == nil || !t.Park {
+		return nil
+	}
+	for _, of := range list {
+		partitions := t.names[*of.Topic]
+		if partitions == 0 || of.Partition < partitions {
+			continue
+		}
+		name := Topic(*of.Topic, t.Group)
+		if err := grow(ctx, r, name, of.Partition+1); err != nil {
+			return err
+		}
+		t.names[*of.Topic] = of.Partition + 1
+		t.Log.Info("kafka: dead-letter topic has grown with its topic", "topic", name, "partitions", of.Partition+1)
+	}
+	return nil
 }
 
 // Follow begins to read the entries of a partition at an offset, a negative one meaning the oldest. It returns nil if the

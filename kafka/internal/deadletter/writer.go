@@ -1,6 +1,7 @@
 package deadletter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/kafka/internal/client"
+	"github.com/thalo-go/es/kafka/internal/wire"
 )
 
 // MaxPending is the number of entries that a Writer sends before its owner must call Flush.
@@ -46,7 +48,7 @@ func (w *Writer[T]) Send(ctx context.Context, p *Partition, m *kafka.Message, va
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("%v: %w", p, err)
+			return explain(p.topics.producer, p.Partition, m, err)
 		}
 		w.pending++
 		return nil
@@ -65,7 +67,7 @@ func (w *Writer[T]) Flush(ctx context.Context) (values []T, err error) {
 			}
 			w.pending--
 			if m.TopicPartition.Error != nil {
-				err = fmt.Errorf("%v: %w", w.partition, m.TopicPartition.Error)
+				err = explain(w.partition.topics.producer, w.partition.Partition, m, m.TopicPartition.Error)
 				continue
 			}
 			last = max(last, int64(m.TopicPartition.Offset))
@@ -78,6 +80,18 @@ func (w *Writer[T]) Flush(ctx context.Context) (values []T, err error) {
 		err = w.partition.await(ctx, last)
 	}
 	return values, err
+}
+
+// explain adds to an error what to do about it.
+func explain(producer *kafka.Producer, p client.Partition, m *kafka.Message, err error) error {
+	if fatal := producer.GetFatalError(); fatal != nil {
+		err = fatal // such as that the user may write to no topic; the report only says that the message was purged
+	}
+	failed := fmt.Errorf("%v: %w", p, err)
+	if e, ok := client.KafkaError(err); ok && e.Code() == kafka.ErrMsgSizeTooLarge {
+		return fmt.Errorf("%w; raise max.message.bytes of %s to %d or more", failed, p.Topic, wire.BatchSize(m))
+	}
+	return cmp.Or(client.Denied(failed, "Write", "topic "+p.Topic), failed)
 }
 
 // openProducer opens an idempotent producer that reports what the brokers have acknowledged.

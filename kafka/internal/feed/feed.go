@@ -225,11 +225,18 @@ func (f *feed) check(ctx context.Context, err kafka.Error) error {
 	case kafka.ErrUnknownTopic, kafka.ErrUnknownTopicOrPart, kafka.ErrUnknownPartition, kafka.ErrUnknownTopicID:
 		f.source.checkSoon()
 	}
+	if err.Code() == kafka.ErrGroupAuthorizationFailed && f.source.Group == "" {
+		return nil // librdkafka looks for the coordinator of a group that the feed does not join
+	}
 	failed := fmt.Errorf("kafka: read %v: %w", f.Partition, err)
 	if err.IsFatal() {
 		return failed
 	}
-	if final := cmp.Or(client.Denied(failed, "Read", "topic "+f.Topic), client.Final(failed)); final != nil {
+	on := "topic " + f.Topic
+	if err.Code() == kafka.ErrGroupAuthorizationFailed {
+		on = "group " + f.source.Group
+	}
+	if final := cmp.Or(client.Denied(failed, "Read", on), client.Final(failed)); final != nil {
 		return client.WithPrincipal(final, f.source.Client)
 	}
 	f.source.client.Trouble.Event(err)
