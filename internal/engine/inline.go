@@ -229,6 +229,11 @@ func (t *task[Tx]) catchUp(ctx context.Context) error {
 			break
 		}
 		at, took := es.Position(s.Cursor), 0
+		if at > head { // appends may have moved both since the head was read
+			if head, err = es.Head(ctx, t.engine.ledger.Log()); err != nil {
+				break
+			}
+		}
 		if at > head {
 			return fmt.Errorf("%w; appends fail until Rebuild restarts it", &es.AheadError{After: at, Head: head})
 		}

@@ -55,6 +55,34 @@ func addedLater[Tx any](f *fixture[Tx]) {
 	}
 }
 
+// openedMeanwhile opens stores while another one moves both the log and the checkpoint.
+func openedMeanwhile[Tx any](f *fixture[Tx]) {
+	first := f.opened(f.sums())
+	ctx, cancel := context.WithCancel(f.Context())
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for ctx.Err() == nil {
+			if _, err := first.Append(f.Context(), at("a", es.AnyVersion, "good")); err != nil {
+				f.Error(err)
+				return
+			}
+		}
+	})
+	for range 40 {
+		s, err := f.open(f.sums())
+		if err != nil {
+			f.Errorf("open: %v", err)
+			break
+		}
+		if err := s.Close(); err != nil {
+			f.Error(err)
+		}
+	}
+	cancel()
+	writer.Wait()
+	f.agrees()
+}
+
 func others[Tx any](f *fixture[Tx]) {
 	var tape tape
 	p := on(f.sums(), &tape)

@@ -77,6 +77,7 @@ func Run[Tx any](t *testing.T, b Backend[Tx]) {
 		{"handler that ends the transaction fails its append", endsTransaction[Tx]},
 		{"append whose context ends in the handler is not written", contextEnds[Tx]},
 		{"new projection catches up when the store is opened", addedLater[Tx]},
+		{"store opens while others append", openedMeanwhile[Tx]},
 		{"records of stores without it are applied by the next append", others[Tx]},
 		{"many records of stores without it are applied in batches", manyOthers[Tx]},
 		{"failing record of another store is named and nothing is written", othersFail[Tx]},
