@@ -68,6 +68,7 @@ func (s *Store) begin(ctx context.Context) (commit.Tx, error) {
 type groupTx struct {
 	store *Store
 	conn  *pgxpool.Conn // nil after it broke
+	most  int           // requests in a batch, since one failed its batch; 0 means any number
 }
 
 // connect takes a connection to write on. It waits up to Config.ConnectTimeout for the server.
@@ -86,8 +87,19 @@ func (t *groupTx) connect(ctx context.Context) error {
 func (t *groupTx) Write(ctx context.Context, requests []*commit.Request) {
 	defer t.end(requests)
 	for len(requests) > 0 && t.ready(ctx, requests) {
-		requests, _ = t.write(ctx, requests, t.store.attempt) // only an inline transaction is rolled back
+		part, others := t.part(requests)
+		rest, _ := t.write(ctx, part, t.store.attempt) // only an inline transaction is rolled back
+		requests = slices.Concat(rest, others)
 	}
+}
+
+// part returns the requests to write next and those after them. After a request has failed its batch, the next one is half as large, and
+// so on until that request is alone.
+func (t *groupTx) part(requests []*commit.Request) (part, others []*commit.Request) {
+	if t.most == 0 || t.most >= len(requests) {
+		return requests, nil
+	}
+	return requests[:t.most], requests[t.most:]
 }
 
 // ready connects again if the batch before has lost the connection. If that fails, so do the requests.
@@ -134,8 +146,12 @@ func (t *groupTx) write(ctx context.Context, requests []*commit.Request, attempt
 		}
 		known, token := s.heads.fingerprint()
 		a, err := attempt(ctx, t.conn.Conn(), b, known, token)
+		if err == nil {
+			err = replicated(t.conn.Conn())
+		}
 		switch s.outcome(a, err) {
 		case written:
+			t.most *= 2
 			s.settle(b, a)
 			return b.rest, nil
 		case rewound:
@@ -159,11 +175,18 @@ func (t *groupTx) write(ctx context.Context, requests []*commit.Request, attempt
 				return b.rest, nil
 			}
 			look = len(again) < len(b.requests) // versions that the store knows of may have grown
-			requests = slices.Concat(again, b.rest)
+			requests = slices.Concat(again, b.unwritten())
+		}
+		if f := classify(err); f.has(datum) {
+			if len(b.requests) > 1 { // one of them has it, and the others can be written
+				t.most = len(b.requests) / 2
+				return slices.Concat(b.requests, b.unwritten()), nil
+			}
+			err = fmt.Errorf("%w: %w", es.ErrInvalid, err)
 		}
 		if err != nil {
 			fail(b.requests, err)
-			return b.rest, nil
+			return b.unwritten(), nil
 		}
 	}
 }
@@ -381,7 +404,10 @@ func (t *groupTx) lookUp(ctx context.Context, b *batch, known es.Position) (agai
 		landed[getInt8(row[1])-b.tokens] = es.Position(getInt8(row[0]))
 		return nil
 	}
-	if err = s.runner()(ctx, t.conn.Conn(), s.statements.resolve, params, read); err != nil {
+	if err = s.runner()(ctx, t.conn.Conn(), s.statements.resolve, params, read); err == nil {
+		err = replicated(t.conn.Conn())
+	}
+	if err != nil {
 		return nil, err
 	}
 	for i, r := range b.requests {

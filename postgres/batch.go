@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
@@ -15,6 +16,7 @@ import (
 type batch struct {
 	requests []*commit.Request // those in the batch
 	rest     []*commit.Request // those that need another batch
+	stale    []*commit.Request // those with a verdict that holds only if the batch is written
 	last     []int             // of each request, the number of events in the batch up to and including its own
 	lost     []bool            // of each append, whether it expects a version of a lost history
 	look     bool              // whether the function has to look up heads and commands before it writes
@@ -40,8 +42,9 @@ type command struct {
 
 func (b *batch) reset() {
 	clear(b.requests)
+	clear(b.stale)
 	b.params.reset()
-	b.requests, b.rest, b.last, b.lost, b.look, b.events, b.anyMeta = b.requests[:0], nil, b.last[:0], b.lost[:0], false, 0, false
+	b.requests, b.stale, b.rest, b.last, b.lost, b.look, b.events, b.anyMeta = b.requests[:0], b.stale[:0], nil, b.last[:0], b.lost[:0], false, 0, false
 	b.tokens = rand.Int64N(math.MaxInt64 - 2*es.MaxEvents)
 	for _, a := range []*array{&b.eKind, &b.eID, &b.eType, &b.eMeta, &b.cKind, &b.cID, &b.cCommand, &b.sKind, &b.sID} {
 		a.reset(oidText)
@@ -68,7 +71,7 @@ func (b *batch) fill(requests []*commit.Request, h *heads, look bool) {
 	b.look = look
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var conflicting *commit.Request
+	first := -1 // of stale, without those that are lost
 	for i, r := range requests {
 		if b.repeats(r) {
 			b.rest = requests[i:] // command ids are checked before the insert, so duplicates cannot share a batch
@@ -76,14 +79,21 @@ func (b *batch) fill(requests []*commit.Request, h *heads, look bool) {
 		}
 		if r.Err = stale(r, h); r.Err == nil {
 			b.take(r, h)
-		} else if conflicting == nil && !errors.Is(r.Err, es.ErrRewound) {
-			conflicting = r
+			continue
 		}
+		if first < 0 && !errors.Is(r.Err, es.ErrRewound) {
+			first = len(b.stale)
+		}
+		b.stale = append(b.stale, r)
 	}
-	if len(b.requests) == 0 && conflicting != nil {
-		b.take(conflicting, h)
+	if len(b.requests) == 0 && first >= 0 {
+		b.take(b.stale[first], h)
+		b.stale = slices.Delete(b.stale, first, first+1)
 	}
 }
+
+// unwritten returns the requests that need another batch because this one was not written.
+func (b *batch) unwritten() []*commit.Request { return slices.Concat(b.stale, b.rest) }
 
 func (b *batch) take(r *commit.Request, h *heads) {
 	var reached map[es.Stream]es.Version // including the appends of the request so far

@@ -21,7 +21,9 @@ const (
 	wrongIsolation        = "ES001"
 	connectionException   = "08" // a class
 	featureNotSupported   = "0A000"
+	dataException         = "22" // a class
 	invalidParameterValue = "22023"
+	constraintViolation   = "23" // a class
 	readOnlyTransaction   = "25006"
 	idleInTransaction     = "25P03"
 	transactionTimeout    = "25P04"
@@ -34,6 +36,7 @@ const (
 	serializationFailure  = "40001"
 	deadlockDetected      = "40P01"
 	insufficientPrivilege = "42501"
+	checkOptionViolation  = "44"    // a class
 	undefinedObject       = "42704" // a parameter in the URL that the server does not know
 	undefinedFunction     = "42883"
 	undefinedTable        = "42P01"
@@ -41,6 +44,7 @@ const (
 	insufficientResources = "53" // a class
 	diskFull              = "53100"
 	tooManyConnections    = "53300"
+	programLimitExceeded  = "54" // a class
 	lockNotAvailable      = "55P03"
 	operatorIntervention  = "57" // a class
 	queryCanceled         = "57014"
@@ -51,6 +55,7 @@ const (
 	snapshotTooOld        = "72" // a class
 	configurationFile     = "F0" // a class
 	foreignConnection     = "HV00N"
+	raisedException       = "P0001"
 	internalError         = "XX" // a class
 )
 
@@ -71,11 +76,18 @@ const (
 	lostStatement                   // a pooler lost or mixed up a prepared statement
 	isolation                       // the transaction needs isolation level read committed
 	imposed                         // the server did it to the transaction, whatever its statements were
+	datum                           // a value, or a constraint or trigger of the application, and not the statement
 )
 
 // traits are those of SQLSTATEs and of classes of SQLSTATEs. A code also has the traits of its class.
 var traits = map[string]trait{
 	wrongIsolation: isolation,
+
+	dataException:        datum,
+	constraintViolation:  datum,
+	checkOptionViolation: datum,
+	programLimitExceeded: datum,
+	raisedException:      datum,
 
 	// A protocol violation (08P01) is not permanent: pgbouncer reports it while its server is not available.
 	connectionException:   repeatable | imposed,
@@ -160,9 +172,10 @@ func (f fault) unreachable() bool {
 	return f.has(starting) || !f.has(refused)
 }
 
-// unavailable reports whether an operation failed because of the database and not because of what it was asked.
+// unavailable reports whether an operation failed because of the database and not because of what it was asked. What ended the
+// connection is of this kind, whatever its code is.
 func (f fault) unavailable() bool {
-	return f.has(network) && !f.has(permanent) || f.has(blocked|repeatable)
+	return f.has(network) && !f.has(permanent) || f.has(blocked|repeatable|imposed)
 }
 
 // passing reports whether the same transaction may succeed later, because the server or the network failed it and not its statements. Such an
@@ -195,6 +208,14 @@ func (e *sentError) Unwrap() error { return e.error }
 
 // SafeToRetry is the method that pgconn.SafeToRetry looks for.
 func (e *sentError) SafeToRetry() bool { return false }
+
+// An unpreparedError is that of a connection that broke while a statement was prepared, so that it was not sent.
+type unpreparedError struct{ error }
+
+func (e *unpreparedError) Unwrap() error { return e.error }
+
+// SafeToRetry is the method that pgconn.SafeToRetry looks for.
+func (e *unpreparedError) SafeToRetry() bool { return true }
 
 // An uncommittedError is that of a transaction whose commit was not sent or was refused.
 type uncommittedError struct{ error }

@@ -277,12 +277,13 @@ func inTransaction(t *testing.T, url string) {
 // column returns the single column of a query.
 func column[T any](t testing.TB, url, sql string) []T {
 	t.Helper()
-	rows, err := connect(t, url).Query(t.Context(), sql)
+	c := connect(t, url)
+	rows, err := c.Query(t.Context(), sql)
 	if err != nil {
 		t.Fatal(err)
 	}
 	values, err := pgx.CollectRows(rows, pgx.RowTo[T])
-	if err != nil {
+	if err := errors.Join(err, c.Close(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	return values

@@ -24,7 +24,6 @@ import (
 // one is half as large, and so on until the refused request is alone.
 type inlineTx struct {
 	*groupTx
-	most  int // requests in a batch, since a projection refused one; 0 means any number
 	tries int // failures that were not due to what is appended
 }
 
@@ -32,15 +31,10 @@ type inlineTx struct {
 func (t *inlineTx) Write(ctx context.Context, requests []*commit.Request) {
 	defer t.end(requests)
 	for len(requests) > 0 && t.ready(ctx, requests) {
-		part, others := requests, []*commit.Request(nil)
-		if t.most > 0 && t.most < len(requests) {
-			part, others = requests[:t.most], requests[t.most:]
-		}
+		part, others := t.part(requests)
 		rest, err := t.write(ctx, part, t.store.attemptInline)
 		if err != nil {
 			rest = t.rolledBack(ctx, rest, err)
-		} else {
-			t.most *= 2
 		}
 		requests = slices.Concat(rest, others)
 	}
@@ -54,19 +48,22 @@ func (t *inlineTx) rolledBack(ctx context.Context, requests []*commit.Request, e
 		t.dropConn()
 	}
 	var refusal *engine.RefusedError
+	refused, invalid := errors.As(err, &refusal), classify(err).has(datum)
 	switch {
-	case errors.As(err, &refusal) && len(b.requests) > 1:
+	case (refused || invalid) && len(b.requests) > 1:
 		t.most = len(b.requests) / 2
-		return slices.Concat(b.requests, b.rest)
-	case errors.As(err, &refusal):
+		return slices.Concat(b.requests, b.unwritten())
+	case refused:
 		t.most, err = 1, refusal
+	case invalid:
+		t.most, err = 1, fmt.Errorf("%w: %w", es.ErrInvalid, err)
 	default:
 		if err = t.recover(ctx, err, broken || classify(err).has(repeatable)); err == nil {
 			return requests
 		}
 	}
 	fail(b.requests, err)
-	return b.rest
+	return b.unwritten()
 }
 
 // recover prepares to write a batch again that was rolled back, or returns the error that its requests get.
@@ -125,8 +122,9 @@ func (s *Store) beginInline(ctx context.Context, conn *pgx.Conn, b *batch, known
 	var batch pgconn.Batch
 	batch.ExecParams("begin isolation level read committed", nil, nil, nil, nil)
 	batch.ExecParams(s.text("select set_config('idle_in_transaction_session_timeout', $1, true)"), [][]byte{[]byte(strconv.FormatInt(s.inline.Idle().Milliseconds(), 10))}, nil, nil, nil)
-	s.enqueue(ctx, conn, &batch, stmt, params)
-	s.enqueue(ctx, conn, &batch, s.statements.time, nil)
+	if err := errors.Join(s.enqueue(ctx, conn, &batch, stmt, params), s.enqueue(ctx, conn, &batch, s.statements.time, nil)); err != nil {
+		return answer{}, nil, at, &uncommittedError{err}
+	}
 	const first = 4 // of the states
 	for _, q := range queries {
 		batch.ExecParams(q.SQL, textParams(q.Args), nil, nil, nil)

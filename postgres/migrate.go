@@ -96,11 +96,19 @@ func (s *Store) text(text string) string { return qualify.SQL(s.sql(text)) }
 
 // migrate checks the state of the schema, which needs no rights, and updates an older schema.
 func (s *Store) migrate(ctx context.Context) error {
-	pending, err := s.pending(ctx, s.pool)
+	conn, err := s.borrow(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	pending, err := s.pending(ctx, conn)
 	if err != nil || len(pending) == 0 {
 		return err
 	}
-	tx, err := s.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
+	if err := holdsUTF8(conn.Conn()); err != nil {
+		return err
+	}
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
 	if err != nil {
 		return err
 	}
@@ -113,7 +121,12 @@ func (s *Store) migrate(ctx context.Context) error {
 
 // inspect is migrate for a read-only store: it returns an error if the schema lacks something of this release.
 func (s *Store) inspect(ctx context.Context) error {
-	pending, err := s.pending(ctx, s.pool)
+	conn, err := s.borrow(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	pending, err := s.pending(ctx, conn)
 	if err != nil || len(pending) == 0 {
 		return err
 	}

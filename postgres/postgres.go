@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -86,9 +87,13 @@ type Config struct {
 	// It does not limit how long the store tries to resolve an append that was already sent: that ends with the caller's context.
 	ConnectTimeout time.Duration
 
-	// PollInterval is the interval at which Changed polls when LISTEN/NOTIFY does not work, for example behind a transaction-mode
-	// pooler. 0 means 25ms. Where notifications arrive, Changed still polls once a second. The store polls only during a call of Changed.
+	// PollInterval is the interval at which Changed polls when LISTEN/NOTIFY does not work, for example on a standby or behind a
+	// transaction-mode pooler. 0 means 25ms. While the log does not grow, the interval becomes a tenth of that time, and at most ten times
+	// as long or a second. Where notifications arrive, Changed still polls once a second. The store polls only during a call of Changed.
 	PollInterval time.Duration
+
+	// Logger gets what an operator should know and no error reports: that notifications do not arrive. nil discards.
+	Logger *slog.Logger
 
 	// ReadOnly opens an existing schema and changes nothing: the schema is neither created nor migrated, and methods that would write
 	// return an error that wraps [es.ErrInvalid].
@@ -108,6 +113,7 @@ func (c Config) Open(ctx context.Context, url string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("postgres: open: %w", err)
 	}
+	Configure(config)
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: open: %w", err)
@@ -157,6 +163,9 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 		return nil, fmt.Errorf("postgres: %w: ConnectTimeout is negative; 0 means %v", es.ErrInvalid, connectTimeout)
 	case c.PollInterval < 0:
 		return nil, fmt.Errorf("postgres: %w: PollInterval is negative; 0 means %v", es.ErrInvalid, pollInterval)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, connectTimeout)
 	c.PollInterval = cmp.Or(c.PollInterval, pollInterval)
@@ -208,21 +217,29 @@ func (s *Store) open(ctx context.Context) error {
 	}
 }
 
-// learn reads the store's id, the default isolation level and the end of the log.
+// learn reads the store's id, the settings of the server and the end of the log.
 func (s *Store) learn(ctx context.Context) error {
-	conn, err := s.pool.Acquire(ctx)
+	conn, err := s.borrow(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Release()
-	var isolation string
-	row := conn.QueryRow(ctx, s.text("select value, current_setting('default_transaction_isolation') from {schema}.meta where key = 'store'"), pgx.QueryExecModeExec)
-	if err := row.Scan(&s.id, &isolation); errors.Is(err, pgx.ErrNoRows) {
+	var server settings
+	row := conn.QueryRow(ctx, s.text(selectSettings), pgx.QueryExecModeExec, s.schema+".events")
+	if err := row.Scan(&s.id, &server.isolation, &server.standbys, &server.hidden); errors.Is(err, pgx.ErrNoRows) {
 		return fmt.Errorf("%w: the store's id is missing in %s.meta, which is corrupt: restore a backup", es.ErrInvalid, s.schema)
 	} else if err != nil {
 		return err
 	}
-	s.wrapped.Store(isolation != "read committed")
+	if err := s.check(server); err != nil {
+		return err
+	}
+	if !s.config.ReadOnly {
+		if err := holdsUTF8(conn.Conn()); err != nil {
+			return err
+		}
+	}
+	s.wrapped.Store(server.isolation != "read committed")
 	position, token, err := s.top(ctx, conn.Conn())
 	if err == nil {
 		s.heads.start(position, token)

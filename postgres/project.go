@@ -55,7 +55,7 @@ func (b backend) transact(ctx context.Context, o engine.Options, work func(ctx c
 	case s.config.ReadOnly:
 		return fmt.Errorf("postgres: %w", errReadOnly)
 	}
-	lent, err := s.pool.Acquire(ctx)
+	lent, err := s.borrow(ctx)
 	if err != nil {
 		return b.broken(err)
 	}
@@ -168,11 +168,28 @@ func (b backend) Query(ctx context.Context, tx pgx.Tx, row func(scan func(into .
 func (b backend) each(rows pgx.Rows, row func(scan func(into ...any) error) error) error {
 	defer rows.Close()
 	for rows.Next() {
-		if err := row(rows.Scan); err != nil {
+		if err := row(func(into ...any) error { return scan(rows, into) }); err != nil {
 			return err
 		}
 	}
 	return b.of(rows.Err())
+}
+
+// scan is rows.Scan, also for data in a text format that pgx does not read. Without prepared statements values come as text, and that of
+// data depends on the session's bytea_output.
+func scan(rows pgx.Rows, into []any) error {
+	for i, field := range rows.FieldDescriptions() {
+		p, is := into[i].(*[]byte)
+		if !is || field.Format != pgx.TextFormatCode {
+			continue
+		}
+		var err error
+		if *p, err = byteaText(rows.RawValues()[i]); err != nil {
+			return err
+		}
+		into[i] = nil // pgx skips the column
+	}
+	return rows.Scan(into...)
 }
 
 // View implements engine.Database. What a pooler has lost fails before there is any row.
@@ -184,7 +201,7 @@ func (b backend) view(ctx context.Context, row func(scan func(into ...any) error
 	if b.store.closed() {
 		return errClosed
 	}
-	conn, err := b.store.pool.Acquire(ctx)
+	conn, err := b.store.borrow(ctx)
 	if err != nil {
 		return b.broken(err)
 	}

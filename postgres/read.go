@@ -244,7 +244,7 @@ func (s *Store) readPage(ctx context.Context, read func(conn *pgx.Conn) page) pa
 	if s.closed() {
 		return page{err: fmt.Errorf("store is %w", es.ErrClosed)}
 	}
-	conn, err := s.pool.Acquire(ctx)
+	conn, err := s.borrow(ctx)
 	if err != nil {
 		return page{err: s.orClosed(err)}
 	}

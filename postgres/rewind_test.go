@@ -443,3 +443,19 @@ func (m *rewindModel) check() map[es.Stream]sight {
 	}
 	return last
 }
+
+// A conflict with a cached version holds only if the batch is written, because that shows that the log is the one that was cached.
+func TestConflictOfALostReplyIsJudgedAgain(t *testing.T) {
+	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
+		url := server.Database(t)
+		s, wire := openOn(t, url)
+		mustAppend(t, s, at(account("a"), 0, 5))
+		rewind(t, url, 3)
+		wire.keep("account")
+		_, errs := s.WriteTogether(t.Context(), []es.Append{at(account("a"), 3, 1)}, []es.Append{at(account("b"), 0, 1)})
+		if !isRewound(errs[0]) || errs[1] != nil {
+			t.Errorf("got %v, want a conflict that says that the database has lost its end, and nil", errs)
+		}
+		dense(t, s)
+	})
+}

@@ -49,7 +49,7 @@ func (s *Store) grown(position es.Position) {
 // acquire takes a connection from the pool. It retries until the context ends.
 func (s *Store) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		conn, err := s.pool.Acquire(ctx)
+		conn, err := s.borrow(ctx)
 		if err == nil || !classify(err).unreachable() && ctx.Err() == nil {
 			return conn, err
 		}
@@ -67,31 +67,48 @@ var binaryFormat = []int16{1} // for all parameters or columns
 
 // query runs a statement in one round trip. It prepares the statement once on each connection. Behind a pooler that lends connections
 // by transaction and does not support prepared statements, the statement is parsed each time.
-func (s *Store) query(ctx context.Context, conn *pgx.Conn, stmt *statement, prepared bool, params [][]byte) *pgconn.ResultReader {
+func (s *Store) query(ctx context.Context, conn *pgx.Conn, stmt *statement, prepared bool, params [][]byte) (*pgconn.ResultReader, error) {
 	if prepared {
-		name := stmt.names[s.growth.Load()]
-		_, err := conn.Prepare(ctx, name, stmt.sql)
-		if err == nil {
-			return conn.PgConn().ExecPrepared(ctx, name, params, binaryFormat, binaryFormat)
+		name, err := s.prepareOn(ctx, conn, stmt)
+		if err != nil {
+			return nil, err
 		}
-		s.giveUpPrepared(err)
-		// With any other error the statement fails in the same way without being prepared, and the caller gets that error.
+		if name != "" {
+			return conn.PgConn().ExecPrepared(ctx, name, params, binaryFormat, binaryFormat), nil
+		}
 	}
-	return conn.PgConn().ExecParams(ctx, stmt.sql, params, nil, binaryFormat, binaryFormat)
+	return conn.PgConn().ExecParams(ctx, stmt.sql, params, nil, binaryFormat, binaryFormat), nil
+}
+
+// prepareOn prepares a statement and returns its name, or "" if it has to run without. It returns an error only if the connection broke,
+// because later errors would not say why. With any other error the statement fails in the same way without being prepared.
+func (s *Store) prepareOn(ctx context.Context, conn *pgx.Conn, stmt *statement) (name string, err error) {
+	name = stmt.names[s.growth.Load()]
+	usable := !conn.IsClosed()
+	if _, err = conn.Prepare(ctx, name, stmt.sql); err == nil {
+		return name, nil
+	}
+	if usable && conn.IsClosed() {
+		return "", &unpreparedError{err}
+	}
+	s.giveUpPrepared(err)
+	return "", nil
 }
 
 // enqueue adds a statement to a batch, prepared if the store does that.
-func (s *Store) enqueue(ctx context.Context, conn *pgx.Conn, batch *pgconn.Batch, stmt *statement, params [][]byte) {
+func (s *Store) enqueue(ctx context.Context, conn *pgx.Conn, batch *pgconn.Batch, stmt *statement, params [][]byte) error {
 	if !s.unprepared.Load() {
-		name := stmt.names[s.growth.Load()]
-		_, err := conn.Prepare(ctx, name, stmt.sql)
-		if err == nil {
-			batch.ExecPrepared(name, params, binaryFormat, binaryFormat)
-			return
+		name, err := s.prepareOn(ctx, conn, stmt)
+		if err != nil {
+			return err
 		}
-		s.giveUpPrepared(err)
+		if name != "" {
+			batch.ExecPrepared(name, params, binaryFormat, binaryFormat)
+			return nil
+		}
 	}
 	batch.ExecParams(stmt.sql, params, nil, binaryFormat, binaryFormat)
+	return nil
 }
 
 // giveUpPrepared reports whether a pooler lost or mixed up a prepared statement. If so, the store does not prepare statements any more.
@@ -113,7 +130,10 @@ func (s *Store) each(ctx context.Context, conn *pgx.Conn, stmt *statement, param
 func (s *Store) exec(ctx context.Context, conn *pgx.Conn, stmt *statement, params [][]byte, f func(row [][]byte) error) (pgconn.CommandTag, error) {
 	for {
 		prepared := !s.unprepared.Load()
-		result := s.query(ctx, conn, stmt, prepared, params)
+		result, err := s.query(ctx, conn, stmt, prepared, params)
+		if err != nil {
+			return pgconn.CommandTag{}, err
+		}
 		var failed error
 		for result.NextRow() {
 			if failed == nil {
@@ -209,7 +229,7 @@ func (s *Store) once(ctx context.Context, run runner, stmt *statement, params []
 	if s.closed() {
 		return fmt.Errorf("store is %w", es.ErrClosed)
 	}
-	conn, err := s.pool.Acquire(ctx)
+	conn, err := s.borrow(ctx)
 	if err != nil {
 		return s.orClosed(err)
 	}

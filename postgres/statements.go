@@ -29,7 +29,8 @@ func (s *Store) prepare() {
 			select e.position + 1, $6, $7, $8, greatest(clock_timestamp(), e.time), $9, $10, $11, $5
 			from (select position, token, time from {schema}.events order by position desc limit 1) e
 			where e.position = $1 and e.token = $2
-				and case when pg_advisory_xact_lock({key}) is not null then pg_sequence_last_value($3::oid) = $4 end`),
+				and case when pg_advisory_xact_lock({key}) is not null then pg_sequence_last_value($3::oid) = $4 end
+				and case when current_setting('synchronous_commit') = 'off' then set_config('synchronous_commit', 'on', true) is not null else true end`),
 		fences: s.newStatement(`select f.oid, pg_sequence_last_value(f.oid) from (select pg_get_serial_sequence($1, 'number')::regclass::oid as oid) f`),
 
 		resolve: s.newStatement("select r.at, r.by from {schema}.resolve($1, $2, $3) r"),

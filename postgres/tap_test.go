@@ -20,6 +20,7 @@ type tap struct {
 	containing []byte // of the request whose answer is delayed
 	arrived    chan struct{}
 	released   chan struct{}
+	instead    func() // is called instead of sending the request
 }
 
 // tapped opens a store with a tap on its connections.
@@ -61,6 +62,13 @@ func (p *tap) hold(containing string) (arrived <-chan struct{}, release func()) 
 	return p.arrived, func() { close(released) }
 }
 
+// end calls a function instead of sending the next request that contains a text. It should let the server end the session.
+func (p *tap) end(containing string, instead func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.containing, p.instead = []byte(containing), instead
+}
+
 // sent returns the number of writes so far.
 func (p *tap) sent() int {
 	p.mu.Lock()
@@ -87,6 +95,12 @@ func (c *tappedConn) Write(b []byte) (int, error) {
 	c.tap.mu.Lock()
 	c.tap.out++
 	if c.tap.containing != nil && !isStartup(b) && bytes.Contains(b, c.tap.containing) {
+		if instead := c.tap.instead; instead != nil {
+			c.tap.containing, c.tap.instead = nil, nil
+			c.tap.mu.Unlock()
+			instead()
+			return len(b), nil
+		}
 		c.mu.Lock()
 		c.arrived, c.released = c.tap.arrived, c.tap.released
 		c.mu.Unlock()

@@ -38,6 +38,9 @@ func (t *inTx) Append(ctx context.Context, appends ...es.Append) (es.Position, e
 	if err := t.store.refuseInHandler(ctx); err != nil {
 		return 0, fmt.Errorf("postgres: append: %w", err)
 	}
+	if err := checkUTF8(t.tx.Conn()); err != nil {
+		return 0, err
+	}
 	if t.store.inline != nil && r.Events > 0 {
 		return t.appendInline(ctx, r)
 	}
@@ -58,6 +61,9 @@ func (t *inTx) append(ctx context.Context, conn *pgx.Conn, r *commit.Request, b 
 	b.fill([]*commit.Request{r}, &none, true)
 	a, err := t.store.send(ctx, t.store.each, conn, b, 0, 0)
 	if err != nil {
+		if classify(err).has(datum) {
+			err = fmt.Errorf("%w: %w", es.ErrInvalid, err)
+		}
 		return a, within(ctx, "append", err)
 	}
 	if err := verdict(r, b, a, 0); err != nil {
@@ -70,6 +76,10 @@ func (t *inTx) append(ctx context.Context, conn *pgx.Conn, r *commit.Request, b 
 func (t *inTx) Read(ctx context.Context, stream es.Stream, after es.Version) iter.Seq2[es.Record, error] {
 	return func(yield func(es.Record, error) bool) {
 		if err := stream.Check(); err != nil {
+			yield(es.Record{}, err)
+			return
+		}
+		if err := checkUTF8(t.tx.Conn()); err != nil {
 			yield(es.Record{}, err)
 			return
 		}

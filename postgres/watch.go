@@ -98,7 +98,7 @@ func (w *watcher) notify() {
 
 // notify sends NOTIFY and reports whether there are listeners. Listeners hold a shared advisory lock; with none, nothing is sent.
 func (s *Store) notify(ctx context.Context) (listeners bool, err error) {
-	conn, err := s.pool.Acquire(ctx)
+	conn, err := s.borrow(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -243,17 +243,18 @@ func (w *watcher) run() {
 	defer listener.Wait()
 	defer cancel()
 
-	every := w.store.config.PollInterval
+	every := w.store.config.pollAfter
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	grown, head := time.Now(), es.Position(0)
 	for idle := time.Now(); ; {
 		select {
 		case <-timer.C:
 		case <-notified:
 		case arrives := <-listening:
-			every = w.store.config.PollInterval
+			every = w.store.config.pollAfter
 			if arrives {
-				every = lookEvery
+				every = func(time.Duration) time.Duration { return lookEvery }
 			}
 		case <-w.ctx.Done():
 			return
@@ -268,8 +269,17 @@ func (w *watcher) run() {
 		}
 		w.mu.Unlock()
 		w.look()
-		timer.Reset(every)
+		if now := w.seen().head; now != head {
+			grown, head = time.Now(), now
+		}
+		timer.Reset(every(time.Since(grown)))
 	}
+}
+
+// pollAfter returns when to poll again, after the log has not grown for a while: up to a tenth of that time later, so that an idle log
+// costs little.
+func (c Config) pollAfter(quiet time.Duration) time.Duration {
+	return min(max(c.PollInterval, quiet/10), max(c.PollInterval, min(10*c.PollInterval, lookEvery)))
 }
 
 // look polls the end of the log. The waiters continue to wait while the server is not available.
@@ -295,37 +305,57 @@ func (s *Store) listen(ctx context.Context, notified chan<- struct{}, listening 
 		}
 		listening <- arrives
 	}
-	for ctx.Err() == nil {
-		err := s.listenOnce(ctx, notified, func() { report(true) })
+	said := ""
+	for wait := firstRetry; ctx.Err() == nil; {
+		err := s.listenOnce(ctx, notified, func() {
+			report(true)
+			wait, said = firstRetry, ""
+		})
 		report(false)
-		wait := time.Second
 		if errors.Is(err, errMute) {
-			wait = time.Minute // the connection is through a pooler
+			wait = lastRetry
+		}
+		if err != nil && ctx.Err() == nil && err.Error() != said {
+			said = err.Error()
+			s.config.Logger.Info("notifications do not arrive, so the store polls", "schema", s.config.Schema, "err", err)
 		}
 		select {
 		case <-time.After(wait):
+			wait = min(2*wait, lastRetry)
 		case <-ctx.Done():
 		}
 	}
 }
 
-var errMute = errors.New("notifications do not arrive")
+// Of a connection that listens.
+const (
+	firstRetry = time.Second
+	lastRetry  = time.Minute
+)
 
-// listenOnce listens until the connection breaks. It does not listen through a pooler: in transaction mode LISTEN would succeed there,
-// nothing would arrive, and a shared connection would be left listening. Through a pooler, the process id in the protocol differs
-// from that of the server's session. In session mode listening would work, but polling does too.
+// errMute is wrapped by the errors of connections on which LISTEN cannot work.
+var errMute = errors.New("LISTEN does not work")
+
+// listenOnce listens until the connection breaks. The pool makes the connection, by its own means of authentication and with its hooks,
+// and gives it up. A standby refuses LISTEN. A pooler in transaction mode does not, but nothing would arrive, and a shared
+// connection would be left listening. Through a pooler, the process id in the protocol differs from that of the server's session. In
+// session mode listening would work, but polling does too.
 func (s *Store) listenOnce(ctx context.Context, notified chan<- struct{}, arrives func()) error {
-	conn, err := pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig)
+	lent, err := s.borrow(ctx)
 	if err != nil {
 		return err
 	}
+	conn := lent.Hijack()
 	defer conn.Close(context.WithoutCancel(ctx))
+	if conn.PgConn().ParameterStatus("in_hot_standby") == "on" {
+		return fmt.Errorf("%w on a standby", errMute)
+	}
 	var pid uint32
 	if err := conn.QueryRow(ctx, s.text("select pg_backend_pid()"), pgx.QueryExecModeSimpleProtocol).Scan(&pid); err != nil {
 		return err
 	}
 	if pid != conn.PgConn().PID() {
-		return errMute
+		return fmt.Errorf("%w through a pooler", errMute)
 	}
 	trial, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -340,7 +370,7 @@ func (s *Store) listenOnce(ctx context.Context, notified chan<- struct{}, arrive
 	}
 	if _, err := conn.WaitForNotification(trial); err != nil {
 		if trial.Err() != nil {
-			return errMute
+			return fmt.Errorf("%w: nothing arrived within 2 s", errMute)
 		}
 		return err
 	}

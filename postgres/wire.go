@@ -1,9 +1,12 @@
 package postgres
 
 import (
+	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -138,9 +141,36 @@ func getInts(b []byte) ([]int64, error) {
 	return ints, nil
 }
 
-var errTruncated = errors.New("array of integers is truncated")
+var errTruncated = errors.New("value is truncated")
 
 // epoch is the zero of timestamps, which count microseconds.
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
 
 func getTime(b []byte) time.Time { return time.UnixMicro(epoch + getInt8(b)).UTC() }
+
+// byteaText decodes the text format of bytea: hexadecimal digits after \x, or bytes of which some are escaped.
+func byteaText(text []byte) ([]byte, error) {
+	if digits, is := bytes.CutPrefix(text, []byte(`\x`)); is {
+		data := make([]byte, hex.DecodedLen(len(digits)))
+		_, err := hex.Decode(data, digits)
+		return data, err
+	}
+	data := make([]byte, 0, len(text))
+	for len(text) > 0 {
+		switch {
+		case text[0] != '\\':
+			data, text = append(data, text[0]), text[1:]
+		case len(text) > 1 && text[1] == '\\':
+			data, text = append(data, '\\'), text[2:]
+		case len(text) > 3:
+			octal, err := strconv.ParseUint(string(text[1:4]), 8, 8)
+			if err != nil {
+				return nil, fmt.Errorf("escaped bytes: %w", err)
+			}
+			data, text = append(data, byte(octal)), text[4:]
+		default:
+			return nil, errTruncated
+		}
+	}
+	return data, nil
+}

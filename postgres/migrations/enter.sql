@@ -6,6 +6,10 @@ if current_setting('transaction_isolation') <> 'read committed' then
 	raise exception 'es: append needs a transaction at isolation level read committed, not %', current_setting('transaction_isolation')
 		using errcode = 'ES001';
 end if;
+-- What is acknowledged must survive a crash, whatever the role or the database has set.
+if current_setting('synchronous_commit') = 'off' then
+	perform set_config('synchronous_commit', 'on', true);
+end if;
 perform pg_advisory_xact_lock({key});
 
 -- {declare}
