@@ -40,17 +40,22 @@ type Lag struct {
 	Head      es.Position   // the end of the log
 	Positions int64         // from the checkpoint to Head, including records that the filter excludes
 	Age       time.Duration // since the first record after the checkpoint was written; 0 if there is none
+
+	// ClockAhead is how far the time of that record is ahead of this machine's clock, because a clock is wrong or was. Age is then
+	// the time since the checkpoint moved, which may be too long. 0 means that the clock is right, or that there is no such record.
+	ClockAhead time.Duration
 }
 
 type lagJSON struct {
 	Head       es.Position `json:"head"`
 	Positions  int64       `json:"positions"`
 	AgeSeconds float64     `json:"ageSeconds"`
+	ClockAhead float64     `json:"clockAheadSeconds,omitzero"`
 }
 
-// MarshalJSON implements [json.Marshaler]. Age becomes ageSeconds.
+// MarshalJSON implements [json.Marshaler]. Age becomes ageSeconds, and ClockAhead clockAheadSeconds.
 func (l Lag) MarshalJSON() ([]byte, error) {
-	return json.Marshal(lagJSON{l.Head, l.Positions, l.Age.Seconds()})
+	return json.Marshal(lagJSON{l.Head, l.Positions, l.Age.Seconds(), l.ClockAhead.Seconds()})
 }
 
 // UnmarshalJSON implements [json.Unmarshaler].
@@ -59,7 +64,7 @@ func (l *Lag) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &j); err != nil {
 		return err
 	}
-	*l = Lag{j.Head, j.Positions, time.Duration(j.AgeSeconds * float64(time.Second))}
+	*l = Lag{j.Head, j.Positions, time.Duration(j.AgeSeconds * float64(time.Second)), time.Duration(j.ClockAhead * float64(time.Second))}
 	return nil
 }
 

@@ -23,6 +23,9 @@ type database interface {
 	// These are of projection.Projections.
 	Status(ctx context.Context) ([]projection.Status, error)
 	Rebuild(ctx context.Context, name string, version int) error
+	Replay(ctx context.Context, name string, version int, from projection.Start) error
+	Refilter(ctx context.Context, name string, version int, filter es.Filter, past projection.Past) error
+	Rename(ctx context.Context, old, name string) error
 	Parked(ctx context.Context) iter.Seq2[projection.Parked, error]
 	Retry(ctx context.Context, name string, version int, stream es.Stream) error
 	Drop(ctx context.Context, name string, version int, stream es.Stream) error

@@ -46,6 +46,10 @@ type cli struct {
 	Status  status  `cmd:"" help:"Show how projections, reactions and relays stand."`
 	Park    park    `cmd:"" help:"List, retry and drop the records that projections have put aside."`
 	Rebuild rebuild `cmd:"" help:"Have a projection begin again."`
+
+	Replay   replay   `cmd:"" help:"Have a projection or reaction handle again what comes after a place."`
+	Refilter refilter `cmd:"" help:"Accept a changed filter of a projection or reaction."`
+	Rename   rename   `cmd:"" help:"Move a projection or reaction to another name."`
 }
 
 func main() {

@@ -80,6 +80,9 @@ func printShards(out *output, shards []projection.Status) {
 		if p.Error != "" {
 			out.line("    %s  %s", timestamp(p.ErrorAt), printable(p.Error))
 		}
+		if p.Lag != nil && p.Lag.ClockAhead > 0 {
+			out.line("    the time of the log is %v ahead of the clock: check the clocks; AGE is since the checkpoint moved", p.Lag.ClockAhead.Round(time.Second))
+		}
 		if p.Lag != nil && p.Cursor > projection.Cursor(p.Lag.Head) {
 			out.line("    its checkpoint is beyond the end of the log: run es verify")
 		}

@@ -41,7 +41,7 @@ func project(t *testing.T, path string, handle func([]es.Record) error, enough f
 	done := make(chan error, 1)
 	go func() {
 		done <- store.Project(ctx, sqlite.Projection{
-			Name: "balances", Version: 2, OnError: es.Park, Retries: -1,
+			Name: "balances", Version: 2, OnError: es.Park, Retries: -1, Prepare: func(context.Context, *sql.Tx) error { return nil },
 			Handle: func(_ context.Context, _ *sql.Tx, records []es.Record) error { return handle(records) },
 		})
 	}()
@@ -156,7 +156,8 @@ func TestStatusOfPostgres(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		done <- store.Project(ctx, postgres.Projection{Name: "balances", Version: 2, OnError: es.Park, Retries: -1,
-			Handle: func(_ context.Context, _ pgx.Tx, records []es.Record) error { return refuse(records) }})
+			Prepare: func(context.Context, pgx.Tx) error { return nil },
+			Handle:  func(_ context.Context, _ pgx.Tx, records []es.Record) error { return refuse(records) }})
 	}()
 	await(t, func() bool {
 		code, stdout, stderr := program(t, "-s", url, "-json", "park", "list")

@@ -142,6 +142,10 @@ func (e *Engine[Tx]) lags(ctx context.Context, list []projection.Status) error {
 	}
 	for i := range list {
 		s := &list[i]
+		still := time.Microsecond // since the checkpoint moved
+		if s.Lag != nil {
+			still, s.Lag = max(still, s.Lag.Age), nil
+		}
 		if s.Source != log.ID() {
 			continue
 		}
@@ -153,7 +157,10 @@ func (e *Engine[Tx]) lags(ctx context.Context, list []projection.Status) error {
 			if err != nil {
 				return err
 			}
-			s.Lag.Age = max(0, time.Since(r.Time))
+			if s.Lag.Age = time.Since(r.Time); s.Lag.Age <= 0 {
+				// The record is dated in the future, so its time does not say how long it waits.
+				s.Lag.ClockAhead, s.Lag.Age = -s.Lag.Age, still
+			}
 			break
 		}
 	}

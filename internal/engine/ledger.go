@@ -22,7 +22,8 @@ type Ledger[Tx any] interface {
 	Overview(ctx context.Context, k Key) (Overview, error)
 	// Checkpoints returns the place of each version of a projection, the highest version first.
 	Checkpoints(ctx context.Context, name string) ([]Checkpoint, error)
-	// Status returns every shard of every projection, without its lag. The worker of a shard is "" unless it has a recent heartbeat.
+	// Status returns every shard of every projection, without its lag. In place of it Lag.Age is how long ago the checkpoint moved, by
+	// the clock of the ledger; Lag is nil if that is not known. The worker of a shard is "" unless it has a recent heartbeat.
 	Status(ctx context.Context) ([]projection.Status, error)
 	// Blocked returns the streams of a shard that have parked records.
 	Blocked(ctx context.Context, k Key, shard string) ([]es.Stream, error)

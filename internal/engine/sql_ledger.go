@@ -132,13 +132,16 @@ func (l *sqlLedger[Tx]) Status(ctx context.Context) ([]projection.Status, error)
 	list := []projection.Status{}
 	err := l.View(ctx, func(scan func(...any) error) error {
 		var s projection.Status
-		var at, errorAt int64
+		var at, errorAt, still int64
 		var live bool
 		var filter string
-		err := scan(&s.Name, &s.Version, &s.Shard, &s.Kind, &s.Source, &filter, &s.Cursor, &at, &s.CaughtUp, &s.Error, &errorAt, &s.Worker, &live, &s.Parked)
+		err := scan(&s.Name, &s.Version, &s.Shard, &s.Kind, &s.Source, &filter, &s.Cursor, &at, &s.CaughtUp, &s.Error, &errorAt, &s.Worker, &live, &s.Parked, &still)
 		s.Time, s.ErrorAt = timeOf(at), timeOf(errorAt)
 		if !live {
 			s.Worker = ""
+		}
+		if still > 0 {
+			s.Lag = &projection.Lag{Age: time.Duration(still) * time.Microsecond}
 		}
 		if err == nil && filter != "" {
 			s.Filter, err = canon.Parse(filter)

@@ -117,7 +117,8 @@ func prepare(d Dialect) statements {
 		status: d.SQL(`select s.name, s.version, s.shard, p.kind, p.source, p.filter,
 				case when s.past_end > 0 then s.past else s.cursor end, s.time, s.caught_up, s.error, s.error_at, s.holder,
 				exists (select 1 from {es}workers w where w.name = s.name and w.version = s.version and w.worker = s.holder and w.expires > {now}),
-				(select count(*) from {es}parked q where q.name = s.name and q.version = s.version and q.shard = s.shard)
+				(select count(*) from {es}parked q where q.name = s.name and q.version = s.version and q.shard = s.shard),
+				case when s.moved > 0 then ({now} - s.moved) else 0 end
 			from {es}shards s join {es}projections p on p.name = s.name and p.version = s.version
 			order by s.name, s.version, s.shard`),
 	}
