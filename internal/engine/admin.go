@@ -243,13 +243,13 @@ func (e *Engine[Tx]) Parked(ctx context.Context) iter.Seq2[projection.Parked, er
 // Retry implements [projection.Projections].
 func (e *Engine[Tx]) Retry(ctx context.Context, name string, version int, stream es.Stream) (err error) {
 	defer cause.Set(ctx, &err)
-	return e.request(ctx, Key{name, version}, stream, requestRetry)
+	return e.request(ctx, Key{name, version}, stream, RequestRetry)
 }
 
 // Drop implements [projection.Projections].
 func (e *Engine[Tx]) Drop(ctx context.Context, name string, version int, stream es.Stream) (err error) {
 	defer cause.Set(ctx, &err)
-	return e.request(ctx, Key{name, version}, stream, requestDrop)
+	return e.request(ctx, Key{name, version}, stream, RequestDrop)
 }
 
 // request records a retry or drop for the shard's worker. It is stored on the first parked record, so it applies to that record only.

@@ -1,4 +1,4 @@
-// Package engine runs projections and reactions for packages sqlite and postgres.
+// Package engine runs projections and reactions for packages sqlite, postgres and projection/memory.
 //
 // A run has a worker: a name with a heartbeat in the database. Each shard of a projection has a row with its checkpoint, the name of
 // its holder and a claim, a random number that is replaced whenever a worker takes the shard. Leases and heartbeats only decide who

@@ -12,7 +12,7 @@ import (
 )
 
 // Ledger keeps what a store knows about its projections: their checkpoints, workers and parked records. The algorithms of this package
-// depend on it alone. The SQL databases share one.
+// depend on it alone. The SQL databases share one; package projection/memory has another.
 //
 // Times are those of the ledger's clock, which all processes that share it have in common. The interval of a heartbeat counts from it.
 type Ledger[Tx any] interface {
@@ -91,7 +91,8 @@ type Ledger[Tx any] interface {
 	MoveInline(ctx context.Context, tx Tx, k Key, from projection.Cursor, to Target) (moved bool, err error)
 	// Park adds a parked record to a shard.
 	Park(ctx context.Context, tx Tx, k Key, shard string, r *es.Record, message string, attempts int) error
-	// Unpark removes a parked record.
+	// Unpark removes the first parked record of a stream, and asks to retry the next one, if there is one. A worker that ends between two
+	// records would forget the request otherwise.
 	Unpark(ctx context.Context, tx Tx, k Key, r es.Record) error
 	// FailParked stores the error of one more attempt with a parked record, and clears its request.
 	FailParked(ctx context.Context, tx Tx, k Key, r es.Record, message string) error
@@ -213,8 +214,8 @@ type Request struct {
 
 // Requests that are stored with the first parked record of a stream.
 const (
-	requestRetry = "retry"
-	requestDrop  = "drop"
+	RequestRetry = "retry"
+	RequestDrop  = "drop"
 )
 
 // FilterMark returns a hash of the canonical form of a filter, which is not 0.
@@ -230,7 +231,8 @@ func NewClaim() int64 { return 1 + rand.Int64N(1<<62) }
 // inlineShard is the name of the only shard of an inline projection.
 const inlineShard = "0/1"
 
-func timeOf(micros int64) time.Time {
+// TimeOf returns the time of microseconds since 1970; the zero time for 0.
+func TimeOf(micros int64) time.Time {
 	if micros == 0 {
 		return time.Time{}
 	}

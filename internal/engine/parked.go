@@ -35,7 +35,7 @@ func (s *shardWorker[Tx]) retryParked(ctx context.Context, stream es.Stream) err
 		case want == "" && first:
 			return nil // already done
 		}
-		err = s.unpark(ctx, p.Record, want == requestDrop)
+		err = s.unpark(ctx, p.Record, want == RequestDrop)
 		f := s.handlerErrorIn(ctx, err)
 		if f == nil && err != nil {
 			return err

@@ -136,7 +136,7 @@ func (l *sqlLedger[Tx]) Status(ctx context.Context) ([]projection.Status, error)
 		var live bool
 		var filter string
 		err := scan(&s.Name, &s.Version, &s.Shard, &s.Kind, &s.Source, &filter, &s.Cursor, &at, &s.CaughtUp, &s.Error, &errorAt, &s.Worker, &live, &s.Parked, &still)
-		s.Time, s.ErrorAt = timeOf(at), timeOf(errorAt)
+		s.Time, s.ErrorAt = TimeOf(at), TimeOf(errorAt)
 		if !live {
 			s.Worker = ""
 		}
@@ -211,7 +211,7 @@ func scanParked(scan func(...any) error, more ...any) (p projection.Parked, err 
 	if err != nil {
 		return p, err
 	}
-	r.Time, p.At = timeOf(micros), timeOf(at)
+	r.Time, p.At = TimeOf(micros), TimeOf(at)
 	if meta != "" {
 		err = json.Unmarshal([]byte(meta), &r.Meta)
 	}
@@ -255,15 +255,7 @@ func (l *sqlLedger[Tx]) Fail(ctx context.Context, k Key, s Shard, message string
 
 // Request implements [Ledger].
 func (l *sqlLedger[Tx]) Request(ctx context.Context, k Key, stream es.Stream, want string) (found bool, err error) {
-	err = l.Transact(ctx, Options{}, func(ctx context.Context, tx Tx) error {
-		version := int64(0)
-		err := l.Query(ctx, tx, func(scan func(...any) error) error { return scan(&version) }, l.stmts.first, k.with(stream.Kind, stream.ID)...)
-		if err == nil {
-			found, err = l.change(ctx, tx, l.stmts.setRequest, k.with(stream.Kind, stream.ID, version, want)...)
-		}
-		return err
-	})
-	return found && err == nil, err
+	return l.alone(ctx, Options{}, l.stmts.request, k.with(stream.Kind, stream.ID, want)...)
 }
 
 // Insert implements [Ledger].
@@ -437,7 +429,10 @@ func (k Key) record(r es.Record, args ...any) []any {
 
 // Unpark implements [Ledger].
 func (l *sqlLedger[Tx]) Unpark(ctx context.Context, tx Tx, k Key, r es.Record) error {
-	return l.set(ctx, tx, l.stmts.unpark, k.record(r)...)
+	if err := l.set(ctx, tx, l.stmts.unpark, k.record(r)...); err != nil {
+		return err
+	}
+	return l.set(ctx, tx, l.stmts.request, k.with(r.Stream.Kind, r.Stream.ID, RequestRetry)...)
 }
 
 // FailParked implements [Ledger].

@@ -15,7 +15,7 @@ type statements struct {
 	heartbeat, deleteWorker, alive, deleteWorkers, renameWorkers string
 
 	// Parked records.
-	park, waiting, parkedOf, unpark, failParked, setRequest, requests, first, parkedStreams, reshard, deleteParked, deleteBehind, renameParked, parked string
+	park, waiting, parkedOf, unpark, failParked, request, requests, parkedStreams, reshard, deleteParked, deleteBehind, renameParked, parked string
 
 	// State, for workers, WaitFor and Status.
 	state, cursors, status string
@@ -91,9 +91,9 @@ func prepare(d Dialect) statements {
 			" and kind = $3 and id = $4 order by stream_version limit 1"),
 		unpark:     d.SQL("delete from {es}parked" + thisParked),
 		failParked: d.SQL("update {es}parked set error = $6, attempts = attempts + 1, at = {now}, request = ''" + thisParked),
-		setRequest: d.SQL("update {es}parked set request = $6" + thisParked),
-		requests:   d.SQL("select shard, kind, id from {es}parked" + thisProjection + " and request <> '' order by position"),
-		first:      d.SQL("select stream_version from {es}parked" + thisProjection + " and kind = $3 and id = $4 order by stream_version limit 1"),
+		request: d.SQL("update {es}parked set request = $5" + thisProjection + ` and kind = $3 and id = $4 and stream_version =
+			(select min(q.stream_version) from {es}parked q where q.name = $1 and q.version = $2 and q.kind = $3 and q.id = $4)`),
+		requests: d.SQL("select shard, kind, id from {es}parked" + thisProjection + " and request <> '' order by position"),
 
 		parkedStreams: d.SQL("select distinct kind, id from {es}parked" + thisProjection),
 		reshard:       d.SQL("update {es}parked set shard = $5" + thisProjection + " and kind = $3 and id = $4"),
