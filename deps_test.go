@@ -50,6 +50,10 @@ func TestDependencies(t *testing.T) {
 		only: []string{root, internal, xsync, lru},
 		why:  "a read side is declared without a database",
 	}, {
+		pkg:  "./projection/memory",
+		only: []string{root, root + "/projection", internal, xsync, lru},
+		why:  "a test of a service links no database",
+	}, {
 		pkg:   "./estest",
 		never: []string{root + "/estest/conformance", sqlite, postgres, pgx, sqlite3, kafka, kfake},
 		why:   "testing rules needs no database and no suite for implementers",

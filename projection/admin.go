@@ -7,7 +7,7 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// Projections runs projections and reactions in a database. The stores of packages sqlite and postgres implement it.
+// Projections runs projections and reactions in a database. The stores of packages sqlite, postgres and projection/memory implement it.
 // It is not for users to implement: it may gain methods.
 //
 // All methods may be called from several goroutines.
