@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
 	"github.com/thalo-go/es/projection"
+	"github.com/thalo-go/es/projection/memory"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -64,6 +66,15 @@ const lease = 300 * time.Millisecond
 // TestProjections runs a projection that is stopped, fails, panics, parks, is repartitioned and rebuilt. Its read model
 // must have the first versions of each stream, each once and in order, and all of them when all faults are removed.
 func TestProjections(t *testing.T) {
+	t.Run("Memory", func(t *testing.T) {
+		for range repeatedly(t) {
+			rapid.Check(t, func(r *rapid.T) {
+				s := memory.New(new(es.Mem))
+				defer func() { must(t, s.Close()) }()
+				exercise(t, r, inMemory(t, s))
+			})
+		}
+	})
 	t.Run("SQLite", func(t *testing.T) {
 		run := 0
 		for range repeatedly(t) {
@@ -332,6 +343,37 @@ func inSQLite(t *testing.T, s *sqlite.Store) *readModel {
 				all = append(all, r)
 			}
 			return all, rows.Err()
+		},
+	}
+}
+
+func inMemory(t *testing.T, s *memory.Store) *readModel {
+	all := map[string][]row{}
+	const rows = "rows"
+	return &readModel{
+		log: s, asks: s,
+		project: func(ctx context.Context, set settings, handle func(es.Record) error) error {
+			return finished(s.Project(ctx, memory.Projection{
+				Name: "rows", Partitions: set.partitions, Batch: set.batch, OnError: set.onError, Retries: -1, Lease: lease,
+				Prepare: func(_ context.Context, tx *memory.Tx) error {
+					memory.Clear(tx, all)
+					return nil
+				},
+				Handle: func(_ context.Context, tx *memory.Tx, records []es.Record) error {
+					for _, r := range records {
+						if err := handle(r); err != nil {
+							return err
+						}
+						memory.Set(tx, all, rows, append(slices.Clip(all[rows]), row{r.Stream.ID, r.Version}))
+					}
+					return nil
+				},
+				OnCaughtUp: set.caughtUp,
+			}))
+		},
+		applied: func() (applied []row, err error) {
+			err = s.View(t.Context(), func() { applied = slices.Clone(all[rows]) })
+			return applied, err
 		},
 	}
 }
