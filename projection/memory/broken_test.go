@@ -25,7 +25,7 @@ type faulty struct {
 	onMove     func(ctx context.Context, tx *memory.Tx, k engine.Key, s engine.Shard, to engine.Target) (bool, error)
 	onUnpark   func(ctx context.Context, tx *memory.Tx, k engine.Key, r es.Record) error
 	onBlocked  func(ctx context.Context, k engine.Key, shard string) ([]es.Stream, error)
-	onRestart  func(ctx context.Context, tx *memory.Tx, k engine.Key, source string, partitions int) error
+	onRestart  func(ctx context.Context, tx *memory.Tx, k engine.Key, h engine.Header) error
 	onReplace  func(ctx context.Context, tx *memory.Tx, k engine.Key, names []string, like engine.Shard, shardOf func(es.Stream) string) error
 }
 
@@ -57,11 +57,11 @@ func (f *faulty) Blocked(ctx context.Context, k engine.Key, shard string) ([]es.
 	return f.Ledger.Blocked(ctx, k, shard)
 }
 
-func (f *faulty) Restart(ctx context.Context, tx *memory.Tx, k engine.Key, source string, partitions int) error {
+func (f *faulty) Restart(ctx context.Context, tx *memory.Tx, k engine.Key, h engine.Header) error {
 	if f.onRestart != nil {
-		return f.onRestart(ctx, tx, k, source, partitions)
+		return f.onRestart(ctx, tx, k, h)
 	}
-	return f.Ledger.Restart(ctx, tx, k, source, partitions)
+	return f.Ledger.Restart(ctx, tx, k, h)
 }
 
 func (f *faulty) Replace(ctx context.Context, tx *memory.Tx, k engine.Key, names []string, like engine.Shard, shardOf func(es.Stream) string) error {
@@ -149,7 +149,7 @@ var waitingDefects = []struct {
 		f.onBlocked = func(context.Context, engine.Key, string) ([]es.Stream, error) { return nil, nil }
 	}},
 	{"a rebuild keeps the shards", failBefore, func(f *faulty) {
-		f.onRestart = func(context.Context, *memory.Tx, engine.Key, string, int) error { return nil }
+		f.onRestart = func(context.Context, *memory.Tx, engine.Key, engine.Header) error { return nil }
 	}},
 	{"other partitions start at the beginning", failBefore, startOver},
 }

@@ -144,15 +144,6 @@ func (in *injector) Fail(ctx context.Context, k engine.Key, s engine.Shard, mess
 	return in.call(ctx, "Fail", false, func() error { return in.Ledger.Fail(ctx, k, s, message) })
 }
 
-// RequestRebuild implements engine.Ledger.
-func (in *injector) RequestRebuild(ctx context.Context, k engine.Key) (found bool, err error) {
-	err = in.call(ctx, "RequestRebuild", false, func() (err error) {
-		found, err = in.Ledger.RequestRebuild(ctx, k)
-		return err
-	})
-	return found, err
-}
-
 // Request implements engine.Ledger.
 func (in *injector) Request(ctx context.Context, k engine.Key, stream es.Stream, want string) (found bool, err error) {
 	err = in.call(ctx, "Request", false, func() (err error) {
@@ -160,15 +151,6 @@ func (in *injector) Request(ctx context.Context, k engine.Key, stream es.Stream,
 		return err
 	})
 	return found, err
-}
-
-// Insert implements engine.Ledger.
-func (in *injector) Insert(ctx context.Context, tx *memory.Tx, k engine.Key, source string, partitions int) (inserted bool, err error) {
-	err = in.call(ctx, "Insert", true, func() (err error) {
-		inserted, err = in.Ledger.Insert(ctx, tx, k, source, partitions)
-		return err
-	})
-	return inserted, err
 }
 
 // Lock implements engine.Ledger.
@@ -188,11 +170,6 @@ func (in *injector) SetPartitions(ctx context.Context, tx *memory.Tx, k engine.K
 // SetBarrier implements engine.Ledger.
 func (in *injector) SetBarrier(ctx context.Context, tx *memory.Tx, k engine.Key, barrier projection.Cursor) error {
 	return in.call(ctx, "SetBarrier", true, func() error { return in.Ledger.SetBarrier(ctx, tx, k, barrier) })
-}
-
-// Restart implements engine.Ledger.
-func (in *injector) Restart(ctx context.Context, tx *memory.Tx, k engine.Key, source string, partitions int) error {
-	return in.call(ctx, "Restart", true, func() error { return in.Ledger.Restart(ctx, tx, k, source, partitions) })
 }
 
 // InsertShards implements engine.Ledger.
@@ -250,4 +227,43 @@ func (in *injector) Workers(ctx context.Context, tx *memory.Tx, k engine.Key) (n
 // Forget implements engine.Ledger.
 func (in *injector) Forget(ctx context.Context, tx *memory.Tx, k engine.Key) error {
 	return in.call(ctx, "Forget", true, func() error { return in.Ledger.Forget(ctx, tx, k) })
+}
+
+// Insert implements engine.Ledger.
+func (in *injector) Insert(ctx context.Context, tx *memory.Tx, k engine.Key, h engine.Header) (inserted bool, err error) {
+	err = in.call(ctx, "Insert", true, func() (err error) {
+		inserted, err = in.Ledger.Insert(ctx, tx, k, h)
+		return err
+	})
+	return inserted, err
+}
+
+// Restart implements engine.Ledger.
+func (in *injector) Restart(ctx context.Context, tx *memory.Tx, k engine.Key, h engine.Header) error {
+	return in.call(ctx, "Restart", true, func() error { return in.Ledger.Restart(ctx, tx, k, h) })
+}
+
+// Describe implements engine.Ledger.
+func (in *injector) Describe(ctx context.Context, tx *memory.Tx, k engine.Key, h engine.Header) error {
+	return in.call(ctx, "Describe", true, func() error { return in.Ledger.Describe(ctx, tx, k, h) })
+}
+
+// SetRebuild implements engine.Ledger.
+func (in *injector) SetRebuild(ctx context.Context, tx *memory.Tx, k engine.Key, requested bool) error {
+	return in.call(ctx, "SetRebuild", true, func() error { return in.Ledger.SetRebuild(ctx, tx, k, requested) })
+}
+
+// Refilter implements engine.Ledger.
+func (in *injector) Refilter(ctx context.Context, tx *memory.Tx, k engine.Key, filter string, past bool) error {
+	return in.call(ctx, "Refilter", true, func() error { return in.Ledger.Refilter(ctx, tx, k, filter, past) })
+}
+
+// Rewind implements engine.Ledger.
+func (in *injector) Rewind(ctx context.Context, tx *memory.Tx, k engine.Key, to projection.Cursor) error {
+	return in.call(ctx, "Rewind", true, func() error { return in.Ledger.Rewind(ctx, tx, k, to) })
+}
+
+// Rename implements engine.Ledger.
+func (in *injector) Rename(ctx context.Context, tx *memory.Tx, old, name string) error {
+	return in.call(ctx, "Rename", true, func() error { return in.Ledger.Rename(ctx, tx, old, name) })
 }

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/canon"
 	"github.com/thalo-go/es/internal/engine"
 	"github.com/thalo-go/es/projection"
 )
@@ -68,9 +70,9 @@ func (l *ledger) Checkpoints(ctx context.Context, name string) ([]engine.Checkpo
 		if k.Name != name || len(r.shards) == 0 {
 			continue
 		}
-		c := engine.Checkpoint{Key: k, Cursor: r.shards[0].Cursor, Partitions: r.header.Partitions, CaughtUp: true}
+		c := engine.Checkpoint{Key: k, Kind: r.header.Kind, Cursor: r.shards[0].place(), Partitions: r.header.Partitions, CaughtUp: true}
 		for _, s := range r.shards {
-			c.Cursor, c.CaughtUp, c.Error = min(c.Cursor, s.Cursor), c.CaughtUp && s.CaughtUp, max(c.Error, s.message)
+			c.Cursor, c.CaughtUp, c.Error = min(c.Cursor, s.place()), c.CaughtUp && s.CaughtUp, max(c.Error, s.message)
 		}
 		all = append(all, c)
 	}
@@ -83,9 +85,17 @@ func (l *ledger) Status(ctx context.Context) ([]projection.Status, error) {
 	keys, of := l.sorted()
 	for _, k := range keys {
 		r := of[k]
+		var filter es.Filter
+		if r.header.Filter != "" {
+			var err error
+			if filter, err = canon.Parse(r.header.Filter); err != nil {
+				return nil, err
+			}
+		}
 		for _, s := range r.shards {
 			status := projection.Status{
-				Name: k.Name, Version: k.Version, Shard: s.Name, Source: r.header.Source, Cursor: s.Cursor, Time: engine.TimeOf(s.Time),
+				Name: k.Name, Version: k.Version, Shard: s.Name, Kind: r.header.Kind, Source: r.header.Source, Filter: filter,
+				Cursor: s.place(), Time: engine.TimeOf(s.Time),
 				CaughtUp: s.CaughtUp, Error: s.message, ErrorAt: engine.TimeOf(s.messageAt),
 			}
 			if l.alive(k, s.Holder) {
@@ -180,11 +190,12 @@ func (l *ledger) Leave(ctx context.Context, k engine.Key, name string) error {
 func (l *ledger) Take(ctx context.Context, k engine.Key, seen engine.Shard, worker string) (s engine.Shard, taken bool, err error) {
 	err = l.change(ctx, k, func(r *rows) {
 		there := r.claimed(seen)
-		if there == nil || there.Holder != "" && there.Holder != worker && l.alive(k, there.Holder) {
+		if there == nil || there.Filter != 0 && there.Filter != seen.Filter || there.Holder != "" && there.Holder != worker && l.alive(k, there.Holder) {
 			return
 		}
 		there.Holder, there.Claim, there.AtEnd = worker, engine.NewClaim(), false
 		s, taken = there.Shard, true
+		s.Filter = seen.Filter
 	})
 	return s, taken && err == nil, err
 }
@@ -207,12 +218,6 @@ func (l *ledger) Fail(ctx context.Context, k engine.Key, s engine.Shard, message
 	})
 }
 
-// RequestRebuild implements [engine.Ledger].
-func (l *ledger) RequestRebuild(ctx context.Context, k engine.Key) (found bool, err error) {
-	err = l.change(ctx, k, func(r *rows) { found, r.header.Rebuild = r.header.Found, true })
-	return found, err
-}
-
 // Request implements [engine.Ledger].
 func (l *ledger) Request(ctx context.Context, k engine.Key, stream es.Stream, want string) (found bool, err error) {
 	err = l.change(ctx, k, func(r *rows) {
@@ -225,12 +230,83 @@ func (l *ledger) Request(ctx context.Context, k engine.Key, stream es.Stream, wa
 }
 
 // Insert implements [engine.Ledger].
-func (l *ledger) Insert(_ context.Context, tx *Tx, k engine.Key, source string, partitions int) (inserted bool, err error) {
+func (l *ledger) Insert(_ context.Context, tx *Tx, k engine.Key, h engine.Header) (inserted bool, err error) {
 	if l.in(tx, k) != nil {
 		return false, nil
 	}
-	tx.rows[k] = &rows{header: engine.Header{Source: source, Partitions: partitions, Barrier: -1, Found: true}}
+	tx.rows[k] = &rows{header: fresh(h)}
 	return true, nil
+}
+
+// fresh returns the header of a projection that starts.
+func fresh(h engine.Header) engine.Header {
+	h.Replaced, h.Barrier, h.Rebuild, h.Found = "", -1, false, true
+	return h
+}
+
+// Describe implements [engine.Ledger].
+func (l *ledger) Describe(_ context.Context, tx *Tx, k engine.Key, h engine.Header) error {
+	r := l.edit(tx, k)
+	r.header.Kind, r.header.Filter, r.header.Prepares = h.Kind, h.Filter, h.Prepares
+	for i := range r.shards {
+		r.shards[i].Filter = cmp.Or(r.shards[i].Filter, engine.FilterMark(h.Filter))
+	}
+	return nil
+}
+
+// SetRebuild implements [engine.Ledger].
+func (l *ledger) SetRebuild(_ context.Context, tx *Tx, k engine.Key, requested bool) error {
+	l.edit(tx, k).header.Rebuild = requested
+	return nil
+}
+
+// Refilter implements [engine.Ledger].
+func (l *ledger) Refilter(_ context.Context, tx *Tx, k engine.Key, filter string, past bool) error {
+	r := l.edit(tx, k)
+	r.header.Replaced, r.header.Filter = r.header.Filter, filter
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.detach()
+		s.Filter, s.Past, s.PastEnd = engine.FilterMark(filter), 0, 0
+		if past {
+			s.PastEnd = s.Cursor
+		}
+	}
+	return nil
+}
+
+// Rewind implements [engine.Ledger].
+func (l *ledger) Rewind(_ context.Context, tx *Tx, k engine.Key, to projection.Cursor) error {
+	r := l.edit(tx, k)
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.detach()
+		s.Cursor, s.Time, s.message, s.messageAt = to, 0, "", 0
+		if s.PastEnd = min(s.PastEnd, to); s.Past >= to {
+			s.Past, s.PastEnd = 0, 0
+		}
+	}
+	r.parked = slices.DeleteFunc(r.parked, func(p *parked) bool { return projection.Cursor(p.Record.Position) > to })
+	return nil
+}
+
+// Rename implements [engine.Ledger].
+func (l *ledger) Rename(_ context.Context, tx *Tx, old, name string) error {
+	keys, _ := l.sorted()
+	for _, k := range keys {
+		if k.Name != old {
+			continue
+		}
+		r, to := l.edit(tx, k), engine.Key{Name: name, Version: k.Version}
+		for _, p := range r.parked {
+			r.set(p, func(p *parked) { p.Name = name })
+		}
+		if tx.renamed == nil {
+			tx.renamed = make(map[engine.Key]engine.Key)
+		}
+		tx.rows[k], tx.rows[to], tx.renamed[k] = nil, r, to
+	}
+	return nil
 }
 
 // Lock implements [engine.Ledger].
@@ -254,10 +330,9 @@ func (l *ledger) SetBarrier(_ context.Context, tx *Tx, k engine.Key, barrier pro
 }
 
 // Restart implements [engine.Ledger].
-func (l *ledger) Restart(_ context.Context, tx *Tx, k engine.Key, source string, partitions int) error {
+func (l *ledger) Restart(_ context.Context, tx *Tx, k engine.Key, h engine.Header) error {
 	r := l.edit(tx, k)
-	r.header.Source, r.header.Partitions, r.header.Barrier, r.header.Rebuild = source, partitions, -1, false
-	r.shards, r.parked = nil, nil
+	r.header, r.shards, r.parked = fresh(h), nil, nil
 	return nil
 }
 
@@ -293,12 +368,27 @@ func (l *ledger) Replace(_ context.Context, tx *Tx, k engine.Key, names []string
 // Move implements [engine.Ledger].
 func (l *ledger) Move(_ context.Context, tx *Tx, k engine.Key, s engine.Shard, to engine.Target) (moved bool, err error) {
 	there := l.edit(tx, k).claimed(s)
+	if there != nil && s.PastEnd > 0 {
+		return there.movePast(s.Cursor, to.Cursor), nil
+	}
 	if there == nil || there.Cursor != s.Cursor {
 		return false, nil
 	}
 	there.Cursor, there.Time, there.message, there.messageAt = to.Cursor, to.Time, "", 0
 	there.CaughtUp, there.AtEnd = there.CaughtUp || to.End, there.AtEnd || to.End
 	return true, nil
+}
+
+// movePast moves the place in the past that a shard replays.
+func (s *shard) movePast(from, to projection.Cursor) (moved bool) {
+	if s.PastEnd == 0 || s.Past != from {
+		return false
+	}
+	s.message, s.messageAt = "", 0
+	if s.Past = to; to >= s.PastEnd {
+		s.Past, s.PastEnd = 0, 0
+	}
+	return true
 }
 
 // MoveInline implements [engine.Ledger]. A store in memory has no inline projections.

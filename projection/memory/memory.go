@@ -64,7 +64,8 @@ func (s *Store) Close() error {
 
 // Tx is a transaction of a [Store]. Its methods may be called until the transaction ends; afterwards they panic.
 type Tx struct {
-	rows map[engine.Key]*rows // that the transaction has changed; nil if it has deleted them
+	rows    map[engine.Key]*rows      // that the transaction has changed; nil if it has deleted them
+	renamed map[engine.Key]engine.Key // projections with another key since
 
 	mu    sync.Mutex
 	undo  []func()

@@ -142,6 +142,13 @@ func (l *ledger) Transact(ctx context.Context, _ engine.Options, work func(ctx c
 func (t *tables) commit(tx *Tx) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	for old, k := range tx.renamed {
+		for w, expires := range t.expires {
+			if w.Key == old {
+				t.expires[worker{k, w.name}] = expires
+			}
+		}
+	}
 	for k, r := range tx.rows {
 		if r != nil {
 			t.committed[k] = r
@@ -192,6 +199,17 @@ func (r *rows) shard(name string) *shard {
 	return nil
 }
 
+// place returns the checkpoint, or the place in the past while that is replayed.
+func (s *shard) place() projection.Cursor {
+	if s.PastEnd > 0 {
+		return s.Past
+	}
+	return s.Cursor
+}
+
+// detach gives the shard a new claim and no holder.
+func (s *shard) detach() { s.Claim, s.Holder, s.AtEnd = engine.NewClaim(), "", false }
+
 // claimed returns the shard if its claim is still the same.
 func (r *rows) claimed(s engine.Shard) *shard {
 	if there := r.shard(s.Name); there != nil && there.Claim == s.Claim {
@@ -204,7 +222,7 @@ func (r *rows) claimed(s engine.Shard) *shard {
 func (r *rows) insert(names []string, like engine.Shard) {
 	for _, name := range names {
 		if r.shard(name) == nil {
-			s := engine.Shard{Name: name, Cursor: like.Cursor, Time: like.Time, Claim: engine.NewClaim(), CaughtUp: like.CaughtUp}
+			s := engine.Shard{Name: name, Cursor: like.Cursor, Time: like.Time, Claim: engine.NewClaim(), CaughtUp: like.CaughtUp, Filter: like.Filter}
 			r.shards = append(r.shards, shard{Shard: s})
 			slices.SortFunc(r.shards, func(a, b shard) int { return strings.Compare(a.Name, b.Name) })
 		}
