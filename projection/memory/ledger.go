@@ -98,6 +98,9 @@ func (l *ledger) Status(ctx context.Context) ([]projection.Status, error) {
 				Cursor: s.place(), Time: engine.TimeOf(s.Time),
 				CaughtUp: s.CaughtUp, Error: s.message, ErrorAt: engine.TimeOf(s.messageAt),
 			}
+			if still := now() - s.moved; still > 0 {
+				status.Lag = &projection.Lag{Age: time.Duration(still) * time.Microsecond}
+			}
 			if l.alive(k, s.Holder) {
 				status.Worker = s.Holder
 			}
@@ -281,7 +284,7 @@ func (l *ledger) Rewind(_ context.Context, tx *Tx, k engine.Key, to projection.C
 	for i := range r.shards {
 		s := &r.shards[i]
 		s.detach()
-		s.Cursor, s.Time, s.message, s.messageAt = to, 0, "", 0
+		s.Cursor, s.Time, s.message, s.messageAt, s.moved = to, 0, "", 0, now()
 		if s.PastEnd = min(s.PastEnd, to); s.Past >= to {
 			s.Past, s.PastEnd = 0, 0
 		}
@@ -374,7 +377,7 @@ func (l *ledger) Move(_ context.Context, tx *Tx, k engine.Key, s engine.Shard, t
 	if there == nil || there.Cursor != s.Cursor {
 		return false, nil
 	}
-	there.Cursor, there.Time, there.message, there.messageAt = to.Cursor, to.Time, "", 0
+	there.Cursor, there.Time, there.message, there.messageAt, there.moved = to.Cursor, to.Time, "", 0, now()
 	there.CaughtUp, there.AtEnd = there.CaughtUp || to.End, there.AtEnd || to.End
 	return true, nil
 }
@@ -384,7 +387,7 @@ func (s *shard) movePast(from, to projection.Cursor) (moved bool) {
 	if s.PastEnd == 0 || s.Past != from {
 		return false
 	}
-	s.message, s.messageAt = "", 0
+	s.message, s.messageAt, s.moved = "", 0, now()
 	if s.Past = to; to >= s.PastEnd {
 		s.Past, s.PastEnd = 0, 0
 	}

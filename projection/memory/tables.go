@@ -41,6 +41,7 @@ type shard struct {
 	engine.Shard
 	message   string
 	messageAt int64
+	moved     int64 // when the checkpoint was moved
 }
 
 type parked struct {
@@ -223,7 +224,7 @@ func (r *rows) insert(names []string, like engine.Shard) {
 	for _, name := range names {
 		if r.shard(name) == nil {
 			s := engine.Shard{Name: name, Cursor: like.Cursor, Time: like.Time, Claim: engine.NewClaim(), CaughtUp: like.CaughtUp, Filter: like.Filter}
-			r.shards = append(r.shards, shard{Shard: s})
+			r.shards = append(r.shards, shard{Shard: s, moved: now()})
 			slices.SortFunc(r.shards, func(a, b shard) int { return strings.Compare(a.Name, b.Name) })
 		}
 	}
