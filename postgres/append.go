@@ -56,7 +56,7 @@ var errReadOnly = fmt.Errorf("%w: the store is read-only: open it without Config
 
 // begin takes a connection for the next transaction of the group commit.
 func (s *Store) begin(ctx context.Context) (commit.Tx, error) {
-	t := &groupTx{store: s}
+	t := &groupTx{store: s, batch: &s.batch}
 	err := t.connect(ctx)
 	if s.inline != nil {
 		return &inlineTx{groupTx: t}, err
@@ -67,6 +67,7 @@ func (s *Store) begin(ctx context.Context) (commit.Tx, error) {
 // A groupTx writes the requests of a transaction of the group commit.
 type groupTx struct {
 	store *Store
+	batch *batch
 	conn  *pgxpool.Conn // nil after it broke
 	most  int           // requests in a batch, since one failed its batch; 0 means any number
 }
@@ -116,7 +117,7 @@ func (t *groupTx) ready(ctx context.Context, requests []*commit.Request) bool {
 
 // end runs after the last batch of a transaction.
 func (t *groupTx) end(requests []*commit.Request) {
-	t.store.batch.reset() // so that it does not keep the callers' events
+	t.batch.reset() // so that it does not keep the callers' events
 	t.store.heads.report(requests)
 	t.release()
 }
@@ -134,18 +135,17 @@ type attempt func(ctx context.Context, conn *pgx.Conn, b *batch, known es.Positi
 // write writes one batch, and returns the requests that need another one. The error is that of an attempt that was rolled back: then none
 // of the requests returned was written.
 func (t *groupTx) write(ctx context.Context, requests []*commit.Request, attempt attempt) ([]*commit.Request, error) {
-	s, b := t.store, &t.store.batch
-	look := s.cautious > 0
+	s, b := t.store, t.batch
+	look := s.cautious.Load() > 0
 	if look {
-		s.cautious--
+		s.cautious.Add(-1)
 	}
 	for {
 		b.fill(requests, &s.heads, look)
 		if len(b.requests) == 0 {
 			return b.rest, nil
 		}
-		known, token := s.heads.fingerprint()
-		a, err := attempt(ctx, t.conn.Conn(), b, known, token)
+		a, err := attempt(ctx, t.conn.Conn(), b, b.known, b.token)
 		if err == nil {
 			err = replicated(t.conn.Conn())
 		}
@@ -157,10 +157,12 @@ func (t *groupTx) write(ctx context.Context, requests []*commit.Request, attempt
 		case rewound:
 			err = t.rewind(ctx)
 		case collided:
-			look, s.cautious = true, cautiousBatches
-			err = nil
+			s.cautious.Store(cautiousBatches)
+			look, err = true, nil
 		case isolated:
 			err = nil
+		case declined:
+			attempt, err = s.attemptAlone, nil
 		case rolledBack:
 			return requests, err
 		case unsent:
@@ -168,11 +170,20 @@ func (t *groupTx) write(ctx context.Context, requests []*commit.Request, attempt
 			err = t.connect(ctx)
 		case unknown:
 			var again []*commit.Request
-			if again, err = t.resolve(ctx, b, known, err); err != nil {
+			cause := err
+			if again, err = t.resolve(ctx, b, b.known, cause); err != nil {
 				break
 			}
 			if len(again) == 0 {
 				return b.rest, nil
+			}
+			if b.together {
+				t.withdraw(ctx, b)
+				if s.givesUp(cause) {
+					fail(again, cause)
+					return b.unwritten(), nil
+				}
+				attempt = s.attemptAlone
 			}
 			look = len(again) < len(b.requests) // versions that the store knows of may have grown
 			requests = slices.Concat(again, b.unwritten())
@@ -208,6 +219,7 @@ const (
 	rewound                   // nothing was written: the log is not the one that the store knows
 	collided                  // nothing was written: a stream or a command was there already
 	isolated                  // nothing was written: the transaction had another isolation level than read committed; now the store sets it
+	declined                  // nothing was written: another process could not write it, and why is known only after sending it directly
 	rolledBack                // nothing was written: an inline projection, or the commit, failed
 	unsent                    // nothing was written: the connection broke before anything was sent
 	failed                    // nothing was written: the server refused it
@@ -222,8 +234,13 @@ func (s *Store) outcome(a answer, err error) outcome {
 			return rewound
 		case answerCollided:
 			return collided
+		case answerDeclined:
+			return declined
 		}
 		return written
+	}
+	if _, ok := errors.AsType[*leftError](err); ok {
+		return unknown
 	}
 	if s.setsIsolation(err) {
 		return isolated
@@ -242,14 +259,19 @@ func (s *Store) outcome(a answer, err error) outcome {
 
 // attempt writes a batch in one round trip, by the fast path if it is open.
 func (s *Store) attempt(ctx context.Context, conn *pgx.Conn, b *batch, known es.Position, token int64) (answer, error) {
+	if len(b.also) > 0 {
+		return s.attemptAlone(ctx, conn, b, known, token)
+	}
 	if s.takesFastPath(b, known) {
 		if done, err := s.appendNext(ctx, conn, b, known, token); done || err != nil {
 			return answer{before: known}, err
 		}
 	}
+	began := time.Now()
 	a, err := s.send(ctx, s.runner(), conn, b, known, token)
 	if err == nil {
 		s.solo.observe(a.before == known)
+		s.company.met(a.before > known, time.Since(began))
 	}
 	return a, err
 }
@@ -271,6 +293,8 @@ type answer struct {
 const (
 	answerRewound  = -1
 	answerCollided = -2
+	answerGone     = -3
+	answerDeclined = -4
 
 	verdictConflict  = 1
 	verdictDuplicate = 2
@@ -293,6 +317,7 @@ func (a *answer) read(row [][]byte, judged bool) error {
 func (s *Store) settle(b *batch, a answer) {
 	s.heads.mu.Lock()
 	defer s.heads.mu.Unlock()
+	learns := s.heads.learnsFrom(b)
 	position := a.before
 	i := 0 // of the append in the batch
 	last := 0
@@ -304,13 +329,15 @@ func (s *Store) settle(b *batch, a answer) {
 			r.Position = position
 			last = b.last[n]
 			for j := range r.Appends {
-				s.learnHead(b, &r.Appends[j], a, i+j)
+				if learns {
+					s.learnHead(b, &r.Appends[j], a, i+j)
+				}
 			}
 		}
 		i += len(r.Appends)
 	}
-	if last > 0 && position > s.heads.position {
-		s.heads.position, s.heads.token = position, b.tokens+int64(last)
+	if last > 0 && learns {
+		s.heads.settle(b, side{position, b.tokens + int64(last)})
 	}
 	s.grown(position)
 	if last > 0 {
@@ -365,7 +392,9 @@ func (t *groupTx) dropConn() {
 // resolve finds out on a new connection about a batch whose answer was lost. It returns the requests that were not written, and gives
 // the others their verdicts. It tries until the context ends or the store is closed.
 func (t *groupTx) resolve(ctx context.Context, b *batch, known es.Position, cause error) ([]*commit.Request, error) {
-	t.dropConn()
+	if !b.together || t.conn.Conn().IsClosed() {
+		t.dropConn()
+	}
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		again, err := t.lookUp(ctx, b, known)
 		if err == nil {

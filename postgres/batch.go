@@ -23,6 +23,13 @@ type batch struct {
 	tokens   int64             // event n of the batch, counted from 1, has this plus n
 	events   int
 
+	// What the server compares with the log, as of the time when the batch was filled; see heads.
+	known    es.Position
+	token    int64
+	also     []side
+	epoch    int
+	together bool // the batch is in flight beside others
+
 	// Parameters of the function, as it names them.
 	eKind, eID, eVersion, eType, eData, eMeta   array
 	cKind, cID, cCommand, cFirst, cLast         array
@@ -72,6 +79,8 @@ func (b *batch) fill(requests []*commit.Request, h *heads, look bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	first := -1 // of stale, without those that are lost
+	// With the heads, because a rewind between the two would vouch for versions of a lost history.
+	b.known, b.token, b.also, b.epoch = h.position, h.token, append(b.also[:0], h.sides...), h.epoch
 	for i, r := range requests {
 		if b.repeats(r) {
 			b.rest = requests[i:] // command ids are checked before the insert, so duplicates cannot share a batch

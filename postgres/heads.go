@@ -24,8 +24,9 @@ type heads struct {
 	versions *simplelru.LRU[es.Stream, es.Version]
 	position es.Position // of the fingerprint
 	token    int64
-	epoch    int  // the number of rewinds
-	rewound  bool // epoch > 0: versions above the cached one are assumed lost until they were read
+	sides    []side // see settle
+	epoch    int    // the number of rewinds
+	rewound  bool   // epoch > 0: versions above the cached one are assumed lost until they were read
 
 	// reported is the set of streams written, or reported as conflicting, since the rewind. A read may come from a different caller than
 	// the append, so the first append to each stream fails once regardless, which forces a reload.
@@ -87,15 +88,9 @@ func (h *heads) rewind(position es.Position, token int64) {
 	defer h.mu.Unlock()
 	h.versions.Purge()
 	h.reported.Purge()
-	h.position, h.token = position, token
+	h.position, h.token, h.sides = position, token, nil
 	h.epoch++
 	h.rewound = true
-}
-
-func (h *heads) fingerprint() (es.Position, int64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.position, h.token
 }
 
 // A mark is the fingerprint at the start of a read.

@@ -42,7 +42,7 @@ func (t *inlineTx) Write(ctx context.Context, requests []*commit.Request) {
 
 // rolledBack returns the requests that need another batch, after one of them was rolled back with an error.
 func (t *inlineTx) rolledBack(ctx context.Context, requests []*commit.Request, err error) []*commit.Request {
-	b := &t.store.batch
+	b := t.batch
 	broken := t.conn.Conn().IsClosed()
 	if broken {
 		t.dropConn()

@@ -87,6 +87,7 @@ func (s *Store) sql(text string) string {
 	}
 	quote := fmt.Sprintf("$es%x$", uint64(s.lockKey("quote"))) // occurs in no name of a schema
 	return strings.NewReplacer("{schema}", s.schema, "{key}", strconv.FormatInt(s.lockKey("append"), 10),
+		"{round}", strconv.FormatInt(s.lockKey("round")>>2, 10),
 		"{listeners}", strconv.FormatInt(s.lockKey("listeners"), 10), "$$", quote).Replace(text)
 }
 

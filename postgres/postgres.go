@@ -48,7 +48,8 @@ type Store struct {
 	queue      *commit.Queue
 	batch      batch // being written
 	solo       soloWriter
-	cautious   int // batches that look up heads before they write, because of a recent conflict
+	cautious   atomic.Int32 // batches that look up heads before they write, because of a recent conflict
+	company    company
 	loader     loader
 	watcher    watcher
 	inline     *engine.SQLInline[pgx.Tx] // nil without inline projections
@@ -56,6 +57,7 @@ type Store struct {
 	close      sync.Once
 
 	abandonAfter time.Duration // see the constant
+	drainLimit   time.Duration // see the constant
 }
 
 var (
@@ -169,11 +171,12 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 	}
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, connectTimeout)
 	c.PollInterval = cmp.Or(c.PollInterval, pollInterval)
-	s := &Store{pool: pool, config: c, schema: pgx.Identifier{c.Schema}.Sanitize(), channel: "es:" + c.Schema, closing: make(chan struct{}), abandonAfter: abandonAfter}
+	s := &Store{pool: pool, config: c, schema: pgx.Identifier{c.Schema}.Sanitize(), channel: "es:" + c.Schema, closing: make(chan struct{}), abandonAfter: abandonAfter, drainLimit: drainLimit}
 	s.unprepared.Store(pool.Config().ConnConfig.DefaultQueryExecMode != pgx.QueryExecModeCacheStatement)
 	s.prepare()
 	s.heads.init()
-	s.queue = commit.New(s.begin, commit.Options{})
+	s.company.init(pool.Config().MaxConns, len(c.Inline) == 0 && !c.ReadOnly)
+	s.queue = commit.New(s.begin, commit.Options{Flights: s.company.flights})
 	s.loader.init(s)
 	s.watcher.init(s)
 	projections := engine.NewSQL(backend{s})
@@ -241,10 +244,11 @@ func (s *Store) learn(ctx context.Context) error {
 	}
 	s.wrapped.Store(server.isolation != "read committed")
 	position, token, err := s.top(ctx, conn.Conn())
-	if err == nil {
-		s.heads.start(position, token)
+	if err != nil {
+		return err
 	}
-	return err
+	s.heads.start(position, token)
+	return s.sweep(ctx, conn.Conn())
 }
 
 // ID returns the permanent identity of the store. It is created with the schema, and copies of the database have the same.

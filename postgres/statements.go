@@ -3,6 +3,7 @@ package postgres
 // statements are the prepared statements of a store.
 type statements struct {
 	appendOne, appendKnown, appendJudged *statement
+	together, covers, withdraw, sweep    *statement
 	resolve, head, time                  *statement
 	appendNext, fences                   *statement
 	stream, streams                      *statement
@@ -23,6 +24,14 @@ func (s *Store) prepare() {
 		appendOne:    s.newStatement("select {schema}.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9)"),
 		appendKnown:  s.newStatement("select {schema}.append_known($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"),
 		appendJudged: s.newStatement("select start, verdicts, firsts, lasts from {schema}.append_judged($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"),
+
+		// See combine.go.
+		together: s.newStatement(`call {schema}.together($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+			$17, $18, $19, $20, $21, $22, $23, null, null, null, null, null, null, null)`),
+		covers: s.newStatement(`select count(*) from rows from (unnest($1::bigint[]), unnest($2::bigint[])) as a (p, t)
+			join {schema}.events e on e.position = a.p and e.token = a.t`),
+		withdraw: s.newStatement("select {schema}.withdraw($1)"),
+		sweep:    s.newStatement("select {schema}.sweep()"),
 
 		// See soloWriter. The case expression makes sure that the lock is taken before the sequence is read; the planner may reorder conditions.
 		appendNext: s.newStatement(`insert into {schema}.events (position, kind, id, version, time, type, data, meta, token)

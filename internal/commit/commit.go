@@ -30,6 +30,7 @@ type Request struct {
 	Err      error
 
 	group.Member
+	flight bool // it is part of a transaction in flight; guarded by Queue.mu
 }
 
 // Tx is an open transaction, with its connection and the locks that the backend takes.
@@ -39,6 +40,14 @@ type Tx interface {
 	Write(ctx context.Context, requests []*Request)
 }
 
+// Flyer is a Tx that can be one of several in flight at the same time, in goroutines of their own.
+type Flyer interface {
+	Tx
+	// Fly is Write for a transaction in flight. No other one has an append to the same stream. After the context has ended, Fly may go on for
+	// a limited time to learn the outcome: its callers do not wait for it, only Queue.Close does. It owns the requests until it returns.
+	Fly(ctx context.Context, requests []*Request)
+}
+
 // Queue collects the appends of many goroutines.
 type Queue struct {
 	begin  func(ctx context.Context) (Tx, error)
@@ -46,10 +55,15 @@ type Queue struct {
 	bytes  int
 	slots  chan struct{} // holds one element for each caller inside, to bound the queue
 
-	mu     sync.Mutex
-	group  group.Group[*Request]
-	closed bool
-	idle   sync.Cond // signaled when the group becomes idle
+	flights func() int // see Options
+
+	mu      sync.Mutex
+	group   group.Group[*Request]
+	closed  bool
+	idle    sync.Cond              // signaled when the group becomes idle
+	flying  int                    // transactions in flight
+	streams map[es.Stream]struct{} // with an append in flight
+	changed sync.Cond              // signaled when a request begins to wait, and when a transaction in flight has ended
 
 	skipGather, backoff int // transactions that begin without gather, now and after the last slow one; owned by the goroutine that runs flush
 }
@@ -59,6 +73,10 @@ type Options struct {
 	Events  int // in one transaction; 0 means 4,096
 	Bytes   int // in one transaction; 0 means 16 MiB
 	Waiting int // callers in the queue; further callers block until there is capacity; 0 means 16,384
+
+	// Flights returns how many transactions may be in flight at present. While it returns a positive number, begin must return a [Flyer]. While
+	// it returns 0, or if it is nil, there is one transaction at a time. It must be quick.
+	Flights func() int
 }
 
 // New returns a queue. begin opens the next transaction and may block on a connection and a lock.
@@ -66,9 +84,12 @@ type Options struct {
 func New(begin func(ctx context.Context) (Tx, error), o Options) *Queue {
 	q := &Queue{
 		begin: begin, events: cmp.Or(o.Events, 4096), bytes: cmp.Or(o.Bytes, 16<<20),
-		slots: make(chan struct{}, cmp.Or(o.Waiting, 16384)),
+		slots: make(chan struct{}, cmp.Or(o.Waiting, 16384)), flights: o.Flights, streams: make(map[es.Stream]struct{}),
 	}
-	q.idle.L = &q.mu
+	if q.flights == nil {
+		q.flights = func() int { return 0 }
+	}
+	q.idle.L, q.changed.L = &q.mu, &q.mu
 	return q
 }
 
@@ -104,7 +125,11 @@ func (q *Queue) join(r *Request) (lead bool, err error) {
 	if q.closed {
 		return false, fmt.Errorf("store is %w", es.ErrClosed)
 	}
-	return q.group.Join(r), nil
+	lead = q.group.Join(r)
+	if !lead {
+		q.changed.Signal()
+	}
+	return lead, nil
 }
 
 func newRequest(appends []es.Append) *Request {
@@ -151,6 +176,9 @@ func (q *Queue) wait(ctx context.Context, r *Request) (es.Position, error) {
 func (q *Queue) leave(ctx context.Context, r *Request) (es.Position, error) {
 	q.mu.Lock()
 	outcome := q.group.Leave(r)
+	if outcome == group.Last && r.flight {
+		outcome = group.Abandoned // it may go on for long
+	}
 	q.mu.Unlock()
 	switch outcome {
 	case group.Withdrawn:
@@ -170,6 +198,11 @@ func (q *Queue) lead(ctx context.Context, r *Request) (es.Position, error) {
 			q.next() // also if the backend panics, as other requests may be waiting
 		}
 	}()
+	if q.flights() > 0 {
+		handedOver = true
+		q.handOver(r, nil, nil)
+		return q.wait(ctx, r)
+	}
 	tx, err := q.begin(ctx)
 	if q.alone() {
 		q.write(ctx, tx, err, r)
@@ -183,12 +216,17 @@ func (q *Queue) lead(ctx context.Context, r *Request) (es.Position, error) {
 		go q.flush(tx, err)
 		return 0, ctx.Err()
 	}
+	q.handOver(r, tx, err)
+	return q.wait(ctx, r)
+}
+
+// handOver makes the request of the leading caller wait like the others, and starts a goroutine for all. tx and err are as for flush.
+func (q *Queue) handOver(r *Request, tx Tx, err error) {
 	r.own()
 	q.mu.Lock()
 	q.group.PutBack(r)
 	q.mu.Unlock()
 	go q.flush(tx, err)
-	return q.wait(ctx, r)
 }
 
 // alone reports whether no caller has joined since this one leads.
@@ -212,10 +250,10 @@ func (q *Queue) next() {
 // flush writes requests until none waits. tx and err are what begin has returned for the first transaction; if both are nil, flush calls it.
 func (q *Queue) flush(tx Tx, err error) {
 	for {
-		cancel := func() {}
+		cancel, flight := func() {}, false
 		if tx == nil && err == nil {
 			q.gather()
-			preparation, end, more := q.prepare()
+			preparation, end, more := q.prepare(&flight)
 			if !more {
 				return
 			}
@@ -226,10 +264,14 @@ func (q *Queue) flush(tx Tx, err error) {
 				continue
 			}
 		}
-		ctx, requests := q.take()
-		q.write(ctx, tx, err, requests...)
-		q.answer(requests)
-		cancel()
+		if flight {
+			q.launch(tx, err, cancel)
+		} else {
+			ctx, requests := q.take()
+			q.write(ctx, tx, err, requests...)
+			q.answer(requests)
+			cancel()
+		}
 		tx, err = nil, nil
 	}
 }
@@ -263,16 +305,24 @@ func (q *Queue) gather() {
 	}
 }
 
-// prepare returns the context in which to begin the next transaction. If no request waits, more is false and the queue is idle.
-func (q *Queue) prepare() (ctx context.Context, cancel context.CancelFunc, more bool) {
+// prepare returns the context in which to begin the next transaction, and whether it is to be one of several in flight. It waits until there
+// is one to begin. If no request waits and none is in flight, more is false and the queue is idle.
+func (q *Queue) prepare(flight *bool) (ctx context.Context, cancel context.CancelFunc, more bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.group.Next() {
-		q.idle.Broadcast()
-		return nil, nil, false
+	for {
+		flights := q.flights()
+		switch {
+		case q.flying == 0 && !q.group.Next():
+			q.idle.Broadcast()
+			return nil, nil, false
+		case q.flying == 0, q.flying < flights && q.ready():
+			*flight = flights > 0
+			ctx, cancel = q.group.Prepare()
+			return ctx, cancel, true
+		}
+		q.changed.Wait()
 	}
-	ctx, cancel = q.group.Prepare()
-	return ctx, cancel, true
 }
 
 // write writes requests in a transaction, or sets the error of begin as their verdict.

@@ -1,0 +1,161 @@
+package postgres
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// company decides whether the store combines its batches with those of other processes; see combine.go. There is no setting. The direct way is
+// better alone, and with few processes on a cheap flush. It holds the lock for
+//
+//	k · (flush + handover + work)
+//
+// while each of k processes writes a batch, combining for
+//
+//	flush + handover + k · (work + extra)
+//
+// so it is better to combine if (k-1) · (flush + handover) is more than k · extra. A store that meets others on most of its batches tries it for some
+// batches. Each tells how long it waited for the lock, how long it held it, and how many others it served.
+type company struct {
+	now atomic.Int32 // transactions that may be in flight; 0 for the direct way
+
+	mu      sync.Mutex
+	most    int32         // in flight
+	off     bool          // a right or a function is missing, or the store never combines
+	forced  bool          // always, for tests
+	meeting float64       // the part of recent direct batches that met another writer
+	calls   int           // of this stay in company
+	pause   time.Duration // until the next try, after one that did not pay
+	next    time.Time     // of that try
+
+	left, failed int64 // calls that brought an answer, and others, since the store was opened
+
+	// Moving averages of the calls, in microseconds.
+	served, waited, each average // others served, the wait for the lock, the time with the lock for each request
+	flush                average // of a call that wrote, beyond the wait and the time with the lock
+	rest                 average // the same of a call that found its answer, which has no flush
+}
+
+const (
+	meetsOften  = 0.5                    // the part of batches that meet others from which combining is tried
+	tryCalls    = 24                     // batches after which a try is judged, and again each time
+	firstPause  = time.Second            // between tries; it doubles
+	longPause   = time.Minute            // the most
+	handover    = 100.0                  // microseconds from one holder of the lock to the next
+	extraPart   = 0.5                    // of the time with the lock for each request, what combining adds
+	keepFactor  = 0.7                    // a store in company stays in it down to this part of the break-even point
+	meetingSpan = 1.0 / 16               // the weight of a batch in the average
+	callSpan    = 1.0 / 16               // the weight of a call in the averages
+	leastWait   = 500 * time.Microsecond // a direct batch that takes less has nothing to gain
+)
+
+// average is a moving average. Its zero value has none.
+type average struct {
+	value float64
+	n     int
+}
+
+func (a *average) add(x float64) {
+	a.n++
+	a.value += (x - a.value) * max(callSpan, 1/float64(a.n))
+}
+
+// init sets how many batches may be in flight: at most a third of the pool, so that reads have connections too, but two if that is half.
+func (c *company) init(pool int32, able bool) {
+	c.most = max(1, pool/3, min(2, pool/2))
+	c.off = !able || combining.Load() == combinesNever
+	c.pause = firstPause
+	if c.forced = !c.off && combining.Load() == combinesAlways; c.forced {
+		c.now.Store(c.most)
+	}
+}
+
+// combining is for stores opened from now on. Tests change it.
+var combining atomic.Int32
+
+const (
+	combinesNever int32 = iota
+	combinesInCompany
+	combinesAlways
+)
+
+// flights is commit.Options.Flights.
+func (c *company) flights() int { return int(c.now.Load()) }
+
+// able reports whether the store can combine.
+func (c *company) able() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.off
+}
+
+// lost notes a call without an answer. If its error says that the role or the server cannot combine, because a right or a function is
+// missing, the store never does.
+func (c *company) lost(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failed++
+	switch classify(err).code {
+	case undefinedFunction, undefinedTable, insufficientPrivilege, invalidTermination, activeTransaction:
+		c.off = true
+		c.now.Store(0)
+	}
+}
+
+// met notes a direct batch, whether another writer came before it, and how long it took.
+func (c *company) met(other bool, took time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	x := 0.0
+	if other {
+		x = 1
+	}
+	c.meeting += (x - c.meeting) * meetingSpan
+	if c.off || !other || c.meeting < meetsOften || took < leastWait || time.Now().Before(c.next) {
+		return
+	}
+	c.calls, c.served, c.waited, c.each, c.flush, c.rest = 0, average{}, average{}, average{}, average{}, average{}
+	c.now.Store(c.most)
+}
+
+// A call is what is known about a call of the procedure together. waited and held are microseconds.
+type call struct {
+	took         time.Duration
+	waited, held int64
+	served       int // other requests, or -1 if another process has written this one
+}
+
+// called notes a call.
+func (c *company) called(call call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left++
+	beyond := float64(call.took.Microseconds() - call.waited - call.held)
+	c.waited.add(float64(call.waited))
+	if call.served < 0 {
+		c.rest.add(beyond)
+	} else {
+		c.flush.add(beyond)
+		c.served.add(float64(call.served))
+		c.each.add(float64(call.held) / float64(call.served+1))
+	}
+	if c.calls++; c.calls%tryCalls != 0 || c.forced || c.now.Load() == 0 {
+		return
+	}
+	if c.pays() {
+		c.pause = max(c.pause/2, firstPause)
+		return
+	}
+	c.meeting = 0
+	c.next = time.Now().Add(c.pause)
+	c.pause = min(2*c.pause, longPause)
+	c.now.Store(0)
+}
+
+// pays reports whether combining is better than the direct way.
+func (c *company) pays() bool {
+	turn := max(c.flush.value-c.rest.value, 0) + handover
+	k := 1 + max(c.served.value, c.waited.value/(turn+c.each.value*(c.served.value+1)))
+	return (k-1)*turn > keepFactor*k*extraPart*c.each.value && k > 1.5
+}
