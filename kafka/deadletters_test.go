@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/kafka"
 )
@@ -197,4 +199,56 @@ func awaitLetters(t testing.TB, b bank, what string, are func([]kafka.DeadLetter
 func awaitError(t testing.TB, b bank, message string) ([]kafka.DeadLetter, []string) {
 	t.Helper()
 	return awaitLetters(t, b, "the first letter says "+message, func(letters []kafka.DeadLetter) bool { return len(letters) > 0 && letters[0].Error == message })
+}
+
+// Letters that were handled or dropped are not read again. Reading them all took minutes after 100,000.
+func TestListingBeginsAtTheOffsetOfTheGroup(t *testing.T) {
+	t.Parallel()
+	each(t, 3, func(t *testing.T, b bank) {
+		p := newPublisher(t, b)
+		all := p.publish(300, 3)
+		c, got := parking(t, b), newCollector()
+		var broken atomic.Bool
+		broken.Store(true)
+		got.fail = func(r es.Record) error {
+			if broken.Load() && (r.Stream.ID == "a0" || r.Stream.ID == "a1") {
+				return errBroken
+			}
+			return nil
+		}
+		stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
+		a0, others := of(all, "a0", 1)
+		a1, a2 := of(others, "a1", 1)
+		got.await(t, "the records of the third stream", got.has(a2))
+		letters := awaitParked(t, b, len(a0)+len(a1))
+		broken.Store(false)
+		first := func(key string) kafka.DeadLetter {
+			return letters[slices.IndexFunc(letters, func(l kafka.DeadLetter) bool { return l.Key == key })]
+		}
+		if err := deadLetters(b).Retry(t.Context(), first("a0")); err != nil {
+			t.Fatal(err)
+		}
+		got.await(t, "the records of the first stream", got.has(a0))
+		if letters := awaitParked(t, b, len(a1)); letters[0].Key != "a1" || letters[0].Error != errBroken.Error() {
+			t.Errorf("the first letter is %+v", letters[0])
+		}
+		if err := deadLetters(b).Retry(t.Context(), first("a1")); err != nil {
+			t.Fatal(err)
+		}
+		got.await(t, "the records of the second stream", got.has(a1))
+		awaitParked(t, b, 0)
+		_ = stop() // commits
+		if b.Fake == nil {
+			awaitParked(t, b, 0)
+			return
+		}
+		fetched := b.Fake.LoseRequest(kmsg.Fetch)
+		awaitParked(t, b, 0)
+		select {
+		case <-fetched:
+			t.Error("letters that were retried were read again")
+		default:
+		}
+		b.Fake.Heal()
+	})
 }

@@ -147,6 +147,53 @@ func readPartition(ctx context.Context, config ConfigMap, t *Trouble, p Partitio
 	}
 }
 
+// ReadToEnds reads committed messages of partitions, each from an offset on that exists, and stops when it has reached all their ends.
+// It uses r for nothing else.
+func ReadToEnds(ctx context.Context, r *Reader, from map[Partition]int64) iter.Seq2[*kafka.Message, error] {
+	return func(yield func(*kafka.Message, error) bool) {
+		if len(from) == 0 {
+			return
+		}
+		if err := readToEnds(ctx, r, from, func(m *kafka.Message) bool { return yield(m, nil) }); err != nil {
+			yield(nil, err)
+		}
+	}
+}
+
+func readToEnds(ctx context.Context, r *Reader, from map[Partition]int64, visit func(*kafka.Message) bool) error {
+	var assign []kafka.TopicPartition
+	for p, offset := range from {
+		assign = append(assign, p.At(offset))
+	}
+	if err := r.Assign(assign); err != nil {
+		return fmt.Errorf("kafka: read %v: %w", assign, err)
+	}
+	slow := time.Now().Add(AskFor)
+	for ended := make(map[Partition]bool); len(ended) < len(from); {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		switch e := r.Poll(int(PollFor.Milliseconds())).(type) {
+		case *kafka.Message:
+			if !visit(e) {
+				return nil
+			}
+		case kafka.PartitionEOF:
+			ended[PartitionOf(kafka.TopicPartition(e))] = true
+		case kafka.Error:
+			if e.IsFatal() || !recovers(e) {
+				return fmt.Errorf("kafka: read %v: %w", assign, e)
+			}
+			r.Trouble.Event(e)
+		}
+		if time.Now().After(slow) {
+			slow = time.Now().Add(AskFor)
+			r.Trouble.log.Warn("kafka: reading waits for open transactions or for the cluster", "partitions", fmt.Sprint(assign))
+		}
+	}
+	return nil
+}
+
 // recovers reports whether librdkafka recovers from an error of a reader.
 func recovers(e kafka.Error) bool {
 	switch e.Code() {
