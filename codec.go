@@ -174,13 +174,15 @@ func (c *Codec[E]) Encode(event E) (Record, error) {
 // encodeExact is Encode. It also reports whether Decode is certain to return an equal event that shares no memory.
 func (c *Codec[E]) encodeExact(event E) (r Record, exact bool, err error) {
 	if c.encode != nil {
-		r, err = c.encode(event)
+		if r, err = c.encode(event); err != nil {
+			err = encodeError{err}
+		}
 		return r, false, err
 	}
 	t := reflect.TypeOf(event)
 	known, found := c.types[t]
 	if !found {
-		return Record{}, false, fmt.Errorf("es: encode: %w", &UnknownEventError{fmt.Sprint(t)})
+		return Record{}, false, encodeError{fmt.Errorf("es: encode: %w", &UnknownEventError{fmt.Sprint(t)})}
 	}
 	data, err := c.marshal(event)
 	if err != nil {
@@ -191,6 +193,15 @@ func (c *Codec[E]) encodeExact(event E) (r Record, exact bool, err error) {
 	}
 	return Record{Type: known.name, Data: data}, known.exact, nil
 }
+
+// encodeError is the error of an event that could not be encoded. Projections tell it from a stored event that could not be decoded.
+type encodeError struct{ error }
+
+// Unwrap returns the error as it was.
+func (e encodeError) Unwrap() error { return e.error }
+
+// Encoding reports that the error is not about a stored event.
+func (e encodeError) Encoding() bool { return true }
 
 // Decode returns the event of a record. It returns [ErrRetired] if the event is retired, and an error that wraps an
 // [*UnknownEventError] if its type is unknown. Errors name the record.

@@ -367,7 +367,7 @@ func TestCallerLeavesWhileCombining(t *testing.T) {
 	})
 }
 
-// A stream with an append that is not answered is in no other request. Others are left meanwhile.
+// A stream with an append that is not answered is in no other request. Others are left at the same time.
 func TestOneRequestForAStream(t *testing.T) {
 	combining(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)

@@ -48,6 +48,10 @@ type Projection[Tx any] struct {
 
 	// OnError says what happens to a record that Handle fails on. It takes effect after the record has been tried alone and
 	// Retries more times. The zero value is [es.Stop].
+	//
+	// An error that wraps [*es.UnknownEventError] is not the record's fault, because another process may run a newer release. It is not
+	// retried and its record is not parked: the worker lets go of the shard, which waits for a worker that knows the event type.
+	// With Stop the run ends if there is no other worker that may know it.
 	OnError es.OnError
 
 	// Retries is the number of attempts after the first, with growing pauses, before a failed batch is divided to find the record

@@ -21,8 +21,13 @@ type Status struct {
 	CaughtUp bool      `json:"caughtUp"`        // whether it has ever reached the end of its source
 	Worker   string    `json:"worker,omitzero"` // host, process and a random part; "" if there is none
 	Parked   int       `json:"parked"`          // records
-	Error    string    `json:"error,omitzero"`  // of the last attempt; "" if it succeeded
-	ErrorAt  time.Time `json:"errorAt,omitzero"`
+
+	// NeedsType is the type of the record after Cursor, if no running worker knows it; see [es.UnknownEventError]. The shard has no
+	// worker until one of a release that knows it is started.
+	NeedsType string `json:"needsType,omitzero"`
+
+	Error   string    `json:"error,omitzero"` // of the last attempt; "" if it succeeded
+	ErrorAt time.Time `json:"errorAt,omitzero"`
 }
 
 // Kind says what runs.

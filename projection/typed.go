@@ -8,8 +8,8 @@ import (
 )
 
 // Each returns a [Projection.Handle] that decodes each record with the codec and calls handle with the event.
-// Retired events are skipped. An event that the codec does not know or cannot decode is an error of its record;
-// exclude such records with [Projection.Filter].
+// Retired events are skipped. An event that the codec does not know waits for a worker that knows it; see [Projection.OnError].
+// An event that it cannot decode is an error of its record.
 func Each[Tx, E any](codec *es.Codec[E], handle func(ctx context.Context, tx Tx, r es.Record, event E) error) func(ctx context.Context, tx Tx, records []es.Record) error {
 	return func(ctx context.Context, tx Tx, records []es.Record) error {
 		for _, r := range records {

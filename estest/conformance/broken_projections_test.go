@@ -44,11 +44,16 @@ const (
 	panicIsError   = "panic in Handle is an error with its stack"
 	panicBeside    = "panic in Prepare, OnCaughtUp or OnProgress is an error"
 	statusError    = "Status has the error until it is fixed"
+	unknownLeft    = "unknown event type is left to a worker that knows it"
+	unknownNamed   = "Status names the event type that no worker knows"
+	unknownReacted = "reaction leaves unknown event types to a worker that knows them"
+	unknownRetried = "Retry is left to a worker that knows the event type"
+	unknownStops   = "unknown event type stops a projection that no other worker can continue"
 )
 
 func TestEveryDefectOfAProjectionIsCaughtByItsClause(t *testing.T) {
 	w := workshop{t}
-	defects := slices.Concat(w.brokenApplying(), w.brokenPrepares(), w.brokenRuns(), w.brokenWorkers(), w.brokenErrors(), w.brokenPanics(),
+	defects := slices.Concat(w.brokenApplying(), w.brokenPrepares(), w.brokenRuns(), w.brokenWorkers(), w.brokenErrors(), w.brokenPanics(), w.brokenUnknown(),
 		w.brokenParking(), w.brokenRequests(), w.brokenRebuilds(), w.brokenSources(), w.brokenAnswers(), w.brokenReactions(), w.brokenIdentities())
 	catch(t, defects, conformance.ProjectionClauses(), conformance.Clause.TryProjections)
 }
@@ -258,6 +263,34 @@ func available(err error) error {
 		return errors.New(err.Error())
 	}
 	return err
+}
+
+func (w workshop) brokenUnknown() []defect[conformance.Listed] {
+	hide := func(err error) error {
+		if unknown := (*es.UnknownEventError)(nil); errors.As(err, &unknown) {
+			return errors.New(err.Error())
+		}
+		return err
+	}
+	blaming := handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
+		return hide(next(ctx, tx, records))
+	})
+	return []defect[conformance.Listed]{
+		w.broken("a record of an unknown type is parked", unknownLeft, blaming).blocking(),
+		w.broken("Status does not have the type", unknownNamed, func(f *faultySide) {
+			f.onStatus = func(all []projection.Status) []projection.Status {
+				for i := range all {
+					all[i].NeedsType = ""
+				}
+				return all
+			}
+		}).blocking(),
+		w.broken("a reaction parks a record whose handler meets an unknown type", unknownReacted, reacting(func(ctx context.Context, r es.Record, next func(context.Context, es.Record) error) error {
+			return hide(next(ctx, r))
+		})).blocking(),
+		w.broken("a worker that does not know the type carries out Retry", unknownRetried, blaming).blocking(),
+		w.broken("a projection waits although no other worker can continue", unknownStops, projecting(func(p *sqlite.Projection) { p.OnError = es.Park })).blocking(),
+	}
 }
 
 func (w workshop) brokenErrors() []defect[conformance.Listed] {

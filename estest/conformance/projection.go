@@ -72,7 +72,7 @@ func (u untypedSide[Tx]) Project(ctx context.Context, p projection.Projection[an
 }
 
 func projectionClauses() []clause {
-	return endingRuns(slices.Concat(applyClauses(), workerClauses(), errorClauses(), parkingClauses(), rebuildClauses(), identityClauses(),
+	return endingRuns(slices.Concat(applyClauses(), workerClauses(), errorClauses(), unknownClauses(), parkingClauses(), rebuildClauses(), identityClauses(),
 		foreignClauses(), statusClauses(), reactionClauses()))
 }
 

@@ -39,6 +39,9 @@ func (s *shardWorker[Tx]) apply(ctx context.Context, p piece) error {
 	if f == nil {
 		return err
 	}
+	if eventType, unknown := unknownType(f); unknown && s.task.react == nil {
+		return s.unknown(ctx, p, f, eventType)
+	}
 	if s.task.react != nil { // the records before the one that failed have been handled
 		return s.handleFailed(ctx, p.part(len(p.records)-len(s.pending.Records), len(p.records)).part(0, 1), f)
 	}
@@ -90,6 +93,9 @@ func (s *shardWorker[Tx]) search(ctx context.Context, p piece, f *handlerError) 
 
 // handleFailed retries the one record of a piece that the handler failed on, and then parks it or stops.
 func (s *shardWorker[Tx]) handleFailed(ctx context.Context, p piece, f *handlerError) error {
+	if eventType, unknown := unknownType(f); unknown {
+		return &unknownError{eventType, s.unblocked(p.records)[0], f.error}
+	}
 	f, err := s.retry(ctx, p, f)
 	if f == nil {
 		return err

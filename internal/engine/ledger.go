@@ -22,8 +22,11 @@ type Ledger[Tx any] interface {
 	Overview(ctx context.Context, k Key) (Overview, error)
 	// Checkpoints returns the place of each version of a projection, the highest version first.
 	Checkpoints(ctx context.Context, name string) ([]Checkpoint, error)
+	// Lacks returns the event types that each worker with a recent heartbeat does not know.
+	Lacks(ctx context.Context, k Key) (map[string][]string, error)
 	// Status returns every shard of every projection, without its lag. In place of it Lag.Age is how long ago the checkpoint moved, by
 	// the clock of the ledger; Lag is nil if that is not known. The worker of a shard is "" unless it has a recent heartbeat.
+	// NeedsType is the type last stored by Need, unless the checkpoint has moved since or a worker with a recent heartbeat knows it.
 	Status(ctx context.Context) ([]projection.Status, error)
 	// Blocked returns the streams of a shard that have parked records.
 	Blocked(ctx context.Context, k Key, shard string) ([]es.Stream, error)
@@ -36,8 +39,9 @@ type Ledger[Tx any] interface {
 
 	// Each of the following has a transaction of its own.
 
-	// Heartbeat extends the life of a worker. It need not survive a crash, like those of Leave, Release and Fail.
-	Heartbeat(ctx context.Context, k Key, worker string, lease time.Duration) error
+	// Heartbeat extends the life of a worker, and stores the event types that it does not know. It need not survive a crash, like those
+	// of Leave, Release, Fail and Need.
+	Heartbeat(ctx context.Context, k Key, worker string, lease time.Duration, lacks []string) error
 	// Leave removes a worker, and with it its hold on all its shards.
 	Leave(ctx context.Context, k Key, worker string) error
 	// Take makes a worker the holder of a shard, with a new claim, and returns the shard. It takes nothing if the claim is not the one in
@@ -47,6 +51,9 @@ type Ledger[Tx any] interface {
 	Release(ctx context.Context, k Key, s Shard) error
 	// Fail stores an error with a shard, if the claim is still the same. A claim of 0 is that of any holder.
 	Fail(ctx context.Context, k Key, s Shard, message string) error
+	// Need stores the event type of the record after a shard's checkpoint, which its holder does not know, if the claim is still the same.
+	// An empty type clears it.
+	Need(ctx context.Context, k Key, s Shard, eventType string) error
 	// Request stores a request with the first parked record of a stream, and reports whether there is one.
 	Request(ctx context.Context, k Key, stream es.Stream, want string) (found bool, err error)
 
@@ -171,6 +178,7 @@ type Shard struct {
 	Past     projection.Cursor // while PastEnd is not 0: how far the past is replayed
 	Replaced string            // as in Header
 	PastEnd  projection.Cursor // the end of the past that must be replayed; 0 if none
+	Needs    string            // an event type that a holder did not know; "" if none
 }
 
 // Target is where a checkpoint moves to.

@@ -41,6 +41,9 @@ func (s *shardWorker[Tx]) retryParked(ctx context.Context, stream es.Stream) err
 			return err
 		}
 		if f != nil {
+			if eventType, unknown := unknownType(f); unknown {
+				return &unknownError{eventType, p.Record, f.error} // the request stays for a worker that knows it
+			}
 			s.task.log.Warn("parked record failed again", "record", p.Record.ID(), "err", f.error)
 			return s.recordParkedError(ctx, p.Record, f)
 		}

@@ -45,11 +45,14 @@ type task[Tx any] struct {
 	worker       string
 	shards       []string // of the source, or nil if it can be divided into any number
 	extended     time.Time
+	announced    int // of lacked, in the last heartbeat
 	shardWorkers map[string]*shardWorker[Tx]
 	ended        chan *shardWorker[Tx]
 	reached      chan struct{} // a shard worker has reached the end of its shard for the first time
 	all          sync.WaitGroup
 	progress     sync.Mutex
+	lacking      sync.Mutex
+	lacked       []string     // the event types that this program does not know, as far as it has met them; guarded by lacking
 	heart        atomic.Int64 // when the last successful heartbeat began; see isAlive
 }
 
@@ -298,11 +301,13 @@ func (t *task[Tx]) heartbeatAndRead(ctx context.Context) (Overview, error) {
 			s.order(order{leave: true})
 		}
 	}
-	if now-last > int64(t.lease/4) {
-		if err := t.engine.ledger.Heartbeat(ctx, t.key, t.worker, t.lease); err != nil {
+	lacks := t.lacks()
+	if now-last > int64(t.lease/4) || len(lacks) > t.announced {
+		if err := t.engine.ledger.Heartbeat(ctx, t.key, t.worker, t.lease, lacks); err != nil {
 			return Overview{}, err
 		}
 		t.heart.Store(now)
+		t.announced = len(lacks)
 	}
 	seen, err := t.engine.ledger.Overview(ctx, t.key)
 	switch {
@@ -321,32 +326,35 @@ func (t *task[Tx]) isAlive() bool { return time.Now().UnixNano()-t.heart.Load() 
 
 // arrange starts and stops shard workers until this worker has its fair share of the shards.
 func (t *task[Tx]) arrange(ctx, work context.Context, seen Overview) error {
-	share := (len(seen.Shards) + seen.Workers - 1) / max(seen.Workers, 1)
+	shares, err := t.shares(ctx, seen)
+	if err != nil {
+		return err
+	}
 	var requests []Request
 	if seen.Asked {
-		var err error
 		if requests, err = t.engine.ledger.Requests(ctx, t.key); err != nil {
 			return err
 		}
 	}
-	held := 0
 	for _, s := range t.shardWorkers {
 		if s.ordered().leave {
 			continue
 		}
 		// A different claim is that of another worker, or of a rebuild.
 		i := slices.IndexFunc(seen.Shards, func(r Shard) bool { return r.Name == s.shard && r.Claim == s.claim.Load() })
-		surplus := held >= share
-		if i >= 0 && !surplus {
-			held++
+		surplus := false
+		if i >= 0 {
+			if surplus = shares[seen.Shards[i].Needs] <= 0; !surplus {
+				shares[seen.Shards[i].Needs]--
+			}
 		}
 		s.order(order{leave: i < 0 || surplus, barrier: seen.Barrier, requests: slices.DeleteFunc(slices.Clone(requests), func(w Request) bool { return w.Shard != s.shard })})
 	}
 	for _, r := range seen.Shards {
-		if held >= share || ctx.Err() != nil {
+		if ctx.Err() != nil {
 			break
 		}
-		if t.shardWorkers[r.Name] != nil || r.Holder != "" && r.Holder != t.worker && r.Live {
+		if shares[r.Needs] <= 0 || t.shardWorkers[r.Name] != nil || r.Holder != "" && r.Holder != t.worker && r.Live {
 			continue
 		}
 		r.Filter = t.mark
@@ -355,7 +363,7 @@ func (t *task[Tx]) arrange(ctx, work context.Context, seen Overview) error {
 			return err
 		}
 		if got {
-			held++
+			shares[r.Needs]--
 			taken.Replaced = seen.Replaced
 			t.begin(work, taken, r, seen.Barrier)
 		}

@@ -72,6 +72,7 @@ func (s *shardWorker[Tx]) ordered() order {
 func (s *shardWorker[Tx]) run(ctx context.Context) error {
 	for {
 		err := s.work(ctx)
+		var unknown *unknownError
 		switch {
 		case ctx.Err() != nil || errors.Is(err, errLost):
 			return nil //nolint:nilerr // run reports the end of the context, and losing a shard is not an error
@@ -79,6 +80,8 @@ func (s *shardWorker[Tx]) run(ctx context.Context) error {
 			err = s.engine.ledger.Release(ctx, s.key, s.row)
 			s.engine.changed.notify()
 			return s.unlessPassing(err)
+		case errors.As(err, &unknown):
+			return s.letGo(ctx, unknown)
 		case !s.passing(err) && !isSource(err):
 			if !errors.Is(err, es.ErrClosed) {
 				s.recordError(ctx, err)

@@ -108,7 +108,7 @@ func (h *Header) fields() []any {
 func (l *sqlLedger[Tx]) Overview(ctx context.Context, k Key) (o Overview, err error) {
 	err = l.View(ctx, func(scan func(...any) error) error {
 		var s Shard
-		err := scan(append(o.fields(), &o.Workers, &o.Asked, &s.Name, &s.Cursor, &s.Claim, &s.AtEnd, &s.Holder, &s.Past, &s.PastEnd, &s.Live)...)
+		err := scan(append(o.fields(), &o.Workers, &o.Asked, &s.Name, &s.Cursor, &s.Claim, &s.AtEnd, &s.Holder, &s.Needs, &s.Past, &s.PastEnd, &s.Live)...)
 		o.Found, o.Shards = true, append(o.Shards, s)
 		return err
 	}, l.stmts.state, k.with()...)
@@ -135,7 +135,7 @@ func (l *sqlLedger[Tx]) Status(ctx context.Context) ([]projection.Status, error)
 		var at, errorAt, still int64
 		var live bool
 		var filter string
-		err := scan(&s.Name, &s.Version, &s.Shard, &s.Kind, &s.Source, &filter, &s.Cursor, &at, &s.CaughtUp, &s.Error, &errorAt, &s.Worker, &live, &s.Parked, &still)
+		err := scan(&s.Name, &s.Version, &s.Shard, &s.Kind, &s.Source, &filter, &s.Cursor, &at, &s.CaughtUp, &s.Error, &errorAt, &s.Worker, &s.NeedsType, &live, &s.Parked, &still)
 		s.Time, s.ErrorAt = TimeOf(at), TimeOf(errorAt)
 		if !live {
 			s.Worker = ""
@@ -149,7 +149,56 @@ func (l *sqlLedger[Tx]) Status(ctx context.Context) ([]projection.Status, error)
 		list = append(list, s)
 		return err
 	}, l.stmts.status)
+	if err == nil && slices.ContainsFunc(list, func(s projection.Status) bool { return s.NeedsType != "" }) {
+		err = l.withoutKnown(ctx, list)
+	}
 	return list, err
+}
+
+// withoutKnown clears the types that a live worker knows.
+func (l *sqlLedger[Tx]) withoutKnown(ctx context.Context, list []projection.Status) error {
+	return l.View(ctx, func(scan func(...any) error) error {
+		var k Key
+		var text string
+		err := scan(&k.Name, &k.Version, &text)
+		if err != nil {
+			return err
+		}
+		lacks, err := typesOf(text)
+		for i := range list {
+			if s := &list[i]; s.Name == k.Name && s.Version == k.Version && !slices.Contains(lacks, s.NeedsType) {
+				s.NeedsType = ""
+			}
+		}
+		return err
+	}, l.stmts.allLacks)
+}
+
+// typesOf returns the event types in a column: a JSON array, or "" if there are none.
+func typesOf(text string) (types []string, err error) {
+	if text != "" {
+		err = json.Unmarshal([]byte(text), &types)
+	}
+	return types, err
+}
+
+// Lacks implements [Ledger].
+func (l *sqlLedger[Tx]) Lacks(ctx context.Context, k Key) (map[string][]string, error) {
+	lacks := make(map[string][]string)
+	err := l.View(ctx, func(scan func(...any) error) error {
+		var worker, text string
+		err := scan(&worker, &text)
+		if err == nil {
+			lacks[worker], err = typesOf(text)
+		}
+		return err
+	}, l.stmts.lacks, k.with()...)
+	return lacks, err
+}
+
+// Need implements [Ledger].
+func (l *sqlLedger[Tx]) Need(ctx context.Context, k Key, s Shard, eventType string) error {
+	return l.quiet(ctx, l.stmts.need, k.with(s.Name, s.Claim, eventType)...)
 }
 
 // collect returns a function for each row of two columns, the kind and the ID of a stream.
@@ -219,8 +268,16 @@ func scanParked(scan func(...any) error, more ...any) (p projection.Parked, err 
 }
 
 // Heartbeat implements [Ledger].
-func (l *sqlLedger[Tx]) Heartbeat(ctx context.Context, k Key, worker string, lease time.Duration) error {
-	return l.quiet(ctx, l.stmts.heartbeat, k.with(worker, lease.Microseconds())...)
+func (l *sqlLedger[Tx]) Heartbeat(ctx context.Context, k Key, worker string, lease time.Duration, lacks []string) error {
+	text := ""
+	if len(lacks) > 0 {
+		list, err := json.Marshal(lacks)
+		if err != nil {
+			return err
+		}
+		text = string(list)
+	}
+	return l.quiet(ctx, l.stmts.heartbeat, k.with(worker, lease.Microseconds(), text)...)
 }
 
 // Leave implements [Ledger].

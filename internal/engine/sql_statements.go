@@ -6,13 +6,13 @@ type statements struct {
 	insert, lock, describe, setPartitions, setBarrier, setRebuild, rebuilt, refilter, rename, forget string
 
 	// Its shards.
-	insertShard, lockShards, skipShards, countShards, deleteShards, describeShards, refilterShards, rewind, renameShards, take, release, move, movePast, fail, failAny string
+	insertShard, lockShards, skipShards, countShards, deleteShards, describeShards, refilterShards, rewind, renameShards, take, release, move, movePast, fail, failAny, need string
 
 	// The only shard of an inline projection.
 	inline, moveInline string
 
 	// Its workers.
-	heartbeat, deleteWorker, alive, deleteWorkers, renameWorkers string
+	heartbeat, deleteWorker, alive, deleteWorkers, renameWorkers, lacks, allLacks string
 
 	// Parked records.
 	park, waiting, parkedOf, unpark, failParked, request, requests, parkedStreams, reshard, deleteParked, deleteBehind, renameParked, parked string
@@ -69,6 +69,7 @@ func prepare(d Dialect) statements {
 		movePast: d.SQL(`update {es}shards set past = case when $6 < past_end then $6 else 0 end, past_end = case when $6 < past_end then past_end else 0 end,
 			error = '', error_at = 0, moved = {now}` + thisProjection + " and shard = $3 and claim = $4 and past = $5 and past_end > 0"),
 		fail:    d.SQL("update {es}shards set error = $5, error_at = {now}" + thisProjection + " and shard = $3 and claim = $4"),
+		need:    d.SQL("update {es}shards set needs = $5, needs_at = cursor" + thisProjection + " and shard = $3 and claim = $4"),
 		failAny: d.SQL("update {es}shards set error = $4, error_at = {now}" + thisProjection + " and shard = $3"),
 
 		inline: d.SQL(`select s.cursor, (select p.rebuild from {es}projections p where p.name = s.name and p.version = s.version),
@@ -78,8 +79,10 @@ func prepare(d Dialect) statements {
 			caught_up = caught_up or $6, at_end = false, error = '', error_at = 0, moved = {now}` +
 			thisProjection + " and shard = '0/1' and cursor = $3"),
 
-		heartbeat: d.SQL(`insert into {es}workers (name, version, worker, expires) values ($1, $2, $3, {now} + $4)
-			on conflict (name, version, worker) do update set expires = excluded.expires`),
+		heartbeat: d.SQL(`insert into {es}workers (name, version, worker, expires, lacks) values ($1, $2, $3, {now} + $4, $5)
+			on conflict (name, version, worker) do update set expires = excluded.expires, lacks = excluded.lacks`),
+		lacks:         d.SQL("select worker, lacks from {es}workers" + thisProjection + " and expires > {now}"),
+		allLacks:      d.SQL("select name, version, lacks from {es}workers where expires > {now}"),
 		deleteWorker:  d.SQL("delete from {es}workers" + thisProjection + " and worker = $3"),
 		alive:         d.SQL("select count(*) from {es}workers" + thisProjection + " and expires > {now}"),
 		deleteWorkers: d.SQL("delete from {es}workers" + thisProjection),
@@ -107,7 +110,7 @@ func prepare(d Dialect) statements {
 		state: d.SQL(`select ` + headerColumns + `,
 				(select count(*) from {es}workers w where w.name = p.name and w.version = p.version and w.expires > {now}),
 				exists (select 1 from {es}parked q where q.name = p.name and q.version = p.version and q.request <> ''),
-				s.shard, s.cursor, s.claim, s.at_end, s.holder, s.past, s.past_end,
+				s.shard, s.cursor, s.claim, s.at_end, s.holder, s.needs, s.past, s.past_end,
 				exists (select 1 from {es}workers w where w.name = s.name and w.version = s.version and w.worker = s.holder and w.expires > {now})
 			from {es}projections p join {es}shards s on s.name = p.name and s.version = p.version
 			where p.name = $1 and p.version = $2 order by s.shard`),
@@ -116,6 +119,7 @@ func prepare(d Dialect) statements {
 			where p.name = $1 group by p.version, p.kind, p.partitions order by p.version desc`),
 		status: d.SQL(`select s.name, s.version, s.shard, p.kind, p.source, p.filter,
 				case when s.past_end > 0 then s.past else s.cursor end, s.time, s.caught_up, s.error, s.error_at, s.holder,
+				case when s.needs_at = s.cursor then s.needs else '' end,
 				exists (select 1 from {es}workers w where w.name = s.name and w.version = s.version and w.worker = s.holder and w.expires > {now}),
 				(select count(*) from {es}parked q where q.name = s.name and q.version = s.version and q.shard = s.shard),
 				case when s.moved > 0 then ({now} - s.moved) else 0 end

@@ -3,7 +3,7 @@
 -- transaction. So all of them share one flush. See docs/decisions, and docs/operations.md for what an operator sees.
 --
 -- Both tables are unlogged: leaving a request writes no WAL and waits for no flush. A crash or a promotion empties them, and the callers find
--- out about their batches by token, as after any lost answer. Nobody has rights on the tables; the functions that use them are
+-- out about their batches by token, as after any lost answer. No role has rights on the tables; the functions that use them are
 -- security definer. Under the lock, requests change in the same transaction as events. Only leaving one needs no lock.
 create unlogged table {schema}.requests (
 	ticket      bigint      not null primary key,                           -- the token of its batch

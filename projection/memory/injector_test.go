@@ -116,8 +116,22 @@ func (in *injector) FirstParked(ctx context.Context, k engine.Key, stream es.Str
 }
 
 // Heartbeat implements engine.Ledger.
-func (in *injector) Heartbeat(ctx context.Context, k engine.Key, worker string, lease time.Duration) error {
-	return in.call(ctx, "Heartbeat", false, func() error { return in.Ledger.Heartbeat(ctx, k, worker, lease) })
+func (in *injector) Heartbeat(ctx context.Context, k engine.Key, worker string, lease time.Duration, lacks []string) error {
+	return in.call(ctx, "Heartbeat", false, func() error { return in.Ledger.Heartbeat(ctx, k, worker, lease, lacks) })
+}
+
+// Lacks implements engine.Ledger.
+func (in *injector) Lacks(ctx context.Context, k engine.Key) (lacks map[string][]string, err error) {
+	err = in.call(ctx, "Lacks", false, func() (err error) {
+		lacks, err = in.Ledger.Lacks(ctx, k)
+		return err
+	})
+	return lacks, err
+}
+
+// Need implements engine.Ledger.
+func (in *injector) Need(ctx context.Context, k engine.Key, s engine.Shard, eventType string) error {
+	return in.call(ctx, "Need", false, func() error { return in.Ledger.Need(ctx, k, s, eventType) })
 }
 
 // Leave implements engine.Ledger.

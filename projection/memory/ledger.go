@@ -104,6 +104,9 @@ func (l *ledger) Status(ctx context.Context) ([]projection.Status, error) {
 			if l.alive(k, s.Holder) {
 				status.Worker = s.Holder
 			}
+			if s.Needs != "" && s.needsAt == s.Cursor && !l.known(k, s.Needs) {
+				status.NeedsType = s.Needs
+			}
 			for _, p := range r.parked {
 				if p.shard == s.Name {
 					status.Parked++
@@ -168,13 +171,13 @@ func (l *ledger) Parked(ctx context.Context, after projection.Parked, limit int)
 }
 
 // Heartbeat implements [engine.Ledger].
-func (l *ledger) Heartbeat(ctx context.Context, k engine.Key, name string, lease time.Duration) error {
+func (l *ledger) Heartbeat(ctx context.Context, k engine.Key, name string, lease time.Duration, lacks []string) error {
 	if err := l.check(ctx); err != nil {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.expires[worker{k, name}] = now() + lease.Microseconds()
+	l.beats[worker{k, name}] = beat{now() + lease.Microseconds(), lacks}
 	return nil
 }
 
@@ -185,8 +188,22 @@ func (l *ledger) Leave(ctx context.Context, k engine.Key, name string) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.expires, worker{k, name})
+	delete(l.beats, worker{k, name})
 	return nil
+}
+
+// Lacks implements [engine.Ledger].
+func (l *ledger) Lacks(ctx context.Context, k engine.Key) (map[string][]string, error) {
+	return l.lacks(k), l.check(ctx)
+}
+
+// Need implements [engine.Ledger].
+func (l *ledger) Need(ctx context.Context, k engine.Key, s engine.Shard, eventType string) error {
+	return l.change(ctx, k, func(r *rows) {
+		if there := r.claimed(s); there != nil {
+			there.Needs, there.needsAt = eventType, there.Cursor
+		}
+	})
 }
 
 // Take implements [engine.Ledger].

@@ -21,13 +21,19 @@ type tables struct {
 
 	mu        sync.Mutex
 	committed map[engine.Key]*rows
-	expires   map[worker]int64 // heartbeats are not part of transactions: they never wait
+	beats     map[worker]beat // heartbeats are not part of transactions: they never wait
 }
 
 // worker identifies a worker of a projection.
 type worker struct {
 	engine.Key
 	name string
+}
+
+// beat is the last heartbeat of a worker.
+type beat struct {
+	expires int64
+	lacks   []string // the event types that the worker does not know
 }
 
 // rows are those of one projection. What is committed is not changed any more: a transaction changes a copy.
@@ -41,7 +47,8 @@ type shard struct {
 	engine.Shard
 	message   string
 	messageAt int64
-	moved     int64 // when the checkpoint was moved
+	moved     int64             // when the checkpoint was moved
+	needsAt   projection.Cursor // the checkpoint when Needs was stored
 }
 
 type parked struct {
@@ -51,7 +58,7 @@ type parked struct {
 }
 
 func newTables() *tables {
-	return &tables{writing: make(chan struct{}, 1), committed: make(map[engine.Key]*rows), expires: make(map[worker]int64)}
+	return &tables{writing: make(chan struct{}, 1), committed: make(map[engine.Key]*rows), beats: make(map[worker]beat)}
 }
 
 // read returns the committed rows of a projection; none if it does not exist.
@@ -81,20 +88,35 @@ func now() int64 { return time.Now().UnixMicro() }
 func (t *tables) alive(k engine.Key, name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.expires[worker{k, name}] > now()
+	return t.beats[worker{k, name}].expires > now()
 }
 
 // workers returns the number of workers with a recent heartbeat.
 func (t *tables) workers(k engine.Key) int {
+	return len(t.lacks(k))
+}
+
+// lacks returns the event types that each worker with a recent heartbeat does not know.
+func (t *tables) lacks(k engine.Key) map[string][]string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n, at := 0, now()
-	for w, expires := range t.expires {
-		if w.Key == k && expires > at {
-			n++
+	lacks, at := make(map[string][]string), now()
+	for w, b := range t.beats {
+		if w.Key == k && b.expires > at {
+			lacks[w.name] = b.lacks
 		}
 	}
-	return n
+	return lacks
+}
+
+// known reports whether a worker with a recent heartbeat knows an event type.
+func (t *tables) known(k engine.Key, eventType string) bool {
+	for _, types := range t.lacks(k) {
+		if !slices.Contains(types, eventType) {
+			return true
+		}
+	}
+	return false
 }
 
 // inside is the context key for the tables that have a transaction in flight.
@@ -144,9 +166,9 @@ func (t *tables) commit(tx *Tx) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for old, k := range tx.renamed {
-		for w, expires := range t.expires {
+		for w, b := range t.beats {
 			if w.Key == old {
-				t.expires[worker{k, w.name}] = expires
+				t.beats[worker{k, w.name}] = b
 			}
 		}
 	}
@@ -156,7 +178,7 @@ func (t *tables) commit(tx *Tx) {
 			continue
 		}
 		delete(t.committed, k)
-		maps.DeleteFunc(t.expires, func(w worker, _ int64) bool { return w.Key == k })
+		maps.DeleteFunc(t.beats, func(w worker, _ beat) bool { return w.Key == k })
 	}
 }
 

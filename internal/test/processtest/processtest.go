@@ -62,6 +62,11 @@ const (
 	Between Pause = "between" // between two transactions
 )
 
+// Older is in place of a pause. The process is of an older release, which does not know the type of some events.
+const Older Pause = "older"
+
+const newer = "newer" // the type
+
 const name = "work"
 
 // Projection returns the projection that a process with these arguments runs. It adds the ID of each record to the read model.
@@ -83,8 +88,12 @@ func Projection[Tx any](arguments []string, prepare func(ctx context.Context, tx
 	}
 	return projection.Projection[Tx]{
 		Name: name, Partitions: partitions, Batch: 5, Lease: lease, Prepare: prepare,
+		OnError: es.Park, Retries: -1,
 		Handle: func(ctx context.Context, tx Tx, records []es.Record) error {
 			for _, r := range records {
+				if Pause(arguments[2]) == Older && r.Type == newer {
+					return &es.UnknownEventError{Type: r.Type}
+				}
 				if err := add(ctx, tx, r.ID()); err != nil {
 					return err
 				}
@@ -110,6 +119,32 @@ func Run(t *testing.T, b Backend) {
 			f.reach(last / 2) // so that some work is done before the next process is killed
 			if i >= 2 {
 				if err := running[i-2].Kill(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		f.reach(last)
+		f.check()
+	})
+	t.Run("killed processes of an older release leave unknown event types to a newer one", func(t *testing.T) {
+		f := newFixture(t, b)
+		var running []Process
+		var last es.Position
+		for i := range 8 {
+			release := Older
+			if i%2 == 1 {
+				release = Nowhere
+			}
+			running = append(running, f.start("3", "600ms", string(release)))
+			for k := range 20 {
+				f.addOf(newer, fmt.Sprint(k%7), 1)
+				last = f.add(fmt.Sprint(k%7), 1+k%3)
+			}
+			if i >= 1 {
+				f.reach(last / 2) // so that some work is done before the next process is killed
+			}
+			if i >= 3 {
+				if err := running[i-3].Kill(); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -167,9 +202,15 @@ func newFixture(t *testing.T, b Backend) *fixture {
 // add appends n events to a stream.
 func (f *fixture) add(id string, n int) es.Position {
 	f.Helper()
+	return f.addOf("happened", id, n)
+}
+
+// addOf appends n events of a type to a stream.
+func (f *fixture) addOf(eventType, id string, n int) es.Position {
+	f.Helper()
 	a := es.Append{Stream: es.Stream{Kind: "account", ID: id}, Expected: es.AnyVersion, Events: make([]es.Record, n)}
 	for i := range a.Events {
-		a.Events[i].Type = "happened"
+		a.Events[i].Type = eventType
 	}
 	position, err := f.Append(f.Context(), a)
 	if err != nil {
