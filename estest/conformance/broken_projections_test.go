@@ -48,7 +48,7 @@ const (
 	unknownNamed   = "Status names the event type that no worker knows"
 	unknownReacted = "reaction leaves unknown event types to a worker that knows them"
 	unknownRetried = "Retry is left to a worker that knows the event type"
-	unknownStops   = "unknown event type stops a projection that no other worker can continue"
+	unknownStops   = "unknown event type stops a projection if no worker knows it"
 )
 
 func TestEveryDefectOfAProjectionIsCaughtByItsClause(t *testing.T) {

@@ -24,7 +24,7 @@ func unknownClauses() []clause {
 		{"Retry is left to a worker that knows the event type",
 			"A worker of an older release must not count an attempt, nor lose the request.",
 			leavesRetry},
-		{"unknown event type stops a projection that no other worker can continue",
+		{"unknown event type stops a projection if no worker knows it",
 			"With es.Stop the error must reach the program, as for any other record that cannot be handled. If another worker knows the type, it continues.",
 			stopsAtUnknown},
 	}
