@@ -2,7 +2,6 @@ package es
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -24,9 +23,15 @@ type Mem struct {
 	streams     map[Stream][]Record // by version; append-only
 	commands    map[command]span
 	snapshots   map[Stream]Snapshot
-	leases      map[string]Lease
+	leases      map[string]memLease
 	checkpoints map[string]Position
 	changed     chan struct{} // closed by the next append; nil if there are no waiters
+}
+
+// memLease is a lease with the time of its end on the monotonic clock, which is not set back.
+type memLease struct {
+	Lease
+	expires time.Time
 }
 
 // span is the versions of the events of a command.
@@ -224,16 +229,17 @@ func (m *Mem) AcquireLease(ctx context.Context, name, holder string, d time.Dura
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := time.Now().UTC()
+	now := time.Now()
 	l, found := m.leases[name]
-	if !found || l.Holder == holder || !l.Until.After(now) {
-		l = Lease{Name: name, Holder: holder, Until: now.Add(d).Truncate(time.Microsecond), Note: note}
+	if !found || l.Holder == holder || !l.expires.After(now) {
+		expires := now.Add(d)
+		l = memLease{Lease{Name: name, Holder: holder, Until: expires.UTC().Truncate(time.Microsecond), Note: note}, expires}
 		if m.leases == nil {
-			m.leases = make(map[string]Lease)
+			m.leases = make(map[string]memLease)
 		}
 		m.leases[name] = l
 	}
-	return l, nil
+	return l.Lease, nil
 }
 
 // ReleaseLease implements [Leases].
@@ -255,7 +261,10 @@ func (m *Mem) ListLeases(ctx context.Context) (_ []Lease, err error) {
 	defer cause.Set(ctx, &err)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	leases := slices.SortedFunc(maps.Values(m.leases), func(a, b Lease) int { return cmp.Compare(a.Name, b.Name) })
+	leases := make([]Lease, 0, len(m.leases))
+	for _, name := range slices.Sorted(maps.Keys(m.leases)) {
+		leases = append(leases, m.leases[name].Lease)
+	}
 	return leases, ctx.Err()
 }
 

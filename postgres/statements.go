@@ -72,11 +72,13 @@ func (s *Store) prepare() {
 		loadSnapshot: s.newStatement("select version, position, schema, data from {schema}.snapshots where kind = $1 and id = $2"),
 
 		// clock_timestamp is read when the row is locked, not when the statement begins to wait for the lock.
-		acquireLease: s.newStatement(`insert into {schema}.leases as l (name, holder, until, note)
-			values ($1, $2, clock_timestamp() + ($3::bigint * interval '1 microsecond'), $4)
-			on conflict (name) do update set holder = excluded.holder, until = clock_timestamp() + ($3::bigint * interval '1 microsecond'), note = excluded.note
-			where l.holder = excluded.holder or l.until <= clock_timestamp() returning holder, until, note`),
-		loadLease:    s.newStatement("select holder, until, note from {schema}.leases where name = $1 and until > clock_timestamp()"),
+		// A lease that was renewed more than its duration from now was renewed before the clock was set back.
+		acquireLease: s.newStatement(`insert into {schema}.leases as l (name, holder, until, note, renewed)
+			values ($1, $2, clock_timestamp() + ($3::bigint * interval '1 microsecond'), $4, clock_timestamp())
+			on conflict (name) do update set holder = excluded.holder, until = clock_timestamp() + ($3::bigint * interval '1 microsecond'), note = excluded.note, renewed = clock_timestamp()
+			where l.holder = excluded.holder or l.until <= clock_timestamp() or (l.renewed + (l.renewed - l.until)) > clock_timestamp() returning holder, until, note`),
+		loadLease: s.newStatement(`select holder, until, note from {schema}.leases where name = $1 and until > clock_timestamp()
+			and (renewed is null or (renewed + (renewed - until)) <= clock_timestamp())`),
 		releaseLease: s.newStatement("delete from {schema}.leases where name = $1 and holder = $2"),
 		listLeases:   s.newStatement("select holder, until, note, name from {schema}.leases order by name"),
 

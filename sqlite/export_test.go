@@ -2,12 +2,15 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"slices"
+	"time"
 
 	"github.com/mattn/go-sqlite3"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
+	"github.com/thalo-go/es/internal/engine"
 )
 
 // OnWriter runs f with exclusive use of the writing connection.
@@ -35,6 +38,9 @@ func Connect(uri string) error {
 	}
 	return err
 }
+
+// SetDay replaces the time of day that projections measure their leases with.
+func (s *Store) SetDay(day func() time.Time) { s.Projections.(*engine.SQL[*sql.Tx]).SetDay(day) }
 
 // SetLargeLog sets the size at which the write-ahead log is truncated.
 func (s *Store) SetLargeLog(bytes int64) { s.log.large = bytes }

@@ -12,9 +12,10 @@ import (
 )
 
 const (
-	upsertLease = `insert into es_leases (name, holder, until, note) values (?1, ?2, ?3, ?4)
-		on conflict (name) do update set holder = excluded.holder, until = excluded.until, note = excluded.note
-		where es_leases.holder = excluded.holder or es_leases.until <= ?5`
+	// A lease that was renewed more than its duration from now was renewed before the clock was set back. Its holder renews it soon, if there is one.
+	upsertLease = `insert into es_leases (name, holder, until, note, renewed) values (?1, ?2, ?3, ?4, ?5)
+		on conflict (name) do update set holder = excluded.holder, until = excluded.until, note = excluded.note, renewed = excluded.renewed
+		where es_leases.holder = excluded.holder or es_leases.until <= ?5 or 2 * es_leases.renewed - es_leases.until > ?5`
 	selectLease  = "select holder, until, note from es_leases where name = ?"
 	deleteLease  = "delete from es_leases where name = ? and holder = ?"
 	selectLeases = "select name, holder, until, note from es_leases order by name"

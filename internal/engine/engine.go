@@ -24,11 +24,12 @@ type Engine[Tx any] struct {
 	moved   broadcast // a checkpoint has moved in this process
 	awaited broadcast // a caller in this process waits for a checkpoint to move
 	changed broadcast // the workers of this process must read their projection's state
+	clock   clock
 }
 
 // New returns an engine that keeps its rows in a ledger.
 func New[Tx any](l Ledger[Tx]) *Engine[Tx] {
-	return &Engine[Tx]{ledger: l}
+	return &Engine[Tx]{ledger: l, clock: newClock()}
 }
 
 // broadcast wakes all waiters.

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -52,8 +51,8 @@ type task[Tx any] struct {
 	all          sync.WaitGroup
 	progress     sync.Mutex
 	lacking      sync.Mutex
-	lacked       []string     // the event types that this program does not know, as far as it has met them; guarded by lacking
-	heart        atomic.Int64 // when the last successful heartbeat began; see isAlive
+	lacked       []string // the event types that this program does not know, as far as it has met them; guarded by lacking
+	heart        pulse    // the last successful heartbeat; see isAlive
 }
 
 // Project implements [projection.Projections].
@@ -293,8 +292,9 @@ func (t *task[Tx]) reconcile(ctx context.Context) (atEnd bool, err error) {
 
 // heartbeatAndRead sends a heartbeat if one is due, and reads the state.
 func (t *task[Tx]) heartbeatAndRead(ctx context.Context) (Overview, error) {
-	now, last := time.Now().UnixNano(), t.heart.Load()
-	if last != 0 && now-last > int64(t.lease) {
+	now := t.engine.clock()
+	age, found := t.heart.age(now)
+	if found && age > t.lease {
 		// The process was paused or disconnected, so other workers may have its shards. The next move of a checkpoint would detect it,
 		// but reactions must stop first.
 		for _, s := range t.shardWorkers {
@@ -302,11 +302,11 @@ func (t *task[Tx]) heartbeatAndRead(ctx context.Context) (Overview, error) {
 		}
 	}
 	lacks := t.lacks()
-	if now-last > int64(t.lease/4) || len(lacks) > t.announced {
+	if !found || age > t.lease/4 || len(lacks) > t.announced {
 		if err := t.engine.ledger.Heartbeat(ctx, t.key, t.worker, t.lease, lacks); err != nil {
 			return Overview{}, err
 		}
-		t.heart.Store(now)
+		t.heart.beat(now)
 		t.announced = len(lacks)
 	}
 	seen, err := t.engine.ledger.Overview(ctx, t.key)
@@ -322,7 +322,10 @@ func (t *task[Tx]) heartbeatAndRead(ctx context.Context) (Overview, error) {
 }
 
 // isAlive reports whether the last heartbeat is recent enough that no other worker has taken the shards.
-func (t *task[Tx]) isAlive() bool { return time.Now().UnixNano()-t.heart.Load() < int64(t.lease) }
+func (t *task[Tx]) isAlive() bool {
+	age, found := t.heart.age(t.engine.clock())
+	return found && age < t.lease
+}
 
 // arrange starts and stops shard workers until this worker has its fair share of the shards.
 func (t *task[Tx]) arrange(ctx, work context.Context, seen Overview) error {

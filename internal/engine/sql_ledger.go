@@ -42,6 +42,7 @@ type Dialect struct {
 
 // SQL replaces the placeholders in text by the fragments.
 func (d Dialect) SQL(text string) string {
+	text = strings.ReplaceAll(text, "{live}", live)
 	text = strings.NewReplacer("{es}", d.Prefix, "{now}", d.Now, "{lock}", d.Lock, "{skip}", d.Skip, "$", d.Parameter).Replace(text)
 	if d.Finish != nil {
 		text = d.Finish(text)

@@ -1,5 +1,10 @@
 package engine
 
+// live is the condition for a row of a worker whose lease has not expired. A heartbeat that was sent more than a lease from now was sent
+// before the clock of the database was set back: a worker that still runs sends another soon, and one that is gone must not hold its shards
+// until the clock gets there again. The column beat is 0 in rows of a release before it.
+const live = "(w.expires > {now} and ((2 * w.beat) - w.expires) <= {now})"
+
 // statements are the engine's, with the fragments of its database. The parameters $1 and $2 are the projection's name and version.
 type statements struct {
 	// A projection.
@@ -60,7 +65,7 @@ func prepare(d Dialect) statements {
 				select s.name, s.version, s.shard from {es}shards s where s.name = $1 and s.version = $2 and s.shard = $3 and s.claim = $6
 				and (s.filter = 0 or s.filter = $7)
 				and (s.holder = '' or s.holder = $4 or not exists (
-					select 1 from {es}workers w where w.name = s.name and w.version = s.version and w.worker = s.holder and w.expires > {now}))
+					select 1 from {es}workers w where w.name = s.name and w.version = s.version and w.worker = s.holder and {live}))
 				{skip})
 			returning cursor, time, caught_up, past, past_end`),
 		release: d.SQL("update {es}shards set holder = ''" + thisProjection + " and shard = $3 and claim = $4"),
@@ -79,12 +84,12 @@ func prepare(d Dialect) statements {
 			caught_up = caught_up or $6, at_end = false, error = '', error_at = 0, moved = {now}` +
 			thisProjection + " and shard = '0/1' and cursor = $3"),
 
-		heartbeat: d.SQL(`insert into {es}workers (name, version, worker, expires, lacks) values ($1, $2, $3, {now} + $4, $5)
-			on conflict (name, version, worker) do update set expires = excluded.expires, lacks = excluded.lacks`),
-		lacks:         d.SQL("select worker, lacks from {es}workers" + thisProjection + " and expires > {now}"),
-		allLacks:      d.SQL("select name, version, lacks from {es}workers where expires > {now}"),
+		heartbeat: d.SQL(`insert into {es}workers (name, version, worker, expires, beat, lacks) values ($1, $2, $3, {now} + $4, {now}, $5)
+			on conflict (name, version, worker) do update set expires = excluded.expires, beat = excluded.beat, lacks = excluded.lacks`),
+		lacks:         d.SQL("select worker, lacks from {es}workers w" + thisProjection + " and {live}"),
+		allLacks:      d.SQL("select name, version, lacks from {es}workers w where {live}"),
 		deleteWorker:  d.SQL("delete from {es}workers" + thisProjection + " and worker = $3"),
-		alive:         d.SQL("select count(*) from {es}workers" + thisProjection + " and expires > {now}"),
+		alive:         d.SQL("select count(*) from {es}workers w" + thisProjection + " and {live}"),
 		deleteWorkers: d.SQL("delete from {es}workers" + thisProjection),
 		renameWorkers: d.SQL("update {es}workers set name = $2 where name = $1"),
 
@@ -108,10 +113,10 @@ func prepare(d Dialect) statements {
 			order by name, version, position, kind, id, stream_version limit $7`),
 
 		state: d.SQL(`select ` + headerColumns + `,
-				(select count(*) from {es}workers w where w.name = p.name and w.version = p.version and w.expires > {now}),
+				(select count(*) from {es}workers w where w.name = p.name and w.version = p.version and {live}),
 				exists (select 1 from {es}parked q where q.name = p.name and q.version = p.version and q.request <> ''),
 				s.shard, s.cursor, s.claim, s.at_end, s.holder, s.needs, s.past, s.past_end,
-				exists (select 1 from {es}workers w where w.name = s.name and w.version = s.version and w.worker = s.holder and w.expires > {now})
+				exists (select 1 from {es}workers w where w.name = s.name and w.version = s.version and w.worker = s.holder and {live})
 			from {es}projections p join {es}shards s on s.name = p.name and s.version = p.version
 			where p.name = $1 and p.version = $2 order by s.shard`),
 		cursors: d.SQL(`select p.version, p.kind, p.partitions, min(case when s.past_end > 0 then s.past else s.cursor end), sum(case when s.caught_up then 0 else 1 end), max(s.error)
@@ -120,7 +125,7 @@ func prepare(d Dialect) statements {
 		status: d.SQL(`select s.name, s.version, s.shard, p.kind, p.source, p.filter,
 				case when s.past_end > 0 then s.past else s.cursor end, s.time, s.caught_up, s.error, s.error_at, s.holder,
 				case when s.needs_at = s.cursor then s.needs else '' end,
-				exists (select 1 from {es}workers w where w.name = s.name and w.version = s.version and w.worker = s.holder and w.expires > {now}),
+				exists (select 1 from {es}workers w where w.name = s.name and w.version = s.version and w.worker = s.holder and {live}),
 				(select count(*) from {es}parked q where q.name = s.name and q.version = s.version and q.shard = s.shard),
 				case when s.moved > 0 then ({now} - s.moved) else 0 end
 			from {es}shards s join {es}projections p on p.name = s.name and p.version = s.version
