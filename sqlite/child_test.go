@@ -20,6 +20,9 @@ var roles = map[string]func(ctx context.Context, s *sqlite.Store, args []string)
 	"once":    once,
 	"write":   write,
 	"measure": measure,
+
+	"carelessly": carelessly,
+	"early":      early,
 }
 
 // children returns the functions of child processes: each opens the database at the path in its first argument and plays a role.
