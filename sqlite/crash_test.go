@@ -14,8 +14,7 @@ import (
 	"github.com/thalo-go/es/internal/test/child"
 )
 
-// These tests simulate crashes in three ways. None of them cuts the power. SQLite's own tests cover that synced data survives. The store must
-// request the sync before it acknowledges; see TestDurablePragmas.
+// These tests simulate crashes in three ways. TestPowerCut simulates power cuts where there is a C compiler.
 //
 //   - A process is killed. Its writes stay in the system's cache, so this shows that no acknowledgement is early and that no
 //     partial write is read.

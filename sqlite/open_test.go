@@ -143,6 +143,23 @@ func TestOpen(t *testing.T) {
 	})
 }
 
+func TestBusyTimeoutIsThatOfEveryConnection(t *testing.T) {
+	for _, c := range []sqlite.Config{{BusyTimeout: 70 * time.Millisecond}, {BusyTimeout: 70 * time.Millisecond, ReadOnly: true}} {
+		path := file(t)
+		open(t, path)
+		var milliseconds int
+		if err := openWith(t, path, c).DB().QueryRowContext(t.Context(), "pragma busy_timeout").Scan(&milliseconds); err != nil || milliseconds != 70 {
+			t.Errorf("a connection for reading waits %d ms, want 70: %v", milliseconds, err)
+		}
+	}
+	path := file(t)
+	open(t, path)
+	do(t, connect(t, path), "begin immediate")
+	if _, err := (sqlite.Config{BusyTimeout: 70 * time.Millisecond}).Open(path); !errors.Is(err, es.ErrUnavailable) || !strings.Contains(err.Error(), "for more than 70ms") {
+		t.Errorf("opening a locked database: %v", err)
+	}
+}
+
 func TestOpenRefusesNegativeSettings(t *testing.T) {
 	for field, c := range map[string]sqlite.Config{"BusyTimeout": {BusyTimeout: -1}, "PollInterval": {PollInterval: -1}} {
 		path := file(t)

@@ -1,4 +1,4 @@
-// Package cause lets an error tell why the caller's context ended.
+// Package cause replaces the error of a context that callers share by that of the caller's own context.
 //
 // Work that callers share has a context of its own, which is canceled when the last of them leaves. Its error would say that the context was
 // canceled, although the deadline of the caller had passed. And a context canceled with a cause has an error that does not have it.
