@@ -172,7 +172,7 @@ func brokenTimes() []defect[es.Log] {
 		})),
 		broken("an ended context is ignored", contextEnded, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			return m.Append(context.WithoutCancel(ctx), appends...)
-		})),
+		})).noticedBy(contextNamed),
 		broken("a deadline is reported as a cancellation", contextNamed, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
 			position, err := m.Append(ctx, appends...)
 			if errors.Is(err, context.DeadlineExceeded) {
@@ -188,19 +188,19 @@ func brokenTimes() []defect[es.Log] {
 			return position, err
 		})),
 		broken("an append that was written returns the context's error", contextEnds, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
-			if err := ctx.Err(); err != nil {
+			if err := ended(ctx); err != nil {
 				return 0, err
 			}
 			window()
 			position, err := m.Append(context.WithoutCancel(ctx), appends...)
-			return position, errors.Join(err, ctx.Err())
+			return position, errors.Join(err, ended(ctx))
 		})),
 		broken("an append is half written when its context ends", contextEnds, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
-			if err := ctx.Err(); err != nil {
+			if err := ended(ctx); err != nil {
 				return 0, err
 			}
 			window()
-			if err := ctx.Err(); err != nil {
+			if err := ended(ctx); err != nil {
 				_, _ = m.Append(context.WithoutCancel(ctx), appends[0])
 				return 0, fmt.Errorf("%w: %w", es.ErrUnknownOutcome, err)
 			}

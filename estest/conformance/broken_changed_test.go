@@ -198,7 +198,7 @@ func wait(ctx context.Context, notified <-chan struct{}) error {
 	case <-notified:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return ended(ctx)
 	}
 }
 

@@ -84,7 +84,7 @@ func brokenCheckpoints() []defect[es.Checkpoints] {
 		}, also: []string{movesBothWays, notFromElse, noMoveLost, checkObeys, checkIsNone}},
 		moving("a checkpoint only grows", movesBothWays, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
 			if to < from && to >= 0 {
-				return false, ctx.Err()
+				return false, ended(ctx)
 			}
 			return m.MoveCheckpoint(ctx, name, from, to)
 		}),
@@ -99,7 +99,7 @@ func brokenCheckpoints() []defect[es.Checkpoints] {
 			return moved && from != to, err
 		}),
 		moving("the old position is not compared", notFromElse, func(ctx context.Context, m *es.Mem, name string, from, to es.Position) (bool, error) {
-			if err := errors.Join(es.CheckCheckpoint(name, from, to), ctx.Err()); err != nil {
+			if err := errors.Join(es.CheckCheckpoint(name, from, to), ended(ctx)); err != nil {
 				return false, err
 			}
 			for !must(m.MoveCheckpoint(ctx, name, at(m, name), to)) { // until it succeeds
@@ -145,7 +145,7 @@ func brokenCheckpoints() []defect[es.Checkpoints] {
 				f := &faultyCheckpoints{Mem: m}
 				f.onLoad = func(ctx context.Context, name string) (es.Position, error) {
 					if position, found := known.get(name); found {
-						return position, ctx.Err()
+						return position, ended(ctx)
 					}
 					return m.LoadCheckpoint(ctx, name)
 				}

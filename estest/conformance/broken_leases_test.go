@@ -160,7 +160,7 @@ func brokenAcquires() []defect[es.Leases] {
 		})),
 		brokenLeases("a lease never expires", expires, acquiring(func(ctx context.Context, m *es.Mem, name, holder string, d time.Duration, note string) (es.Lease, error) {
 			if l, _ := lease(m, name); l.Holder != "" && l.Holder != holder {
-				return l, ctx.Err()
+				return l, ended(ctx)
 			}
 			return m.AcquireLease(ctx, name, holder, d, note)
 		})).noticedBy(oneTakesOver).blocking(),
@@ -231,11 +231,11 @@ func brokenLeaseRaces() []defect[es.Leases] {
 func brokenReleases() []defect[es.Leases] {
 	return []defect[es.Leases]{
 		brokenLeases("ReleaseLease does nothing", released, releasing(func(ctx context.Context, m *es.Mem, name, holder string) error {
-			return ctx.Err()
+			return ended(ctx)
 		})).noticedBy(listByName, expires),
 		brokenLeases("a released lease expires and stays in the list", released, releasing(func(ctx context.Context, m *es.Mem, name, holder string) error {
 			if l, held := lease(m, name); !held || l.Holder != holder {
-				return ctx.Err()
+				return ended(ctx)
 			}
 			_, err := m.AcquireLease(ctx, name, holder, 1, "")
 			return err

@@ -36,7 +36,7 @@ func brokenLogs() []defect[es.Log] {
 				slices.SortStableFunc(all, func(a, b es.Record) int { return strings.Compare(a.Stream.String(), b.Stream.String()) })
 				for _, r := range all {
 					if ctx.Err() != nil {
-						yield(es.Record{}, ctx.Err())
+						yield(es.Record{}, ended(ctx))
 						return
 					}
 					if !yield(r, nil) {

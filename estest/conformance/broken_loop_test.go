@@ -112,10 +112,10 @@ func (l loop) ending() []defect[es.Log] {
 	return []defect[es.Log]{
 		broken(l.name+" ignores its context", l.obeys, l.with(func(ctx context.Context, read func(context.Context) records) records {
 			return read(context.WithoutCancel(ctx))
-		})),
+		})).noticedBy(contextNamed, waits),
 		broken(l.name+" ends without an error when its context does", l.obeys, l.with(func(ctx context.Context, read func(context.Context) records) records {
 			return only(read(context.WithoutCancel(ctx)), func(es.Record) bool { return ctx.Err() == nil })
-		})),
+		})).noticedBy(contextNamed, waits),
 		broken(l.name+" returns the last record with the error", l.obeys, l.with(func(ctx context.Context, read func(context.Context) records) records {
 			return func(yield func(es.Record, error) bool) {
 				var last es.Record
@@ -148,7 +148,7 @@ func pooled(pool chan struct{}, left func()) around {
 			select {
 			case pool <- struct{}{}:
 			case <-ctx.Done():
-				yield(es.Record{}, ctx.Err())
+				yield(es.Record{}, ended(ctx))
 				return
 			}
 			ended := false
@@ -185,7 +185,7 @@ func readAhead(ctx context.Context, read func(context.Context) records) records 
 				case items <- item{r, err}:
 				case <-ctx.Done(): // it ends with the clause, so that it does not disturb later tests
 					select {
-					case items <- item{es.Record{}, ctx.Err()}:
+					case items <- item{es.Record{}, ended(ctx)}:
 					case <-left:
 					}
 					return

@@ -195,7 +195,7 @@ func (w workshop) brokenRuns() []defect[conformance.Listed] {
 				case err := <-done:
 					return err
 				case <-ctx.Done():
-					return ctx.Err()
+					return ended(ctx)
 				}
 			}
 		}),
@@ -237,7 +237,7 @@ func (w workshop) brokenWorkers() []defect[conformance.Listed] {
 				select {
 				case alone <- struct{}{}:
 				case <-ctx.Done():
-					return ctx.Err()
+					return ended(ctx)
 				}
 				defer func() { <-alone }()
 				return f.Store.Project(ctx, p)

@@ -132,7 +132,7 @@ func brokenSaves() []defect[es.Snapshots] {
 			var kept table[es.Snapshot]
 			f := &faultySnapshots{Mem: new(es.Mem)}
 			f.onSave = func(ctx context.Context, s es.Snapshot) error {
-				if err := errors.Join(s.Stream.Check(), ctx.Err()); err != nil {
+				if err := errors.Join(s.Stream.Check(), ended(ctx)); err != nil {
 					return err
 				}
 				if old, found := kept.get(s.Stream.String()); found && old.Newer(s) {
@@ -146,7 +146,7 @@ func brokenSaves() []defect[es.Snapshots] {
 			f.onLoad = func(ctx context.Context, stream es.Stream) (es.Snapshot, error) {
 				s, _ := kept.get(stream.String())
 				s.Data = bytes.Clone(s.Data)
-				return s, ctx.Err()
+				return s, ended(ctx)
 			}
 			return func() es.Snapshots { return f }
 		}},
@@ -180,7 +180,7 @@ func brokenStreams() []defect[es.Snapshots] {
 				}, func(ctx context.Context, stream es.Stream) (es.Snapshot, error) {
 					if s, found := known.get(stream.String()); found {
 						s.Data = bytes.Clone(s.Data)
-						return s, ctx.Err()
+						return s, ended(ctx)
 					}
 					return m.LoadSnapshot(ctx, stream)
 				}

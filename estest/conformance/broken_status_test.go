@@ -134,7 +134,7 @@ func (w workshop) brokenAnswers() []defect[conformance.Listed] {
 		})),
 		w.broken("WaitFor does not report the position", waitTimesOut, changing(func(ctx context.Context, err error) error {
 			if ctx.Err() != nil {
-				return ctx.Err()
+				return ended(ctx)
 			}
 			return err
 		})).blocking(),
@@ -155,12 +155,12 @@ func (w workshop) brokenAnswers() []defect[conformance.Listed] {
 						return nil
 					}
 				}
-				return fmt.Errorf("%s does not exist: %w", name, ctx.Err())
+				return fmt.Errorf("%s does not exist: %w", name, ended(ctx))
 			}
 		}),
 		w.broken("WaitFor does not report that a projection does not exist", waitsForStart, changing(func(ctx context.Context, err error) error {
 			if ctx.Err() != nil {
-				return ctx.Err()
+				return ended(ctx)
 			}
 			return err
 		})).blocking(),

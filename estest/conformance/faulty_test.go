@@ -9,7 +9,11 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/cause"
 )
+
+// ended returns the error of a context that has ended, with its cause.
+func ended(ctx context.Context) error { return cause.Of(ctx, ctx.Err()) }
 
 type records = iter.Seq2[es.Record, error]
 
@@ -165,7 +169,7 @@ func atAnyVersion(appends []es.Append) []es.Append {
 
 // oneByOne writes the appends of a call separately until one is refused.
 func oneByOne(ctx context.Context, m *es.Mem, appends []es.Append) (last es.Position, err error) {
-	if err := errors.Join(es.CheckAppends(appends...), ctx.Err()); err != nil {
+	if err := errors.Join(es.CheckAppends(appends...), ended(ctx)); err != nil {
 		return 0, err
 	}
 	for i, a := range appends {
