@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,8 +49,8 @@ func foreignMessages() map[string]confluent.Message {
 func damagedMessages(t testing.TB) map[string]confluent.Message {
 	t.Helper()
 	r := es.Record{Stream: es.Stream{Kind: "account", ID: "a0"}, Version: 1, Position: 1, Type: "happened"}
-	without := func(encoding kafka.Encoding, header string) confluent.Message {
-		m, err := encoding.Encode("store-1", r, "t")
+	without := func(header string) confluent.Message {
+		m, err := kafka.CloudEvents.Encode("store-1", r, "t")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,12 +62,12 @@ func damagedMessages(t testing.TB) map[string]confluent.Message {
 		}
 		return damaged
 	}
-	deleted := without(kafka.CloudEvents, "")
+	deleted := without("")
 	deleted.Value = nil
 	return map[string]confluent.Message{
-		"a CloudEvent without a position": without(kafka.CloudEvents, "ce_position"),
-		"a CloudEvent without a stream":   without(kafka.CloudEvents, "ce_subject"),
-		"a CloudEvent without a type":     without(kafka.CloudEvents, "ce_type"),
+		"a CloudEvent without a position": without("ce_position"),
+		"a CloudEvent without a stream":   without("ce_subject"),
+		"a CloudEvent without a type":     without("ce_type"),
 		"a record with a null value":      deleted,
 		"one header of a CloudEvent":      {Key: []byte("a0"), Value: []byte("{}"), Headers: []confluent.Header{{Key: "ce_specversion", Value: []byte("1.0")}}},
 		"a compact header that ends":      {Key: []byte("a0"), Value: []byte("{}"), Headers: []confluent.Header{{Key: "es", Value: []byte("store-1\x00account\x00hap")}}},
@@ -141,7 +142,7 @@ func TestASourceStopsAtForeignMessagesOrSkipsThem(t *testing.T) {
 			foreign = append(foreign, m)
 		}
 		p.sendRaw(foreign...)
-		all := append(before[:20:20], p.publish(10, 2)...)
+		all := slices.Concat(before[:20], p.publish(10, 2))
 		shard := b.topic + "/0"
 
 		records, at, err := readRefused(t, feed(t, source(t, b), shard, 0, es.Filter{}))
@@ -196,7 +197,7 @@ func TestARebuildOverForeignMessages(t *testing.T) {
 		p := newPublisher(t, b)
 		before := p.publish(10, 2)
 		p.sendRaw(confluent.Message{Key: []byte("a0")})
-		all := append(before[:10:10], p.publish(10, 2)...)
+		all := slices.Concat(before[:10], p.publish(10, 2))
 		store, _ := openFile(t)
 		got := newCollector()
 		model := func(s *kafka.Source) sqlite.Projection {

@@ -429,7 +429,7 @@ func TestNeighboursThatCannotBeWritten(t *testing.T) {
 				if _, err := c.Exec(t.Context(), leaveRequest, int64(1000000), leave.kind, leave.version, leave.meta); err != nil {
 					t.Fatal(err)
 				}
-				for _, sql := range strings.Split(leave.after, ";") {
+				for sql := range strings.SplitSeq(leave.after, ";") {
 					if strings.HasPrefix(sql, "update es.requests") && !strings.Contains(sql, "xact") {
 						sql += ", xact = pg_current_xact_id()::xid"
 					}

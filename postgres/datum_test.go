@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -18,7 +19,7 @@ func TestOneCallersBadDatumFailsOnlyItsCall(t *testing.T) {
 	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		nothing := postgres.Projection{Name: "nothing", Handle: func(context.Context, pgx.Tx, []es.Record) error { return nil }}
-		for by, inline := range map[string][]postgres.Projection{"": nil, " with an inline projection": {nothing}} {
+		for by, inline := range map[string][]postgres.Projection{"": nil, "with an inline projection": {nothing}} {
 			for name, rule := range map[string]string{
 				"a constraint": "alter table es.events add constraint small check (octet_length(data) < 100)",
 				"a data error": `create function public.small() returns trigger language plpgsql as $$ begin
@@ -28,7 +29,7 @@ func TestOneCallersBadDatumFailsOnlyItsCall(t *testing.T) {
 					if octet_length(new.data) >= 100 then raise exception 'large'; end if; return new; end $$;
 					create trigger small before insert on es.events for each row execute function public.small()`,
 			} {
-				t.Run(name+by, func(t *testing.T) {
+				t.Run(strings.TrimSpace(name+" "+by), func(t *testing.T) {
 					url := server.Database(t)
 					s := openWith(t, postgres.Config{Inline: inline}, url)
 					run(t, url, rule)

@@ -49,7 +49,7 @@ func (h *handling) watch() {
 		return
 	}
 	if h.running == 0 && !h.shared {
-		err := h.conn.PgConn().CheckConn() // takes a millisecond if there is nothing to read
+		err := h.conn.PgConn().CheckConn() //nolint:staticcheck // Ping would wait for the server; this takes a millisecond
 		if idle := time.Since(h.last); err == nil && idle > h.lease+watchEvery {
 			// The server should have ended it; a pooler may hide that.
 			err = fmt.Errorf("no statement for %v", idle.Round(time.Second))

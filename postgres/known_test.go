@@ -7,7 +7,6 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/test/testserver"
-	"github.com/thalo-go/es/postgres"
 )
 
 // loseTail deletes the records after a position, as a failover to a replica that was behind does.
@@ -96,7 +95,7 @@ func TestReadsInFlightWhenTheTailIsLost(t *testing.T) {
 		}{{"of records that the store wrote", true}, {"of records that the store does not know", false}} {
 			t.Run(test.name, func(t *testing.T) {
 				empty(t, url)
-				s, tap := tapped(t, postgres.Config{}, url)
+				s, tap := tapped(t, url)
 				mustAppend(t, s, at(account("kept"), 0, 5))
 				if test.own {
 					mustAppend(t, s, at(account("lost"), 0, 3))

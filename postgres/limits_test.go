@@ -13,7 +13,6 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/test/testserver"
-	"github.com/thalo-go/es/postgres"
 )
 
 func TestLimits(t *testing.T) {
@@ -132,7 +131,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		bound = 48 << 20 // two pages and what the connection has
 	)
 	server := testserver.Postgres(t, testserver.Postgres18) // it is the client's
-	s, tap := tapped(t, postgres.Config{}, server.Database(t))
+	s, tap := tapped(t, server.Database(t))
 	before := heap()
 	for range 2 {
 		records := make([]es.Record, count/2)

@@ -133,7 +133,7 @@ func TestASessionThatEndsWhilePreparing(t *testing.T) {
 	t.Parallel()
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
-		s, tap := tapped(t, postgres.Config{}, with(url, "pool_max_conns=1"))
+		s, tap := tapped(t, with(url, "pool_max_conns=1"))
 		mustAppend(t, open(t, url), at(account("a"), 0, 1))
 		for what, do := range map[string]struct {
 			request string

@@ -59,7 +59,7 @@ func gather(t testing.TB, s *postgres.Store, n int, read func(i int) (context.Co
 func TestReadTogether(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
-		s, tap := tapped(t, postgres.Config{}, url)
+		s, tap := tapped(t, url)
 		var want []es.Record
 		for i := range 40 {
 			mustAppend(t, s, at(account(fmt.Sprint(i)), 0, i*3)) // 0 to 117, more than the page of one in a crowd

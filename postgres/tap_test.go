@@ -24,7 +24,7 @@ type tap struct {
 }
 
 // tapped opens a store with a tap on its connections.
-func tapped(t testing.TB, c postgres.Config, url string) (*postgres.Store, *tap) {
+func tapped(t testing.TB, url string) (*postgres.Store, *tap) {
 	t.Helper()
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -41,7 +41,7 @@ func tapped(t testing.TB, c postgres.Config, url string) (*postgres.Store, *tap)
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	s, err := c.New(t.Context(), pool)
+	s, err := postgres.New(t.Context(), pool)
 	if err != nil {
 		t.Fatal(err)
 	}

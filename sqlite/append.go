@@ -340,7 +340,7 @@ func (b *batch) headOf(a *es.Append, careful bool) (es.Version, error) {
 // isLost reports whether the version that an append expects may be of a history that was lost: the stream did not reach it before the
 // histories diverge. It reports that once for each stream.
 func (b *batch) isLost(a *es.Append, head es.Version) (bool, error) {
-	common, rewound := b.writer.history.rewound(0)
+	common, rewound := b.history.rewound(0)
 	if !rewound {
 		return false, nil
 	}
@@ -350,7 +350,7 @@ func (b *batch) isLost(a *es.Append, head es.Version) (bool, error) {
 			return false, err
 		}
 	}
-	return b.writer.history.report(a.Stream), nil
+	return b.history.report(a.Stream), nil
 }
 
 func (b *batch) lookUp(c command) (span, bool, error) {

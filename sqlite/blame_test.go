@@ -28,16 +28,16 @@ func TestRecordsAreNotParkedForTheDatabasesFaults(t *testing.T) {
 			var large atomic.Bool
 			go s.Project(t.Context(), sqlite.Projection{
 				Name: "p", OnError: es.Park, Retries: -1,
-				Prepare: func(_ context.Context, tx *sql.Tx) error {
-					_, err := tx.Exec("create table model (data blob)")
+				Prepare: func(ctx context.Context, tx *sql.Tx) error {
+					_, err := tx.ExecContext(ctx, "create table model (data blob)")
 					return err
 				},
-				Handle: func(_ context.Context, tx *sql.Tx, _ []es.Record) error {
+				Handle: func(ctx context.Context, tx *sql.Tx, _ []es.Record) error {
 					size := 1
 					if large.Load() {
 						size = 1 << 20
 					}
-					if _, err := tx.Exec("insert into model values (?)", bytes.Repeat([]byte{1}, size)); err != nil {
+					if _, err := tx.ExecContext(ctx, "insert into model values (?)", bytes.Repeat([]byte{1}, size)); err != nil {
 						return returns(err)
 					}
 					return nil
@@ -64,7 +64,10 @@ func TestRecordsAreNotParkedForTheDatabasesFaults(t *testing.T) {
 			if err := s.WaitFor(t.Context(), "p", 2); err != nil {
 				t.Fatal(err)
 			}
-			for p := range s.Parked(t.Context()) {
+			for p, err := range s.Parked(t.Context()) {
+				if err != nil {
+					t.Fatal(err)
+				}
 				t.Errorf("%s is parked: %s", p.Record.ID(), p.Error)
 			}
 		})
@@ -85,7 +88,10 @@ func TestInterruptedHandlersAreRetried(t *testing.T) {
 	if err := s.WaitFor(t.Context(), "p", 1); err != nil {
 		t.Fatal(err)
 	}
-	for p := range s.Parked(t.Context()) {
+	for p, err := range s.Parked(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		t.Errorf("%s is parked: %v", p.Record.ID(), errors.New(p.Error))
 	}
 }

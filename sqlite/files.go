@@ -22,13 +22,13 @@ type openFiles struct {
 	began   time.Time
 }
 
-// note notes the files that are open. real is the name of the database with links resolved.
-func (f *openFiles) note(real string) error {
+// note notes the files that are open. path is the name of the database with links resolved.
+func (f *openFiles) note(path string) error {
 	if f.name == "" {
 		return nil
 	}
 	before := f.ids[0]
-	f.names = [3]string{f.name, real + "-wal", real + "-shm"}
+	f.names = [3]string{f.name, path + "-wal", path + "-shm"}
 	for i, name := range f.names {
 		f.ids[i], _ = identify(name) // a read-only database may have only the first
 	}

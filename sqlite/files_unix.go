@@ -11,7 +11,7 @@ func identify(name string) (fileID, error) {
 	var info syscall.Stat_t
 	for {
 		err := syscall.Stat(name, &info)
-		if err == syscall.EINTR { //nolint:errorlint // an Errno is never wrapped
+		if err == syscall.EINTR {
 			continue
 		}
 		if err != nil || info.Ino == 0 {

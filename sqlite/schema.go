@@ -45,9 +45,9 @@ func (s *Store) migrate(ctx context.Context) error {
 		return err
 	}
 	err = conn.Raw(func(driver any) error {
-		real := driver.(*sqlite3.SQLiteConn).GetFilename("main")
-		s.log.init(real)
-		return s.files.note(real) // within the transaction, in which all files exist
+		path := driver.(*sqlite3.SQLiteConn).GetFilename("main")
+		s.log.init(path)
+		return s.files.note(path) // within the transaction, in which all files exist
 	})
 	if err != nil {
 		return err

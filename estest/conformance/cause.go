@@ -18,12 +18,12 @@ func (t *trial) blames(name string, call func(ctx context.Context) error) {
 	defer cancel()
 	stopped, stop := context.WithCancelCause(t.ctx)
 	stop(errStopped)
-	t.blamed(name, expired, call(expired))
-	t.blamed(name, stopped, call(stopped))
+	t.blamed(expired, name, call(expired))
+	t.blamed(stopped, name, call(stopped))
 }
 
 // blamed checks the error of a call whose context has ended.
-func (t *trial) blamed(name string, ctx context.Context, err error) {
+func (t *trial) blamed(ctx context.Context, name string, err error) {
 	for _, other := range []error{context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(err, other) && !errors.Is(ctx.Err(), other) {
 			t.Errorf("%s returned %v, which is %v, while its context ended with %v", name, err, other, ctx.Err())
@@ -51,7 +51,7 @@ func appendBlames(t *trial) {
 				_, err = drain(s.Read(ctx, stream("a"), es.Version(n)))
 			}
 			if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
-				t.blamed("a call that shares its work", ctx, err)
+				t.blamed(ctx, "a call that shares its work", err)
 			} else if errors.Is(err, context.Canceled) {
 				t.Errorf("a call whose context goes on returned %v", err)
 			}

@@ -41,7 +41,7 @@ func (e *endedError) Error() string {
 
 // Is reports whether the error without the contexts' errors is target.
 func (e *endedError) Is(target error) bool {
-	return target != context.Canceled && target != context.DeadlineExceeded && errors.Is(e.err, target) //nolint:errorlint // the values themselves
+	return target != context.Canceled && target != context.DeadlineExceeded && errors.Is(e.err, target)
 }
 
 // As finds target in the error.

@@ -47,7 +47,7 @@ func TestOf(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := cause.Of(test.ctx, test.err)
-			if (err == test.err) != test.same { //nolint:errorlint // it must be the same value
+			if (err == test.err) != test.same {
 				t.Errorf("it returned %#v", err)
 			}
 			if err == nil {

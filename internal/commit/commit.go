@@ -318,8 +318,8 @@ func (q *Queue) prepare(flight *bool) (ctx context.Context, cancel context.Cance
 			return nil, nil, false
 		case q.flying == 0, q.flying < flights && q.ready():
 			*flight = flights > 0
-			ctx, cancel = q.group.Prepare()
-			return ctx, cancel, true
+			next, stop := q.group.Prepare()
+			return next, stop, true
 		}
 		q.changed.Wait()
 	}

@@ -228,7 +228,7 @@ func (t *task[Tx]) catchUp(ctx context.Context) error {
 		if s, err = t.position(ctx); err != nil {
 			break
 		}
-		at, took := es.Position(s.Cursor), 0
+		at := es.Position(s.Cursor)
 		if at > head { // appends may have moved both since the head was read
 			if head, err = es.Head(ctx, t.engine.ledger.Log()); err != nil {
 				break
@@ -237,6 +237,7 @@ func (t *task[Tx]) catchUp(ctx context.Context) error {
 		if at > head {
 			return fmt.Errorf("%w; appends fail until Rebuild restarts it", &es.AheadError{After: at, Head: head})
 		}
+		var took int
 		switch {
 		case s.PastEnd > 0:
 			took, err = t.replay(ctx, s, s.Replaced, limit)

@@ -33,7 +33,7 @@ const (
 	parkedColumns  = "name, version, kind, id, stream_version, position, time, type, data, meta, error, attempts, at"
 )
 
-func prepare(d Dialect) statements {
+func prepare(d Dialect) statements { //nolint:funlen // a list
 	return statements{
 		insert: d.SQL(`insert into {es}projections (name, version, source, partitions, barrier, rebuild, kind, filter, prepares)
 			values ($1, $2, $3, $4, -1, false, $5, $6, $7) on conflict (name, version) do nothing`),

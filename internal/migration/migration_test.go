@@ -9,12 +9,12 @@ import (
 	"github.com/thalo-go/es/internal/migration"
 )
 
-func set(version int, files ...string) migration.Set {
+func set(files ...string) migration.Set {
 	m := fstest.MapFS{"enter.sql": {Data: []byte("a part of other files")}}
 	for _, name := range files {
 		m[name] = &fstest.MapFile{Data: []byte(name)}
 	}
-	return migration.Set{Files: m, Version: version}
+	return migration.Set{Files: m, Version: 2}
 }
 
 // apply applies what is pending and returns the state of the database.
@@ -35,7 +35,7 @@ func apply(t *testing.T, m migration.Set, meta map[string]string) (ran []string,
 }
 
 func TestReleasesOfOneVersionShareADatabase(t *testing.T) {
-	older, newer := set(2, "001.sql", "002.sql", "003.sql"), set(2, "001.sql", "002.sql", "003.sql", "004.sql")
+	older, newer := set("001.sql", "002.sql", "003.sql"), set("001.sql", "002.sql", "003.sql", "004.sql")
 	ran, meta := apply(t, older, nil)
 	if len(ran) != 3 || meta["schema"] != "2" || meta["expansion"] != "3" {
 		t.Fatalf("an empty database ran %q and has %v", ran, meta)
@@ -49,7 +49,7 @@ func TestReleasesOfOneVersionShareADatabase(t *testing.T) {
 }
 
 func TestAReleaseWithoutExpansionsWroteOnlyItsVersion(t *testing.T) {
-	ran, meta := apply(t, set(2, "001.sql", "002.sql", "003.sql"), map[string]string{"schema": "1", "store": "x"})
+	ran, meta := apply(t, set("001.sql", "002.sql", "003.sql"), map[string]string{"schema": "1", "store": "x"})
 	if len(ran) != 2 || ran[0] != "002.sql" || meta["schema"] != "2" || meta["expansion"] != "3" {
 		t.Errorf("ran %q, and the database has %v", ran, meta)
 	}
@@ -60,14 +60,14 @@ func TestADatabaseOfAnotherVersionIsRefused(t *testing.T) {
 		{"schema": "3"}, {"schema": "3", "expansion": "9"}, // of a newer release
 		{"schema": "two"}, {"schema": "0"}, {"schema": "-1"}, {"schema": "2", "expansion": "x"}, {"schema": "2", "expansion": "0"}, // corrupt
 	} {
-		if s, err := set(2, "001.sql", "002.sql").State(meta); !errors.Is(err, es.ErrInvalid) {
+		if s, err := set("001.sql", "002.sql").State(meta); !errors.Is(err, es.ErrInvalid) {
 			t.Errorf("%v: %+v, %v; want ErrInvalid", meta, s, err)
 		}
 	}
 }
 
 func TestWithoutAVersionNothingWasApplied(t *testing.T) {
-	if s, err := set(2, "001.sql", "002.sql").State(map[string]string{"expansion": "2"}); err != nil || s != (migration.State{}) {
+	if s, err := set("001.sql", "002.sql").State(map[string]string{"expansion": "2"}); err != nil || s != (migration.State{}) {
 		t.Errorf("the state is %+v, %v", s, err)
 	}
 }

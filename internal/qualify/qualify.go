@@ -35,7 +35,6 @@ type qualifier struct {
 	kind  kind
 	last  string // the token before
 	was   kind   // and its kind
-	call  string // the word before the parenthesis that is opened next
 }
 
 // A level is the inside of a pair of parentheses.
@@ -188,7 +187,7 @@ var types = words("bigint integer smallint boolean real double numeric timestamp
 
 func words(list string) map[string]bool {
 	m := make(map[string]bool)
-	for _, w := range strings.Fields(list) {
+	for w := range strings.FieldsSeq(list) {
 		m[w] = true
 	}
 	return m
@@ -214,7 +213,7 @@ func (q *qualifier) takeWord(name string) {
 	}
 	if q.last != "." && separators[name] {
 		l.operators = 0
-		l.set = name == "set" || l.set && !(name == "where" || name == "from" || name == "returning")
+		l.set = name == "set" || l.set && name != "where" && name != "from" && name != "returning"
 		l.target = name == "set"
 	}
 	q.out.WriteString(q.token)

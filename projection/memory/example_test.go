@@ -17,12 +17,12 @@ type deposited struct{ Amount int }
 var deposits = es.JSON(map[string]deposited{"deposited": {}})
 
 // deposit appends an event to the stream of an account.
-func deposit(ctx context.Context, store es.Store, id string, amount int) es.Position {
+func deposit(ctx context.Context, store es.Store, amount int) es.Position {
 	r, err := deposits.Encode(deposited{amount})
 	if err != nil {
 		log.Fatal(err)
 	}
-	position, err := store.Append(ctx, es.Append{Stream: es.Stream{Kind: "account", ID: id}, Expected: es.AnyVersion, Events: []es.Record{r}})
+	position, err := store.Append(ctx, es.Append{Stream: es.Stream{Kind: "account", ID: "ann"}, Expected: es.AnyVersion, Events: []es.Record{r}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -45,8 +45,8 @@ func Example() {
 			}),
 		})
 	}()
-	deposit(ctx, store, "ann", 40)
-	if err := store.WaitFor(ctx, "balances", deposit(ctx, store, "ann", 2)); err != nil {
+	deposit(ctx, store, 40)
+	if err := store.WaitFor(ctx, "balances", deposit(ctx, store, 2)); err != nil {
 		log.Fatal(err)
 	}
 	if err := store.View(ctx, func() { fmt.Println(balances["ann"]) }); err != nil {
@@ -106,8 +106,7 @@ func run[Tx any](store projection.Projections[Tx], p projection.Projection[Tx], 
 		return err
 	}
 	cancel()
-	<-done
-	return nil
+	return <-done
 }
 
 // A service has one projection and two implementations of its read model, one for production and one for unit tests.
@@ -123,7 +122,7 @@ func ExampleNew() {
 		return err
 	}
 	ctx := context.Background()
-	if err := run(file, production, deposit(ctx, file, "ann", 42), func(ctx context.Context) error {
+	if err := run(file, production, deposit(ctx, file, 42), func(ctx context.Context) error {
 		var amount int
 		err := file.DB().QueryRowContext(ctx, "select amount from balances where id = 'ann'").Scan(&amount)
 		fmt.Println(amount)
@@ -135,7 +134,7 @@ func ExampleNew() {
 	mem, amounts := memory.New(new(es.Mem)), make(map[string]int)
 	defer mem.Close()
 	unit := balances(func(tx *memory.Tx) Balances { return inMap{tx, amounts} })
-	if err := run(mem, unit, deposit(ctx, mem, "ann", 42), func(ctx context.Context) error {
+	if err := run(mem, unit, deposit(ctx, mem, 42), func(ctx context.Context) error {
 		return mem.View(ctx, func() { fmt.Println(amounts["ann"]) })
 	}); err != nil {
 		log.Fatal(err)
@@ -150,7 +149,7 @@ func ExampleTx_OnRollback() {
 	store := memory.New(new(es.Mem))
 	defer store.Close()
 	total := 0
-	deposit(context.Background(), store, "ann", 40)
+	deposit(context.Background(), store, 40)
 	err := store.Project(context.Background(), memory.Projection{
 		Name: "total", Retries: -1,
 		Handle: projection.Each(deposits, func(_ context.Context, tx *memory.Tx, _ es.Record, event deposited) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -58,7 +59,7 @@ func (s *scenario) projection(partitions int) memory.Projection {
 					return errors.New("the handler has a bug")
 				}
 				list := s.model[r.Stream.ID]
-				memory.Set(tx, s.model, r.Stream.ID, append(list[:len(list):len(list)], r.Version))
+				memory.Set(tx, s.model, r.Stream.ID, append(slices.Clip(list), r.Version))
 			}
 			return nil
 		},

@@ -91,7 +91,7 @@ func (t *Tx) end(committed bool) {
 	t.mu.Unlock()
 	if !committed {
 		for _, f := range undo {
-			defer f()
+			defer f() //nolint:revive // all run, also if one panics
 		}
 	}
 }

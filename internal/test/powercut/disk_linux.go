@@ -1,6 +1,7 @@
 package powercut
 
 import (
+	"context"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -17,7 +18,7 @@ import (
 var source string
 
 // New builds the library. It returns an error that says what is missing where it cannot be built.
-func New(folder string) (*Disk, error) {
+func New(ctx context.Context, folder string) (*Disk, error) {
 	compiler, err := exec.LookPath("cc")
 	if err != nil {
 		return nil, fmt.Errorf("power cuts need a C compiler: %w", err)
@@ -27,7 +28,7 @@ func New(folder string) (*Disk, error) {
 	if err := os.WriteFile(code, []byte(source), 0o600); err != nil {
 		return nil, err
 	}
-	if out, err := exec.Command(compiler, "-shared", "-fPIC", "-O2", "-o", d.Library(), code, "-ldl").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, compiler, "-shared", "-fPIC", "-O2", "-o", d.Library(), code, "-ldl").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build %s: %w\n%s", d.Library(), err, out)
 	}
 	return d, nil
@@ -44,10 +45,10 @@ func (d *Disk) Attach(root string) error {
 		return err
 	}
 	// Processes of another user load the library and write the images.
-	if err := os.Chmod(d.folder, 0o755); err != nil { //nolint:gosec // as above
+	if err := os.Chmod(d.folder, 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(d.Library()+".conf", []byte(root+"\n"+d.images()+"\n"), 0o644) //nolint:gosec // as above
+	return os.WriteFile(d.Library()+".conf", []byte(root+"\n"+d.images()+"\n"), 0o644)
 }
 
 func (d *Disk) images() string { return filepath.Join(d.folder, "images") }
@@ -91,10 +92,10 @@ func (d *Disk) snapshot() error {
 
 // makeFolder makes a folder for all users.
 func makeFolder(name string) error {
-	if err := os.MkdirAll(name, 0o777); err != nil { //nolint:gosec // processes of another user write there
+	if err := os.MkdirAll(name, 0o777); err != nil {
 		return err
 	}
-	return os.Chmod(name, 0o777) //nolint:gosec // as above
+	return os.Chmod(name, 0o777)
 }
 
 // Cut puts the files back to what was durable. The processes that use them must have been killed.

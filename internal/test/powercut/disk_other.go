@@ -3,6 +3,7 @@
 package powercut
 
 import (
+	"context"
 	"errors"
 	"runtime"
 )
@@ -10,7 +11,7 @@ import (
 var errSystem = errors.New("power cuts need the dynamic linker of Linux, and this is " + runtime.GOOS)
 
 // New returns an error: the library cannot be built here.
-func New(string) (*Disk, error) { return nil, errSystem }
+func New(context.Context, string) (*Disk, error) { return nil, errSystem }
 
 // Attach returns an error.
 func (d *Disk) Attach(string) error { return errSystem }

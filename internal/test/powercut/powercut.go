@@ -28,7 +28,7 @@ func Start(t testing.TB) *Disk {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(folder) })
-	d, err := New(folder)
+	d, err := New(t.Context(), folder)
 	if err != nil {
 		t.Skip(err)
 	}

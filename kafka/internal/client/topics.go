@@ -201,7 +201,7 @@ func CreateTopic(ctx context.Context, admin *kafka.AdminClient, t kafka.TopicSpe
 	err = fmt.Errorf("kafka: create topic %s: %w", t.Topic, result)
 	if result.Code() == kafka.ErrInvalidReplicationFactor && strings.Contains(result.String(), "fenced") {
 		// A broker that has just started, or has sent no heartbeat for a moment, is fenced and does not count as a replica.
-		return false, fmt.Errorf("kafka: create topic %s: %s", t.Topic, result)
+		return false, fmt.Errorf("kafka: create topic %s: %s", t.Topic, result.String())
 	}
 	return false, cmp.Or(Denied(err, "Create", "topic "+t.Topic+", or on the cluster"), err)
 }
