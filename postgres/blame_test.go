@@ -220,7 +220,7 @@ func background(t *testing.T, s *postgres.Store, p postgres.Projection) {
 	go func() { done <- s.Project(ctx, p) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
+		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("projection %s ended: %v", p.Name, err)
 		}
 	})

@@ -46,7 +46,7 @@ const (
 	selectSpace   = `select exists (select from pg_catalog.pg_namespace where nspname = $1)`
 	createSchema  = `create schema {schema}`
 	createMeta    = `create table if not exists {schema}.meta (key text primary key, value text not null)`
-	pinPath       = `set local search_path = pg_catalog, pg_temp`
+	pinPath       = `set local search_path = pg_catalog, pg_temp; set local statement_timeout = 0`
 	lockMigration = `select pg_advisory_xact_lock($1)`
 	selectMeta    = `select key, value from {schema}.meta`
 	upsertMeta    = `insert into {schema}.meta (key, value) values ($1, $2) on conflict (key) do update set value = excluded.value`
@@ -140,6 +140,7 @@ func (s *Store) inspect(ctx context.Context) error {
 // migrateTo applies the migrations up to a number.
 func (s *Store) migrateTo(ctx context.Context, tx pgx.Tx, last int) error {
 	// The scripts take their names from the built-in schema alone, whatever the session's path has.
+	// A statement of a migration may take longer than the session allows to those of the application.
 	if err := script(ctx, tx, pinPath); err != nil {
 		return err
 	}

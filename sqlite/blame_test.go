@@ -26,7 +26,7 @@ func TestRecordsAreNotParkedForTheDatabasesFaults(t *testing.T) {
 		t.Run("the handler "+name+" the error", func(t *testing.T) {
 			s := open(t, file(t))
 			var large atomic.Bool
-			go s.Project(t.Context(), sqlite.Projection{
+			background(t, s, sqlite.Projection{
 				Name: "p", OnError: es.Park, Retries: -1,
 				Prepare: func(ctx context.Context, tx *sql.Tx) error {
 					_, err := tx.ExecContext(ctx, "create table model (data blob)")
@@ -78,7 +78,7 @@ func TestRecordsAreNotParkedForTheDatabasesFaults(t *testing.T) {
 func TestInterruptedHandlersAreRetried(t *testing.T) {
 	s := open(t, file(t))
 	var interrupted atomic.Bool
-	go s.Project(t.Context(), sqlite.Projection{Name: "p", OnError: es.Park, Retries: -1, Handle: func(context.Context, *sql.Tx, []es.Record) error {
+	background(t, s, sqlite.Projection{Name: "p", OnError: es.Park, Retries: -1, Handle: func(context.Context, *sql.Tx, []es.Record) error {
 		if interrupted.CompareAndSwap(false, true) {
 			return fmt.Errorf("insert: %w", sqlite3.Error{Code: sqlite3.ErrInterrupt})
 		}
@@ -94,4 +94,18 @@ func TestInterruptedHandlersAreRetried(t *testing.T) {
 		}
 		t.Errorf("%s is parked: %v", p.Record.ID(), errors.New(p.Error))
 	}
+}
+
+// background runs a projection until the test ends.
+func background(t *testing.T, s *sqlite.Store, p sqlite.Projection) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Project(ctx, p) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("projection %s ended: %v", p.Name, err)
+		}
+	})
 }

@@ -3,6 +3,7 @@ package memory_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"log"
 
@@ -106,7 +107,10 @@ func run[Tx any](store projection.Projections[Tx], p projection.Projection[Tx], 
 		return err
 	}
 	cancel()
-	return <-done
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
 }
 
 // A service has one projection and two implementations of its read model, one for production and one for unit tests.
