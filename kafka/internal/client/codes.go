@@ -20,7 +20,7 @@ var passing = codes(
 	kafka.ErrTimedOut, kafka.ErrTimedOutQueue, kafka.ErrMsgTimedOut, kafka.ErrQueueFull, kafka.ErrIntr, kafka.ErrRetry, kafka.ErrCritSysResource,
 	kafka.ErrWaitCoord, kafka.ErrWaitCache, kafka.ErrInProgress, kafka.ErrPrevInProgress, kafka.ErrConflict, kafka.ErrState, kafka.ErrOutdated,
 	kafka.ErrPurgeQueue, kafka.ErrPurgeInflight, kafka.ErrFatal, kafka.ErrInconsistent, kafka.ErrGaplessGuarantee, kafka.ErrFenced, kafka.ErrFail,
-	kafka.ErrUnknownTopic, kafka.ErrUnknownPartition, kafka.ErrIsrInsuff, kafka.ErrNoOffset, kafka.ErrPartitionEOF, kafka.ErrNoop,
+	kafka.ErrUnknownTopic, kafka.ErrUnknownPartition, kafka.ErrIsrInsuff, kafka.ErrNoOffset, kafka.ErrPartitionEOF, kafka.ErrNoop, kafka.ErrNoent, // a new partition has no leader yet
 	kafka.ErrBadMsg, kafka.ErrUnderflow, kafka.ErrPartial, kafka.ErrMaxPollExceeded, kafka.ErrAssignmentLost, kafka.ErrDestroy, kafka.ErrDestroyBroker,
 
 	// Of brokers that start, stop, elect a leader or a coordinator, or are overloaded.

@@ -92,8 +92,12 @@ func (s *Store) from(ctx context.Context, r *client.Reader) (map[client.Partitio
 		return nil, err
 	}
 	committed, err := r.Committed(request, int(client.AskFor.Milliseconds()))
-	if e, ok := client.KafkaError(err); ok && e.Code() == kafka.ErrGroupAuthorizationFailed {
+	e, ok := client.KafkaError(err)
+	if ok && e.Code() == kafka.ErrGroupAuthorizationFailed {
 		s.Log.Warn("kafka: dead letters are read from the beginning; grant Read on the group", "group", s.Group, "err", err)
+		committed, err = request, nil
+	}
+	if ok && e.Code() == kafka.ErrGroupIDNotFound { // it has committed nothing
 		committed, err = request, nil
 	}
 	if err != nil {
