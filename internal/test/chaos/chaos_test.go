@@ -49,8 +49,8 @@ func TestChaos(t *testing.T) {
 
 // The release before keeps working beside this one: half of the processes are of either, as in a rolling deployment.
 func TestChaosBesideTheReleaseBefore(t *testing.T) {
-	if testing.Short() || !mustRun() {
-		t.Skip("takes minutes: run make chaos BESIDE=$(cat internal/test/chaos/testdata/release-before)")
+	if os.Getenv("ES_TEST_LARGE") != "1" {
+		t.Skip("takes minutes, and builds another release: set ES_TEST_LARGE=1, or run make chaos BESIDE=$(cat internal/test/chaos/testdata/release-before)")
 	}
 	before, err := os.ReadFile("testdata/release-before")
 	if err != nil {
