@@ -6,7 +6,6 @@ import (
 	"embed"
 	"fmt"
 	"hash/fnv"
-	"io/fs"
 	"math"
 	"strconv"
 	"strings"
@@ -30,14 +29,7 @@ var parts string
 // schemaVersion is the version of the schema, which older releases must have as well. Only a migration that they cannot work with raises it.
 const schemaVersion = 3
 
-// migrations returns the migrations of this release.
-func migrations() migration.Set {
-	sub, err := fs.Sub(files, "migrations")
-	if err != nil {
-		panic(err) // the name is valid
-	}
-	return migration.Set{Files: sub, Version: schemaVersion}
-}
+var migrations = migration.Set{Files: files, Folder: "migrations", Version: schemaVersion}
 
 const (
 	// This is a query of the catalog instead of to_regclass, which reads a cache. A session refreshes that cache when it locks a table or
@@ -102,7 +94,7 @@ func (s *Store) migrate(ctx context.Context) error {
 		return err
 	}
 	defer conn.Release()
-	pending, err := s.pending(ctx, conn)
+	_, pending, err := s.pending(ctx, conn)
 	if err != nil || len(pending) == 0 {
 		return err
 	}
@@ -127,11 +119,11 @@ func (s *Store) inspect(ctx context.Context) error {
 		return err
 	}
 	defer conn.Release()
-	pending, err := s.pending(ctx, conn)
+	state, pending, err := s.pending(ctx, conn)
 	if err != nil || len(pending) == 0 {
 		return err
 	}
-	if pending[0].To.Expansion == 1 {
+	if state == (migration.State{}) {
 		return fmt.Errorf("%w: the database has no store in schema %s: name another database or schema", es.ErrInvalid, s.schema)
 	}
 	return fmt.Errorf("%w: schema %s is of an older release, and the store is read-only: run Migrate as the owner", es.ErrInvalid, s.schema)
@@ -148,11 +140,11 @@ func (s *Store) migrateTo(ctx context.Context, tx pgx.Tx, last int) error {
 	if _, err := tx.Exec(ctx, s.text(lockMigration), pgx.QueryExecModeExec, s.lockKey("migrate")); err != nil {
 		return err
 	}
-	pending, err := s.pending(ctx, tx)
+	state, pending, err := s.pending(ctx, tx)
 	if err != nil || len(pending) == 0 {
 		return err
 	}
-	if pending[0].To.Expansion == 1 {
+	if state == (migration.State{}) {
 		if err := s.prepareSchema(ctx, tx); err != nil {
 			return err
 		}
@@ -164,10 +156,11 @@ func (s *Store) migrateTo(ctx context.Context, tx pgx.Tx, last int) error {
 		if err := script(ctx, tx, s.sql(m.SQL)); err != nil {
 			return fmt.Errorf("migration %03d.sql: %w", m.To.Expansion, err)
 		}
-		for key, value := range m.To.Meta() {
-			if _, err := tx.Exec(ctx, s.text(upsertMeta), pgx.QueryExecModeExec, key, value); err != nil {
-				return err
-			}
+		state = m.To
+	}
+	for key, value := range state.Meta() {
+		if _, err := tx.Exec(ctx, s.text(upsertMeta), pgx.QueryExecModeExec, key, value); err != nil {
+			return err
 		}
 	}
 	_, err = tx.Exec(ctx, s.text(insertMeta), pgx.QueryExecModeExec, "store", rand.Text())
@@ -200,29 +193,28 @@ func script(ctx context.Context, tx pgx.Tx, sql string) error {
 	return err
 }
 
-// pending returns the migrations that the schema needs.
+// pending returns the state of the schema, and the migrations that it needs.
 func (s *Store) pending(ctx context.Context, db interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-}) ([]migration.Script, error) {
+}) (state migration.State, scripts []migration.Script, err error) {
 	var there bool
 	if err := db.QueryRow(ctx, s.text(selectTable), pgx.QueryExecModeExec, s.config.Schema, "meta").Scan(&there); err != nil {
-		return nil, err
+		return state, nil, err
 	}
 	meta := make(map[string]string)
 	if there {
 		rows, err := db.Query(ctx, s.text(selectMeta), pgx.QueryExecModeExec)
 		if err != nil {
-			return nil, err
+			return state, nil, err
 		}
 		var key, value string
 		if _, err := pgx.ForEachRow(rows, []any{&key, &value}, func() error { meta[key] = value; return nil }); err != nil {
-			return nil, err
+			return state, nil, err
 		}
 	}
-	state, err := migrations().State(meta)
-	if err != nil {
-		return nil, fmt.Errorf("schema %s: %w", s.schema, err)
+	if state, scripts, err = migrations.Pending(meta); err != nil {
+		return state, nil, fmt.Errorf("schema %s: %w", s.schema, err)
 	}
-	return migrations().Pending(state)
+	return state, scripts, nil
 }

@@ -7,7 +7,6 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
 
 	"github.com/mattn/go-sqlite3"
 
@@ -22,14 +21,7 @@ var files embed.FS
 // schemaVersion is the version of the schema, which older releases must have as well. Only a migration that they cannot work with raises it.
 const schemaVersion = 3
 
-// migrations returns the migrations of this release.
-func migrations() migration.Set {
-	sub, err := fs.Sub(files, "migrations")
-	if err != nil {
-		panic(err) // the name is valid
-	}
-	return migration.Set{Files: sub, Version: schemaVersion}
-}
+var migrations = migration.Set{Files: files, Folder: "migrations", Version: schemaVersion}
 
 const createMeta = `create table if not exists es_meta (key text primary key, value text not null) strict, without rowid`
 
@@ -66,11 +58,7 @@ func (s *Store) migrateWithin(ctx context.Context, conn *sql.Conn) error {
 	if err != nil {
 		return err
 	}
-	state, err := migrations().State(meta)
-	if err != nil {
-		return err
-	}
-	pending, err := migrations().Pending(state)
+	state, pending, err := migrations.Pending(meta)
 	if err != nil {
 		return err
 	}
@@ -133,11 +121,7 @@ func (s *Store) inspect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	state, err := migrations().State(meta)
-	if err != nil {
-		return err
-	}
-	pending, err := migrations().Pending(state)
+	_, pending, err := migrations.Pending(meta)
 	switch {
 	case err != nil:
 		return err

@@ -9,6 +9,7 @@ package migration
 import (
 	"fmt"
 	"io/fs"
+	"path"
 	"strconv"
 	"strings"
 
@@ -24,7 +25,8 @@ const (
 // A Set is the migrations of a release: files named 001.sql, 002.sql and so on, to be applied in this order.
 type Set struct {
 	Files   fs.FS
-	Version int // of a database with all migrations; up to it, each migration raises the version
+	Folder  string // of the files; "" is the root
+	Version int    // of a database with all migrations; up to it, each migration raises the version
 }
 
 // State is the two numbers of a database. The zero value is that of an empty one.
@@ -35,9 +37,9 @@ func (s State) Meta() map[string]string {
 	return map[string]string{KeyVersion: strconv.Itoa(s.Version), KeyExpansion: strconv.Itoa(s.Expansion)}
 }
 
-// State returns the state that the rows of a database's table of settings describe. It returns an error for a database that this release
+// state returns the state that the rows of a database's table of settings describe. It returns an error for a database that this release
 // cannot use.
-func (m Set) State(meta map[string]string) (s State, err error) {
+func (m Set) state(meta map[string]string) (s State, err error) {
 	if s.Version, err = number(meta, KeyVersion); err != nil {
 		return State{}, err
 	}
@@ -73,23 +75,26 @@ type Script struct {
 	To  State // the state after it
 }
 
-// Pending returns the migrations that a database in a state needs. There are none if a newer release has expanded it further.
-func (m Set) Pending(s State) ([]Script, error) {
-	names, err := fs.Glob(m.Files, "*.sql")
-	if err != nil {
-		return nil, err
+// Pending returns the state that the rows of a database's table of settings describe, and the migrations that it needs. There are none if a
+// newer release has expanded it further. Pending returns an error for a database that this release cannot use.
+func (m Set) Pending(meta map[string]string) (s State, scripts []Script, err error) {
+	if s, err = m.state(meta); err != nil {
+		return s, nil, err
 	}
-	var scripts []Script
+	names, err := fs.Glob(m.Files, path.Join(m.Folder, "*.sql"))
+	if err != nil {
+		return s, nil, err
+	}
 	for _, name := range names { // Glob sorts them
-		n, err := strconv.Atoi(strings.TrimSuffix(name, ".sql"))
+		n, err := strconv.Atoi(strings.TrimSuffix(path.Base(name), ".sql"))
 		if err != nil || n <= s.Expansion {
 			continue // a part of other files, or applied
 		}
 		sql, err := fs.ReadFile(m.Files, name)
 		if err != nil {
-			return nil, err
+			return s, nil, err
 		}
 		scripts = append(scripts, Script{SQL: string(sql), To: State{Version: min(n, m.Version), Expansion: n}})
 	}
-	return scripts, nil
+	return s, scripts, nil
 }
