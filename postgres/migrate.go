@@ -72,7 +72,7 @@ func (s *Store) lockKey(purpose string) int64 {
 
 // sql replaces the placeholders in braces: the schema, the keys of its locks, and the parts that functions share.
 func (s *Store) sql(text string) string {
-	for _, part := range []string{"declare", "enter", "lock"} {
+	for _, part := range []string{"functions", "declare", "enter", "lock"} {
 		_, rest, _ := strings.Cut(parts, "-- {"+part+"}\n")
 		rest, _, _ = strings.Cut(rest, "\n-- {")
 		text = strings.ReplaceAll(text, "{"+part+"}", rest)
