@@ -121,7 +121,7 @@ func (s *Store) beginInline(ctx context.Context, conn *pgx.Conn, b *batch, known
 	states = make([]engine.State, len(queries))
 	var batch pgconn.Batch
 	batch.ExecParams("begin isolation level read committed", nil, nil, nil, nil)
-	batch.ExecParams(s.text("select set_config('idle_in_transaction_session_timeout', $1, true)"), [][]byte{[]byte(strconv.FormatInt(s.inline.Idle().Milliseconds(), 10))}, nil, nil, nil)
+	batch.ExecParams(s.statements.idle.sql, [][]byte{[]byte(strconv.FormatInt(s.inline.Idle().Milliseconds(), 10))}, nil, nil, nil)
 	if err := errors.Join(s.enqueue(ctx, conn, &batch, stmt, params), s.enqueue(ctx, conn, &batch, s.statements.time, nil)); err != nil {
 		return answer{}, nil, at, &uncommittedError{err}
 	}

@@ -4,7 +4,7 @@ package postgres
 type statements struct {
 	appendOne, appendKnown, appendJudged *statement
 	together, covers, withdraw, sweep    *statement
-	resolve, head, time                  *statement
+	resolve, head, time, idle            *statement
 	appendNext, fences                   *statement
 	stream, streams                      *statement
 	all, kinds, types, both              *statement
@@ -44,6 +44,7 @@ func (s *Store) prepare() {
 
 		resolve: s.newStatement("select r.at, r.by from {schema}.resolve($1, $2, $3) r"),
 		head:    s.newStatement("select position, token from {schema}.events order by position desc limit 1"),
+		idle:    s.newStatement("select set_config('idle_in_transaction_session_timeout', $1, true)"),
 		time:    s.newStatement("select time from {schema}.events order by position desc limit 1"),
 
 		// The last column is the token at the position of the fingerprint; see heads.
