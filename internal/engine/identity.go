@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/thalo-go/es"
@@ -148,12 +149,7 @@ func (e *Engine[Tx]) Refilter(ctx context.Context, name string, version int, fil
 
 // replays reports whether one of the shards must replay the past.
 func replays(shards []Shard) bool {
-	for _, s := range shards {
-		if s.PastEnd > 0 {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(shards, func(s Shard) bool { return s.PastEnd > 0 })
 }
 
 // Rename implements [projection.Admin].

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"math"
 
 	"github.com/thalo-go/es"
@@ -42,16 +43,9 @@ func (s *shardWorker[Tx]) feed(ctx context.Context) (projection.Feed, error) {
 	}
 	before, err := canon.Parse(s.row.Replaced)
 	if err != nil {
-		return nil, joinClose(err, feed)
+		return nil, errors.Join(err, feed.Close())
 	}
 	return &pastFeed{Feed: feed, before: before, end: s.row.PastEnd}, nil
-}
-
-func joinClose(err error, feed projection.Feed) error {
-	if failed := feed.Close(); failed != nil {
-		return failed
-	}
-	return err
 }
 
 // pastFeed is a feed of the records up to a cursor that an earlier filter did not let through.
