@@ -92,15 +92,15 @@ func (s *Store) from(ctx context.Context, r *client.Reader) (map[client.Partitio
 		return nil, err
 	}
 	committed, err := r.Committed(request, int(client.AskFor.Milliseconds()))
-	e, ok := client.KafkaError(err)
-	if ok && e.Code() == kafka.ErrGroupAuthorizationFailed {
+	e, _ := client.KafkaError(err)
+	switch {
+	case err == nil:
+	case e.Code() == kafka.ErrGroupAuthorizationFailed:
 		s.Log.Warn("kafka: dead letters are read from the beginning; grant Read on the group", "group", s.Group, "err", err)
-		committed, err = request, nil
-	}
-	if ok && e.Code() == kafka.ErrGroupIDNotFound { // it has committed nothing
-		committed, err = request, nil
-	}
-	if err != nil {
+		committed = request
+	case e.Code() == kafka.ErrGroupIDNotFound: // it has committed nothing
+		committed = request
+	default:
 		return nil, fmt.Errorf("kafka: offsets of group %s: %w", s.Group, r.Trouble.Explain(err))
 	}
 	from := make(map[client.Partition]int64)
