@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/background"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
 	"github.com/thalo-go/es/projection"
@@ -38,7 +39,7 @@ func TestRecordsAreNotParkedForTheServersFaults(t *testing.T) {
 			schema, name := fmt.Sprint("es", i), fmt.Sprint("model", i)
 			s := openWith(t, postgres.Config{Schema: schema}, with(url, c.setting))
 			log := new(logged)
-			background(t, s, postgres.Projection{
+			background.Project(t, s, postgres.Projection{
 				Name: name, OnError: es.Park, Retries: -1, Batch: 2, Logger: slog.New(slog.NewTextHandler(log, nil)),
 				Prepare: func(ctx context.Context, tx pgx.Tx) error {
 					_, err := tx.Exec(ctx, "create table "+name+" (id text)")
@@ -93,7 +94,7 @@ func TestRecordsAreNotParkedForInvalidatedPlans(t *testing.T) {
 	url := testserver.Postgres(t, testserver.Postgres18).Database(t)
 	s := open(t, with(url, "pool_max_conns=2")) // so that the statement is prepared on the connection that comes next
 	run(t, url, "create table changed (id text)", "insert into changed values ('x')")
-	background(t, s, postgres.Projection{Name: "p", OnError: es.Park, Retries: -1, Handle: func(ctx context.Context, tx pgx.Tx, _ []es.Record) error {
+	background.Project(t, s, postgres.Projection{Name: "p", OnError: es.Park, Retries: -1, Handle: func(ctx context.Context, tx pgx.Tx, _ []es.Record) error {
 		rows, err := tx.Query(ctx, "select * from changed")
 		if err != nil {
 			return err
@@ -117,7 +118,7 @@ func TestASavepointClearsTheServersFault(t *testing.T) {
 	t.Parallel()
 	url := testserver.Postgres(t, testserver.Postgres18).Database(t)
 	s := open(t, url)
-	background(t, s, postgres.Projection{Name: "p", OnError: es.Park, Retries: -1, Handle: func(ctx context.Context, tx pgx.Tx, _ []es.Record) error {
+	background.Project(t, s, postgres.Projection{Name: "p", OnError: es.Park, Retries: -1, Handle: func(ctx context.Context, tx pgx.Tx, _ []es.Record) error {
 		part, err := tx.Begin(ctx)
 		if err != nil {
 			return err
@@ -210,18 +211,4 @@ func statusOf(t testing.TB, s *postgres.Store, name string) projection.Status {
 	}
 	t.Fatalf("there is no projection %s", name)
 	return projection.Status{}
-}
-
-// background runs a projection until the test ends.
-func background(t *testing.T, s *postgres.Store, p postgres.Projection) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- s.Project(ctx, p) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("projection %s ended: %v", p.Name, err)
-		}
-	})
 }

@@ -30,30 +30,19 @@ func TestTheListenerUsesTheHooksOfThePool(t *testing.T) {
 	}
 	password, _ := u.User.Password()
 	u.User = url.UserPassword(u.User.Username(), "expired")
-	config, err := pgxpool.ParseConfig(u.String())
-	if err != nil {
-		t.Fatal(err)
-	}
 	var before, after atomic.Int64
-	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
-		before.Add(1)
-		c.Password = password
-		return nil
-	}
-	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		after.Add(1)
-		_, err := conn.Exec(ctx, "set application_name = 'made by the pool'")
-		return err
-	}
-	pool, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pool.Close()
-	s, err := postgres.New(t.Context(), pool)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := openPool(t, newPool(t, u.String(), func(config *pgxpool.Config) {
+		config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+			before.Add(1)
+			c.Password = password
+			return nil
+		}
+		config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+			after.Add(1)
+			_, err := conn.Exec(ctx, "set application_name = 'made by the pool'")
+			return err
+		}
+	}))
 	f := follow(t, s, 0)
 	eventually(t, "a session listens", func() bool {
 		return scalar[int](t, good, "select count(*) from pg_stat_activity a join pg_locks l using (pid) where l.locktype = 'advisory' and l.mode = 'ShareLock' and a.application_name = 'made by the pool'") == 1
@@ -65,9 +54,6 @@ func TestTheListenerUsesTheHooksOfThePool(t *testing.T) {
 	}
 	if before.Load() == 0 || before.Load() != after.Load() {
 		t.Errorf("BeforeConnect was called %d times and AfterConnect %d times", before.Load(), after.Load())
-	}
-	if err := s.Close(); err != nil {
-		t.Error(err)
 	}
 }
 

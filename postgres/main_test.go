@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/goleak"
 
 	"github.com/thalo-go/es"
@@ -36,6 +37,39 @@ func open(t testing.TB, url string) *postgres.Store {
 func openWith(t testing.TB, c postgres.Config, url string) *postgres.Store {
 	t.Helper()
 	s, err := c.Open(t.Context(), url)
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return s
+}
+
+// newPool makes a pool and closes it at the end of the test. Each function changes its configuration.
+func newPool(t testing.TB, url string, change ...func(config *pgxpool.Config)) *pgxpool.Pool {
+	t.Helper()
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range change {
+		f(config)
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// openPool opens a store on a pool of the application.
+func openPool(t testing.TB, pool *pgxpool.Pool) *postgres.Store {
+	t.Helper()
+	s, err := postgres.New(t.Context(), pool)
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}

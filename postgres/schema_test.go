@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/internal/test/testserver"
@@ -100,16 +98,6 @@ func TestOpenCreatesTheSchema(t *testing.T) {
 			mustAppend(t, open(t, url), at(account("a"), 0, 1))
 		})
 	})
-}
-
-func newPool(t testing.TB, url string) *pgxpool.Pool {
-	t.Helper()
-	pool, err := pgxpool.New(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	return pool
 }
 
 func TestSchemasThatAreRefused(t *testing.T) {

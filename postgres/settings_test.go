@@ -232,28 +232,12 @@ func TestDatabasesThatCannotKeepPromisesAreRefused(t *testing.T) {
 func TestEncodingSetByAHook(t *testing.T) {
 	server := testserver.Postgres(t, testserver.Postgres18)
 	url := server.Database(t)
-	config, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, "set client_encoding to 'LATIN1'")
-		return err
-	}
-	pool, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pool.Close()
-	a, err := postgres.New(t.Context(), pool)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := a.Close(); err != nil {
-			t.Error(err)
+	a := openPool(t, newPool(t, url, func(config *pgxpool.Config) {
+		config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+			_, err := conn.Exec(ctx, "set client_encoding to 'LATIN1'")
+			return err
 		}
-	}()
+	}))
 	b := open(t, url)
 	claim := es.Append{Stream: es.Stream{Kind: "name", ID: "rené"}, Expected: 0, Command: "claim", Events: events(1)}
 	mustAppend(t, a, claim)

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
@@ -207,17 +205,7 @@ func TestPoolWithoutNoticesIsRefused(t *testing.T) {
 	if !errors.Is(err, es.ErrInvalid) {
 		t.Errorf("got %v, want an error that wraps es.ErrInvalid", err)
 	}
-	config, err := pgxpool.ParseConfig(local)
-	if err != nil {
-		t.Fatal(err)
-	}
-	postgres.Configure(config)
-	pool, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pool.Close()
-	s, err := postgres.New(t.Context(), pool)
+	s, err := postgres.New(t.Context(), newPool(t, local, postgres.Configure))
 	if err != nil {
 		t.Fatal(err)
 	}

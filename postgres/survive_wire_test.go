@@ -38,27 +38,8 @@ type end struct {
 func openOn(t testing.TB, url string) (*postgres.Store, *wire) {
 	t.Helper()
 	w := new(wire)
-	config, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.ConnConfig.DialFunc = w.dial
-	pool, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(w.cut)
-	t.Cleanup(pool.Close)
-	s, err := postgres.New(t.Context(), pool)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s, w
+	return openPool(t, newPool(t, url, func(config *pgxpool.Config) { config.ConnConfig.DialFunc = w.dial })), w
 }
 
 func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, error) {

@@ -26,31 +26,15 @@ type tap struct {
 // tapped opens a store with a tap on its connections.
 func tapped(t testing.TB, url string) (*postgres.Store, *tap) {
 	t.Helper()
-	config, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		t.Fatal(err)
-	}
 	p := new(tap)
-	dial := config.ConnConfig.DialFunc
-	config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := dial(ctx, network, addr)
-		return &tappedConn{Conn: conn, tap: p}, err
-	}
-	pool, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	s, err := postgres.New(t.Context(), pool)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
+	pool := newPool(t, url, func(config *pgxpool.Config) {
+		dial := config.ConnConfig.DialFunc
+		config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, network, addr)
+			return &tappedConn{Conn: conn, tap: p}, err
 		}
 	})
-	return s, p
+	return openPool(t, pool), p
 }
 
 // hold delays the answer to the next request that contains a text. arrived is closed when the answer has arrived; release passes it on.

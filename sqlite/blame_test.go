@@ -13,6 +13,7 @@ import (
 	"github.com/mattn/go-sqlite3"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/background"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -26,7 +27,7 @@ func TestRecordsAreNotParkedForTheDatabasesFaults(t *testing.T) {
 		t.Run("the handler "+name+" the error", func(t *testing.T) {
 			s := open(t, file(t))
 			var large atomic.Bool
-			background(t, s, sqlite.Projection{
+			background.Project(t, s, sqlite.Projection{
 				Name: "p", OnError: es.Park, Retries: -1,
 				Prepare: func(ctx context.Context, tx *sql.Tx) error {
 					_, err := tx.ExecContext(ctx, "create table model (data blob)")
@@ -78,7 +79,7 @@ func TestRecordsAreNotParkedForTheDatabasesFaults(t *testing.T) {
 func TestInterruptedHandlersAreRetried(t *testing.T) {
 	s := open(t, file(t))
 	var interrupted atomic.Bool
-	background(t, s, sqlite.Projection{Name: "p", OnError: es.Park, Retries: -1, Handle: func(context.Context, *sql.Tx, []es.Record) error {
+	background.Project(t, s, sqlite.Projection{Name: "p", OnError: es.Park, Retries: -1, Handle: func(context.Context, *sql.Tx, []es.Record) error {
 		if interrupted.CompareAndSwap(false, true) {
 			return fmt.Errorf("insert: %w", sqlite3.Error{Code: sqlite3.ErrInterrupt})
 		}
@@ -94,18 +95,4 @@ func TestInterruptedHandlersAreRetried(t *testing.T) {
 		}
 		t.Errorf("%s is parked: %v", p.Record.ID(), errors.New(p.Error))
 	}
-}
-
-// background runs a projection until the test ends.
-func background(t *testing.T, s *sqlite.Store, p sqlite.Projection) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- s.Project(ctx, p) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("projection %s ended: %v", p.Name, err)
-		}
-	})
 }

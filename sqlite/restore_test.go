@@ -48,6 +48,17 @@ func backup(t testing.TB, s *sqlite.Store) string {
 	return copied
 }
 
+// withBackup opens a store with six records, and returns its path and that of a copy that has the first three.
+func withBackup(t testing.TB) (s *sqlite.Store, path, old string) {
+	t.Helper()
+	path = file(t)
+	s = open(t, path)
+	add(t, s, at("a", 0, "1", "2", "3"))
+	old = backup(t, s)
+	add(t, s, at("a", 3, "lost", "lost", "lost"))
+	return s, path, old
+}
+
 func expectAhead(t testing.TB, err error, after, head es.Position) {
 	t.Helper()
 	var ahead *es.AheadError
@@ -59,11 +70,7 @@ func expectAhead(t testing.TB, err error, after, head es.Position) {
 // An older copy is restored into the file while the store is open.
 func TestRestored(t *testing.T) {
 	t.Run("a waiting reader gets an error and does not skip the new records", func(t *testing.T) {
-		path := file(t)
-		s := open(t, path)
-		add(t, s, at("a", 0, "1", "2", "3"))
-		old := backup(t, s)
-		add(t, s, at("a", 3, "lost", "lost", "lost"))
+		s, path, old := withBackup(t)
 		following := make(chan error, 1)
 		seen := make(chan es.Position, 10)
 		go func() {
@@ -82,22 +89,14 @@ func TestRestored(t *testing.T) {
 		expectAhead(t, <-following, 6, 3)
 	})
 	t.Run("a reader whose position was reached again gets an error", func(t *testing.T) {
-		path := file(t)
-		s := open(t, path)
-		add(t, s, at("a", 0, "1", "2", "3"))
-		old := backup(t, s)
-		add(t, s, at("a", 3, "lost", "lost", "lost"))
+		s, path, old := withBackup(t)
 		restore(t, old, path)
 		add(t, open(t, path), at("a", 3, "new", "new", "new", "new", "new"))
 		_, err := s.Changed(t.Context(), 6)
 		expectAhead(t, err, 6, 3)
 	})
 	t.Run("a reader of what was kept goes on", func(t *testing.T) {
-		path := file(t)
-		s := open(t, path)
-		add(t, s, at("a", 0, "1", "2", "3"))
-		old := backup(t, s)
-		add(t, s, at("a", 3, "lost", "lost", "lost"))
+		s, path, old := withBackup(t)
 		restore(t, old, path)
 		if head, err := es.Head(t.Context(), s); head != 3 || err != nil {
 			t.Errorf("the head is %d, %v; want 3", head, err)
@@ -119,12 +118,8 @@ func TestRestored(t *testing.T) {
 		expectTexts(t, s, "1", "2", "3", "new")
 	})
 	t.Run("a projection in another database stops", func(t *testing.T) {
-		path := file(t)
-		s := open(t, path)
+		s, path, old := withBackup(t)
 		model := open(t, file(t))
-		add(t, s, at("a", 0, "1", "2", "3"))
-		old := backup(t, s)
-		add(t, s, at("a", 3, "lost", "lost", "lost"))
 		var applied []string
 		ended := make(chan error, 1)
 		go func() {
