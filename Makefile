@@ -93,8 +93,10 @@ chaos: ## inject faults for MINUTES (1), then check that no guarantee was violat
 	go test ./internal/test/chaos -run '^TestChaos$$' -v -count=1 -timeout 0 \
 		-args -minutes $(MINUTES) $(if $(SEED),-seed $(SEED)) $(if $(BESIDE),-beside $(CURDIR)/.cache/chaos-beside) $(CHAOS)
 
-large: ## run the tests with very large numbers and sizes, which check that memory is bounded
+large: ## run the tests with very large numbers and sizes, and those that take long on real servers
 	ES_TEST_LARGE=1 go test -v -timeout 60m -run 'AMillion|ALarge|TenThousand|ASlow' ./internal/test/limits
+	ES_TEST_LARGE=1 go test -v -timeout 60m -run '^TestTheDocumentedRightsSuffice$$' ./kafka
+	ES_TEST_LARGE=1 go test -v -timeout 60m -run '^TestChaosBesideTheReleaseBefore$$' ./internal/test/chaos
 
 cover: ## measure which statements the tests cover, over all packages
 	mkdir -p .cache
