@@ -265,8 +265,12 @@ func (s *Store) commitInline(ctx context.Context, conn *pgx.Conn, states []engin
 
 // readRange reads records after a position up to another, in a transaction.
 func (s *Store) readRange(ctx context.Context, t pgx.Tx, after, upTo es.Position, most int) ([]es.Record, error) {
-	limit := min(most, int(upTo-after), lastPage)
+	limit, _ := s.pace.limits(min(most, int(upTo-after), lastPage))
+	began := time.Now()
 	p := s.pageOn(ctx, t.Conn(), page{}, s.statements.all, es.Stream{}, mark{}, limit, nil, int8Param(int64(after)), int8Param(int64(limit)))
+	if classify(p.err).code == queryCanceled { // the transaction is aborted, and the next one reads less
+		s.pace.cut(time.Since(began), limit, 0, p.count)
+	}
 	return p.records, p.err
 }
 

@@ -114,7 +114,12 @@ func (l *loader) readTogether(round *group.Round[*load]) {
 	params := [][]byte{kinds.param(), ids.param(), afters.param(), int8Param(firstPage), int8Param(int64(m.position))}
 	pages := sharedPages{loads: loads, mark: m}
 	err := l.store.once(ctx, l.store.each, l.store.statements.streams, params, pages.take)
-	if err != nil {
+	switch {
+	case err != nil && classify(err).code == queryCanceled && ctx.Err() == nil:
+		for _, q := range loads {
+			q.page = page{mixed: true} // each caller reads its stream in queries of its own, which are smaller
+		}
+	case err != nil:
 		err = fmt.Errorf("together with %d others: %w", len(loads)-1, err)
 		for _, q := range loads {
 			q.page = page{err: err}

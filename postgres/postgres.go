@@ -43,6 +43,7 @@ type Store struct {
 	unprepared atomic.Bool  // a pooler does not support prepared statements
 	wrapped    atomic.Bool  // the server's default isolation level is not read committed
 	growth     atomic.Int32 // of the log, as the store knows it; see statement
+	pace       pace
 	statements statements
 	heads      heads
 	queue      *commit.Queue
@@ -174,6 +175,7 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 	s := &Store{pool: pool, config: c, schema: pgx.Identifier{c.Schema}.Sanitize(), channel: "es:" + c.Schema, closing: make(chan struct{}), abandonAfter: abandonAfter, drainLimit: drainLimit}
 	s.unprepared.Store(pool.Config().ConnConfig.DefaultQueryExecMode != pgx.QueryExecModeCacheStatement)
 	s.prepare()
+	s.pace.init()
 	s.heads.init()
 	s.company.init(pool.Config().MaxConns, len(c.Inline) == 0 && !c.ReadOnly)
 	s.queue = commit.New(s.begin, commit.Options{Flights: s.company.flights})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/cause"
+	"github.com/thalo-go/es/internal/progress"
 )
 
 // Pages are buffered so that no connection is held while the loop body runs. They grow, so that reading a few records is cheap, and their
@@ -32,6 +33,8 @@ type page struct {
 	known   bool // the snapshot had the fingerprint of the mark
 	more    bool // other pieces of the page follow
 	err     error
+	upTo    es.Position // if not 0, the filter excludes the records after the last one up to here
+	head    es.Position // of the log, if the statement returns it
 
 	// Of the page up to and including this piece.
 	count int  // of records
@@ -79,14 +82,7 @@ func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) it
 func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) iter.Seq2[es.Record, error] {
 	return func(yield func(es.Record, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
-		stmt, names := s.filtered(filter)
-		after := max(after, 0)
-		next := func(limit int, room []es.Record) page {
-			params := append([][]byte{int8Param(int64(after)), int8Param(int64(limit))}, names...)
-			return s.readPage(ctx, func(conn *pgx.Conn) page {
-				return s.pageOn(ctx, conn, page{records: room}, stmt, es.Stream{}, mark{}, limit, nil, params...)
-			})
-		}
+		next := s.logReader(ctx, max(after, 0), filter)
 		ahead := make(chan page, 1)
 		reading := false
 		defer func() {
@@ -101,7 +97,6 @@ func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) it
 		var free []es.Record // the memory of the page before, whose records have all been handed out
 		for limit := nextLimit(p, firstPage, logPage); ; {
 			if !p.whole && p.err == nil {
-				after = p.records[len(p.records)-1].Position
 				reading = true
 				room := slices.Grow(free[:0], limit)
 				go func() { ahead <- next(limit, room) }()
@@ -114,6 +109,33 @@ func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) it
 			reading = false
 			limit = nextLimit(p, limit, logPage)
 		}
+	}
+}
+
+// logReader returns a function that reads the next page of the log.
+func (s *Store) logReader(ctx context.Context, after es.Position, filter es.Filter) func(limit int, room []es.Record) page {
+	stmt, names := s.filtered(filter)
+	return func(want int, room []es.Record) page {
+		p := s.readPage(ctx, func(conn *pgx.Conn) page {
+			return s.paced(ctx, want, len(names) > 0, func(limit int, span es.Position) page {
+				params := append([][]byte{int8Param(int64(after)), int8Param(int64(limit))}, names...)
+				if len(names) > 0 {
+					params = slices.Insert(params, 2, int8Param(int64(span)))
+				}
+				p := s.pageOn(ctx, conn, page{records: room[:0]}, stmt, es.Stream{}, mark{}, limit, nil, params...)
+				if p.whole && p.head > after+span {
+					p.whole, p.upTo = false, after+span
+				}
+				return p
+			})
+		})
+		switch n := len(p.records); {
+		case p.upTo > 0:
+			after = p.upTo
+		case n > 0:
+			after = p.records[n-1].Position
+		}
+		return p
 	}
 }
 
@@ -141,6 +163,9 @@ func handOut(ctx context.Context, p page, what string, yield func(es.Record, err
 		if !yield(p.records[i], nil) {
 			return false
 		}
+	}
+	if p.upTo > 0 && progress.Wanted(ctx) && !yield(progress.Mark(p.upTo), nil) {
+		return false
 	}
 	return !p.whole
 }
@@ -190,7 +215,9 @@ func (s *Store) readStream(ctx context.Context, stream es.Stream, after es.Versi
 		defer close(r.pieces)
 		m := s.heads.mark()
 		last := s.readPage(ctx, func(conn *pgx.Conn) page {
-			return s.pageOn(ctx, conn, page{}, s.statements.stream, stream, m, limit, func(p page) { r.pieces <- p }, streamParams(stream, after, limit, m)...)
+			return s.paced(ctx, limit, false, func(limit int, _ es.Position) page {
+				return s.pageOn(ctx, conn, page{}, s.statements.stream, stream, m, limit, func(p page) { r.pieces <- p }, streamParams(stream, after, limit, m)...)
+			})
 		})
 		if done != nil {
 			done()
@@ -260,6 +287,10 @@ func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, p page, stmt *statem
 	p.whole = true
 	var mem memory
 	p.err = s.each(ctx, conn, stmt, params, func(row [][]byte) error {
+		if row[1] == nil { // see filteredStatement
+			p.head = es.Position(getInt8(row[0]))
+			return nil
+		}
 		if p.size > pageBytes {
 			p.whole = false // the rest is read again, in a smaller page
 			return nil
@@ -287,6 +318,7 @@ func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, p page, stmt *statem
 	if n := len(p.records); n > 0 {
 		s.grown(p.records[n-1].Position)
 	}
+	s.grown(p.head)
 	return p
 }
 

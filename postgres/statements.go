@@ -59,12 +59,9 @@ func (s *Store) prepare() {
 
 		all: s.newStatement("select " + recordColumns + `, e.kind, e.id from {schema}.events e
 			where e.position > $1 order by e.position limit $2`),
-		kinds: s.newStatement("select " + recordColumns + `, e.kind, e.id from {schema}.events e
-			where e.position > $1 and e.kind = any ($3::text[]) order by e.position limit $2`),
-		types: s.newStatement("select " + recordColumns + `, e.kind, e.id from {schema}.events e
-			where e.position > $1 and e.type = any ($3::text[]) order by e.position limit $2`),
-		both: s.newStatement("select " + recordColumns + `, e.kind, e.id from {schema}.events e
-			where e.position > $1 and e.kind = any ($3::text[]) and e.type = any ($4::text[]) order by e.position limit $2`),
+		kinds: s.filteredStatement("e.kind = any ($4::text[])"),
+		types: s.filteredStatement("e.type = any ($4::text[])"),
+		both:  s.filteredStatement("e.kind = any ($4::text[]) and e.type = any ($5::text[])"),
 
 		// A newer snapshot is kept; see es.Snapshot.Newer.
 		saveSnapshot: s.newStatement(`insert into {schema}.snapshots as s (kind, id, version, position, schema, data) values ($1, $2, $3, $4, $5, $6)
@@ -92,4 +89,15 @@ func (s *Store) prepare() {
 		// survive a crash, so its commit does not wait for the disk.
 		notify: s.newStatement("select set_config('synchronous_commit', 'off', true), pg_notify($1, '') where not pg_try_advisory_xact_lock({listeners})"),
 	}
+}
+
+// filteredStatement returns the statement that reads the records of a span of positions that a condition lets through, and in a last row the
+// position of the last record of the log.
+//
+// The limit within the subquery keeps the planner from other indexes and from scanning more than the span. Positions have no gaps, so it is the
+// number of positions.
+func (s *Store) filteredStatement(condition string) *statement {
+	return s.newStatement("(select " + recordColumns + `, e.kind, e.id
+			from (select * from {schema}.events where position > $1 order by position limit $3) e where ` + condition + ` order by e.position limit $2)
+		union all (select position, null, null, null, null, null, null, null, null from {schema}.events order by position desc limit 1)`)
 }

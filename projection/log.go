@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/part"
+	"github.com/thalo-go/es/internal/progress"
 )
 
 // FromLog returns a log as a [Source], such as the log of another store. Its partitions divide the streams by a hash of their names
@@ -41,7 +43,7 @@ func (s *logSource) Feed(ctx context.Context, shard string, after Cursor, filter
 	if es.Position(after) > head {
 		return nil, fmt.Errorf("es: shard %s: %w", shard, &es.AheadError{After: es.Position(after), Head: head})
 	}
-	f := &logFeed{log: s.log, part: p, filter: filter, pieces: make(chan Batch, aheadPieces), ended: make(chan struct{}), unshare: func() {}, at: es.Position(after)}
+	f := &logFeed{log: s.log, part: p, filter: filter, pieces: make(chan logPiece, aheadPieces), ended: make(chan struct{}), unshare: func() {}, at: es.Position(after)}
 	if p.Of > 1 {
 		s.share(f)
 	}
@@ -58,6 +60,16 @@ const (
 	batchBytes   = 8 << 20
 )
 
+// progressEvery is how often a feed hands out what it has while the filter excludes nearly every record, so that the checkpoint moves and a
+// reader that is interrupted need not begin again.
+const progressEvery = time.Second
+
+// logPiece is a batch as it is read. If it is progress, Next does not wait for more.
+type logPiece struct {
+	Batch
+	progress bool
+}
+
 // logFeed reads one partition of a log.
 type logFeed struct {
 	log     es.Log
@@ -67,7 +79,7 @@ type logFeed struct {
 	opened  int           // sharedReader.opened when this feed was opened
 	part    part.Part
 	filter  es.Filter
-	pieces  chan Batch
+	pieces  chan logPiece
 	left    Batch // the rest of a piece that exceeded the limit
 	cancel  context.CancelFunc
 	ended   chan struct{} // closed when run has returned
@@ -78,7 +90,7 @@ type logFeed struct {
 func (f *logFeed) run(ctx context.Context, after, head es.Position) {
 	defer close(f.ended)
 	defer f.unshare()
-	if after == head && f.send(ctx, Batch{Next: Cursor(after), End: Cursor(head)}) != nil {
+	if after == head && f.send(ctx, logPiece{Batch: Batch{Next: Cursor(after), End: Cursor(head)}}) != nil {
 		return
 	}
 	for f.err == nil {
@@ -94,27 +106,33 @@ func (f *logFeed) read(ctx context.Context, after, head es.Position) (es.Positio
 		return f.readShared(ctx, head)
 	}
 	var records []es.Record
-	bytes := 0
-	for r, err := range f.log.All(ctx, after, f.filter) {
+	bytes, sent := 0, time.Now()
+	for r, err := range f.log.All(progress.Want(ctx), after, f.filter) {
 		if err != nil {
 			return after, err
 		}
 		after = r.Position
-		records = append(records, r)
-		if bytes += len(r.Data); len(records) == pieceRecords || bytes >= pieceBytes {
-			if err := f.send(ctx, Batch{Records: records, Next: Cursor(after), End: Cursor(max(head, after))}); err != nil {
+		due := false
+		if progress.IsMark(&r) {
+			due = time.Since(sent) >= progressEvery
+		} else {
+			records = append(records, r)
+			bytes += len(r.Data)
+		}
+		if due || len(records) == pieceRecords || bytes >= pieceBytes {
+			if err := f.send(ctx, logPiece{Batch{Records: records, Next: Cursor(after), End: Cursor(max(head, after))}, due}); err != nil {
 				return after, err
 			}
-			records, bytes = make([]es.Record, 0, pieceRecords), 0
+			records, bytes, sent = make([]es.Record, 0, pieceRecords), 0, time.Now()
 		}
 	}
 	after = max(after, head)
-	return after, f.send(ctx, Batch{Records: records, Next: Cursor(after), End: Cursor(after)})
+	return after, f.send(ctx, logPiece{Batch: Batch{Records: records, Next: Cursor(after), End: Cursor(after)}})
 }
 
-func (f *logFeed) send(ctx context.Context, b Batch) error {
+func (f *logFeed) send(ctx context.Context, p logPiece) error {
 	select {
-	case f.pieces <- b:
+	case f.pieces <- p:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -124,7 +142,7 @@ func (f *logFeed) send(ctx context.Context, b Batch) error {
 // Next implements [Feed]. Before the end of the log it waits until the batch is full.
 func (f *logFeed) Next(ctx context.Context, limit int) (b Batch, err error) {
 	for bytes := 0; ; {
-		piece := f.left
+		piece := logPiece{Batch: f.left}
 		f.left = Batch{}
 		if len(piece.Records) == 0 {
 			if piece, err = f.piece(ctx); err != nil {
@@ -143,30 +161,30 @@ func (f *logFeed) Next(ctx context.Context, limit int) (b Batch, err error) {
 			b.Next = Cursor(piece.Records[n].Position - 1)
 			return b, nil
 		}
-		if len(b.Records) >= limit || bytes >= batchBytes || b.Next >= b.End {
+		if piece.progress || len(b.Records) >= limit || bytes >= batchBytes || b.Next >= b.End {
 			return b, nil
 		}
 	}
 }
 
-func (f *logFeed) piece(ctx context.Context) (Batch, error) {
+func (f *logFeed) piece(ctx context.Context) (logPiece, error) {
 	select {
-	case b := <-f.pieces:
-		return b, nil
+	case p := <-f.pieces:
+		return p, nil
 	default:
 	}
 	select {
-	case b := <-f.pieces:
-		return b, nil
+	case p := <-f.pieces:
+		return p, nil
 	case <-f.ended:
 		select {
-		case b := <-f.pieces: // sent before run returned
-			return b, nil
+		case p := <-f.pieces: // sent before run returned
+			return p, nil
 		default:
-			return Batch{}, f.err
+			return logPiece{}, f.err
 		}
 	case <-ctx.Done():
-		return Batch{}, ctx.Err()
+		return logPiece{}, ctx.Err()
 	}
 }
 

@@ -8,9 +8,11 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/part"
+	"github.com/thalo-go/es/internal/progress"
 )
 
 // sharedReader lets feeds that partition the same log the same way read it once. The first feed to reach an unread position reads a
@@ -39,6 +41,7 @@ type chunk struct {
 	parts       [][]es.Record
 	taken       []bool
 	bytes       int
+	progress    bool          // it ended early, so that the checkpoints move; see progressEvery
 	read        chan struct{} // closed when the chunk has been read
 }
 
@@ -187,7 +190,7 @@ func (f *logFeed) readShared(ctx context.Context, head es.Position) (es.Position
 			return f.at, ctx.Err()
 		}
 		if records, ok := f.with.take(f, c); ok {
-			if err := f.send(ctx, Batch{Records: records, Next: Cursor(f.at), End: Cursor(max(head, f.at))}); err != nil {
+			if err := f.send(ctx, logPiece{Batch{Records: records, Next: Cursor(f.at), End: Cursor(max(head, f.at))}, c.progress}); err != nil {
 				return f.at, err
 			}
 		}
@@ -201,14 +204,18 @@ func (f *logFeed) readChunk(ctx context.Context, c *chunk, t *scan, head es.Posi
 		var reading context.Context
 		t = &scan{at: c.after, head: head, opened: c.opened}
 		reading, t.cancel = context.WithCancel(context.WithoutCancel(ctx))
-		t.next, t.stop = iter.Pull2(f.log.All(reading, c.after, f.filter))
+		t.next, t.stop = iter.Pull2(f.log.All(progress.Want(reading), c.after, f.filter))
 	}
 	going := context.AfterFunc(ctx, t.cancel) // a scan outlives the feeds that use it, unless one is closed while reading
-	records, bytes, more := 0, 0, true
-	for records < min(pieceRecords*f.part.Of, chunkRecords) && bytes < pieceBytes {
+	records, bytes, more, began := 0, 0, true, time.Now()
+	for records < min(pieceRecords*f.part.Of, chunkRecords) && bytes < pieceBytes && !c.progress {
 		var r es.Record
 		if r, err, more = t.next(); err != nil || !more {
 			break
+		}
+		if progress.IsMark(&r) {
+			t.at, c.progress = r.Position, time.Since(began) >= progressEvery
+			continue
 		}
 		i := part.Of(r.Stream.String(), f.part.Of).I
 		c.parts[i] = append(c.parts[i], r)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/cause"
+	"github.com/thalo-go/es/internal/progress"
 )
 
 // background is for calls of the driver that do not block. For a context that can end, the driver starts a goroutine.
@@ -98,6 +99,9 @@ func (s *Store) filtered(ctx context.Context, yield func(es.Record, error) bool,
 			return
 		}
 		after = upTo
+		if after < head && progress.Wanted(ctx) && !yield(progress.Mark(after), nil) {
+			return
+		}
 	}
 }
 

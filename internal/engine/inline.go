@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/progress"
 	"github.com/thalo-go/es/projection"
 )
 
@@ -278,12 +279,19 @@ func (t *task[Tx]) position(ctx context.Context) (Shard, error) {
 // step applies at most limit records between two positions, in its own transaction, and returns their number.
 func (t *task[Tx]) step(ctx context.Context, after, head es.Position, limit int, how stepping[Tx]) (int, error) {
 	var records []es.Record
-	to, bytes := head, 0
-	for r, err := range t.engine.ledger.Log().All(ctx, after, t.filter) {
+	to, bytes, began := head, 0, time.Now()
+	for r, err := range t.engine.ledger.Log().All(progress.Want(ctx), after, t.filter) {
 		if err != nil {
 			return 0, err
 		}
 		if r.Position > head {
+			break
+		}
+		if progress.IsMark(&r) {
+			if time.Since(began) < stepTime {
+				continue
+			}
+			to = r.Position // so that a run that is interrupted need not begin again
 			break
 		}
 		if !how.wanted(r) {
@@ -321,7 +329,11 @@ func (t *task[Tx]) step(ctx context.Context, after, head es.Position, limit int,
 	return len(records), err
 }
 
-const stepBytes = 8 << 20
+// Limits of a step.
+const (
+	stepBytes = 8 << 20
+	stepTime  = time.Second // of reading, while the filter excludes nearly every record
+)
 
 // recordInlineError stores an error in the row, for Status.
 func (t *task[Tx]) recordInlineError(ctx context.Context, err error) {

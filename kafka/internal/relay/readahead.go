@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/progress"
 )
 
 // readAhead reads the log while the session publishes. take returns all that is buffered, so that batches grow with the load.
@@ -66,9 +67,14 @@ func (a *readAhead) read(ctx context.Context) error {
 			return err
 		}
 		a.stats.set(func(s *Snapshot) { s.Head = max(s.Head, head) })
-		for r, err := range a.log.All(ctx, after, a.filter) {
+		for r, err := range a.log.All(progress.Want(ctx), after, a.filter) {
 			if err != nil {
 				return err
+			}
+			if progress.IsMark(&r) {
+				after = r.Position
+				a.skip(after)
+				continue
 			}
 			if err := a.put(ctx, r); err != nil {
 				return err
