@@ -116,32 +116,71 @@ func (t *tx) begin(ctx context.Context) (err error) {
 	return err
 }
 
-// Write implements commit.Tx. Without inline projections it ignores the context, as only the disk determines how long it takes.
+// Write implements commit.Tx. If one request fails the others, because an inline projection refuses it or because of what it appends, Write
+// halves the batch until that request is alone. Without inline projections it ignores the context, as only the disk determines how long it
+// takes.
 func (t *tx) Write(ctx context.Context, requests []*commit.Request) {
+	s, most, careful := t.store, max(len(requests), 1), false
+	write := t.write
 	if t.inline != nil {
-		t.writeInline(ctx, requests)
-		return
+		write = t.writeInline
 	}
-	err := t.write(requests, false)
-	if isConstraint(err) {
-		// A stream that was assumed to be new exists. Write again and read every head.
-		if t.conn, err = t.store.begin(ctx); err == nil {
-			err = t.write(requests, true)
+	for {
+		part := requests[:min(most, len(requests))]
+		err := write(ctx, part, careful)
+		var refusal *engine.RefusedError
+		refused := errors.As(err, &refusal) // first, because it may wrap any error
+		switch {
+		case err == nil:
+			t.wrote(part)
+			requests, most, careful = requests[len(part):], 2*most, false
+		case !refused && isConstraint(err) && !careful:
+			careful = true // a stream that was assumed to be new exists: try again and read every head
+		case (refused || isDatum(err)) && len(part) > 1:
+			most = len(part) / 2
+		case refused:
+			fail(part, refusal)
+			requests, most = requests[1:], 1
+		case isDatum(err):
+			fail(part, fmt.Errorf("%w: %w", es.ErrInvalid, err))
+			requests, most = requests[1:], 1
+		case errors.Is(err, engine.ErrBehind):
+			if err := s.inline.CatchUp(ctx); err != nil {
+				fail(requests, err)
+				return
+			}
+		default:
+			fail(requests, err) // all verdicts are void: they depend on rows that were not written
+			return
+		}
+		if len(requests) == 0 {
+			return
+		}
+		if err := t.begin(ctx); err != nil {
+			fail(requests, err)
+			return
 		}
 	}
+}
+
+func fail(requests []*commit.Request, err error) {
+	for _, r := range requests {
+		r.Position, r.Err = 0, err
+	}
+}
+
+// wrote estimates what a transaction has added to the write-ahead log.
+func (t *tx) wrote(requests []*commit.Request) {
 	t.store.log.written += 4 * pageSize // pages changed by every transaction
 	for _, r := range requests {
 		t.store.log.written += int64(r.Bytes)
-		if err != nil {
-			r.Position, r.Err = 0, err // all verdicts are void: they depend on rows that were not written
-		}
 	}
 }
 
 const pageSize = 4 << 10 // SQLite's own default
 
 // write writes the requests in the open transaction, ends it, and returns the connection to the pool.
-func (t *tx) write(requests []*commit.Request, careful bool) error {
+func (t *tx) write(_ context.Context, requests []*commit.Request, careful bool) error {
 	defer t.conn.Close()
 	w := &t.store.writer
 	return t.conn.Raw(func(driver any) error {

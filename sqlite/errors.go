@@ -3,6 +3,7 @@ package sqlite
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/mattn/go-sqlite3"
 	"github.com/thalo-go/es"
@@ -30,6 +31,22 @@ func isPassing(err error) bool {
 func isConstraint(err error) bool {
 	var e sqlite3.Error
 	return errors.As(err, &e) && e.Code == sqlite3.ErrConstraint
+}
+
+// isDatum reports whether a value that is appended may be the reason for an error: a constraint or a trigger of the application has refused
+// it, or SQLite cannot hold it.
+func isDatum(err error) bool {
+	var e sqlite3.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Code {
+	case sqlite3.ErrConstraint, sqlite3.ErrTooBig, sqlite3.ErrMismatch, sqlite3.ErrRange:
+		return true
+	case sqlite3.ErrError: // also of a trigger that evaluates the value
+		return !strings.HasPrefix(e.Error(), "no such ")
+	}
+	return false
 }
 
 // isUnsynced reports whether a commit has written its rows, but the disk has not confirmed them: they may appear after a crash.

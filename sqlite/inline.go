@@ -17,51 +17,8 @@ import (
 	"github.com/thalo-go/es/internal/engine"
 )
 
-// writeInline writes requests and applies the inline projections in the same transaction. If a projection refuses a batch of several requests,
-// writeInline halves it until the refused request is alone.
-func (t *tx) writeInline(ctx context.Context, requests []*commit.Request) {
-	s, most, careful := t.store, max(len(requests), 1), false
-	for {
-		part := requests[:min(most, len(requests))]
-		err := t.attempt(ctx, part, careful)
-		var refusal *engine.RefusedError
-		switch {
-		case err == nil:
-			requests, most, careful = requests[len(part):], 2*most, false
-		case errors.As(err, &refusal) && len(part) > 1:
-			most = len(part) / 2
-		case errors.As(err, &refusal):
-			part[0].Position, part[0].Err = 0, refusal
-			requests, most = requests[1:], 1
-		case isConstraint(err) && !careful:
-			careful = true // a stream that was assumed to be new exists: try again and read every head
-		case errors.Is(err, engine.ErrBehind):
-			if err := s.inline.CatchUp(ctx); err != nil {
-				fail(requests, err)
-				return
-			}
-		default:
-			fail(requests, err)
-			return
-		}
-		if len(requests) == 0 {
-			return
-		}
-		if err := t.begin(ctx); err != nil {
-			fail(requests, err)
-			return
-		}
-	}
-}
-
-func fail(requests []*commit.Request, err error) {
-	for _, r := range requests {
-		r.Position, r.Err = 0, err
-	}
-}
-
-// attempt writes requests in the open transaction, ends it, and returns the connection to the pool.
-func (t *tx) attempt(ctx context.Context, requests []*commit.Request, careful bool) (err error) {
+// writeInline writes requests in the open transaction, lets the inline projections handle them, ends it, and returns the connection to the pool.
+func (t *tx) writeInline(ctx context.Context, requests []*commit.Request, careful bool) (err error) {
 	s, w := t.store, &t.store.writer
 	defer t.conn.Close()
 	defer func() {
@@ -88,10 +45,6 @@ func (t *tx) attempt(ctx context.Context, requests []*commit.Request, careful bo
 		return err
 	}
 	b.committed()
-	s.log.written += 4 * pageSize // pages changed by every transaction
-	for _, r := range requests {
-		s.log.written += int64(r.Bytes)
-	}
 	s.watcher.advance(w.view, w.head)
 	s.inline.Moved()
 	return nil
