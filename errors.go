@@ -28,6 +28,9 @@ var (
 	// parked. Wrap it in errors of other clients for the same effect: fmt.Errorf("mail: %w: %w", es.ErrUnavailable, err).
 	ErrUnavailable = errors.New("unavailable")
 
+	// ErrExpired indicates a command that came after its [NotAfter]. Nothing was written. Retrying will not help.
+	ErrExpired = errors.New("expired")
+
 	// ErrClosed indicates a call on a store or Repo that was closed. Nothing was written.
 	ErrClosed = errors.New("closed")
 

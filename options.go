@@ -1,6 +1,13 @@
 package es
 
-import "maps"
+import (
+	"context"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/thalo-go/es/internal/step"
+)
 
 // Reserved keys of [Record.Meta].
 const (
@@ -14,8 +21,11 @@ type ExecuteOption func(*settings)
 type settings struct {
 	commandID    string
 	hasCommandID bool
+	step         string
+	hasStep      bool
 	expected     Version
 	hasExpected  bool
+	notAfter     time.Time // zero if the command has no deadline
 	meta         map[string]string
 }
 
@@ -24,6 +34,58 @@ type settings struct {
 // An id has at most [MaxCommand] bytes.
 func CommandID(id string) ExecuteOption {
 	return func(s *settings) { s.commandID, s.hasCommandID = id, true }
+}
+
+// maxStep is the limit of bytes in the name of a step.
+const maxStep = 128
+
+// Step identifies a command that a reaction or a consumer runs. The command is applied at most once for this reaction, record and
+// name of a step, however often the record is handled again. So two reactions to one record, or two steps of one reaction, do not take
+// each other's commands for repetitions. Step also sets what [CausedBy] sets, and the metadata that the reaction carries.
+// [Meta] beside it takes precedence.
+//
+// ctx must be the handler's, or one made of it. Without it, and beside a CommandID, Execute returns an error that wraps [ErrInvalid].
+// A name has 1 to 128 bytes and no slash. Renaming a step makes it another one.
+func Step(name string) ExecuteOption {
+	return func(s *settings) { s.step, s.hasStep = name, true }
+}
+
+// resolveStep turns the step into a command id and metadata.
+func (s *settings) resolveStep(ctx context.Context, stream Stream) error {
+	if !s.hasStep {
+		return nil
+	}
+	h := step.From(ctx)
+	switch {
+	case s.hasCommandID:
+		return invalid("step %.80q for %s has a command id too: give one of them", s.step, stream)
+	case h == nil:
+		return invalid("step %.80q for %s: ctx is not that of a reaction's or consumer's handler: pass it on", s.step, stream)
+	case badName(s.step, maxStep) != "":
+		return invalid("step %.80q for %s %s", s.step, stream, badName(s.step, maxStep))
+	case strings.Contains(s.step, "/"):
+		return invalid("step %.80q for %s has a slash: give another name", s.step, stream)
+	}
+	id, ok := h.Command(s.step, stream.String())
+	if !ok {
+		return invalid("step %.80q is the second one on %s, and its old checkpoint has one id for both: Replay gives it identities", s.step, stream)
+	}
+	s.commandID, s.hasCommandID = id, true
+	meta := causedBy(h.Record, h.Meta)
+	for _, key := range h.Carry {
+		if value, found := h.Meta[key]; found {
+			meta[key] = value
+		}
+	}
+	maps.Copy(meta, s.meta)
+	s.meta = meta
+	return nil
+}
+
+// NotAfter refuses the command with [ErrExpired] if the rules have not decided on it by t, by the clock of this process.
+// A command with an id that has taken effect before returns its first outcome, also after t. The zero time is no limit.
+func NotAfter(t time.Time) ExecuteOption {
+	return func(s *settings) { s.notAfter = t }
 }
 
 // ExpectVersion makes Execute fail with a [*ConflictError] unless the aggregate is at version v.
@@ -44,10 +106,12 @@ func Meta(meta map[string]string) ExecuteOption {
 
 // CausedBy records in the metadata that the command reacts to an event. The event's id becomes the causation.
 // The event's correlation, or its id if it has none, becomes the correlation.
-func CausedBy(r Record) ExecuteOption {
-	correlation := r.Meta[MetaCorrelation]
+func CausedBy(r Record) ExecuteOption { return Meta(causedBy(r.ID(), r.Meta)) }
+
+func causedBy(id string, meta map[string]string) map[string]string {
+	correlation := meta[MetaCorrelation]
 	if correlation == "" {
-		correlation = r.ID()
+		correlation = id
 	}
-	return Meta(map[string]string{MetaCorrelation: correlation, MetaCausation: r.ID()})
+	return map[string]string{MetaCorrelation: correlation, MetaCausation: id}
 }

@@ -116,6 +116,7 @@ type Result[S, E any] struct {
 //   - an error that wraps [ErrInvalid] for input that every store rejects
 //   - an error that wraps [ErrUnknownOutcome] if the context ended, or the store failed, while the events may have been written
 //   - an error that wraps [ErrClosed] after Close
+//   - an error that wraps [ErrExpired] after the time of [NotAfter]
 //
 // After any other error, such as that of the context, nothing was written.
 //
@@ -127,6 +128,9 @@ func (r *Repo[S, C, E]) Execute(ctx context.Context, id string, command C, optio
 		option(&c.settings)
 	}
 	stream := Stream{r.kind, id}
+	if err := c.resolveStep(ctx, stream); err != nil {
+		return Result[S, E]{}, err
+	}
 	if err := r.check(stream, c.settings); err != nil {
 		return Result[S, E]{}, err
 	}

@@ -119,6 +119,10 @@ func (r *round[S, C, E]) plan() plan[S, C, E] {
 func (r *round[S, C, E]) decide(at state[S], c *call[S, C, E]) (a Append, next state[S], ok bool) {
 	c.err = nil
 	c.result = result[S, E](at, nil)
+	if !c.notAfter.IsZero() && time.Now().After(c.notAfter) {
+		c.err = fmt.Errorf("es: execute on %s: %w: it came after %s", r.stream, ErrExpired, c.notAfter.Format(time.RFC3339Nano))
+		return a, at, false
+	}
 	if c.hasExpected && c.expected != at.Version {
 		c.err = fmt.Errorf("es: execute on %s: %w", r.stream, &ConflictError{r.stream, c.expected})
 		return a, at, false

@@ -3,6 +3,8 @@ package kafka
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/cause"
+	"github.com/thalo-go/es/internal/step"
 	"github.com/thalo-go/es/kafka/internal/client"
 	"github.com/thalo-go/es/kafka/internal/consume"
 )
@@ -26,7 +29,7 @@ import (
 // with a long Drain) does not lose its partition. Only a process that hangs as a whole does. A partition that is revoked waits for its
 // handlers; see Drain.
 //
-// To build a read model exactly once, use [Source]. To run a command exactly once, pass es.CommandID(record.ID()).
+// To build a read model exactly once, use [Source]. To run a command exactly once, pass [es.Step].
 //
 // The exported fields are settings. They must not change after Run is called.
 type Consumer struct {
@@ -52,6 +55,9 @@ type Consumer struct {
 	// AllowCompacted lets Run read compacted topics, of which the cluster deletes all records of a stream but the last, and park records in
 	// a topic that deletes them after a time. Otherwise Run returns an error that wraps [es.ErrInvalid], also while it runs.
 	AllowCompacted bool
+
+	// Carry are the keys of Record.Meta that commands with [es.Step] take over, such as "user".
+	Carry []string
 
 	// Workers is the number of records of one partition that are handled at the same time, with different keys. 0 means 1.
 	// A key that is retried delays the other keys of its worker.
@@ -152,13 +158,21 @@ func (c *Consumer) open(handle func(ctx context.Context, r es.Record) error) (*c
 		Drain:       max(0, cmp.Or(c.Drain, 10*time.Second)),
 		Replication: c.Replication,
 		Log:         client.Logger(c.Logger).With("group", c.Group),
-		Handle:      handle,
+		Handle: func(ctx context.Context, store string, r es.Record) error {
+			return handle(step.With(ctx, &step.Handling{By: c.identity(store), Record: r.ID(), Meta: r.Meta, Carry: c.Carry}), r)
+		},
 	})
 	if err != nil {
 		return nil, err
 	}
 	c.running = run
 	return run, nil
+}
+
+// identity identifies the group and the store of a record in the ids of commands. Records of two stores may have the same id.
+func (c *Consumer) identity(store string) string {
+	sum := sha256.Sum256([]byte(c.Group + "\x00" + store))
+	return "c" + hex.EncodeToString(sum[:12])
 }
 
 const topicNameRule = "a name has up to 249 letters, digits, dots, hyphens and underscores"

@@ -25,12 +25,12 @@ import (
 func bookkeeping(store *sqlite.Store, source projection.Source, done func(r es.Record) error) projection.Reaction {
 	repo := es.NewRepo(store, "account", account.Rules{}, account.Codec)
 	return projection.Reaction{
-		Name: "books", Source: source, Lease: time.Second, Batch: 20, Retries: -1, OnError: es.Stop,
+		Name: "books", Source: source, From: projection.Beginning(), Lease: time.Second, Batch: 20, Retries: -1, OnError: es.Stop,
 		Handle: func(ctx context.Context, r es.Record) error {
 			if _, err := repo.Execute(ctx, r.Stream.ID, account.Open{Owner: "eve"}, es.CommandID("open")); err != nil {
 				return err
 			}
-			_, err := repo.Execute(ctx, r.Stream.ID, account.Deposit{Amount: 1}, es.CommandID(r.ID()), es.CausedBy(r))
+			_, err := repo.Execute(ctx, r.Stream.ID, account.Deposit{Amount: 1}, es.Step("book"))
 			if err == nil && done != nil {
 				err = done(r)
 			}

@@ -30,7 +30,7 @@ func TestAReactionOutlastsAnUnavailableServer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
-		ended <- s.React(ctx, projection.Reaction{Name: "patient", Retries: 1, Handle: func(ctx context.Context, r es.Record) error {
+		ended <- s.React(ctx, projection.Reaction{Name: "patient", From: projection.Beginning(), Retries: 1, Handle: func(ctx context.Context, r es.Record) error {
 			tries.Add(1)
 			for _, err := range away.Read(ctx, r.Stream, 0) {
 				if err != nil {
@@ -72,7 +72,7 @@ func TestAReactionOutlastsAnotherUnavailableStore(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
-		ended <- here.React(ctx, projection.Reaction{Name: "patient", OnError: es.Park, Retries: 1, Handle: func(ctx context.Context, r es.Record) error {
+		ended <- here.React(ctx, projection.Reaction{Name: "patient", From: projection.Beginning(), OnError: es.Park, Retries: 1, Handle: func(ctx context.Context, r es.Record) error {
 			if read.Load() < 2 { // what a command fails with when nothing of its stream is known
 				read.Add(1)
 				for _, err := range away.Read(ctx, r.Stream, 0) {

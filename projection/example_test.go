@@ -81,6 +81,7 @@ func ExampleReaction() {
 	go func() {
 		done <- store.React(ctx, projection.Reaction{
 			Name:   "mail",
+			From:   projection.Beginning(),
 			Filter: es.Filter{Types: []string{"deposited"}},
 			Handle: projection.Typed(deposits, func(_ context.Context, r es.Record, event deposited) error {
 				mailed <- fmt.Sprintf("to %s: you have deposited %d", r.Stream.ID, event.Amount)

@@ -22,6 +22,9 @@ type logSource struct {
 	shared map[string]*sharedReader // by how they partition the log
 }
 
+// Log returns the log, for readers that need more than a feed.
+func (s *logSource) Log() es.Log { return s.log }
+
 // ID implements [Source].
 func (s *logSource) ID() string { return s.log.ID() }
 

@@ -9,8 +9,7 @@ import (
 )
 
 // Reaction runs a side effect for each record, at least once. It is a [Projection] whose effect is outside the database,
-// so a record may come again after a crash. Execute commands with [es.CommandID] and [es.CausedBy] of the record to make
-// their effect exactly once.
+// so a record may come again after a crash. Execute commands with [es.Step] to make their effect exactly once.
 //
 // The commands may go to another store than the one that runs the reaction. While that store is unavailable they fail with an error
 // that wraps [es.ErrUnavailable]. The reaction retries them with growing pauses, and Status has the error. For a service that is not
@@ -22,8 +21,16 @@ type Reaction struct {
 	Filter     es.Filter
 	Partitions int
 
-	// Handle reacts to one record.
+	// From says where the reaction begins if it has no checkpoint: [Beginning] does everything in the log now, [Head] only what comes.
+	// On a log that is not empty it is required; without it React returns an error that wraps [es.ErrInvalid]. With a checkpoint it
+	// has no effect: see Replay of [Admin]. Topics have only Beginning and Head.
+	From Start
+
+	// Handle reacts to one record. Its context has the identity that [es.Step] requires.
 	Handle func(ctx context.Context, r es.Record) error
+
+	// Carry are the keys of Record.Meta that commands with [es.Step] take over, such as "user". Not that of a trace: link it.
+	Carry []string
 
 	OnError es.OnError    // as in Projection, like the fields below
 	Retries int           // errors that wrap es.ErrUnavailable do not count

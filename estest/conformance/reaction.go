@@ -58,7 +58,7 @@ func (t *trial) handledInOrder(j *journal, l es.Log) {
 
 // reaction returns a reaction that adds records to a journal and fails on those for which fails returns true.
 func (t *trial) reaction(name string, j *journal, fails func(r es.Record) bool) projection.Reaction {
-	return projection.Reaction{Name: name, Retries: 1, Handle: func(_ context.Context, r es.Record) error {
+	return projection.Reaction{Name: name, From: projection.Beginning(), Retries: 1, Handle: func(_ context.Context, r es.Record) error {
 		if fails != nil && fails(r) {
 			return errHandler
 		}

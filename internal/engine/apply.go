@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/step"
 	"github.com/thalo-go/es/projection"
 )
 
@@ -205,7 +206,7 @@ func (s *shardWorker[Tx]) reactTo(ctx context.Context, p piece) error {
 		var err error
 		if !s.task.isAlive() {
 			err = errLost // another worker may have the shard
-		} else if f := s.task.guard(func() error { return s.task.react(ctx, r) }); f != nil {
+		} else if f := s.react(ctx, r); f != nil {
 			err = &handlerError{f}
 		}
 		switch {
@@ -216,6 +217,12 @@ func (s *shardWorker[Tx]) reactTo(ctx context.Context, p piece) error {
 		}
 	}
 	return s.commit(ctx, p, nil, nil)
+}
+
+// react calls the handler of a reaction. Its context has the identity for the ids of commands.
+func (s *shardWorker[Tx]) react(ctx context.Context, r es.Record) error {
+	ctx = step.With(ctx, &step.Handling{By: s.row.Identity, Record: r.ID(), Meta: r.Meta, Carry: s.task.carry})
+	return s.task.guard(func() error { return s.task.react(ctx, r) })
 }
 
 // commitHandled moves the checkpoint past the first n records of a piece and returns err. It also works after the context has ended,

@@ -2,9 +2,12 @@ package engine
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/thalo-go/es"
@@ -23,11 +26,28 @@ func sameKind(a, b projection.Kind) bool {
 	return a == "" || b == "" || (a == projection.KindReaction) == (b == projection.KindReaction)
 }
 
-// header returns what the task is.
+// newIdentity returns the identity of the first run of a reaction. It is random, because a name can be given again: to another reaction, or
+// in another database. Then both have commands of their own.
+func newIdentity() string { return rand.Text()[:12] + ".1" }
+
+// nextIdentity returns the identity of another run of a reaction that does everything again.
+func nextIdentity(identity string) string {
+	base, number, _ := strings.Cut(identity, ".")
+	n, err := strconv.Atoi(number)
+	if err != nil {
+		return newIdentity()
+	}
+	return fmt.Sprintf("%s.%d", base, n+1)
+}
+
+// header returns what the task is. The identity is that of a first run.
 func (t *task[Tx]) header(partitions int) Header {
 	h := Header{Kind: t.kind, Source: t.source.ID(), Filter: t.canonical, Prepares: PreparesNo, Partitions: partitions, Barrier: -1}
 	if t.prepare != nil {
 		h.Prepares = PreparesYes
+	}
+	if t.kind == projection.KindReaction {
+		h.Identity = newIdentity()
 	}
 	return h
 }
@@ -48,18 +68,19 @@ func (t *task[Tx]) refuseFilter(filter string) error {
 	return fmt.Errorf("%w: its Filter was %.100s, not %.100s: raise Version, or accept the change with Refilter", es.ErrInvalid, filter, t.canonical)
 }
 
-// refuseName returns an error if another version of the name is of another kind.
-func (t *task[Tx]) refuseName(ctx context.Context) error {
+// refuseName returns an error if another version of the name is of another kind. It reports whether there are checkpoints.
+func (t *task[Tx]) refuseName(ctx context.Context) (found bool, err error) {
 	all, err := t.engine.ledger.Checkpoints(ctx, t.key.Name)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, c := range all {
 		if err := t.refuseKind(c.Key, c.Kind); err != nil {
-			return err
+			return false, err
 		}
+		found = found || c.Key == t.key
 	}
-	return nil
+	return found, nil
 }
 
 // describe keeps what the task is with the checkpoints, if that is not what they have.
@@ -222,6 +243,11 @@ func (e *Engine[Tx]) Replay(ctx context.Context, name string, version int, from 
 			to = projection.Cursor(own)
 		case !isKnown, h.Partitions == 0 && known != 0, known < 0:
 			return fmt.Errorf("%w: its source is not the log of this store: only Beginning is possible, or After for another log", es.ErrInvalid)
+		}
+		if h.Kind == projection.KindReaction {
+			if err := e.ledger.SetIdentity(ctx, tx, k, nextIdentity(h.Identity)); err != nil {
+				return err
+			}
 		}
 		return e.ledger.Rewind(ctx, tx, k, to)
 	})

@@ -75,6 +75,8 @@ type Ledger[Tx any] interface {
 	Rewind(ctx context.Context, tx Tx, k Key, to projection.Cursor) error
 	// Rename changes the name of all versions of a projection and of all that belongs to them.
 	Rename(ctx context.Context, tx Tx, old, name string) error
+	// SetIdentity changes the identity of a reaction.
+	SetIdentity(ctx context.Context, tx Tx, k Key, identity string) error
 	// SetPartitions changes the requested number of shards.
 	SetPartitions(ctx context.Context, tx Tx, k Key, partitions int) error
 	// SetBarrier changes the cursor at which shards stop; -1 means that they do not.
@@ -152,6 +154,7 @@ type Header struct {
 	Filter     string // in the form of [canon.Filter]
 	Replaced   string // the filter before, of which the shards may replay the past
 	Prepares   string // whether there is a Prepare: [PreparesYes] or [PreparesNo]
+	Identity   string // of a reaction and its run, for the ids of commands; "" if it has a checkpoint from before there were identities
 	Partitions int    // requested number; 0 if the source has its own shards
 	Barrier    projection.Cursor
 	Rebuild    bool
@@ -176,7 +179,8 @@ type Shard struct {
 	Live     bool              // whether the holder has a recent heartbeat
 	Filter   int64             // as [FilterMark] returns it; 0 if not known
 	Past     projection.Cursor // while PastEnd is not 0: how far the past is replayed
-	Replaced string            // as in Header
+	Replaced string            // as in Header, like Identity
+	Identity string
 	PastEnd  projection.Cursor // the end of the past that must be replayed; 0 if none
 	Needs    string            // an event type that a holder did not know; "" if none
 }

@@ -53,7 +53,7 @@ func (s *shardWorker[Tx]) retryParked(ctx context.Context, stream es.Stream) err
 // unpark removes a parked record. Unless it is dropped, the handler gets it in the same transaction.
 func (s *shardWorker[Tx]) unpark(ctx context.Context, r es.Record, drop bool) error {
 	if s.task.react != nil && !drop {
-		if err := s.task.guard(func() error { return s.task.react(ctx, r) }); err != nil {
+		if err := s.react(ctx, r); err != nil {
 			return &handlerError{err}
 		}
 	}

@@ -37,12 +37,15 @@ type task[Tx any] struct {
 	prepare    func(ctx context.Context, tx Tx) error
 	handle     func(ctx context.Context, tx Tx, records []es.Record) error // of a projection
 	react      func(ctx context.Context, r es.Record) error                // of a reaction
+	carry      []string                                                    // of a reaction, like from
+	from       projection.Start
 	onProgress func(projection.Progress)
 	onCaughtUp func(ctx context.Context) error
 	log        *slog.Logger
 
 	worker       string
 	shards       []string // of the source, or nil if it can be divided into any number
+	starts       starts   // where the shards begin if there are no checkpoints
 	extended     time.Time
 	announced    int // of lacked, in the last heartbeat
 	shardWorkers map[string]*shardWorker[Tx]
@@ -85,7 +88,7 @@ func (e *Engine[Tx]) React(ctx context.Context, r projection.Reaction) (err erro
 	}
 	t := &task[Tx]{
 		engine: e, kind: projection.KindReaction, key: Key{r.Name, 0}, source: r.Source, filter: r.Filter, partitions: r.Partitions, onError: r.OnError, retries: r.Retries,
-		batch: r.Batch, lease: r.Lease, react: r.Handle, log: r.Logger,
+		batch: r.Batch, lease: r.Lease, react: r.Handle, carry: slices.Clone(r.Carry), from: r.From, log: r.Logger,
 	}
 	if err := t.check(); err != nil {
 		return err
@@ -367,7 +370,7 @@ func (t *task[Tx]) arrange(ctx, work context.Context, seen Overview) error {
 		}
 		if got {
 			shares[r.Needs]--
-			taken.Replaced = seen.Replaced
+			taken.Replaced, taken.Identity = seen.Replaced, seen.Identity // as they were with the claim
 			t.begin(work, taken, r, seen.Barrier)
 		}
 	}

@@ -97,7 +97,7 @@ func (s *shardWorker[Tx]) run(ctx context.Context) error {
 		err = s.task.persist(ctx, "take the shard again", func(ctx context.Context) (err error) {
 			var r Shard
 			if r, taken, err = s.engine.ledger.Take(ctx, s.key, s.row, s.task.worker); taken {
-				r.Replaced = s.row.Replaced
+				r.Replaced, r.Identity = s.row.Replaced, s.row.Identity
 				s.row = r
 				s.claim.Store(r.Claim)
 			}

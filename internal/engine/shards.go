@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -13,7 +14,8 @@ import (
 // join creates the rows of the projection, or checks that the existing ones are of the same source. The last program to start decides
 // the number of partitions.
 func (t *task[Tx]) join(ctx context.Context) error {
-	if err := t.refuseName(ctx); err != nil {
+	found, err := t.refuseName(ctx)
+	if err != nil {
 		return err
 	}
 	names, err := t.source.Shards(ctx, t.partitions)
@@ -27,10 +29,32 @@ func (t *task[Tx]) join(ctx context.Context) error {
 	if !slices.Equal(names, part.Names(len(names))) {
 		t.shards, wanted = names, 0
 	}
+	if !found {
+		if t.starts, err = t.begins(ctx, names); err != nil {
+			return err
+		}
+	}
+	err = t.enter(ctx, names, wanted)
+	if errors.Is(err, errForgotten) {
+		if t.starts, err = t.begins(ctx, names); err == nil {
+			err = t.enter(ctx, names, wanted)
+		}
+	}
+	return err
+}
+
+// errForgotten reports that the checkpoints of a reaction were removed before it could continue them.
+var errForgotten = errors.New("its checkpoints have just been removed")
+
+// enter is the transaction of join.
+func (t *task[Tx]) enter(ctx context.Context, names []string, wanted int) error {
 	return t.engine.ledger.Transact(ctx, Options{Idle: t.lease}, func(ctx context.Context, tx Tx) error {
 		made, err := t.engine.ledger.Insert(ctx, tx, t.key, t.header(wanted))
 		if err != nil {
 			return err
+		}
+		if made && t.starts == nil && t.react != nil {
+			return errForgotten
 		}
 		if made {
 			return t.start(ctx, tx, names)
@@ -80,10 +104,12 @@ func (t *task[Tx]) mayRestart(ctx context.Context, tx Tx) (bool, error) {
 	return false, t.engine.ledger.SetRebuild(ctx, tx, t.key, false)
 }
 
-// start sets the checkpoints to the beginning and calls Prepare.
+// start sets the checkpoints to where they begin and calls Prepare.
 func (t *task[Tx]) start(ctx context.Context, tx Tx, names []string) error {
-	if err := t.engine.ledger.InsertShards(ctx, tx, t.key, names, Shard{Filter: t.mark}); err != nil {
-		return err
+	for _, name := range names {
+		if err := t.engine.ledger.InsertShards(ctx, tx, t.key, []string{name}, Shard{Cursor: t.starts[name], Filter: t.mark}); err != nil {
+			return err
+		}
 	}
 	if t.prepare == nil {
 		return nil

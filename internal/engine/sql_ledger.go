@@ -102,7 +102,7 @@ func (l *sqlLedger[Tx]) quiet(ctx context.Context, sql string, args ...any) erro
 
 // fields returns where the values of headerColumns go.
 func (h *Header) fields() []any {
-	return []any{&h.Kind, &h.Source, &h.Filter, &h.Replaced, &h.Prepares, &h.Partitions, &h.Barrier, &h.Rebuild}
+	return []any{&h.Kind, &h.Source, &h.Filter, &h.Replaced, &h.Prepares, &h.Partitions, &h.Barrier, &h.Rebuild, &h.Identity}
 }
 
 // Overview implements [Ledger].
@@ -318,7 +318,7 @@ func (l *sqlLedger[Tx]) Request(ctx context.Context, k Key, stream es.Stream, wa
 
 // Insert implements [Ledger].
 func (l *sqlLedger[Tx]) Insert(ctx context.Context, tx Tx, k Key, h Header) (inserted bool, err error) {
-	return l.change(ctx, tx, l.stmts.insert, k.with(h.Source, int64(h.Partitions), string(h.Kind), h.Filter, h.Prepares)...)
+	return l.change(ctx, tx, l.stmts.insert, k.with(h.Source, int64(h.Partitions), string(h.Kind), h.Filter, h.Prepares, h.Identity)...)
 }
 
 // Describe implements [Ledger].
@@ -332,6 +332,11 @@ func (l *sqlLedger[Tx]) Describe(ctx context.Context, tx Tx, k Key, h Header) er
 // SetRebuild implements [Ledger].
 func (l *sqlLedger[Tx]) SetRebuild(ctx context.Context, tx Tx, k Key, requested bool) error {
 	return l.set(ctx, tx, l.stmts.setRebuild, k.with(requested)...)
+}
+
+// SetIdentity implements [Ledger].
+func (l *sqlLedger[Tx]) SetIdentity(ctx context.Context, tx Tx, k Key, identity string) error {
+	return l.set(ctx, tx, l.stmts.setIdentity, k.with(identity)...)
 }
 
 // Refilter implements [Ledger].

@@ -8,7 +8,7 @@ const live = "(w.expires > {now} and ((2 * w.beat) - w.expires) <= {now})"
 // statements are the engine's, with the fragments of its database. The parameters $1 and $2 are the projection's name and version.
 type statements struct {
 	// A projection.
-	insert, lock, describe, setPartitions, setBarrier, setRebuild, rebuilt, refilter, rename, forget string
+	insert, lock, describe, setPartitions, setBarrier, setRebuild, setIdentity, rebuilt, refilter, rename, forget string
 
 	// Its shards.
 	insertShard, lockShards, skipShards, countShards, deleteShards, describeShards, refilterShards, rewind, renameShards, take, release, move, movePast, fail, failAny, need string
@@ -29,19 +29,20 @@ type statements struct {
 const (
 	thisProjection = " where name = $1 and version = $2"
 	thisParked     = thisProjection + " and kind = $3 and id = $4 and stream_version = $5"
-	headerColumns  = "p.kind, p.source, p.filter, p.replaced, p.prepares, p.partitions, p.barrier, p.rebuild"
+	headerColumns  = "p.kind, p.source, p.filter, p.replaced, p.prepares, p.partitions, p.barrier, p.rebuild, p.identity"
 	parkedColumns  = "name, version, kind, id, stream_version, position, time, type, data, meta, error, attempts, at"
 )
 
 func prepare(d Dialect) statements { //nolint:funlen // a list
 	return statements{
-		insert: d.SQL(`insert into {es}projections (name, version, source, partitions, barrier, rebuild, kind, filter, prepares)
-			values ($1, $2, $3, $4, -1, false, $5, $6, $7) on conflict (name, version) do nothing`),
+		insert: d.SQL(`insert into {es}projections (name, version, source, partitions, barrier, rebuild, kind, filter, prepares, identity)
+			values ($1, $2, $3, $4, -1, false, $5, $6, $7, $8) on conflict (name, version) do nothing`),
 		lock:          d.SQL("select " + headerColumns + " from {es}projections p where p.name = $1 and p.version = $2 {lock}"),
 		describe:      d.SQL("update {es}projections set kind = $3, filter = $4, prepares = $5" + thisProjection),
 		setPartitions: d.SQL("update {es}projections set partitions = $3" + thisProjection),
 		setBarrier:    d.SQL("update {es}projections set barrier = $3" + thisProjection),
 		setRebuild:    d.SQL("update {es}projections set rebuild = $3" + thisProjection),
+		setIdentity:   d.SQL("update {es}projections set identity = $3" + thisProjection),
 		rebuilt: d.SQL(`update {es}projections set rebuild = false, barrier = -1, source = $3, partitions = $4, kind = $5, filter = $6, replaced = '',
 			prepares = $7` + thisProjection),
 		refilter: d.SQL("update {es}projections set replaced = filter, filter = $3" + thisProjection),

@@ -280,6 +280,12 @@ func (l *ledger) SetRebuild(_ context.Context, tx *Tx, k engine.Key, requested b
 	return nil
 }
 
+// SetIdentity implements [engine.Ledger].
+func (l *ledger) SetIdentity(_ context.Context, tx *Tx, k engine.Key, identity string) error {
+	l.edit(tx, k).header.Identity = identity
+	return nil
+}
+
 // Refilter implements [engine.Ledger].
 func (l *ledger) Refilter(_ context.Context, tx *Tx, k engine.Key, filter string, past bool) error {
 	r := l.edit(tx, k)

@@ -219,7 +219,7 @@ func TestPausesTakeNoTimeInABubble(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		began, attempts := time.Now(), 0
-		err := s.React(ctx, projection.Reaction{Name: "mail", Handle: func(context.Context, es.Record) error {
+		err := s.React(ctx, projection.Reaction{Name: "mail", From: projection.Beginning(), Handle: func(context.Context, es.Record) error {
 			if attempts++; attempts <= 20 {
 				return fmt.Errorf("the server is down: %w", es.ErrUnavailable)
 			}

@@ -14,7 +14,7 @@ const Kind = "transfer"
 
 // Process carries out transfers. Each event of a transfer causes a command on an account, whose answer is recorded as the next event.
 //
-// Both commands have the ID of the event that causes them, and an account answers every command with an event. A step may be repeated, because the
+// Each command is a step of its event, and an account answers every command with an event. A step may be repeated, because the
 // process was killed before its checkpoint moved, or because another process took over. The repetition has the same result: the
 // account does not move the money twice, and the transfer does not change course.
 type Process struct {
@@ -27,7 +27,7 @@ type Process struct {
 
 // Reaction returns the process as a reaction.
 func (p Process) Reaction(partitions int) projection.Reaction {
-	return projection.Reaction{Name: "transfers", Filter: es.Filter{Kinds: []string{Kind}}, Partitions: partitions, Handle: p.Handle}
+	return projection.Reaction{Name: "transfers", From: projection.Beginning(), Filter: es.Filter{Kinds: []string{Kind}}, Partitions: partitions, Handle: p.Handle}
 }
 
 // Handle executes the step that one event of a transfer causes.
@@ -47,11 +47,11 @@ func (p Process) Handle(ctx context.Context, r es.Record) error {
 	case Taken:
 		return p.step(ctx, r, t.To, account.Receive{Amount: t.Amount}, Brought{}, func(code string) Command { return Turned{code} })
 	case Turned:
-		code, err := p.do(ctx, r, t.From, account.Receive{Amount: t.Amount})
+		code, err := p.do(ctx, t.From, account.Receive{Amount: t.Amount})
 		back := t.From
 		if err == nil && code != "" { // the sender's account was closed in the meantime
 			back = p.Unclaimed
-			code, err = p.do(ctx, r, back, account.Receive{Amount: t.Amount})
+			code, err = p.do(ctx, back, account.Receive{Amount: t.Amount})
 		}
 		if err != nil {
 			return err
@@ -66,7 +66,7 @@ func (p Process) Handle(ctx context.Context, r es.Record) error {
 
 // step sends a command to an account and records the outcome.
 func (p Process) step(ctx context.Context, r es.Record, id string, c account.Command, done Command, declined func(code string) Command) error {
-	code, err := p.do(ctx, r, id, c)
+	code, err := p.do(ctx, id, c)
 	switch {
 	case err != nil:
 		return err
@@ -77,8 +77,8 @@ func (p Process) step(ctx context.Context, r es.Record, id string, c account.Com
 }
 
 // do sends a command to an account, which applies it once, and returns the code of its refusal, or "".
-func (p Process) do(ctx context.Context, r es.Record, id string, c account.Command) (code string, err error) {
-	result, err := p.Accounts.Execute(ctx, id, c, es.CommandID(r.ID()), es.CausedBy(r))
+func (p Process) do(ctx context.Context, id string, c account.Command) (code string, err error) {
+	result, err := p.Accounts.Execute(ctx, id, c, es.Step("move"))
 	if err != nil {
 		return "", err
 	}
@@ -89,6 +89,6 @@ func (p Process) do(ctx context.Context, r es.Record, id string, c account.Comma
 }
 
 func (p Process) record(ctx context.Context, r es.Record, c Command) error {
-	_, err := p.Transfers.Execute(ctx, r.Stream.ID, c, es.CommandID(r.ID()), es.CausedBy(r))
+	_, err := p.Transfers.Execute(ctx, r.Stream.ID, c, es.Step("record"))
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/account"
 	"github.com/thalo-go/es/examples/bank/transfer"
+	"github.com/thalo-go/es/internal/step"
 )
 
 var errKilled = errors.New("killed")
@@ -48,8 +49,16 @@ func processOn(t *testing.T, log es.Log) transfer.Process {
 	return p
 }
 
+// handle calls the process with a record, like the engine of a reaction with this identity.
+func handle(ctx context.Context, p transfer.Process, by string, r es.Record) error {
+	return p.Handle(step.With(ctx, &step.Handling{By: by, Record: r.ID(), Meta: r.Meta}), r)
+}
+
+// identity is that of the process in most tests.
+const identity = "test.1"
+
 // work calls the process with the records after a position, like a store, until there are no more.
-func work(ctx context.Context, log es.Log, p transfer.Process, at es.Position) error {
+func work(ctx context.Context, log es.Log, p transfer.Process, by string, at es.Position) error {
 	for {
 		end, err := es.Head(ctx, log)
 		if err != nil || at == end {
@@ -57,7 +66,7 @@ func work(ctx context.Context, log es.Log, p transfer.Process, at es.Position) e
 		}
 		for r, err := range log.All(ctx, at, es.Filter{Kinds: []string{transfer.Kind}}) {
 			if err == nil {
-				err = p.Handle(ctx, r)
+				err = handle(ctx, p, by, r)
 			}
 			if err != nil {
 				return err
@@ -121,7 +130,28 @@ func ended(t *testing.T, p transfer.Process) {
 
 func TestProcessCompletesEveryTransfer(t *testing.T) {
 	log, p := bank(t)
-	if err := work(t.Context(), log, p, 0); err != nil {
+	if err := work(t.Context(), log, p, identity, 0); err != nil {
+		t.Fatal(err)
+	}
+	ended(t, p)
+}
+
+// A release before steps has taken the money of some transfers, under the ids of their events, and its checkpoint has not moved.
+func TestTransfersOfTheReleaseBeforeGoOn(t *testing.T) {
+	log, p := bank(t)
+	for r, err := range log.All(t.Context(), 0, es.Filter{Types: []string{"asked"}}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		at, err := p.Transfers.Load(t.Context(), r.Stream.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Accounts.Execute(t.Context(), at.State.From, account.Send{Amount: at.State.Amount}, es.CommandID(r.ID()), es.CausedBy(r)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := work(t.Context(), log, p, "", 0); err != nil {
 		t.Fatal(err)
 	}
 	ended(t, p)
@@ -134,7 +164,7 @@ func TestTheProcessIsKilledAnywhere(t *testing.T) {
 		for at := 1; ; at++ {
 			log, _ := bank(t)
 			store := &mortal{Log: log, left: at, after: after}
-			err := work(t.Context(), store, processOn(t, store), 0)
+			err := work(t.Context(), store, processOn(t, store), identity, 0)
 			again := processOn(t, log)
 			if err == nil {
 				ended(t, again)
@@ -144,7 +174,7 @@ func TestTheProcessIsKilledAnywhere(t *testing.T) {
 				t.Fatal(err)
 			}
 			points++
-			if err := work(t.Context(), log, again, es.Position(rand.N(6))); err != nil {
+			if err := work(t.Context(), log, again, identity, es.Position(rand.N(6))); err != nil {
 				t.Fatalf("killed at append %d: %v", at, err)
 			}
 			ended(t, again)
@@ -158,7 +188,7 @@ func TestTheProcessIsKilledAnywhere(t *testing.T) {
 // A paused process repeats a step that another did long ago. The account refused then and has the money now.
 func TestAStepThatIsDoneAgainLaterHasTheSameEnd(t *testing.T) {
 	log, p := bank(t)
-	if err := work(t.Context(), log, p, 0); err != nil {
+	if err := work(t.Context(), log, p, identity, 0); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := p.Accounts.Execute(t.Context(), "bob", account.Deposit{Amount: 5000}); err != nil {
@@ -174,7 +204,7 @@ func TestAStepThatIsDoneAgainLaterHasTheSameEnd(t *testing.T) {
 	}
 	slices.Reverse(records)
 	for _, r := range records {
-		if err := late.Handle(t.Context(), r); err != nil {
+		if err := handle(t.Context(), late, identity, r); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -208,7 +238,7 @@ func TestUndeliverableMoneyGoesToTheBank(t *testing.T) {
 			if err != nil || r.Position > head {
 				break
 			}
-			if err := p.Handle(t.Context(), r); err != nil {
+			if err := handle(t.Context(), p, identity, r); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := p.Accounts.Execute(t.Context(), "ann", account.Close{}); err == nil {

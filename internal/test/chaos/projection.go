@@ -113,10 +113,11 @@ func (a *actor) statement() postgres.Projection {
 }
 
 // bonus pays one cent for some of the deposits. A reaction handles a record at least once; it pays once, because the
-// command id is the record's id.
+// command id is the record's id. It is not a step: the release before may run beside it, which has no steps.
 func (a *actor) bonus(bonuses *accounts) projection.Reaction {
 	return projection.Reaction{
 		Name: reactionBonus, Filter: es.Filter{Kinds: []string{kindAccount}, Types: []string{"deposited"}}, Partitions: 2, Lease: a.Lease, Batch: 20,
+		From: projection.Beginning(),
 		Handle: func(ctx context.Context, r es.Record) error {
 			if !earnsBonus(r) {
 				return nil

@@ -33,7 +33,7 @@ type Config struct {
 	Drain       time.Duration
 	Replication int
 	Log         *slog.Logger
-	Handle      func(ctx context.Context, r es.Record) error
+	Handle      func(ctx context.Context, store string, r es.Record) error // store: the id of the store that the record is from
 }
 
 // RecordError reports the record that stopped a run.

@@ -25,7 +25,7 @@ func (w *worker) process(it item) bool {
 	if it.m == nil {
 		return w.flush() && w.replay(it.request)
 	}
-	_, r, err := wire.Decode(it.m)
+	store, r, err := wire.Decode(it.m)
 	if err != nil {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -35,7 +35,7 @@ func (w *worker) process(it item) bool {
 	if _, parked := w.letters.Key(string(it.m.Key)); parked {
 		return w.park(it, wire.EntryBehind, nil, 0) && w.flushIfFull()
 	}
-	attempts, err := w.try(it.m, r)
+	attempts, err := w.try(it.m, store, r)
 	switch {
 	case w.interrupted(err):
 		return false
@@ -68,10 +68,10 @@ func (w *worker) interrupted(err error) bool {
 
 // try calls the handler until it succeeds or has failed too often, and returns the number of attempts.
 // Errors that wrap [es.ErrUnavailable] do not count, because the record is not their cause.
-func (w *worker) try(m *kafka.Message, r es.Record) (attempts int, err error) {
+func (w *worker) try(m *kafka.Message, store string, r es.Record) (attempts int, err error) {
 	failures := 0
 	for attempts = 1; ; attempts++ {
-		if err = handle(w.ctx, w.r.Handle, r); err != nil && !errors.Is(err, es.ErrUnavailable) {
+		if err = handle(w.ctx, w.r.Handle, store, r); err != nil && !errors.Is(err, es.ErrUnavailable) {
 			failures++
 		}
 		if err == nil || failures > w.r.Retries || w.interrupted(err) {
@@ -96,13 +96,13 @@ func (w *worker) failing(err error) {
 }
 
 // handle calls a handler and returns its panic as an error.
-func handle(ctx context.Context, f func(context.Context, es.Record) error, r es.Record) (err error) {
+func handle(ctx context.Context, f func(context.Context, string, es.Record) error, store string, r es.Record) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = &es.PanicError{Value: v, Stack: debug.Stack()}
 		}
 	}()
-	return f(ctx, r)
+	return f(ctx, store, r)
 }
 
 // logged returns an error as attributes of a log record, with the stack if it is a panic.
@@ -202,11 +202,11 @@ func (w *worker) retry(m *kafka.Message, request deadletter.Request) error {
 		w.log.Warn("kafka: dropping a parked record", "key", request.Key, "letter", request.Of)
 		return nil
 	}
-	_, r, err := wire.Decode(m)
+	store, r, err := wire.Decode(m)
 	if err != nil {
 		return err // an earlier release parked what is not a record; it can be dropped
 	}
-	if _, err = w.try(m, r); err == nil {
+	if _, err = w.try(m, store, r); err == nil {
 		w.count(func(c *counts) { c.handled++ })
 	}
 	return err
