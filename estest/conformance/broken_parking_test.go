@@ -18,6 +18,7 @@ const (
 	parkedAsIs     = "Parked returns records with error and attempts"
 	retryFrees     = "Retry applies the parked records of a stream in order"
 	retryStops     = "Retry stops at the first record that fails again"
+	retryInPieces  = "Retry does not delay other streams until all parked records are applied"
 	dropsFirst     = "Drop discards the first parked record of a stream"
 	parkedForNext  = "parked streams stay parked for the next worker"
 	parkedDivided  = "parked streams stay parked when partitions change"
@@ -145,6 +146,25 @@ func (w workshop) brokenRequests() []defect[conformance.Listed] {
 		}).blocking(),
 		w.broken("Retry applies records out of order", retryFrees, holdingBack(func(r, parked es.Record) bool { return r.Version == parked.Version })),
 		w.broken("a later record is applied before the last parked one", retryFrees, holdingBack(func(r, parked es.Record) bool { return r.Version == parked.Version+3 })).blocking(),
+		w.broken("other streams wait until all parked records are applied", retryInPieces, func(f *faultySide) {
+			var held []es.Record
+			handling(func(ctx context.Context, tx *sql.Tx, records []es.Record, next handler) error {
+				var waits bool
+				if err := tx.QueryRowContext(ctx, "select exists (select 1 from es_parked)").Scan(&waits); err != nil {
+					return err
+				}
+				if waits && records[0].Stream.ID == "b" {
+					held = append(held, records...)
+					return nil
+				}
+				if waits {
+					return next(ctx, tx, records)
+				}
+				err := next(ctx, tx, append(records, held...))
+				held = nil
+				return err
+			})(f)
+		}),
 		w.broken("a record that fails again is dropped and the later ones are applied", retryStops, retryDrops).blocking(),
 		w.broken("attempts of Retry are not counted", retryStops, parkedAs(func(p *projection.Parked) { p.Attempts = min(p.Attempts, 2) })).blocking(),
 		w.broken("Drop discards the whole stream", dropsFirst,

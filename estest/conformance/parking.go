@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -29,6 +30,9 @@ func parkingClauses() []clause {
 		{"Retry stops at the first record that fails again",
 			"That record and those after it stay parked, with the new error and one more attempt. Otherwise later records are applied out of order.",
 			retriesFailing},
+		{"Retry does not delay other streams until all parked records are applied",
+			"A stream may have thousands of parked records. If they are retried without a break, the other streams of the shard stand still.",
+			retriesInPieces},
 		{"Drop discards the first parked record of a stream",
 			"The other parked records of the stream are applied as by Retry. If Drop discards more, they are lost.",
 			dropsParked},
@@ -179,6 +183,51 @@ func retriesFailing(t *trial) {
 	if n := len(t.parkedIDs(s)); n != 7 {
 		t.Errorf("%d records are parked: want 7", n)
 	}
+}
+
+// retriesInPieces appends to a stream while the parked records of another one are retried. Each takes long until the new record is applied.
+func retriesInPieces(t *trial) {
+	s := t.side()
+	var fixed, seen atomic.Bool
+	var retried atomic.Int64
+	const parked = 400
+	p := t.parking("pieces", func() bool { return !fixed.Load() })
+	handle := p.Handle
+	p.Handle = func(ctx context.Context, tx any, records []es.Record) error {
+		for _, r := range records {
+			switch {
+			case r.Stream.ID == "b":
+				seen.Store(true)
+			case fixed.Load():
+				retried.Add(1)
+				if !seen.Load() {
+					pause(ctx, 5*time.Millisecond)
+				}
+			}
+		}
+		return handle(ctx, tx, records)
+	}
+	t.project(s, p)
+	bad := make([]es.Record, parked)
+	for i := range bad {
+		bad[i] = event("good")
+	}
+	bad[0] = event("bad")
+	t.reach(s, p.Name, t.append(s, es.Append{Stream: stream("a"), Expected: 0, Events: bad}))
+	fixed.Store(true)
+	if err := s.Retry(t.ctx, p.Name, 0, stream("a")); err != nil {
+		t.Fatalf("Retry returned %v", err)
+	}
+	t.until("the parked records are being retried", func() bool { return retried.Load() > 0 })
+	last := t.write(s, "b", "good")
+	before := retried.Load()
+	t.reach(s, p.Name, last)
+	t.until("stream a is no longer parked", func() bool { return len(t.parkedIDs(s)) == 0 })
+	lines := t.lines(p.Name)
+	if n := slices.Index(lines, recordIDs("b", 1)[0]); n == parked && before < parked/2 {
+		t.Errorf("the record of another stream was applied after all %d parked records, %d of which were retried when it was appended", parked, before)
+	}
+	t.enlistedByStream(p.Name, s)
 }
 
 func dropsParked(t *trial) {

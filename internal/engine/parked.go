@@ -3,51 +3,71 @@ package engine
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/thalo-go/es"
 )
 
-// serve carries out requests to retry or drop parked records.
-func (s *shardWorker[Tx]) serve(ctx context.Context, requests []Request) error {
+// retryFor is how long parked records are retried before the other records of the shard are applied.
+const retryFor = 100 * time.Millisecond
+
+// serve carries out requests to retry or drop parked records, for a limited time, and reports whether there is more to do. It begins after
+// the stream at which it stopped the last time, so that streams with many parked records do not delay the others.
+func (s *shardWorker[Tx]) serve(ctx context.Context, requests []Request) (more bool, err error) {
+	if len(requests) == 0 {
+		return false, nil
+	}
+	i := 1 + slices.IndexFunc(requests, func(w Request) bool { return w.Stream == s.retried })
+	requests = slices.Concat(requests[i:], requests[:i])
+	until := time.Now().Add(retryFor)
+	var done []Request
 	for _, w := range requests {
-		if err := s.retryParked(ctx, w.Stream); err != nil {
-			return err
+		s.retried = w.Stream
+		over, err := s.retryParked(ctx, w.Stream, until)
+		if err != nil {
+			return false, err
+		}
+		if over {
+			done = append(done, w)
+		}
+		if time.Now().After(until) {
+			break
 		}
 	}
-	if len(requests) > 0 {
-		s.mu.Lock()
-		s.orders.requests = slices.DeleteFunc(slices.Clone(s.orders.requests), func(w Request) bool { return slices.Contains(requests, w) })
-		s.mu.Unlock()
-	}
-	return nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.orders.requests = slices.DeleteFunc(slices.Clone(s.orders.requests), func(w Request) bool { return slices.Contains(done, w) })
+	return len(s.orders.requests) > 0, nil
 }
 
-// retryParked tries the parked records of a stream, in order, until one fails. The request is stored with the first of them.
-func (s *shardWorker[Tx]) retryParked(ctx context.Context, stream es.Stream) error {
-	for first := true; ; first = false {
+// retryParked tries the parked records of a stream, in order, until one fails or the time is over. It reports whether nothing is left to do.
+// The request is stored with the first of them, so that another worker can continue.
+func (s *shardWorker[Tx]) retryParked(ctx context.Context, stream es.Stream, until time.Time) (over bool, err error) {
+	for first := true; first || time.Now().Before(until); first = false {
 		p, want, found, err := s.engine.ledger.FirstParked(ctx, s.key, stream)
 		switch {
 		case err != nil:
-			return err
+			return false, err
 		case !found:
 			delete(s.parked, stream)
-			return nil
+			return true, nil
 		case want == "" && first:
-			return nil // already done
+			return true, nil // already done
 		}
 		err = s.unpark(ctx, p.Record, want == RequestDrop)
 		f := s.handlerErrorIn(ctx, err)
 		if f == nil && err != nil {
-			return err
+			return false, err
 		}
 		if f != nil {
 			if eventType, unknown := unknownType(f); unknown {
-				return &unknownError{eventType, p.Record, f.error} // the request stays for a worker that knows it
+				return false, &unknownError{eventType, p.Record, f.error} // the request stays for a worker that knows it
 			}
 			s.task.log.Warn("parked record failed again", "record", p.Record.ID(), "err", f.error)
-			return s.recordParkedError(ctx, p.Record, f)
+			return true, s.recordParkedError(ctx, p.Record, f)
 		}
 	}
+	return false, nil
 }
 
 // unpark removes a parked record. Unless it is dropped, the handler gets it in the same transaction.

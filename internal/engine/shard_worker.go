@@ -34,6 +34,7 @@ type shardWorker[Tx any] struct {
 	pending projection.Batch   // read but not yet applied
 	limit   int                // records in the next transaction
 	suspect projection.Cursor  // batches up to this cursor are divided at once on failure
+	retried es.Stream          // the last one whose parked records were retried
 	pause   pause
 }
 
@@ -223,7 +224,8 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 		if past {
 			o.barrier = -1 // it is at the checkpoint or behind it
 		}
-		if err := s.serve(ctx, o.requests); err != nil {
+		more, err := s.serve(ctx, o.requests)
+		if err != nil {
 			return err
 		}
 		p := s.piece(o.barrier)
@@ -247,6 +249,17 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 			next = batches
 		}
 		due = false
+		if more { // parked records to retry, after what there is to apply
+			select {
+			case b := <-next:
+				s.pending = b
+			case err := <-failed:
+				return err
+			default:
+				due = true
+			}
+			continue
+		}
 		var quiet <-chan time.Time
 		var awaited <-chan struct{}
 		if p.to > s.row.Cursor {
