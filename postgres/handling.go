@@ -17,6 +17,7 @@ type handling struct {
 	conn  *pgx.Conn
 	lease time.Duration // the longest time without a statement
 	end   func(cause error)
+	late  func() // called once if a shared connection is idle for longer than the lease; nil for nothing
 
 	mu      sync.Mutex
 	running int       // statements
@@ -63,7 +64,18 @@ func (h *handling) watch() {
 			return
 		}
 	}
+	if h.shared && h.late != nil && time.Since(h.last) > h.lease+watchEvery {
+		h.late()
+		h.late = nil
+	}
 	h.timer.Reset(min(watchEvery, h.lease))
+}
+
+// whenLate sets what is called if the connection may be idle for longer than the lease, but cannot be looked at.
+func (h *handling) whenLate(late func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.late = late
 }
 
 // stop ends the watch.

@@ -50,6 +50,8 @@ func (t *inlineTx) rolledBack(ctx context.Context, requests []*commit.Request, e
 	var refusal *engine.RefusedError
 	refused, invalid := errors.As(err, &refusal), classify(err).has(datum)
 	switch {
+	case refused && errors.Is(err, engine.ErrCallsStore): // it takes long to find out whose event made the handler do that
+		err = refusal
 	case (refused || invalid) && len(b.requests) > 1:
 		t.most = len(b.requests) / 2
 		return slices.Concat(b.requests, b.unwritten())
@@ -212,11 +214,7 @@ func cloneMeta(meta map[string]string) map[string]string {
 func (s *Store) handleInline(ctx context.Context, conn *pgx.Conn, before es.Position, states []engine.State, records []es.Record) error {
 	t, err := transactionOn(ctx, conn)
 	if err == nil {
-		ctx, cancel := context.WithCancelCause(context.WithValue(ctx, inHandler{}, s))
-		defer cancel(nil)
-		h := handle(conn, s.inline.Idle(), cancel)
-		defer h.stop() // also if a handler panics
-		err = h.verdict(s.inline.Apply(ctx, handlerTx{t, h, false}, states, before, records))
+		err = s.applyInline(ctx, conn, t, before, states, records)
 	}
 	if err == nil {
 		err = checkTransaction(conn)
@@ -225,10 +223,32 @@ func (s *Store) handleInline(ctx context.Context, conn *pgx.Conn, before es.Posi
 	switch {
 	case err == nil, errors.Is(err, es.ErrUnknownOutcome):
 		return err
+	case errors.Is(err, engine.ErrCallsStore):
 	case conn.IsClosed() && errors.As(err, &refusal): // the handler failed because the connection broke
 		err = refusal.Err
 	}
 	return &uncommittedError{err}
+}
+
+// applyInline calls the handlers. If the server ends their transaction, which no other append can wait for, the appends of this store fail
+// until the handlers return, because a handler may wait for one of them.
+func (s *Store) applyInline(ctx context.Context, conn *pgx.Conn, t pgx.Tx, before es.Position, states []engine.State, records []es.Record) error {
+	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, inHandler{}, s))
+	defer cancel(nil)
+	by := s.inline.Handler()
+	hold := by.Hold(s.inline.Idle())
+	h := handle(conn, s.inline.Idle(), func(cause error) {
+		cancel(cause)
+		s.queue.Block(hold.Overdue())
+	})
+	h.whenLate(func() { s.queue.Block(hold.Overdue()) })
+	defer s.queue.Unblock()
+	defer h.stop() // also if a handler panics
+	err := s.inline.Apply(ctx, handlerTx{t, h, false}, states, before, records, by)
+	if verdict := h.verdict(err); !errors.Is(err, engine.ErrCallsStore) {
+		return verdict
+	}
+	return err
 }
 
 // checkTransaction checks that no handler ended or aborted the transaction.

@@ -73,8 +73,8 @@ func (b backend) transact(ctx context.Context, o engine.Options, work func(ctx c
 		defer cancel()
 		_ = tx.Rollback(brief) // the first error says what is wrong
 	}()
-	if o.Idle > 0 {
-		err = handled(ctx, conn, tx, o.Idle, release, work)
+	if o.Handler != nil {
+		err = b.handled(ctx, conn, tx, o, release, work)
 	} else {
 		err = work(ctx, tx)
 	}
@@ -90,16 +90,28 @@ func (b backend) transact(ctx context.Context, o engine.Options, work func(ctx c
 }
 
 // handled lets a handler work in a transaction that is watched. A session that the server has ended is given back at once, because the
-// handler may be waiting for a connection.
-func handled(ctx context.Context, conn *pgx.Conn, tx pgx.Tx, lease time.Duration, release func(), work func(ctx context.Context, tx pgx.Tx) error) error {
+// handler may be waiting for a connection. It may also be waiting for an append that waits for the handler.
+func (b backend) handled(ctx context.Context, conn *pgx.Conn, tx pgx.Tx, o engine.Options, release func(), work func(ctx context.Context, tx pgx.Tx) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	h := handle(conn, lease, func(cause error) {
+	hold := o.Handler.Hold(o.Idle)
+	h := handle(conn, o.Idle, func(cause error) {
 		cancel(cause)
 		release()
+		overdue := hold.Overdue()
+		if o.Handler.Inline {
+			b.store.queue.Block(overdue)
+		}
 	})
+	if o.Handler.Inline {
+		h.whenLate(func() { b.store.queue.Block(hold.Overdue()) })
+		defer b.store.queue.Unblock()
+	}
 	defer h.stop() // also if the handler panics
-	err := h.verdict(work(ctx, handlerTx{tx, h, false}))
+	err := work(ctx, handlerTx{tx, h, false})
+	if verdict := h.verdict(err); !engine.IsHeld(err) {
+		err = verdict
+	}
 	if err == nil && h.abort != nil {
 		err = fmt.Errorf("postgres: a statement of the handler failed, but the handler returned no error: %w", h.abort)
 	}

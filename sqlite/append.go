@@ -70,7 +70,7 @@ func (s *Store) beginWith(ctx context.Context, try func(conn *sql.Conn) error) e
 	}
 	deadline := time.Now().Add(s.busy)
 	for {
-		conn, err := s.write.Conn(ctx)
+		conn, err := s.writerConn(ctx)
 		if err == nil {
 			if err = try(conn); err == nil {
 				return nil
@@ -136,6 +136,9 @@ func (t *tx) Write(ctx context.Context, requests []*commit.Request) {
 			requests, most, careful = requests[len(part):], 2*most, false
 		case !refused && isConstraint(err) && !careful:
 			careful = true // a stream that was assumed to be new exists: try again and read every head
+		case refused && errors.Is(err, engine.ErrCallsStore): // it takes long to find out whose event made the handler do that
+			fail(part, refusal)
+			requests, most = requests[len(part):], 1
 		case (refused || isDatum(err)) && len(part) > 1:
 			most = len(part) / 2
 		case refused:

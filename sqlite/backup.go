@@ -52,7 +52,7 @@ func (s *Store) backup(ctx context.Context, path string) error {
 }
 
 func (s *Store) vacuumInto(ctx context.Context, path string) error {
-	conn, err := s.read.Conn(ctx)
+	conn, err := s.readerConn(ctx)
 	if err != nil {
 		return err
 	}

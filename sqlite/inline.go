@@ -65,7 +65,7 @@ func (t *tx) project(ctx context.Context, before es.Position, records []es.Recor
 		}
 		states = append(states, state)
 	}
-	if err := s.inline.Apply(context.WithValue(ctx, inside{}, s), t.inline, states, before, records); err != nil {
+	if err := t.apply(ctx, states, before, records); err != nil {
 		return err
 	}
 	if err := t.checkOpen(); err != nil {
@@ -79,6 +79,14 @@ func (t *tx) project(ctx context.Context, before es.Position, records []es.Recor
 		}
 	}
 	return ctx.Err()
+}
+
+// apply calls the handlers.
+func (t *tx) apply(ctx context.Context, states []engine.State, before es.Position, records []es.Record) error {
+	s := t.store
+	by := s.inline.Handler()
+	defer s.held(by)()
+	return s.inline.Apply(context.WithValue(ctx, inside{}, s), t.inline, states, before, records, by)
 }
 
 // checkOpen returns an error if a handler has ended the transaction, or if SQLite has rolled it back after an error that the handler ignored.

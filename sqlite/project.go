@@ -19,7 +19,9 @@ import (
 //
 // Its transactions are those of the store's only connection that writes: while Handle runs, appends to the same file wait. The store makes
 // batches smaller until a transaction takes some 50 ms at most, and lets others have the lock in between; it cannot do more about a Handle
-// that is slow with one record. Handle must not call the store: it waits for the transaction that Handle is in.
+// that is slow with one record. Handle must not call the store, because the call would wait for the transaction that Handle is in: it is
+// refused, or, if it has another context than that of Handle, the run ends with an error after [Config.BusyTimeout]. After that time
+// calls of others fail too while they wait for Handle, with an error that names the projection and wraps [es.ErrUnavailable].
 //
 // The driver runs a statement whose context can end on a goroutine of its own, for 3 µs. A Handle of many small statements saves that by
 // leaving their contexts out, as in stmt.Exec: when the run ends, the transaction is rolled back all the same.
@@ -47,7 +49,10 @@ func (b *backend) Dialect() engine.Dialect {
 }
 
 // Transact implements engine.Database.
-func (b *backend) Transact(ctx context.Context, _ engine.Options, work func(ctx context.Context, tx *sql.Tx) error) error {
+func (b *backend) Transact(ctx context.Context, o engine.Options, work func(ctx context.Context, tx *sql.Tx) error) error {
+	if o.Handler != nil {
+		b.store.holder.known.Store(true)
+	}
 	b.store.trimLarge(ctx) // only the size of the file shows how much handlers write
 	conn, tx, err := b.store.beginTx(ctx)
 	if err != nil {
@@ -57,6 +62,9 @@ func (b *backend) Transact(ctx context.Context, _ engine.Options, work func(ctx 
 	defer b.rest(began)
 	defer conn.Close()
 	defer tx.Rollback()
+	if o.Handler != nil {
+		defer b.store.held(o.Handler)()
+	}
 	err = work(context.WithValue(ctx, inside{}, b.store), tx)
 	if err == nil {
 		err = ctx.Err()

@@ -189,15 +189,10 @@ func (s *Store) readPage(ctx context.Context, page []es.Record, query string, ar
 
 // reader returns a connection for reading.
 func (s *Store) reader(ctx context.Context) (*sql.Conn, error) {
-	if s.read == s.write {
-		if err := s.outside(ctx); err != nil {
-			return nil, err
-		}
-	}
 	if err := s.files.checkRead(); err != nil {
 		return nil, err
 	}
-	return s.read.Conn(ctx)
+	return s.readerConn(ctx)
 }
 
 // row reads a single row.

@@ -105,7 +105,7 @@ func readMeta(ctx context.Context, conn *sql.Conn) (map[string]string, error) {
 
 // inspect checks that a read-only database has the schema of this release, and reads the store's ID.
 func (s *Store) inspect(ctx context.Context) error {
-	conn, err := s.read.Conn(ctx)
+	conn, err := s.readerConn(ctx)
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ type Store struct {
 	read     *sql.DB // a pool; the same as write for a database in memory
 	queue    *commit.Queue
 	writer   writer
+	holder   holder
 	log      logFile
 	files    openFiles
 	history  history
@@ -56,7 +57,8 @@ var (
 
 // Config is the settings of a store. Its zero value is what [Open] uses.
 type Config struct {
-	// BusyTimeout is how long Open and an append wait for another process that holds the write lock. 0 means 10s.
+	// BusyTimeout is how long Open and an append wait for another process that holds the write lock, and how long a call waits for
+	// the handler of a projection that has the writing connection. 0 means 10s.
 	BusyTimeout time.Duration
 
 	// PollInterval is the interval at which Changed polls for appends of other processes. 0 means 10ms. Changed polls only while
@@ -127,6 +129,7 @@ func (s *Store) prepare(projections *engine.SQL[*sql.Tx], inline []Projection) (
 	if err := s.migrate(background); err != nil || len(inline) == 0 {
 		return s.explain(err)
 	}
+	s.holder.known.Store(true)
 	if s.inline, err = projections.Inline(inline, s.between); err != nil {
 		return err
 	}
@@ -212,7 +215,8 @@ func (s *Store) ID() string { return s.id }
 func (s *Store) DB() *sql.DB { return s.read }
 
 // Close waits for appends in flight, ends waiting readers and closes the database. Methods called afterwards return an error
-// that wraps [es.ErrClosed]. Close may be called again.
+// that wraps [es.ErrClosed]. Close may be called again. If the handler of a projection has not returned within [Config.BusyTimeout],
+// Close returns an error that names it, and the files stay open until it returns.
 func (s *Store) Close() error { return s.close() }
 
 func (s *Store) closeOnce() error {
@@ -223,8 +227,10 @@ func (s *Store) closeOnce() error {
 		// Readers first: the last connection to close checkpoints the write-ahead log, and only the writer's is set up to sync.
 		err = s.read.Close()
 	}
-	if conn, connErr := s.write.Conn(background); connErr == nil { // waits for a snapshot in flight
+	if conn, connErr := s.writerConn(background); connErr == nil { // waits for a snapshot in flight
 		err = errors.Join(err, conn.Raw(func(any) error { return s.writer.close() }), conn.Close())
+	} else if engine.IsHeld(connErr) {
+		err = errors.Join(err, fmt.Errorf("sqlite: close %s: %w", s.name, connErr))
 	}
 	return errors.Join(err, s.write.Close())
 }

@@ -36,7 +36,7 @@ func (s *Store) trimLarge(ctx context.Context) {
 	if s.log.size() < s.log.large || time.Now().Before(s.log.next) {
 		return
 	}
-	conn, err := s.write.Conn(ctx)
+	conn, err := s.writerConn(ctx)
 	if err != nil {
 		return // the next user of the connection gets the error
 	}

@@ -60,6 +60,7 @@ type Queue struct {
 	mu      sync.Mutex
 	group   group.Group[*Request]
 	closed  bool
+	blocked error                  // see Block
 	idle    sync.Cond              // signaled when the group becomes idle
 	flying  int                    // transactions in flight
 	streams map[es.Stream]struct{} // with an append in flight
@@ -125,11 +126,34 @@ func (q *Queue) join(r *Request) (lead bool, err error) {
 	if q.closed {
 		return false, fmt.Errorf("store is %w", es.ErrClosed)
 	}
+	if q.blocked != nil && q.group.Busy() {
+		return false, q.blocked
+	}
 	lead = q.group.Join(r)
 	if !lead {
 		q.changed.Signal()
 	}
 	return lead, nil
+}
+
+// Block fails the requests that wait for the transaction being written, and those that come, with an error, until Unblock is called.
+// It is for a transaction that may itself wait for one of them.
+func (q *Queue) Block(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.blocked = err
+	waiting := group.Claim(q.group.Take(nil).Calls)
+	for _, r := range waiting {
+		r.Position, r.Err = 0, err
+	}
+	group.Answer(waiting...)
+}
+
+// Unblock ends Block.
+func (q *Queue) Unblock() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.blocked = nil
 }
 
 func newRequest(appends []es.Append) *Request {

@@ -38,8 +38,11 @@ func (e *Engine[Tx]) WaitFor(ctx context.Context, name string, position es.Posit
 			last.known = true
 		case ctx.Err() != nil:
 			return last.waitError(name, position, ctx.Err())
-		case !e.ledger.Passing(err):
+		case !e.passing(err):
 			return e.about(ctx, name, err)
+		}
+		if held := e.overdue.of(name); held != nil {
+			return fmt.Errorf("es: %w", held) // its handler may be the caller
 		}
 		e.awaited.notify()
 		timer := time.NewTimer(wait)

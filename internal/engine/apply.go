@@ -126,7 +126,7 @@ func (s *shardWorker[Tx]) commit(ctx context.Context, p piece, handle func(conte
 	if n := len(p.records); n > 0 {
 		at = p.records[n-1].Time.UnixMicro()
 	}
-	err := s.engine.ledger.Transact(ctx, Options{Idle: s.task.lease, Quiet: len(p.records) == 0}, func(ctx context.Context, tx Tx) error {
+	err := s.transact(ctx, handle != nil && len(good) > 0, len(p.records) == 0, func(ctx context.Context, tx Tx) error {
 		handled = false
 		if err := s.move(ctx, tx, Target{p.to, at, p.end()}); err != nil {
 			return err
@@ -153,6 +153,16 @@ func (s *shardWorker[Tx]) commit(ctx context.Context, p piece, handle func(conte
 		s.parked[good[0].Stream] = true
 	}
 	return s.applied(p)
+}
+
+// transact runs a transaction of the shard, which may call the handler.
+func (s *shardWorker[Tx]) transact(ctx context.Context, calls, quiet bool, work func(ctx context.Context, tx Tx) error) error {
+	o := Options{Idle: s.task.lease, Quiet: quiet}
+	if !calls {
+		return s.engine.ledger.Transact(ctx, o, work)
+	}
+	o.Handler = s.handler(ctx)
+	return s.task.transact(ctx, o, work)
 }
 
 // move moves the checkpoint from the last known cursor, under the last known claim. This compare-and-set makes delivery exactly-once.

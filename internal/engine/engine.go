@@ -24,6 +24,7 @@ type Engine[Tx any] struct {
 	moved   broadcast // a checkpoint has moved in this process
 	awaited broadcast // a caller in this process waits for a checkpoint to move
 	changed broadcast // the workers of this process must read their projection's state
+	overdue overdue
 	clock   clock
 }
 
@@ -31,6 +32,9 @@ type Engine[Tx any] struct {
 func New[Tx any](l Ledger[Tx]) *Engine[Tx] {
 	return &Engine[Tx]{ledger: l, clock: newClock()}
 }
+
+// passing reports whether an error of the ledger is transient.
+func (e *Engine[Tx]) passing(err error) bool { return e.ledger.Passing(err) || IsHeld(err) }
 
 // broadcast wakes all waiters.
 type broadcast struct {

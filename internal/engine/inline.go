@@ -23,6 +23,8 @@ type Inline[Tx any] struct {
 	engine *Engine[Tx]
 	tasks  []*task[Tx]
 	page   Pager[Tx]
+	names  []string // of the projections
+	either string   // one of them, for errors
 }
 
 // Pager reads the log within a transaction: at least one and at most limit records after a position up to another, in order.
@@ -49,13 +51,14 @@ func (r *RefusedError) Error() string {
 // Unwrap returns the error of Handle.
 func (r *RefusedError) Unwrap() error { return r.Err }
 
+// Handler returns the handler of one append, which may be that of any of the projections.
+func (x *Inline[Tx]) Handler() *Handler {
+	return &Handler{Projection: x.either, Inline: true, names: x.names, overdue: &x.engine.overdue}
+}
+
 // Refuse returns the refusal by a failed commit, such as a deferred constraint.
 func (x *Inline[Tx]) Refuse(err error) *RefusedError {
-	names := make([]string, len(x.tasks))
-	for i, t := range x.tasks {
-		names[i] = t.key.String()
-	}
-	return &RefusedError{strings.Join(names, " or "), err}
+	return &RefusedError{x.either, err}
 }
 
 // Idle is how long a transaction may be idle before the database aborts it, if it can. The transaction blocks all appends.
@@ -91,7 +94,8 @@ func (e *Engine[Tx]) Inline(projections []projection.Projection[Tx], page Pager[
 		if reason != "" {
 			return nil, fmt.Errorf("es: %w: inline projection %s: %s", es.ErrInvalid, t.key, reason)
 		}
-		x.tasks = append(x.tasks, t)
+		x.tasks, x.names = append(x.tasks, t), append(x.names, t.key.Name)
+		x.either = strings.TrimPrefix(x.either+" or "+t.key.String(), " or ")
 	}
 	return x, nil
 }
@@ -131,18 +135,21 @@ func (t *task[Tx]) lastTime(records []es.Record) int64 {
 // Apply gives the records of an append to the projections, in its transaction. They were written after the position before.
 // Records that other processes appended since a checkpoint are applied first. Afterwards the backend moves the checkpoints and commits.
 //
+// by is the handler of the append, as others see it.
+//
 // It returns [ErrBehind] or a [*RefusedError]; any other error is a fault of the database. After any error the transaction must be
 // rolled back.
-func (x *Inline[Tx]) Apply(ctx context.Context, tx Tx, states []State, before es.Position, records []es.Record) error {
-	return x.apply(ctx, tx, states, before, records, maxBehind)
+func (x *Inline[Tx]) Apply(ctx context.Context, tx Tx, states []State, before es.Position, records []es.Record, by *Handler) error {
+	return x.apply(ctx, tx, states, before, records, maxBehind, by)
 }
 
 // ApplyAll is Apply for callers that cannot call CatchUp.
 func (x *Inline[Tx]) ApplyAll(ctx context.Context, tx Tx, states []State, before es.Position, records []es.Record) error {
-	return x.apply(ctx, tx, states, before, records, int64(before))
+	return x.apply(ctx, tx, states, before, records, int64(before), x.Handler())
 }
 
-func (x *Inline[Tx]) apply(ctx context.Context, tx Tx, states []State, before es.Position, records []es.Record, limit int64) error {
+func (x *Inline[Tx]) apply(ctx context.Context, tx Tx, states []State, before es.Position, records []es.Record, limit int64, by *Handler) error {
+	defer x.engine.overdue.remove(by)
 	for i, t := range x.tasks {
 		s := states[i]
 		behind := int64(before) - int64(s.Cursor)
@@ -150,22 +157,22 @@ func (x *Inline[Tx]) apply(ctx context.Context, tx Tx, states []State, before es
 			return ErrBehind
 		}
 		if behind > 0 {
-			if err := t.missed(ctx, tx, es.Position(s.Cursor), before, x.page); err != nil {
+			if err := t.missed(ctx, tx, es.Position(s.Cursor), before, x.page, by); err != nil {
 				return err
 			}
 		}
-		if err := t.give(ctx, tx, records); err != nil {
-			if ctx.Err() != nil || t.engine.ledger.Passing(err) {
-				return err
+		if err := t.give(ctx, tx, records, by); err != nil {
+			if errors.Is(err, ErrCallsStore) || ctx.Err() == nil && !t.engine.ledger.Passing(err) {
+				return &RefusedError{t.key.String(), err}
 			}
-			return &RefusedError{t.key.String(), err}
+			return err
 		}
 	}
 	return nil
 }
 
 // missed applies the records that other processes have appended.
-func (t *task[Tx]) missed(ctx context.Context, tx Tx, after, upTo es.Position, page Pager[Tx]) error {
+func (t *task[Tx]) missed(ctx context.Context, tx Tx, after, upTo es.Position, page Pager[Tx], by *Handler) error {
 	for after < upTo {
 		records, err := page(ctx, tx, after, upTo, t.batch)
 		if err == nil && len(records) == 0 {
@@ -175,8 +182,11 @@ func (t *task[Tx]) missed(ctx context.Context, tx Tx, after, upTo es.Position, p
 			return err
 		}
 		after = records[len(records)-1].Position
-		if err := t.give(ctx, tx, records); err != nil {
-			if ctx.Err() != nil || t.engine.ledger.Passing(err) {
+		if err := t.give(ctx, tx, records, by); err != nil {
+			switch {
+			case errors.Is(err, ErrCallsStore):
+				return &RefusedError{t.key.String(), err}
+			case ctx.Err() != nil || t.engine.ledger.Passing(err):
 				return err
 			}
 			return fmt.Errorf("%w: %w", ErrBehind, err) // CatchUp finds the record
@@ -186,7 +196,7 @@ func (t *task[Tx]) missed(ctx context.Context, tx Tx, after, upTo es.Position, p
 }
 
 // give calls the handler with the records that the filter lets through.
-func (t *task[Tx]) give(ctx context.Context, tx Tx, records []es.Record) error {
+func (t *task[Tx]) give(ctx context.Context, tx Tx, records []es.Record, by *Handler) error {
 	if i := slices.IndexFunc(records, func(r es.Record) bool { return !t.filter.Match(r) }); i >= 0 {
 		all := records
 		records = slices.Clone(all[:i])
@@ -198,7 +208,7 @@ func (t *task[Tx]) give(ctx context.Context, tx Tx, records []es.Record) error {
 	}
 	for piece := range slices.Chunk(records, t.batch) {
 		if err := guard(func() error { return t.handle(ctx, tx, slices.Clip(piece)) }); err != nil {
-			return err
+			return by.verdict(err)
 		}
 	}
 	return nil
@@ -303,7 +313,7 @@ func (t *task[Tx]) step(ctx context.Context, after, head es.Position, limit int,
 			break
 		}
 	}
-	err := t.engine.ledger.Transact(ctx, Options{Idle: t.lease}, func(ctx context.Context, tx Tx) error {
+	err := t.transact(ctx, Options{Idle: t.lease, Handler: t.handler(t.waiting)}, func(ctx context.Context, tx Tx) error {
 		moved, err := how.move(ctx, tx, Target{projection.Cursor(to), t.lastTime(records), to == head})
 		if err == nil && !moved {
 			err = errLost

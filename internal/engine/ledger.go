@@ -129,8 +129,9 @@ type Store[Tx any] interface {
 
 // Options configure a transaction.
 type Options struct {
-	Idle  time.Duration // the longest idle time before the database aborts it, if it can
-	Quiet bool          // a crash may undo it after the commit
+	Idle    time.Duration // the longest idle time before the database aborts it, if it can
+	Quiet   bool          // a crash may undo it after the commit
+	Handler *Handler      // that is called in the transaction, so that it may take long; nil if there is none
 }
 
 // Key identifies a projection.

@@ -78,7 +78,7 @@ func (s *shardWorker[Tx]) unpark(ctx context.Context, r es.Record, drop bool) er
 		}
 	}
 	handled := false
-	err := s.engine.ledger.Transact(ctx, Options{Idle: s.task.lease}, func(ctx context.Context, tx Tx) error {
+	err := s.transact(ctx, s.task.handle != nil && !drop, false, func(ctx context.Context, tx Tx) error {
 		handled = false
 		if err := s.move(ctx, tx, Target{s.row.Cursor, s.row.Time, false}); err != nil {
 			return err

@@ -150,11 +150,13 @@ func (t *task[Tx]) check() error {
 	t.shardWorkers = make(map[string]*shardWorker[Tx])
 	t.ended = make(chan *shardWorker[Tx])
 	t.reached = make(chan struct{}, 1)
+	t.asProgram()
 	return nil
 }
 
 // run works until ctx is done or a permanent error occurs.
 func (t *task[Tx]) run(ctx context.Context) error {
+	ctx = asRun(ctx)
 	ended := t.engine.refused.begin(t.key.Name, t.kind)
 	if err := t.persist(ctx, "join", t.join); err != nil {
 		err = t.explain(ctx, err)
@@ -192,7 +194,7 @@ func (t *task[Tx]) explain(ctx context.Context, err error) error {
 func (t *task[Tx]) persist(ctx context.Context, what string, do func(ctx context.Context) error) error {
 	for pause := (pause{}); ; {
 		err := do(ctx)
-		if err == nil || ctx.Err() != nil || !t.engine.ledger.Passing(err) {
+		if err == nil || ctx.Err() != nil || !t.engine.passing(err) {
 			return err
 		}
 		t.log.Warn("retrying", "what", what, "err", err)
@@ -286,7 +288,7 @@ func (t *task[Tx]) reconcile(ctx context.Context) (atEnd bool, err error) {
 		return !seen.Rebuild && !slices.ContainsFunc(seen.Shards, func(r Shard) bool { return !r.AtEnd || r.Holder == "" || !r.Live }), nil
 	case ctx.Err() != nil:
 		return false, ctx.Err()
-	case t.engine.ledger.Passing(err) || limit.Err() != nil:
+	case t.engine.passing(err) || limit.Err() != nil:
 		t.log.Warn("retrying", "what", "read the state of the shards", "err", err)
 		return false, nil
 	}

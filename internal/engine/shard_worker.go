@@ -111,7 +111,7 @@ func (s *shardWorker[Tx]) run(ctx context.Context) error {
 }
 
 func (s *shardWorker[Tx]) unlessPassing(err error) error {
-	if err == nil || s.engine.ledger.Passing(err) || errors.Is(err, context.Canceled) {
+	if err == nil || s.engine.passing(err) || errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err
@@ -145,11 +145,22 @@ func (s *shardWorker[Tx]) retrying(ctx context.Context, err error) {
 	s.recordError(ctx, err)
 }
 
+// handler returns the handler of a transaction of the shard.
+func (s *shardWorker[Tx]) handler(ctx context.Context) *Handler {
+	row := s.row // which may change once the transaction has ended
+	return s.task.handler(func(err error) {
+		s.task.log.Warn("waiting", "shard", s.shard, "cursor", int64(row.Cursor), "err", err)
+		s.fail(ctx, row, err)
+	})
+}
+
 // recordError stores an error in the row, for Status.
-func (s *shardWorker[Tx]) recordError(ctx context.Context, err error) {
+func (s *shardWorker[Tx]) recordError(ctx context.Context, err error) { s.fail(ctx, s.row, err) }
+
+func (s *shardWorker[Tx]) fail(ctx context.Context, row Shard, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if err := s.engine.ledger.Fail(ctx, s.key, s.row, errorText(err)); err != nil {
+	if err := s.engine.ledger.Fail(ctx, s.key, row, errorText(err)); err != nil {
 		s.task.log.Warn("cannot record the error", "shard", s.shard, "err", err)
 	}
 }

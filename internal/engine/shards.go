@@ -48,7 +48,7 @@ var errForgotten = errors.New("its checkpoints have just been removed")
 
 // enter is the transaction of join.
 func (t *task[Tx]) enter(ctx context.Context, names []string, wanted int) error {
-	return t.engine.ledger.Transact(ctx, Options{Idle: t.lease}, func(ctx context.Context, tx Tx) error {
+	return t.preparing(ctx, func(ctx context.Context, tx Tx) error {
 		made, err := t.engine.ledger.Insert(ctx, tx, t.key, t.header(wanted))
 		if err != nil {
 			return err
@@ -120,6 +120,19 @@ func (t *task[Tx]) start(ctx context.Context, tx Tx, names []string) error {
 	return nil
 }
 
+// preparing runs a transaction that may call Prepare.
+func (t *task[Tx]) preparing(ctx context.Context, work func(ctx context.Context, tx Tx) error) error {
+	o := Options{Idle: t.lease}
+	if t.prepare == nil {
+		return t.engine.ledger.Transact(ctx, o, work)
+	}
+	o.Handler = t.handler(t.waiting)
+	return t.transact(ctx, o, work)
+}
+
+// waiting logs why a transaction that belongs to no shard waits.
+func (t *task[Tx]) waiting(err error) { t.log.Warn("waiting", "err", err) }
+
 // restart replaces the shards of an existing projection, with new claims, and starts it.
 func (t *task[Tx]) restart(ctx context.Context, tx Tx, partitions int) error {
 	names := t.shards
@@ -136,7 +149,7 @@ func (t *task[Tx]) restart(ctx context.Context, tx Tx, partitions int) error {
 // reset carries out a requested rebuild, unless another worker has done so.
 func (t *task[Tx]) reset(ctx context.Context) error {
 	started := false
-	err := t.engine.ledger.Transact(ctx, Options{Idle: t.lease}, func(ctx context.Context, tx Tx) error {
+	err := t.preparing(ctx, func(ctx context.Context, tx Tx) error {
 		h, err := t.engine.ledger.Lock(ctx, tx, t.key)
 		if err == nil && h.Rebuild {
 			started, err = t.mayRestart(ctx, tx)

@@ -22,7 +22,9 @@ import (
 //
 // Transactions run one after the other, those of other projections and shards included. Handle can change Go values without a lock,
 // and must not call methods of the store that begin a transaction, because they would wait for the one that it is in.
-// They return an error that wraps [es.ErrInvalid].
+// They return an error that wraps [es.ErrInvalid]. If such a call has another context than that of Handle, the run ends with an error
+// after [projection.Projection.Lease]. After that time calls of others fail too while they wait for Handle, with an error that names the
+// projection and wraps [es.ErrUnavailable].
 type Projection = projection.Projection[*Tx]
 
 // Store is a log in memory, with the projections of that log. All methods may be called from several goroutines.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/thalo-go/es"
@@ -17,7 +18,8 @@ import (
 
 // tables are the rows of all projections. Stores that share them are like processes on one database.
 type tables struct {
-	writing chan struct{} // holds a value while a transaction is in flight
+	writing chan struct{}               // holds a value while a transaction is in flight
+	hold    atomic.Pointer[engine.Hold] // of the transaction in flight, if it calls a handler
 
 	mu        sync.Mutex
 	committed map[engine.Key]*rows
@@ -127,12 +129,8 @@ func (l *ledger) acquire(ctx context.Context) (release func(), err error) {
 	if ctx.Value(inside{}) == l.tables {
 		return nil, fmt.Errorf("memory: %w: the handler of a projection is in the only transaction: do it in a reaction", es.ErrInvalid)
 	}
-	select {
-	case l.writing <- struct{}{}:
-	case <-l.closed:
-		return nil, errClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := l.enter(ctx); err != nil {
+		return nil, err
 	}
 	release = func() { <-l.writing }
 	if err := l.check(ctx); err != nil {
@@ -142,13 +140,46 @@ func (l *ledger) acquire(ctx context.Context) (release func(), err error) {
 	return release, nil
 }
 
+// lookEvery is how often a call that waits looks for how long a handler has been in the transaction.
+const lookEvery = 100 * time.Millisecond
+
+// enter waits until no transaction is in flight. It waits no longer than the lease of a projection for its handler, which may wait for that
+// very call.
+func (l *ledger) enter(ctx context.Context) error {
+	select {
+	case l.writing <- struct{}{}:
+		return nil
+	default:
+	}
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case l.writing <- struct{}{}:
+			return nil
+		case <-l.closed:
+			return errClosed
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-look.C:
+			if hold := l.hold.Load(); hold != nil && hold.Left() <= 0 {
+				return hold.Overdue()
+			}
+		}
+	}
+}
+
 // Transact implements [engine.Store].
-func (l *ledger) Transact(ctx context.Context, _ engine.Options, work func(ctx context.Context, tx *Tx) error) error {
+func (l *ledger) Transact(ctx context.Context, o engine.Options, work func(ctx context.Context, tx *Tx) error) error {
 	release, err := l.acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
+	if o.Handler != nil {
+		l.hold.Store(o.Handler.Hold(o.Idle))
+		defer l.hold.Store(nil)
+	}
 	tx, committed := &Tx{rows: make(map[engine.Key]*rows)}, false
 	defer func() { tx.end(committed) }()
 	if err := work(context.WithValue(ctx, inside{}, l.tables), tx); err != nil {
