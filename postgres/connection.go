@@ -60,8 +60,8 @@ func replicated(conn *pgx.Conn) error {
 	return errNotReplicated
 }
 
-// borrow takes a connection from the pool whose session has the settings that the store's promises rest on. All connections come from here.
-func (s *Store) borrow(ctx context.Context) (*pgxpool.Conn, error) {
+// connect takes a connection from the pool and sets what the store's promises rest on. Use borrow.
+func (s *Store) connect(ctx context.Context) (*pgxpool.Conn, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return nil, err

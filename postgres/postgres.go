@@ -53,6 +53,7 @@ type Store struct {
 	company    company
 	loader     loader
 	watcher    watcher
+	share      *share
 	inline     *engine.SQLInline[pgx.Tx] // nil without inline projections
 	closing    chan struct{}
 	close      sync.Once
@@ -181,6 +182,7 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 	s.queue = commit.New(s.begin, commit.Options{Flights: s.company.flights})
 	s.loader.init(s)
 	s.watcher.init(s)
+	s.share = shares.get(pool)
 	projections := engine.NewSQL(backend{s})
 	s.Projections = projections
 	if len(c.Inline) > 0 {

@@ -55,7 +55,7 @@ func (b backend) transact(ctx context.Context, o engine.Options, work func(ctx c
 	case s.config.ReadOnly:
 		return fmt.Errorf("postgres: %w", errReadOnly)
 	}
-	lent, err := s.borrow(ctx)
+	lent, err := s.borrowFor(ctx, o.Handler)
 	if err != nil {
 		return b.broken(err)
 	}

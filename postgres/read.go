@@ -271,7 +271,7 @@ func (s *Store) readPage(ctx context.Context, read func(conn *pgx.Conn) page) pa
 	if s.closed() {
 		return page{err: fmt.Errorf("store is %w", es.ErrClosed)}
 	}
-	conn, err := s.borrow(ctx)
+	conn, err := s.borrowRead(ctx)
 	if err != nil {
 		return page{err: s.orClosed(err)}
 	}

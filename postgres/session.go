@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/engine"
 )
 
 // A statement is one that the store runs often, in the binary format.
@@ -48,10 +49,11 @@ func (s *Store) grown(position es.Position) {
 
 // acquire takes a connection from the pool. It retries until the context ends.
 func (s *Store) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	ctx = engine.AsProgram(ctx)
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		conn, err := s.borrow(ctx)
+		l, err := s.borrow(ctx)
 		if err == nil || !classify(err).unreachable() && ctx.Err() == nil {
-			return conn, err
+			return l.pooled, err
 		}
 		select {
 		case <-time.After(wait):
