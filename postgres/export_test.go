@@ -172,3 +172,8 @@ func (r recorder) Dialect() engine.Dialect {
 	}
 	return d
 }
+
+// MigrationKey returns the key of the lock that a migration of a schema takes.
+func MigrationKey(schema string) int64 {
+	return (&Store{config: Config{Schema: schema}}).lockKey("migrate")
+}

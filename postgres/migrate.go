@@ -57,7 +57,9 @@ func (c Config) Migrate(ctx context.Context, pool *pgxpool.Pool) error {
 		return err
 	}
 	defer s.Close()
-	if err := s.migrate(ctx); err != nil {
+	waits := s.wait(forConnection)
+	defer waits.done()
+	if err := s.migrate(ctx, waits); err != nil {
 		return fmt.Errorf("postgres: migrate: %w", explain(err))
 	}
 	return nil
@@ -88,7 +90,7 @@ func (s *Store) sql(text string) string {
 func (s *Store) text(text string) string { return qualify.SQL(s.sql(text)) }
 
 // migrate checks the state of the schema, which needs no rights, and updates an older schema.
-func (s *Store) migrate(ctx context.Context) error {
+func (s *Store) migrate(ctx context.Context, waits *patience) error {
 	conn, err := s.borrow(ctx)
 	if err != nil {
 		return err
@@ -106,6 +108,8 @@ func (s *Store) migrate(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // it returns an error after a commit, and the first error is the cause
+	waits.at("migration of the schema, perhaps by another process")
+	defer waits.at(forConnection)
 	if err := s.migrateTo(ctx, tx, math.MaxInt); err != nil {
 		return err
 	}

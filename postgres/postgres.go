@@ -96,7 +96,8 @@ type Config struct {
 	// as long or a second. Where notifications arrive, Changed still polls once a second. The store polls only during a call of Changed.
 	PollInterval time.Duration
 
-	// Logger gets what an operator should know and no error reports: that notifications do not arrive. nil discards.
+	// Logger gets what an operator should know and no error reports: that notifications do not arrive, and that Open, or an append whose
+	// connection broke, waits for the server. nil discards.
 	Logger *slog.Logger
 
 	// ReadOnly opens an existing schema and changes nothing: the schema is neither created nor migrated, and methods that would write
@@ -197,12 +198,14 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 // open waits for the server, checks or migrates the schema, and reads what the first append needs.
 func (s *Store) open(ctx context.Context) error {
 	wait := 50 * time.Millisecond
+	waits := s.wait(forConnection)
+	defer waits.done()
 	for {
 		var err error
 		if s.config.ReadOnly {
 			err = s.inspect(ctx)
 		} else {
-			err = s.migrate(ctx)
+			err = s.migrate(ctx, waits)
 		}
 		if err == nil {
 			err = s.learn(ctx)
@@ -215,6 +218,7 @@ func (s *Store) open(ctx context.Context) error {
 		case !classify(err).unreachable():
 			return fmt.Errorf("postgres: open: %w", explain(err))
 		}
+		waits.failed(err)
 		select {
 		case <-time.After(wait):
 			wait = min(2*wait, time.Second)
