@@ -19,17 +19,45 @@ import (
 // Scenario is a history of events to test commands on. [For] returns an empty one.
 type Scenario[S, C, E any] struct {
 	t     testing.TB
+	body  string // the function that runs as t; "" if it is not known
 	rules es.Aggregate[S, C, E]
 	given []E
 }
 
-// For returns a scenario without events. Failures are reported to t, so call For in the subtest that they should appear in.
+// For returns a scenario without events. Failures are reported to t. In a subtest, begin with [Scenario.In].
 //
 // The scenario also checks that the rules are pure. Decide and Evolve must return the same when they are called again and
 // must not modify the state, the command or the events. A state must not share memory with the one before it that a
 // later call of Evolve may write to, such as maps, values behind pointers, and the unused capacity of slices.
 func For[S, C, E any](t testing.TB, rules es.Aggregate[S, C, E]) Scenario[S, C, E] {
-	return Scenario[S, C, E]{t: t, rules: rules}
+	return Scenario[S, C, E]{t: t, body: body(), rules: rules}
+}
+
+// In returns the scenario with failures reported to t, so that subtests can share a history and fail on their own. A When in a subtest of
+// the test that the scenario belongs to fails that test, because failures would not appear where they happened.
+func (s Scenario[S, C, E]) In(t testing.TB) Scenario[S, C, E] {
+	s.t, s.body = t, body()
+	return s
+}
+
+// body returns the function that the calling goroutine runs as a test or subtest; "" if it runs none.
+func body() string {
+	pcs := make([]uintptr, 64)
+	n := runtime.Callers(2, pcs)
+	for n == len(pcs) {
+		pcs = make([]uintptr, 2*len(pcs))
+		n = runtime.Callers(2, pcs)
+	}
+	frames, last := runtime.CallersFrames(pcs[:n]), ""
+	for {
+		frame, more := frames.Next()
+		if frame.Function == "testing.tRunner" {
+			return last
+		}
+		if last = frame.Function; !more {
+			return ""
+		}
+	}
 }
 
 // Given returns the scenario with more events in its history. It does not modify s, so several scenarios can share a beginning.
@@ -42,6 +70,9 @@ func (s Scenario[S, C, E]) Given(events ...E) Scenario[S, C, E] {
 // A When without any of them fails the test, because it tests nothing.
 func (s Scenario[S, C, E]) When(command C) *Outcome[S, C, E] {
 	s.t.Helper()
+	if within := body(); within != s.body && within != "" && s.body != "" {
+		s.t.Errorf("When(%#v) is in a subtest, but the scenario belongs to %s, where failures would appear: begin with In(t)", command, s.t.Name())
+	}
 	pure := purity[S, C, E]{s.t, s.rules}
 	var state S
 	for _, event := range s.given {

@@ -3,6 +3,7 @@ package estest_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/thalo-go/es"
@@ -103,5 +104,25 @@ func TestScenario(t *testing.T) {
 		}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) { recorder.Fails(t, test.run, test.texts...) })
+	}
+}
+
+// A failure appears at the subtest that causes it, also if the history is that of the test around it.
+func TestInReportsToTheSubtest(t *testing.T) {
+	outer := recorder.T{TB: t}
+	shared := estest.For(&outer, counting{}).Given(counted{by: 5})
+	t.Run("with In", func(t *testing.T) {
+		recorder.Fails(t, func(t testing.TB) { shared.In(t).When("one").ThenNothing() }, "want no events")
+	})
+	if outer.Failed() {
+		t.Errorf("the failure of a subtest was reported to the test around it: %q", outer.Failures)
+	}
+	t.Run("without In", func(*testing.T) { shared.When("one").Then(counted{by: 1}) })
+	if len(outer.Failures) != 1 || !strings.Contains(outer.Failures[0], `When("one") is in a subtest, but the scenario belongs to TestInReportsToTheSubtest`) || !strings.Contains(outer.Failures[0], "begin with In(t)") {
+		t.Errorf("a scenario in the wrong test reported %q", outer.Failures)
+	}
+	shared.When("one").Then(counted{by: 1})
+	if len(outer.Failures) != 1 {
+		t.Errorf("a scenario in its own test reported %q", outer.Failures[1:])
 	}
 }

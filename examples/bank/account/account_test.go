@@ -14,33 +14,33 @@ func TestRules(t *testing.T) {
 	closed := open.Given(account.Closed{})
 
 	t.Run("an account is opened once", func(t *testing.T) {
-		none.When(account.Open{Owner: "Ann"}).Then(account.Opened{Owner: "Ann"})
-		open.When(account.Open{Owner: "Bob"}).ThenCode("ACCOUNT_ALREADY_OPENED")
-		closed.When(account.Open{Owner: "Ann"}).ThenCode("ACCOUNT_ALREADY_OPENED")
+		none.In(t).When(account.Open{Owner: "Ann"}).Then(account.Opened{Owner: "Ann"})
+		open.In(t).When(account.Open{Owner: "Bob"}).ThenCode("ACCOUNT_ALREADY_OPENED")
+		closed.In(t).When(account.Open{Owner: "Ann"}).ThenCode("ACCOUNT_ALREADY_OPENED")
 	})
 	t.Run("money moves in and out of an open account", func(t *testing.T) {
-		open.When(account.Deposit{Amount: 5}).Then(account.Deposited{Amount: 5}).ThenState(account.Account{Owner: "Ann", Balance: 5, Open: true})
-		filled.When(account.Withdraw{Amount: 100}).Then(account.Withdrawn{Amount: 100}).ThenState(account.Account{Owner: "Ann", Open: true})
-		none.When(account.Deposit{Amount: 5}).ThenCode("ACCOUNT_NOT_OPEN")
-		none.When(account.Withdraw{Amount: 5}).ThenCode("ACCOUNT_NOT_OPEN")
-		closed.When(account.Deposit{Amount: 5}).ThenCode("ACCOUNT_NOT_OPEN")
-		closed.When(account.Withdraw{Amount: 5}).ThenCode("ACCOUNT_NOT_OPEN")
+		open.In(t).When(account.Deposit{Amount: 5}).Then(account.Deposited{Amount: 5}).ThenState(account.Account{Owner: "Ann", Balance: 5, Open: true})
+		filled.In(t).When(account.Withdraw{Amount: 100}).Then(account.Withdrawn{Amount: 100}).ThenState(account.Account{Owner: "Ann", Open: true})
+		none.In(t).When(account.Deposit{Amount: 5}).ThenCode("ACCOUNT_NOT_OPEN")
+		none.In(t).When(account.Withdraw{Amount: 5}).ThenCode("ACCOUNT_NOT_OPEN")
+		closed.In(t).When(account.Deposit{Amount: 5}).ThenCode("ACCOUNT_NOT_OPEN")
+		closed.In(t).When(account.Withdraw{Amount: 5}).ThenCode("ACCOUNT_NOT_OPEN")
 	})
 	t.Run("no more than the balance is withdrawn", func(t *testing.T) {
-		filled.When(account.Withdraw{Amount: 101}).ThenCode("INSUFFICIENT_FUNDS")
+		filled.In(t).When(account.Withdraw{Amount: 101}).ThenCode("INSUFFICIENT_FUNDS")
 	})
 	t.Run("an amount is positive and cannot overflow", func(t *testing.T) {
 		for _, amount := range []int64{0, -1, account.MaxAmount + 1} {
-			open.When(account.Deposit{Amount: amount}).ThenCode("AMOUNT_OUT_OF_RANGE")
+			open.In(t).When(account.Deposit{Amount: amount}).ThenCode("AMOUNT_OUT_OF_RANGE")
 		}
-		filled.When(account.Withdraw{Amount: -1}).ThenCode("AMOUNT_OUT_OF_RANGE")
-		open.When(account.Deposit{Amount: account.MaxAmount}).Then(account.Deposited{Amount: account.MaxAmount})
+		filled.In(t).When(account.Withdraw{Amount: -1}).ThenCode("AMOUNT_OUT_OF_RANGE")
+		open.In(t).When(account.Deposit{Amount: account.MaxAmount}).Then(account.Deposited{Amount: account.MaxAmount})
 	})
 	t.Run("an empty account is closed; closing again is a no-op", func(t *testing.T) {
-		open.When(account.Close{}).Then(account.Closed{}).ThenState(account.Account{Owner: "Ann", Closed: true})
-		closed.When(account.Close{}).ThenNothing()
-		filled.When(account.Close{}).ThenCode("ACCOUNT_NOT_EMPTY")
-		none.When(account.Close{}).ThenCode("ACCOUNT_NOT_OPEN")
+		open.In(t).When(account.Close{}).Then(account.Closed{}).ThenState(account.Account{Owner: "Ann", Closed: true})
+		closed.In(t).When(account.Close{}).ThenNothing()
+		filled.In(t).When(account.Close{}).ThenCode("ACCOUNT_NOT_EMPTY")
+		none.In(t).When(account.Close{}).ThenCode("ACCOUNT_NOT_OPEN")
 	})
 }
 
