@@ -26,6 +26,11 @@ func TestProjectionsLeaveConnectionsForOthers(t *testing.T) {
 	url := testserver.Postgres(t, testserver.Postgres18).Database(t)
 	pool := newPool(t, with(url, "pool_max_conns=4"))
 	stores := []*postgres.Store{openPool(t, pool), must(postgres.Config{Schema: "second"}.New(t.Context(), pool))(t)}
+	t.Cleanup(func() {
+		if err := stores[1].Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	release := make(chan struct{})
 	var holding atomic.Int32
 	for i, s := range stores {
