@@ -20,6 +20,9 @@ type RelayStats struct {
 	Retries      int64 `json:"retries"`      // of commits, and restarts after errors
 	Takeovers    int64 `json:"takeovers"`    // from another process, or when there was none
 
+	BatchBytes int     `json:"batchBytes,omitempty"`      // about the most bytes of a transaction after one was slow or timed out; 0 means Relay.Bytes
+	Throttle   float64 `json:"throttleSeconds,omitempty"` // for how long, at most, a broker throttled the relay in the last seconds, because of a quota
+
 	Parked []ParkedStream `json:"parked,omitempty"` // streams that are not published until the relay is started again
 
 	Error   string    `json:"error,omitempty"` // the last error that the relay recovered from or still retries, also before its first session
@@ -39,7 +42,7 @@ func (r *Relay) Stats() RelayStats {
 	stats := RelayStats{
 		Working: s.Working, Holder: s.Holder, Position: s.Position, Rate: s.Rate,
 		Records: s.Records, Transactions: s.Transactions, Retries: s.Retries, Takeovers: s.Takeovers,
-		Error: s.Error, ErrorAt: s.ErrorAt,
+		BatchBytes: s.BatchBytes, Throttle: s.Throttle.Seconds(), Error: s.Error, ErrorAt: s.ErrorAt,
 	}
 	if s.Known {
 		stats.Lag = &projection.Lag{Head: s.Head, Positions: int64(max(0, s.Head-s.Position)), Age: s.Age}

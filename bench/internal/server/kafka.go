@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"os"
 
@@ -32,6 +33,11 @@ func (k *Kafka) Version() string {
 		return ""
 	}
 	return k.private.Release()
+}
+
+// Quota limits the bytes per second that producers with a client.id may write.
+func (k *Kafka) Quota(ctx context.Context, client string, bytes float64) error {
+	return testserver.ProducerQuota(ctx, k.Bootstrap, client, bytes)
 }
 
 // Close stops a private cluster.

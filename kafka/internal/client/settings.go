@@ -38,6 +38,7 @@ var relayDefaults = ConfigMap{
 	"queue.buffering.max.kbytes":   256 << 10,
 	"transaction.timeout.ms":       int(TransactionTimeout.Milliseconds()),
 	"retry.backoff.ms":             50,
+	"statistics.interval.ms":       5000, // they say whether the brokers throttle
 	"reconnect.backoff.ms":         50,
 	"reconnect.backoff.max.ms":     1000,
 	"enable.metrics.push":          false,

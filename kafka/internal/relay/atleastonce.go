@@ -48,7 +48,7 @@ func (r *Relay) sessionAtLeastOnce(ctx context.Context) (published bool, err err
 			continue
 		case <-ahead.ready:
 		}
-		if b, err = ahead.take(b); err != nil {
+		if b, err = ahead.take(b, s.r.pace.bytes()); err != nil {
 			return published, err
 		}
 		if len(b.records) == 0 && b.upTo-s.c.Position < filteredStep {
@@ -74,7 +74,12 @@ func (s *session) publishAtLeastOnce(ctx context.Context, b batch, reports *repo
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
 	unchanged := s.recheck(ctx, stop)
+	s.sending = sendingOf(b)
 	err := s.deliver(sending, b, reports)
+	if ctx.Err() == nil {
+		s.sending.left, s.sending.counted = reports.left(), time.Since(s.sending.begun)
+		s.paced(err)
+	}
 	if changed := unchanged(); changed != nil {
 		return s.examineAgain(ctx, changed)
 	}
@@ -163,6 +168,9 @@ func (r *reports) fail(err error) {
 	default:
 	}
 }
+
+// left returns how many messages are not acknowledged.
+func (r *reports) left() int { return int(max(0, r.sent-r.acked.Load())) }
 
 // await returns when as many further messages are acknowledged.
 func (r *reports) await(ctx context.Context, messages int) error {

@@ -83,7 +83,7 @@ func (s *session) unparkStream(ctx context.Context, p parked) error {
 		if !s.r.Filter.Match(r) {
 			continue
 		}
-		if len(b.records) > 0 && (len(b.records) >= s.r.Batch || b.bytes+len(r.Data) > s.r.Bytes) {
+		if len(b.records) > 0 && (len(b.records) >= s.r.Batch || b.bytes+sizeOf(&r) > s.r.pace.bytes()) {
 			if err := s.unparkBatch(ctx, p, b, r.Version); err != nil {
 				return err
 			}
@@ -93,7 +93,7 @@ func (s *session) unparkStream(ctx context.Context, p parked) error {
 			b.records, b.bytes = nil, 0
 		}
 		b.records = append(b.records, r)
-		b.bytes += len(r.Data)
+		b.bytes += sizeOf(&r)
 	}
 	return s.unparkBatch(ctx, p, b, 0)
 }

@@ -90,7 +90,7 @@ func (a *readAhead) read(ctx context.Context) error {
 
 // put adds a record to the buffer. It waits while the buffer is full.
 func (a *readAhead) put(ctx context.Context, r es.Record) error {
-	size := len(r.Data) + 100
+	size := sizeOf(&r)
 	for {
 		a.mu.Lock()
 		b := &a.buffer
@@ -125,8 +125,9 @@ func (a *readAhead) skip(upTo es.Position) {
 	}
 }
 
-// take returns the buffer, which may be empty, and reuses the memory of done. The log's error follows all records that were read before it.
-func (a *readAhead) take(done batch) (batch, error) {
+// take returns the buffer, which may be empty, and reuses the memory of done. If the buffer has more bytes than most, it returns the first records,
+// but at least one. The log's error follows all records that were read before it.
+func (a *readAhead) take(done batch, most int) (batch, error) {
 	clear(done.records) // release their data
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -135,13 +136,37 @@ func (a *readAhead) take(done batch) (batch, error) {
 		return batch{}, a.err
 	}
 	a.buffer = batch{records: done.records[:0], upTo: next.upTo}
+	if next.bytes > most {
+		next = a.split(next, most)
+	}
 	a.taken = next.upTo
-	if a.err != nil {
-		signal(a.ready) // so that the next take returns the error
+	if a.err != nil || len(a.buffer.records) > 0 {
+		signal(a.ready) // so that the next take returns the error, or the rest
 	}
 	signal(a.room)
 	return next, nil
 }
+
+// split returns the first records of a batch, up to a number of bytes, and puts the rest into the buffer. It is called with the lock held.
+func (a *readAhead) split(all batch, most int) batch {
+	first := batch{upTo: all.upTo}
+	n := 0
+	for n < len(all.records) && (n == 0 || first.bytes+sizeOf(&all.records[n]) <= most) {
+		first.bytes += sizeOf(&all.records[n])
+		n++
+	}
+	a.buffer.records = append(a.buffer.records, all.records[n:]...)
+	a.buffer.bytes = all.bytes - first.bytes
+	clear(all.records[n:]) // release their data
+	first.records = all.records[:n]
+	if len(a.buffer.records) > 0 {
+		first.upTo = first.records[n-1].Position
+	}
+	return first
+}
+
+// sizeOf returns about how many bytes a record takes in a batch.
+func sizeOf(r *es.Record) int { return len(r.Data) + 100 }
 
 // oldest returns the time of the first buffered record; zero if there is none.
 func (a *readAhead) oldest() time.Time {

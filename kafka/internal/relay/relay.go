@@ -87,7 +87,9 @@ type Relay struct {
 	holder          string // names this process to others
 	checkpointLimit int    // max.message.bytes of the checkpoint topic
 	smallest        int    // the smallest max.message.bytes of the known topics
-	began           bool   // this process has counted its takeover of a relay that has no checkpoint yet
+	pace            pace
+	throttleLog     client.Sparse
+	began           bool // this process has counted its takeover of a relay that has no checkpoint yet
 
 	// topics, if records are published at least once, are those this process has written to while it had the lease. The checkpoint does not have them.
 	topics map[string]client.Topic
@@ -113,6 +115,7 @@ func New(c Config) (*Relay, error) {
 		transactionalID: c.Prefix + "." + store + "." + c.Name,
 		holder:          fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:6]),
 		smallest:        client.LargestMessage,
+		pace:            newPace(producer, c.Bytes, c.AtLeastOnce == nil),
 	}
 	r.trouble = client.NewTrouble(r.log, c.Stats.failed)
 	c.Stats.set(func(s *Snapshot) { s.Holder = r.holder })

@@ -33,6 +33,7 @@ type session struct {
 	plan    []*destination // of the current batch, by record; nil for a record that is not published
 	last    time.Time      // when the last transaction was committed
 	checks  int            // batches whose topics were checked; see recheck
+	sending sending        // the current batch, or the last one
 	events  sync.WaitGroup
 	ended   chan struct{} // closed with the producer
 }
@@ -86,8 +87,11 @@ func (s *session) drain() {
 }
 
 func (s *session) event(event kafka.Event) {
-	if err, ok := event.(kafka.Error); ok {
-		s.r.trouble.Event(err)
+	switch event := event.(type) {
+	case kafka.Error:
+		s.r.trouble.Event(event)
+	case *kafka.Stats:
+		s.r.statistics(event.String())
 	}
 }
 

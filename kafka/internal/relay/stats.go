@@ -19,6 +19,9 @@ type Snapshot struct {
 	Age      time.Duration // of the first record after the checkpoint; 0 if there is none
 	Rate     float64
 
+	BatchBytes int           // the most bytes of a batch while it is limited; 0 means that it is not
+	Throttle   time.Duration // for how long brokers have not answered, at most, lately
+
 	Records      int64
 	Transactions int64
 	Retries      int64
@@ -148,6 +151,13 @@ func (s *Stats) followHead(ctx context.Context, log es.Log) {
 			s.set(func(s *Snapshot) { s.Head = max(s.Head, head) })
 		}
 	}
+}
+
+// throttled returns for how long brokers have not answered lately because of a quota.
+func (s *Stats) throttled() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.s.Throttle
 }
 
 // Stopped notes that the relay does not run.

@@ -36,7 +36,7 @@ func (s *session) publish(ctx context.Context, ahead *readAhead) (published bool
 			}
 			continue
 		}
-		if b, err = ahead.take(b); err != nil {
+		if b, err = ahead.take(b, s.r.pace.bytes()); err != nil {
 			return published, err
 		}
 		if len(b.records) == 0 && !keepAlive && b.upTo-s.c.Position < filteredStep {
@@ -75,13 +75,18 @@ func (s *session) transactionWith(ctx context.Context, b batch, change func(*che
 	if err := s.r.step("begun"); err != nil {
 		return err
 	}
-	if err := s.fill(ctx, b, &c); err != nil {
-		return err
+	s.sending = sendingOf(b)
+	err := s.fill(ctx, b, &c)
+	if err == nil {
+		err = s.r.step("produced")
 	}
-	if err := s.r.step("produced"); err != nil {
-		return err
+	if err == nil {
+		err = s.commit(ctx)
 	}
-	if err := s.commit(ctx); err != nil {
+	if ctx.Err() == nil {
+		s.paced(err)
+	}
+	if err != nil {
 		return err
 	}
 	if err := s.r.step("committed"); err != nil {
@@ -216,6 +221,7 @@ func (s *session) commit(ctx context.Context) error {
 		if !last.IsZero() && time.Now().After(last) {
 			return wrap("commit", err)
 		}
+		s.count()
 		err = s.r.trouble.Explain(err)
 		s.r.Stats.retried(err)
 		s.r.log.Warn("kafka: retrying commit", "err", err)
