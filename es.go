@@ -71,12 +71,19 @@ type Record struct {
 	Type string            // stored name of the event; see [Codec]
 	Data []byte            // encoded event; nil and empty are equal
 	Meta map[string]string // correlation, causation and the program's own; nil if there is none
+
+	// Part numbers the messages that kafka.Relay.Transform made of one record, from 1. It is 0 in every store.
+	Part int
 }
 
 // ID returns the permanent identity of the event, its stream and version, such as account/42/7.
-// It is the same in every store, topic and read model.
+// It is the same in every store, topic and read model. If Part is not 0, it follows, as in account/42/7.1.
 func (r Record) ID() string {
-	return r.Stream.String() + "/" + strconv.FormatInt(int64(r.Version), 10)
+	id := r.Stream.String() + "/" + strconv.FormatInt(int64(r.Version), 10)
+	if r.Part != 0 {
+		id += "." + strconv.Itoa(r.Part)
+	}
+	return id
 }
 
 // Append is one stream's part of a call of [Store.Append].

@@ -144,7 +144,7 @@ func (c *Consumer) open(handle func(ctx context.Context, r es.Record) error) (*c
 		return nil, client.Invalid("consumer %s is running already: use another Consumer", c.Group)
 	}
 	run, err := consume.Open(consume.Config{
-		Client:      c.Cluster.Config,
+		Client:      c.Cluster.client(),
 		Group:       c.Group,
 		Topics:      c.Topics,
 		Filter:      c.Filter,

@@ -66,5 +66,5 @@ func (d *DeadLetters) Drop(ctx context.Context, letter DeadLetter) (err error) {
 }
 
 func (d *DeadLetters) store() *deadletter.Store {
-	return &deadletter.Store{Client: d.Cluster.Config, Topic: d.Topic, Group: d.Group, Log: client.Logger(d.Logger)}
+	return &deadletter.Store{Client: d.Cluster.client(), Topic: d.Topic, Group: d.Group, Log: client.Logger(d.Logger)}
 }

@@ -33,11 +33,14 @@ const (
 	//	ce_correlationid  if the metadata has a correlation
 	//	ce_causationid    if it has a causation
 	//	ce_meta           if it has anything else: a JSON object
+	//	ce_traceparent    if it has traceparent, which is in ce_meta too; ce_tracestate also
+	//	ce_part           the Part of a message that Relay.Transform made
 	CloudEvents Encoding = Encoding(wire.CloudEvents)
 
 	// Compact has one header, or two, because each header costs about a microsecond to write and another to read. The first, es, has fields of text
 	// separated by NUL bytes: the id of the store, the kind, the type, the position, the version, and the time in microseconds since 1970.
-	// The second, es-meta, exists if there is metadata: alternating keys and values, separated by NUL bytes too.
+	// The second, es-meta, exists if there is metadata: alternating keys and values, separated by NUL bytes too. A message that
+	// Relay.Transform made has a third, es-part.
 	Compact Encoding = Encoding(wire.Compact)
 )
 

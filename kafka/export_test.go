@@ -11,7 +11,7 @@ import (
 
 // Encode returns the message for a record, for tests.
 func (e Encoding) Encode(store string, r es.Record, topic string) (*kafka.Message, error) {
-	return wire.NewEncoder(store, wire.Encoding(e), nil).Encode(&r, &topic)
+	return wire.NewEncoder(store, wire.Encoding(e), nil).Encode(&r, &topic, nil)
 }
 
 // Hook calls f at each step of a session. Its error ends Run as if the process had been killed there.

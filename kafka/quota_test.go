@@ -44,22 +44,26 @@ func fillRandom(t testing.TB, log es.Log, records int) (last es.Position) {
 func TestBatchesShrinkUntilTheyArriveInTime(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(r *kafka.Relay, log *es.Mem){
-		"exactly once":  func(r *kafka.Relay, _ *es.Mem) { r.Cluster.Config["transaction.timeout.ms"] = 2500 },
-		"at least once": func(r *kafka.Relay, log *es.Mem) { r.AtLeastOnce, r.Cluster.Config["message.timeout.ms"] = log, 2500 },
+		"exactly once":  func(r *kafka.Relay, _ *es.Mem) { r.Cluster.Config["transaction.timeout.ms"] = 4000 },
+		"at least once": func(r *kafka.Relay, log *es.Mem) { r.AtLeastOnce, r.Cluster.Config["message.timeout.ms"] = log, 4000 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			testserver.EachBroker(t, func(t *testing.T, b testserver.Broker) {
-				throttle(t, b, b.Prefix, 25_000)
+				throttle(t, b, b.Prefix, 50_000)
 				log := new(es.Mem)
 				r := relay(b, log)
 				r.Topics.Partitions, r.Encoding, r.Logger = 1, kafka.Compact, testLog(t)
 				r.Cluster.Config["client.id"], r.Cluster.Config["statistics.interval.ms"], r.Cluster.Config["batch.size"] = b.Prefix, 500, 10_000
 				change(r, log)
-				records := 350 // above what the quota lets through at once
+				records := 450 // above what the quota lets through at once
 				run := runRelay(t, r)
-				run.reaches(fillRandom(t, log, records))
-				limited, throttled := r.Stats().BatchBytes, r.Stats().Throttle
+				last, throttled := fillRandom(t, log, records), 0.0
+				eventually(t, "all is published", func() bool {
+					throttled = max(throttled, r.Stats().Throttle)
+					return r.Stats().Position >= last
+				})
+				limited := r.Stats().BatchBytes
 				if limited == 0 {
 					t.Error("batches did not shrink")
 				}
@@ -75,7 +79,7 @@ func TestBatchesShrinkUntilTheyArriveInTime(t *testing.T) {
 				}
 				run.mustStop()
 				if name == "exactly once" {
-					audit(t, b.Bootstrap, b.Prefix+".", log, es.Filter{})
+					audit(t, b.Bootstrap, b.Prefix, log, es.Filter{})
 				}
 			})
 		})

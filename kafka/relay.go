@@ -47,6 +47,15 @@ type Relay struct {
 	// Route returns the topic of a record. nil means <Prefix>.<kind>. All records of a stream must go to one topic, or their order is lost.
 	Route func(r es.Record) string
 
+	// Transform returns what is published for a record: nothing, or one message or several, such as events that are public instead of those that
+	// are stored. All of them are published, in order, in the record's transaction, with the stream's id as the key. Readers get them as records
+	// of the same stream, version, position and time, with their number from 1 as [es.Record.Part], which [es.Record.ID] includes.
+	// Route gets each of them. The number that a message has should not change, because readers know it by that.
+	//
+	// An error ends Run, unless it wraps [es.ErrUnavailable], after which the relay tries again. Transform must return the same for the same record
+	// each time, because it is called again after errors. nil publishes the record.
+	Transform func(r es.Record) ([]Message, error)
+
 	// Topics says how missing topics are created. Its zero value creates none: a missing topic stops the relay.
 	Topics Topics
 
@@ -98,6 +107,15 @@ type Topics struct {
 	Replication int               // 0 means the cluster's default
 	MinInSync   int               // min.insync.replicas: how many replicas must have a record; 0 means the cluster's default
 	Config      map[string]string // further settings, such as "retention.ms"; they do not apply to the checkpoint topic
+}
+
+// Message is what [Relay.Transform] returns to be published for a record. Its key is always the id of the stream.
+type Message struct {
+	Type        string            // as in a record; it must be set
+	Data        []byte            // the value
+	Meta        map[string]string // as in a record; what is not here is not published
+	ContentType string            // for CloudEvents; "" means Relay.ContentType
+	Headers     map[string]string // further headers, which readers of this package ignore; none may have a name that the relay uses
 }
 
 // ErrFenced is wrapped by the error of [Relay.Run] when another relay of the same name has taken over and Leases is nil.
@@ -155,8 +173,8 @@ func (r *Relay) start() (*relay.Relay, error) {
 		return nil, err
 	}
 	work, err := relay.New(relay.Config{
-		Cluster: r.Cluster.Config, Log: r.Log, Prefix: r.Prefix, Name: r.name(), Checkpoints: CheckpointTopic(r.Prefix),
-		Encoding: wire.Encoding(r.Encoding), ContentType: r.ContentType, Filter: r.Filter, Route: r.Route, Topics: relay.Topics(r.Topics), Compacted: r.AllowCompacted,
+		Cluster: r.Cluster.client(), Log: r.Log, Prefix: r.Prefix, Name: r.name(), Checkpoints: CheckpointTopic(r.Prefix),
+		Encoding: wire.Encoding(r.Encoding), ContentType: r.ContentType, Filter: r.Filter, Route: r.Route, Transform: r.transform(), Topics: relay.Topics(r.Topics), Compacted: r.AllowCompacted,
 		Leases: r.Leases, Lease: cmp.Or(r.Lease, 10*time.Second), AtLeastOnce: r.AtLeastOnce, TooLarge: r.TooLarge,
 		Batch: cmp.Or(r.Batch, 5000), Bytes: cmp.Or(r.Bytes, 16<<20), KeepAlive: cmp.Or(r.KeepAlive, 6*time.Hour),
 		Logger: r.Logger, Stats: &r.stats, Refresh: r.refresh, Hook: r.hook,
@@ -166,6 +184,24 @@ func (r *Relay) start() (*relay.Relay, error) {
 	}
 	r.running = true
 	return work, nil
+}
+
+// transform returns Transform with the types of package relay.
+func (r *Relay) transform() func(es.Record) ([]relay.Message, error) {
+	if r.Transform == nil {
+		return nil
+	}
+	return func(record es.Record) ([]relay.Message, error) {
+		made, err := r.Transform(record)
+		if err != nil {
+			return nil, err
+		}
+		all := make([]relay.Message, len(made))
+		for i, m := range made {
+			all[i] = relay.Message(m)
+		}
+		return all, nil
+	}
 }
 
 func (r *Relay) end() {

@@ -68,7 +68,7 @@ func (c SourceConfig) Open(ctx context.Context) (_ *Source, err error) {
 		return nil, client.Invalid("a source has no Topics: set those to read")
 	}
 	s, err := feed.Open(ctx, feed.Config{
-		Client: c.Cluster.Config, Topics: c.Topics, Stores: c.Stores, Oldest: c.Oldest, Compacted: c.AllowCompacted, SkipForeign: c.SkipForeign, Deduplicate: c.Deduplicate,
+		Client: c.Cluster.client(), Topics: c.Topics, Stores: c.Stores, Oldest: c.Oldest, Compacted: c.AllowCompacted, SkipForeign: c.SkipForeign, Deduplicate: c.Deduplicate,
 		Group: c.Group, Log: client.Logger(c.Logger),
 	})
 	if err != nil {

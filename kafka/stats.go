@@ -21,7 +21,7 @@ type RelayStats struct {
 	Takeovers    int64 `json:"takeovers"`    // from another process, or when there was none
 
 	BatchBytes int     `json:"batchBytes,omitempty"`      // about the most bytes of a transaction after one was slow or timed out; 0 means Relay.Bytes
-	Throttle   float64 `json:"throttleSeconds,omitempty"` // for how long, at most, a broker throttled the relay in the last seconds, because of a quota
+	Throttle   float64 `json:"throttleSeconds,omitempty"` // for how long, at most, a broker throttled the relay in the last 30 seconds, because of a quota
 
 	Parked []ParkedStream `json:"parked,omitempty"` // streams that are not published until the relay is started again
 

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -107,6 +108,30 @@ func (b SecureBroker) User(t testing.TB, name string, rights ...Right) map[strin
 			t.Fatalf("testserver: user %s: %v", name, err)
 		}
 	}
+	b.Grant(ctx, t, name, rights...)
+	b.awaitUser(ctx, t, name)
+	return map[string]any{
+		"bootstrap.servers": b.Bootstrap, "security.protocol": "SASL_SSL", "ssl.ca.pem": certificate().pem,
+		"sasl.mechanisms": "SCRAM-SHA-256", "sasl.username": name, "sasl.password": scramPassword,
+	}
+}
+
+// Bearer returns librdkafka's settings to connect with tokens, which real Kafka accepts as [UnsecuredToken] makes them.
+func (b SecureBroker) Bearer() map[string]any {
+	return map[string]any{
+		"bootstrap.servers": b.Bootstrap, "security.protocol": "SASL_SSL", "ssl.ca.pem": certificate().pem, "sasl.mechanisms": "OAUTHBEARER",
+	}
+}
+
+// UnsecuredToken returns a token without a signature, for a user until a time.
+func UnsecuredToken(user string, until time.Time) string {
+	part := func(claims string) string { return base64.RawURLEncoding.EncodeToString([]byte(claims)) }
+	return part(`{"alg":"none"}`) + "." + part(fmt.Sprintf(`{"sub":%q,"iat":%d,"exp":%d}`, user, time.Now().Add(-time.Second).Unix(), until.Unix())) + "."
+}
+
+// Grant gives a user rights.
+func (b SecureBroker) Grant(ctx context.Context, t testing.TB, user string, rights ...Right) {
+	t.Helper()
 	acls := kmsg.NewCreateACLsRequest()
 	for _, r := range rights {
 		acl := kmsg.NewCreateACLsRequestCreation()
@@ -114,22 +139,17 @@ func (b SecureBroker) User(t testing.TB, name string, rights ...Right) map[strin
 		if r.Prefixed {
 			acl.ResourcePatternType = kmsg.ACLResourcePatternTypePrefixed
 		}
-		acl.Principal, acl.Host, acl.Operation, acl.PermissionType = "User:"+name, "*", r.Operation, kmsg.ACLPermissionTypeAllow
+		acl.Principal, acl.Host, acl.Operation, acl.PermissionType = "User:"+user, "*", r.Operation, kmsg.ACLPermissionTypeAllow
 		acls.Creations = append(acls.Creations, acl)
 	}
 	granted, err := acls.RequestWith(ctx, b.Admin)
 	if err != nil {
-		t.Fatalf("testserver: rights of %s: %v", name, err)
+		t.Fatalf("testserver: rights of %s: %v", user, err)
 	}
 	for _, r := range granted.Results {
 		if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
-			t.Fatalf("testserver: rights of %s: %v", name, err)
+			t.Fatalf("testserver: rights of %s: %v", user, err)
 		}
-	}
-	b.awaitUser(ctx, t, name)
-	return map[string]any{
-		"bootstrap.servers": b.Bootstrap, "security.protocol": "SASL_SSL", "ssl.ca.pem": certificate().pem,
-		"sasl.mechanisms": "SCRAM-SHA-256", "sasl.username": name, "sasl.password": scramPassword,
 	}
 }
 
@@ -204,7 +224,8 @@ func (n *kafkaNode) secure(settings map[string]string) error {
 	settings["listeners"] += address
 	settings["advertised.listeners"] += address
 	settings["listener.security.protocol.map"] += ",SECURE:SASL_SSL"
-	settings["sasl.enabled.mechanisms"] = "SCRAM-SHA-256"
+	settings["sasl.enabled.mechanisms"] = "SCRAM-SHA-256,OAUTHBEARER"
+	settings["listener.name.secure.oauthbearer.sasl.jaas.config"] = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;"
 	settings["listener.name.secure.scram-sha-256.sasl.jaas.config"] = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 	settings["ssl.keystore.type"], settings["ssl.keystore.location"] = "PEM", keys
 	settings["authorizer.class.name"] = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"

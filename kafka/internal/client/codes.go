@@ -142,9 +142,9 @@ func Denied(err error, operation, resource string) error {
 }
 
 // WithPrincipal adds to a [*DeniedError] within an error which user lacks the right, and returns the error.
-func WithPrincipal(err error, config ConfigMap) error {
+func WithPrincipal(err error, c Cluster) error {
 	denied := (*DeniedError)(nil)
-	name, ok := config["sasl.username"]
+	name, ok := c.Config["sasl.username"]
 	if !ok || !errors.As(err, &denied) || denied.Principal != "" {
 		return err
 	}

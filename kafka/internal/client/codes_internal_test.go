@@ -42,7 +42,7 @@ func TestACodeIsPermanentUnlessItIsKnownToPass(t *testing.T) {
 
 func TestADeniedErrorNamesOperationResourceAndPrincipal(t *testing.T) {
 	err := Denied(fmt.Errorf("kafka: read t [0]: %w", kafka.NewError(kafka.ErrTopicAuthorizationFailed, "Broker: Topic authorization failed", false)), "Read", "topic t")
-	err = WithPrincipal(fmt.Errorf("kafka: consumer g: %w", err), ConfigMap{"sasl.username": "ann"})
+	err = WithPrincipal(fmt.Errorf("kafka: consumer g: %w", err), Cluster{Config: ConfigMap{"sasl.username": "ann"}})
 	if want := "kafka: User:ann needs the right Read on topic t: read t [0]: Broker: Topic authorization failed"; !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("%v", err)
 	}

@@ -26,6 +26,7 @@ type Reader struct {
 	*kafka.Consumer
 	Admin   *kafka.AdminClient
 	Trouble *Trouble
+	login   *login
 	logs    sync.WaitGroup
 	ended   chan struct{}
 	calls   sync.WaitGroup // including those that have timed out
@@ -36,10 +37,11 @@ func OpenReader(config ConfigMap, t *Trouble) (*Reader, error) {
 	config = maps.Clone(config)
 	c, err := kafka.NewConsumer(&config)
 	if err != nil {
-		return nil, fmt.Errorf("kafka: %w: %w", es.ErrInvalid, err)
+		return nil, fmt.Errorf("kafka: %w: %w", es.ErrInvalid, explainOpen(err))
 	}
 	r := &Reader{Consumer: c, Trouble: t, ended: make(chan struct{})}
 	r.logs.Go(func() { t.Forward(c.Logs(), r.ended) })
+	r.login = t.login(c)
 	if r.Admin, err = kafka.NewAdminClientFromConsumer(c); err != nil {
 		_ = r.Close()
 		return nil, fmt.Errorf("kafka: %w", err)
@@ -51,6 +53,7 @@ func OpenReader(config ConfigMap, t *Trouble) (*Reader, error) {
 func (r *Reader) Close() error {
 	err := CloseWithin(func() error {
 		r.calls.Wait() // a call must not use a client that is closed
+		r.login.end()
 		if r.Admin != nil {
 			r.Admin.Close()
 		}

@@ -17,9 +17,6 @@ type ConfigMap = kafka.ConfigMap
 // TransactionTimeout is how long a relay's transaction may be open, unless the user sets transaction.timeout.ms.
 const TransactionTimeout = 10 * time.Second
 
-// LargestMessage is the limit of a relay's producer: a little more than the message of the largest record.
-const LargestMessage = 32 << 20
-
 // rules say how the user's settings are merged with those of one kind of client.
 type rules struct {
 	defaults ConfigMap         // the user's settings override them
@@ -38,7 +35,7 @@ var relayDefaults = ConfigMap{
 	"queue.buffering.max.kbytes":   256 << 10,
 	"transaction.timeout.ms":       int(TransactionTimeout.Milliseconds()),
 	"retry.backoff.ms":             50,
-	"statistics.interval.ms":       5000, // they say whether the brokers throttle
+	"statistics.interval.ms":       5000, // for how long brokers throttle; see RelayStats
 	"reconnect.backoff.ms":         50,
 	"reconnect.backoff.max.ms":     1000,
 	"enable.metrics.push":          false,
@@ -110,7 +107,6 @@ var deadLetterRules = rules{
 		"acks":                "all",
 		"enable.idempotence":  true,
 		"go.delivery.reports": true,
-		"batch.num.messages":  1, // so that no batch of letters is above the limit of its topic
 	},
 	refused: map[string]string{
 		"transactional.id":  "it does not belong in the settings of a consumer",
@@ -121,6 +117,7 @@ var deadLetterRules = rules{
 
 // aliases are librdkafka's other names of settings.
 var aliases = map[string]string{
+	"sasl.mechanism":         "sasl.mechanisms",
 	"request.required.acks":  "acks",
 	"retries":                "message.send.max.retries",
 	"queue.buffering.max.ms": "linger.ms",
@@ -131,8 +128,11 @@ var aliases = map[string]string{
 }
 
 // merge returns the user's settings with those of the rules. It refuses settings that would break a guarantee.
-func (r rules) merge(user ConfigMap) (ConfigMap, error) {
-	config := maps.Clone(r.defaults)
+func (r rules) merge(c Cluster) (ConfigMap, error) {
+	if err := c.checkLogin(); err != nil {
+		return nil, err
+	}
+	user, config := c.Config, maps.Clone(r.defaults)
 	given := maps.Clone(user)
 	if topic, ok := given["default.topic.config"].(ConfigMap); ok {
 		delete(given, "default.topic.config")
@@ -165,11 +165,11 @@ func sameSetting(a, b kafka.ConfigValue) bool {
 }
 
 // RelayConfig returns the configuration of a relay's producer, for [Transactional] or [Gapless] to complete.
-func RelayConfig(user ConfigMap) (ConfigMap, error) { return relayRules.merge(user) }
+func RelayConfig(c Cluster) (ConfigMap, error) { return relayRules.merge(c) }
 
 // ReaderConfig returns the configuration of a consumer in a group.
-func ReaderConfig(user ConfigMap, group string) (ConfigMap, error) {
-	config, err := readerRules.merge(user)
+func ReaderConfig(c Cluster, group string) (ConfigMap, error) {
+	config, err := readerRules.merge(c)
 	if err != nil {
 		return nil, err
 	}
@@ -183,8 +183,8 @@ func ReaderConfig(user ConfigMap, group string) (ConfigMap, error) {
 const pollInterval = time.Minute
 
 // ConsumerConfig returns the configuration of a consumer that polls all the time, except while it waits up to drain for its handlers.
-func ConsumerConfig(user ConfigMap, group string, drain time.Duration) (ConfigMap, error) {
-	config, err := ReaderConfig(user, group)
+func ConsumerConfig(c Cluster, group string, drain time.Duration) (ConfigMap, error) {
+	config, err := ReaderConfig(c, group)
 	if err != nil {
 		return nil, err
 	}
@@ -197,49 +197,25 @@ func ConsumerConfig(user ConfigMap, group string, drain time.Duration) (ConfigMa
 }
 
 // DeadLetterConfig returns the configuration of a producer of dead letters.
-func DeadLetterConfig(user ConfigMap) (ConfigMap, error) {
-	config, err := deadLetterRules.merge(user)
-	if err != nil {
-		return nil, err
-	}
-	config["go.logs.channel.enable"] = true
-	config["message.max.bytes"] = LargestMessage
-	return config, nil
-}
+func DeadLetterConfig(c Cluster) (ConfigMap, error) { return deadLetterRules.merge(c) }
 
-// Transactional completes the configuration of a relay's producer. smallest is the smallest max.message.bytes of its topics, which no batch exceeds.
-// A single record may be as large as its own topic allows; the relay checks that before.
-func Transactional(config ConfigMap, id string, smallest int) *ConfigMap {
+// Transactional completes the configuration of a relay's producer.
+func Transactional(config ConfigMap, id string) ConfigMap {
 	config = maps.Clone(config)
 	config["transactional.id"] = id
-	return sized(config, smallest)
+	return config
 }
 
 // Gapless completes the configuration of a relay's producer without transactions. Its producer fails for good rather than leave a gap.
-func Gapless(config ConfigMap, smallest int) *ConfigMap {
+func Gapless(config ConfigMap) ConfigMap {
 	config = maps.Clone(config)
 	config["enable.gapless.guarantee"] = true
 	config["go.delivery.reports"] = true
 	config["go.delivery.report.fields"] = "none"
 	config["linger.ms"] = 5 // there is no commit to flush earlier
 	delete(config, "transaction.timeout.ms")
-	return sized(config, smallest)
+	return config
 }
-
-func sized(config ConfigMap, smallest int) *ConfigMap {
-	config["message.max.bytes"] = LargestMessage
-	delete(config, "isolation.level") // a setting of consumers
-	if config["batch.size"] == nil {
-		config["batch.size"] = 1_000_000
-	}
-	if size, ok := config["batch.size"].(int); !ok || size > BatchSize(smallest) {
-		config["batch.size"] = BatchSize(smallest)
-	}
-	return &config
-}
-
-// BatchSize returns the batch.size for a topic with a limit. It leaves room for data that grows when it is compressed.
-func BatchSize(limit int) int { return max(1, min(1_000_000, limit-limit/64)) }
 
 // CheckpointReader returns the configuration of a consumer that reads for a relay, from the relay's own.
 func CheckpointReader(config ConfigMap) ConfigMap {

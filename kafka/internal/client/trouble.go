@@ -19,10 +19,11 @@ const (
 
 // Trouble logs the errors that clients report on their own, outside of any call, and keeps the last one. librdkafka
 // recovers from most of them, and says nothing else while it cannot: a call that waits for a cluster which refuses the
-// password ends with no more than a timeout. Several clients may share a Trouble.
+// password ends with no more than a timeout. Several clients may share a Trouble, and the tokens with which they log in.
 type Trouble struct {
-	log   *slog.Logger
-	noted func(error) // called with each error; may be nil
+	log    *slog.Logger
+	noted  func(error) // called with each error; may be nil
+	tokens *tokens     // nil unless the program has its own
 
 	mu     sync.Mutex
 	err    error
@@ -31,8 +32,12 @@ type Trouble struct {
 }
 
 // NewTrouble returns a Trouble without errors. noted may be nil.
-func NewTrouble(log *slog.Logger, noted func(error)) *Trouble {
-	return &Trouble{log: log, noted: noted, logged: make(map[kafka.ErrorCode]time.Time)}
+func NewTrouble(c Cluster, log *slog.Logger, noted func(error)) *Trouble {
+	t := &Trouble{log: log, noted: noted, logged: make(map[kafka.ErrorCode]time.Time)}
+	if c.Token != nil {
+		t.tokens = &tokens{get: c.Token}
+	}
+	return t
 }
 
 // Log returns the logger.

@@ -19,7 +19,7 @@ import (
 
 // Config is the settings of a run, with all defaults applied.
 type Config struct {
-	Client      client.ConfigMap
+	Client      client.Cluster
 	Group       string
 	Topics      []string
 	Filter      es.Filter
@@ -87,7 +87,7 @@ func Open(c Config) (*Run, error) {
 		}
 	}
 	r := &Run{
-		Config: c, trouble: client.NewTrouble(c.Log, nil), failed: make(chan error, 1), appeared: make(chan appearance, len(c.Topics)),
+		Config: c, trouble: client.NewTrouble(c.Client, c.Log, nil), failed: make(chan error, 1), appeared: make(chan appearance, len(c.Topics)),
 		partitions: make(map[client.Partition]*partition), topics: make(map[string]client.Topic), missing: make(map[string]time.Time), late: make(map[string]bool),
 	}
 	if r.client, err = client.OpenReader(config, r.trouble); err != nil {

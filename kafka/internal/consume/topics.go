@@ -33,7 +33,7 @@ func (r *Run) awaitTopics(ctx context.Context) error {
 		case err != nil:
 			err = r.trouble.Explain(err)
 			r.trouble.Note(err)
-			r.Log.Warn("kafka: consumer waits for the cluster", "err", err, "brokers", client.Brokers(r.Client))
+			r.Log.Warn("kafka: consumer waits for the cluster", "err", err, "brokers", client.Brokers(r.Client.Config))
 			if err := client.Sleep(ctx, client.Backoff(attempt)); err != nil {
 				return err
 			}

@@ -12,34 +12,37 @@ import (
 	"github.com/thalo-go/es/kafka/internal/client"
 )
 
-// ensure creates the dead-letter topic of a topic if it is needed, and returns its number of partitions; 0 if it does not exist.
-func ensure(ctx context.Context, r *client.Reader, c Config, topic string) (partitions int32, err error) {
+// ensure creates the dead-letter topic of a topic if it is needed. The result has no partitions if it does not exist.
+func ensure(ctx context.Context, r *client.Reader, c Config, topic string) (d deadTopic, err error) {
 	name, want := Topic(topic, c.Group), c.Topics[topic].Partitions
 	if !client.IsTopicName(name) {
-		return 0, nil // nothing was ever parked: a consumer that parks refuses such a name
+		return d, nil // nothing was ever parked: a consumer that parks refuses such a name
 	}
 	var missing *client.NoTopicError
 	var denied *client.DeniedError
 	switch topics, err := r.Describe(ctx, name); {
 	case errors.As(err, &missing) && !c.Park:
-		return 0, nil
+		return d, nil
 	case errors.As(err, &denied) && !c.Park:
 		c.Log.Info("kafka: the user may not see a dead-letter topic, so it has parked nothing", "topic", name)
-		return 0, nil
+		return d, nil
 	case errors.As(err, &missing):
-		return want, create(ctx, r, c, topic, name, want)
+		if err := create(ctx, r, c, topic, name, want); err != nil {
+			return d, err
+		}
 	case err != nil:
-		return 0, err
+		return d, err
 	case topics[name].Partitions < want && !c.Park:
 		want = topics[name].Partitions
 	case topics[name].Partitions < want:
 		if err := grow(ctx, r, name, want); err != nil {
-			return 0, err
+			return d, err
 		}
 	default:
 		want = topics[name].Partitions
 	}
-	return want, check(ctx, r, c, topic, name)
+	limit, err := check(ctx, r, c, topic, name)
+	return deadTopic{want, limit}, err
 }
 
 // letterExtra is the most bytes that a letter has more than its message: headers, with a part of the error.
@@ -127,30 +130,35 @@ func Check(ctx context.Context, r *client.Reader, c Config) error {
 		return nil //nolint:nilerr // the clients that use them report it
 	}
 	for name := range topics {
-		if err := check(ctx, r, c, of[name], name); err != nil {
+		if _, err := check(ctx, r, c, of[name], name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// check refuses a dead-letter topic that deletes parked records, and warns about one with a smaller limit than its topic.
-func check(ctx context.Context, r *client.Reader, c Config, topic, name string) error {
+// check refuses a dead-letter topic that deletes parked records, and warns about one with a smaller limit than its topic. It returns the limit,
+// or 0 if the user may not know it.
+func check(ctx context.Context, r *client.Reader, c Config, topic, name string) (limit int, err error) {
 	settings, err := client.TopicSettings(ctx, r.Admin, name)
 	if err != nil {
 		c.Log.Warn("kafka: cannot check that the dead-letter topic has cleanup.policy=delete and retention.ms=-1", "topic", name, "err", err)
-		return nil
+		return 0, nil
 	}
 	switch keeps := settings.Keeps(); {
 	case settings.Compacts():
-		return client.Invalid("dead-letter topic %s has cleanup.policy=%s, which deletes parked records: set it to delete", name, settings.Policy())
+		return 0, client.Invalid("dead-letter topic %s has cleanup.policy=%s, which deletes parked records: set it to delete", name, settings.Policy())
 	case keeps > 0 && !c.Drops:
-		return client.Invalid("dead-letter topic %s deletes parked records after %v: set its retention.ms to -1, or set AllowCompacted", name, keeps)
+		return 0, client.Invalid("dead-letter topic %s deletes parked records after %v: set its retention.ms to -1, or set AllowCompacted", name, keeps)
 	}
 	want, err := limitFor(ctx, r, topic)
-	if limit, failed := client.MessageLimit(name, settings); err == nil && failed == nil && limit < want {
+	limit, failed := client.MessageLimit(name, settings)
+	if failed != nil {
+		return 0, failed
+	}
+	if err == nil && limit < want {
 		c.Log.Warn("kafka: the dead-letter topic cannot hold the topic's largest messages: raise its max.message.bytes",
 			"topic", name, "max.message.bytes", limit, "needed", want)
 	}
-	return nil
+	return limit, nil
 }

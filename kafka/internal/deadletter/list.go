@@ -37,7 +37,7 @@ func (s *Store) letters(ctx context.Context) ([]Letter, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := client.OpenReader(config, client.NewTrouble(s.Log, nil))
+	r, err := client.OpenReader(config, client.NewTrouble(s.Client, s.Log, nil))
 	if err != nil {
 		return nil, err
 	}

@@ -16,8 +16,9 @@ import (
 type Partition struct {
 	client.Partition
 	topics   *Topics
-	requests func(Request) // called with each request
-	loaded   chan struct{} // closed when the partition has been read to its end once
+	producer *client.Producer // of all letters of the partition, so that they stay in order
+	requests func(Request)    // called with each request
+	loaded   chan struct{}    // closed when the partition has been read to its end once
 
 	mu        sync.Mutex
 	keys      map[string]*Key
@@ -39,10 +40,11 @@ type Request struct {
 	Of   int64 // the entry to drop
 }
 
-func newPartition(topics *Topics, p client.Partition, begin int64, requests func(Request)) *Partition {
+func newPartition(topics *Topics, producer *client.Producer, p client.Partition, begin int64, requests func(Request)) *Partition {
 	return &Partition{
 		Partition: p,
 		topics:    topics,
+		producer:  producer,
 		requests:  requests,
 		loaded:    make(chan struct{}),
 		keys:      make(map[string]*Key),

@@ -15,7 +15,7 @@ import (
 
 // Store lists what the consumers of a group have parked, and writes requests to them.
 type Store struct {
-	Client client.ConfigMap
+	Client client.Cluster
 	Topic  string // the consumed topic
 	Group  string
 	Log    *slog.Logger
@@ -43,8 +43,12 @@ func (s *Store) Send(ctx context.Context, letter Letter, kind wire.EntryKind) er
 	if kind == wire.EntryDrop {
 		of = letter.Letter
 	}
-	trouble := client.NewTrouble(s.Log, nil)
-	p, err := openProducer(s.Client, trouble)
+	trouble := client.NewTrouble(s.Client, s.Log, nil)
+	config, err := client.DeadLetterConfig(s.Client)
+	if err != nil {
+		return err
+	}
+	p, err := client.OpenProducer(config, client.LargestMessage, trouble)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 
 // Config is what [Open] requires of a run of a consumer.
 type Config struct {
-	Client      client.ConfigMap
+	Client      client.Cluster
 	Group       string
 	Topics      map[string]client.Topic // the consumed topics
 	Park        bool                    // create missing dead-letter topics
@@ -26,16 +26,23 @@ type Config struct {
 	Fail        func(error)     // ends the run
 }
 
-// Topics are the dead-letter topics of one run: a producer, and a reader that follows the partitions of the run.
+// deadTopic is the dead-letter topic of a topic.
+type deadTopic struct {
+	partitions int32
+	limit      int // max.message.bytes; 0 if the user may not know
+}
+
+// Topics are the dead-letter topics of one run: producers, and a reader that follows the partitions of the run.
 // A nil Topics has none.
 type Topics struct {
 	Config
-	reading  client.ConfigMap
-	names    map[string]int32 // the consumed topics that have a dead-letter topic, with its number of partitions
-	producer *kafka.Producer
-	reader   *client.Reader
-	work     sync.WaitGroup
-	closing  chan struct{}
+	reading   client.ConfigMap
+	names     map[string]deadTopic // by consumed topic: those that have a dead-letter topic
+	writing   client.ConfigMap
+	producers map[int]*client.Producer // by the size of their batches; nearly always there is one
+	reader    *client.Reader
+	work      sync.WaitGroup
+	closing   chan struct{}
 
 	mu         sync.Mutex
 	partitions map[client.Partition]*Partition
@@ -44,7 +51,7 @@ type Topics struct {
 // Open opens the dead-letter topics of a run. It returns nil if the run does not park and no earlier run has parked.
 func Open(ctx context.Context, r *client.Reader, c Config) (*Topics, error) {
 	t := &Topics{
-		Config: c, names: make(map[string]int32), closing: make(chan struct{}), partitions: make(map[client.Partition]*Partition),
+		Config: c, names: make(map[string]deadTopic), producers: make(map[int]*client.Producer), closing: make(chan struct{}), partitions: make(map[client.Partition]*Partition),
 	}
 	err := t.ensure(ctx, r, c)
 	if err != nil || len(t.names) == 0 {
@@ -53,14 +60,12 @@ func Open(ctx context.Context, r *client.Reader, c Config) (*Topics, error) {
 	if t.reading, err = client.ReaderConfig(c.Client, c.Group); err != nil {
 		return nil, err
 	}
-	if t.producer, err = openProducer(c.Client, c.Trouble); err != nil {
+	if t.writing, err = client.DeadLetterConfig(c.Client); err != nil {
 		return nil, err
 	}
 	if t.reader, err = client.OpenReader(t.reading, c.Trouble); err != nil {
-		t.producer.Close()
 		return nil, err
 	}
-	t.work.Go(t.drain)
 	t.work.Go(t.follow)
 	return t, nil
 }
@@ -75,20 +80,40 @@ func (t *Topics) Add(ctx context.Context, r *client.Reader, c Config) (*Topics, 
 
 func (t *Topics) ensure(ctx context.Context, r *client.Reader, c Config) error {
 	for topic := range c.Topics {
-		partitions, err := ensure(ctx, r, c, topic)
+		dead, err := ensure(ctx, r, c, topic)
 		if err != nil {
 			return err
 		}
-		if partitions > 0 {
-			t.names[topic] = partitions
+		if dead.partitions > 0 {
+			t.names[topic] = dead
 		}
 	}
 	return nil
 }
 
-// drain receives the producer's events, because the producer blocks when they fill its channel.
-func (t *Topics) drain() {
-	for event := range t.producer.Events() {
+// lettersBytes is the largest batch of letters. Larger ones are hardly faster, and few topics have a smaller limit.
+const lettersBytes = 64 << 10
+
+// producer returns the producer for a topic with a limit; 0 means that the limit is not known, so that each letter is sent alone.
+func (t *Topics) producer(limit int) (*client.Producer, error) {
+	size := client.BatchSize(min(limit, lettersBytes))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.producers[size]; p != nil {
+		return p, nil
+	}
+	p, err := client.OpenProducer(t.writing, min(limit, lettersBytes), t.Trouble)
+	if err != nil {
+		return nil, err
+	}
+	t.producers[size] = p
+	t.work.Go(func() { t.drain(p) })
+	return p, nil
+}
+
+// drain receives a producer's events, because the producer blocks when they fill its channel.
+func (t *Topics) drain(p *client.Producer) {
+	for event := range p.Events() {
 		if err, ok := event.(kafka.Error); ok {
 			t.Trouble.Event(err)
 		}
@@ -142,7 +167,7 @@ func (t *Topics) partition(p kafka.TopicPartition) *Partition {
 
 // Of returns the dead-letter partition of a partition, if it has one.
 func (t *Topics) Of(p client.Partition) (client.Partition, bool) {
-	if t == nil || p.Number >= t.names[p.Topic] {
+	if t == nil || p.Number >= t.names[p.Topic].partitions {
 		return client.Partition{}, false
 	}
 	return client.Partition{Topic: Topic(p.Topic, t.Group), Number: p.Number}, true
@@ -167,15 +192,16 @@ func (t *Topics) Grow(ctx context.Context, r *client.Reader, list []kafka.TopicP
 		return nil
 	}
 	for _, of := range list {
-		partitions := t.names[*of.Topic]
-		if partitions == 0 || of.Partition < partitions {
+		dead := t.names[*of.Topic]
+		if dead.partitions == 0 || of.Partition < dead.partitions {
 			continue
 		}
 		name := Topic(*of.Topic, t.Group)
 		if err := grow(ctx, r, name, of.Partition+1); err != nil {
 			return err
 		}
-		t.names[*of.Topic] = of.Partition + 1
+		dead.partitions = of.Partition + 1
+		t.names[*of.Topic] = dead
 		t.Log.Info("kafka: dead-letter topic has grown with its topic", "topic", name, "partitions", of.Partition+1)
 	}
 	return nil
@@ -188,7 +214,11 @@ func (t *Topics) Follow(of client.Partition, begin kafka.Offset, requests func(R
 	if !ok {
 		return nil, nil
 	}
-	p := newPartition(t, name, int64(begin), requests)
+	producer, err := t.producer(t.names[of.Topic].limit)
+	if err != nil {
+		return nil, err
+	}
+	p := newPartition(t, producer, name, int64(begin), requests)
 	t.mu.Lock()
 	t.partitions[name] = p
 	t.mu.Unlock()
@@ -226,7 +256,9 @@ func (t *Topics) Close() {
 		return
 	}
 	close(t.closing)
-	t.producer.Close()
+	for _, p := range t.producers {
+		p.Close()
+	}
 	t.work.Wait()
 	if err := t.reader.Close(); err != nil {
 		t.Log.Warn("kafka: cannot close the reader of the dead-letter topic", "err", err)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
-	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/kafka/internal/client"
 	"github.com/thalo-go/es/kafka/internal/wire"
 )
@@ -39,7 +38,7 @@ func (w *Writer[T]) Send(ctx context.Context, p *Partition, m *kafka.Message, va
 	m.TopicPartition = p.At(int64(kafka.OffsetInvalid))
 	m.Opaque = values
 	for attempt := 0; ; attempt++ {
-		err := p.topics.producer.Produce(m, w.reports)
+		err := p.producer.Produce(m, w.reports)
 		var full kafka.Error
 		if errors.As(err, &full) && full.Code() == kafka.ErrQueueFull {
 			if err := client.Sleep(ctx, client.Backoff(attempt)); err != nil {
@@ -48,7 +47,7 @@ func (w *Writer[T]) Send(ctx context.Context, p *Partition, m *kafka.Message, va
 			continue
 		}
 		if err != nil {
-			return explain(p.topics.producer, p.Partition, m, err)
+			return explain(p.producer, p.Partition, m, err)
 		}
 		w.pending++
 		return nil
@@ -67,7 +66,7 @@ func (w *Writer[T]) Flush(ctx context.Context) (values []T, err error) {
 			}
 			w.pending--
 			if m.TopicPartition.Error != nil {
-				err = explain(w.partition.topics.producer, w.partition.Partition, m, m.TopicPartition.Error)
+				err = explain(w.partition.producer, w.partition.Partition, m, m.TopicPartition.Error)
 				continue
 			}
 			last = max(last, int64(m.TopicPartition.Offset))
@@ -83,7 +82,7 @@ func (w *Writer[T]) Flush(ctx context.Context) (values []T, err error) {
 }
 
 // explain adds to an error what to do about it.
-func explain(producer *kafka.Producer, p client.Partition, m *kafka.Message, err error) error {
+func explain(producer *client.Producer, p client.Partition, m *kafka.Message, err error) error {
 	if fatal := producer.GetFatalError(); fatal != nil {
 		err = fatal // such as that the user may write to no topic; the report only says that the message was purged
 	}
@@ -92,18 +91,4 @@ func explain(producer *kafka.Producer, p client.Partition, m *kafka.Message, err
 		return fmt.Errorf("%w; raise max.message.bytes of %s to %d or more", failed, p.Topic, wire.BatchSize(m))
 	}
 	return cmp.Or(client.Denied(failed, "Write", "topic "+p.Topic), failed)
-}
-
-// openProducer opens an idempotent producer that reports what the brokers have acknowledged.
-func openProducer(user client.ConfigMap, t *client.Trouble) (*kafka.Producer, error) {
-	config, err := client.DeadLetterConfig(user)
-	if err != nil {
-		return nil, err
-	}
-	p, err := kafka.NewProducer(&config)
-	if err != nil {
-		return nil, fmt.Errorf("kafka: %w: %w", es.ErrInvalid, err)
-	}
-	go t.Forward(p.Logs(), nil) // until the producer is closed
-	return p, nil
 }

@@ -32,9 +32,9 @@ type feed struct {
 	end     int64 // of the partition, as far as known
 	atEnd   bool  // Next has reported the end
 	failed  chan error
-	highest map[string]es.Position // by store, see duplicate; nil without deduplication
-	store   string                 // of the records read
-	refused error                  // why the message at next ends the feed; what stands before it is delivered first
+	highest map[string]place // by store, see duplicate; nil without deduplication
+	store   string           // of the records read
+	refused error            // why the message at next ends the feed; what stands before it is delivered first
 	foreign client.Sparse
 
 	mu   sync.Mutex
@@ -49,7 +49,7 @@ func newFeed(s *Source, p client.Partition, reader *client.Reader, offset, high 
 	}
 	f.stat = Stats{Shard: shardName(p), Read: offset, Lag: client.Lag{End: f.end}}
 	if s.Deduplicate {
-		f.highest = make(map[string]es.Position)
+		f.highest = make(map[string]place)
 	}
 	return f
 }

@@ -22,7 +22,7 @@ import (
 
 // Config is the settings of a [Source].
 type Config struct {
-	Client      client.ConfigMap
+	Client      client.Cluster
 	Topics      []string
 	Stores      []string
 	Oldest      bool
@@ -66,7 +66,7 @@ func Open(ctx context.Context, c Config) (*Source, error) {
 	if s.reading, err = client.ReaderConfig(c.Client, group); err != nil {
 		return nil, err
 	}
-	if s.client, err = client.OpenReader(s.reading, client.NewTrouble(s.Log, nil)); err != nil {
+	if s.client, err = client.OpenReader(s.reading, client.NewTrouble(s.Client, s.Log, nil)); err != nil {
 		return nil, err
 	}
 	if s.topics, err = s.client.Describe(ctx, c.Topics...); err != nil {

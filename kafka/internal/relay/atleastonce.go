@@ -15,7 +15,7 @@ import (
 
 // sessionAtLeastOnce publishes without transactions: it moves the checkpoint when everything before it is acknowledged.
 func (r *Relay) sessionAtLeastOnce(ctx context.Context) (published bool, err error) {
-	s, err := r.open(ctx, client.Gapless(r.producer, r.smallest))
+	s, err := r.open(ctx, client.Gapless(r.producer))
 	if err != nil {
 		return false, err
 	}
@@ -74,8 +74,8 @@ func (s *session) publishAtLeastOnce(ctx context.Context, b batch, reports *repo
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
 	unchanged := s.recheck(ctx, stop)
-	s.sending = sendingOf(b)
-	err := s.deliver(sending, b, reports)
+	s.sending = s.sendingOf(b)
+	err := s.deliver(sending, reports)
 	if ctx.Err() == nil {
 		s.sending.left, s.sending.counted = reports.left(), time.Since(s.sending.begun)
 		s.paced(err)
@@ -103,16 +103,16 @@ func (s *session) publishAtLeastOnce(ctx context.Context, b batch, reports *repo
 }
 
 // deliver sends a batch, and returns when all of it is acknowledged.
-func (s *session) deliver(ctx context.Context, b batch, reports *reports) error {
-	for i := range b.records {
-		if err := s.produceRecord(ctx, &b.records[i], s.plan[i]); err != nil {
+func (s *session) deliver(ctx context.Context, reports *reports) error {
+	for i := range s.plan {
+		if err := s.send(ctx, &s.plan[i]); err != nil {
 			return err
 		}
 	}
 	if err := s.r.step("produced"); err != nil {
 		return err
 	}
-	return reports.await(ctx, len(b.records))
+	return reports.await(ctx, len(s.plan))
 }
 
 func (r *Relay) resetAtLeastOnce(ctx context.Context, to es.Position) error {

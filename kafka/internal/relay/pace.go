@@ -3,7 +3,6 @@ package relay
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"strconv"
 	"time"
 
@@ -13,9 +12,11 @@ import (
 )
 
 // pace limits the bytes of a batch after one was slow or has timed out: the brokers may throttle the relay because of a quota, and a batch
-// that did not arrive in time does not arrive when it is repeated. The limit grows again while batches are fast. It outlives sessions.
+// that did not arrive in time does not arrive when it is repeated. The limit grows again while batches are fast: it doubles up to what was
+// known to be fast enough, and grows slowly from there, because a quota lets the bytes of some seconds through before it is felt. It outlives sessions.
 type pace struct {
 	limit  int           // bytes; 0 means that there is none but most
+	known  int           // bytes that took about target when a batch was slow the last time
 	most   int           // Config.Bytes
 	target time.Duration // how long a batch should take at most
 	longer time.Duration // after this long a batch times out
@@ -52,11 +53,14 @@ func (p *pace) committed(bytes int, took time.Duration) {
 	if !slow && (p.limit == 0 || bytes < p.limit/2) {
 		return // the usual case, or a batch too small to tell
 	}
-	within := int(min(float64(bytes)*float64(p.target)/float64(max(took, 1)), math.MaxInt32))
-	if slow {
-		p.limit = max(within, bytes/4, 1)
-	} else {
-		p.limit = min(within, 2*p.limit)
+	switch {
+	case slow:
+		p.limit = max(int(float64(bytes)*float64(p.target)/float64(took)), bytes/4, 1)
+		p.known = p.limit
+	case p.limit < p.known:
+		p.limit = min(2*p.limit, p.known)
+	default:
+		p.limit += p.limit/32 + 1
 	}
 	if p.limit >= p.most {
 		p.limit = 0
@@ -67,12 +71,14 @@ func (p *pace) committed(bytes int, took time.Duration) {
 func (p *pace) timedOut(bytes int, share float64, after time.Duration) {
 	within := int(float64(bytes) * share * float64(p.target) / float64(max(after, 1)))
 	if within == 0 {
-		within = bytes / 8
+		within = bytes / 2
 	}
-	p.limit = max(min(within, bytes/2), 1)
+	// What has arrived is no measure of a quota, which lets the bytes of some seconds through at once. So the next batch is much smaller.
+	p.limit = max(min(within, bytes/2)/4, 1)
+	p.known = p.limit
 }
 
-// sending is a batch on its way.
+// sending is the batch in flight.
 type sending struct {
 	begun    time.Time
 	messages int
@@ -81,8 +87,8 @@ type sending struct {
 	counted  time.Duration // when that was, after begun
 }
 
-func sendingOf(b batch) sending {
-	return sending{begun: time.Now(), messages: len(b.records), bytes: b.bytes, left: len(b.records)}
+func (s *session) sendingOf(b batch) sending {
+	return sending{begun: time.Now(), messages: len(s.plan), bytes: b.bytes, left: len(s.plan)}
 }
 
 // count counts the messages that have not arrived yet. Those that have timed out are not among them any more.
@@ -105,7 +111,7 @@ func (s *session) paced(err error) {
 	default:
 		p.timedOut(now.bytes, 1-float64(now.left)/float64(now.messages), now.counted)
 		s.r.log.Warn("kafka: batch timed out, next batches are smaller", "messages", now.messages, "bytes", now.bytes, "after", took.Round(time.Millisecond),
-			"next", p.limit, "throttled", s.r.Stats.throttled())
+			"next", p.limit, "throttle", s.r.Stats.Snapshot().Throttle)
 	}
 	if p.limit == before {
 		return
@@ -135,8 +141,11 @@ func (r *Relay) statistics(text string) {
 	for _, broker := range t.Brokers {
 		longest = max(longest, time.Duration(broker.Throttle.Max)*time.Millisecond)
 	}
-	r.Stats.set(func(s *Snapshot) { s.Throttle = longest })
-	if longest > 0 && r.throttleLog.Due() {
+	if longest == 0 {
+		return
+	}
+	r.Stats.throttle(longest)
+	if r.throttleLog.Due() {
 		r.log.Warn("kafka: the brokers throttle the relay; raise producer_byte_rate of its user", "throttle", longest)
 	}
 }

@@ -22,8 +22,8 @@ const (
 func (s *session) recheck(ctx context.Context, stop func()) (unchanged func() error) {
 	s.checks++
 	var topics []*destination
-	for _, to := range s.plan {
-		if to != nil && to.check != s.checks {
+	for i := range s.plan {
+		if to := s.plan[i].to; to.check != s.checks {
 			to.check = s.checks
 			topics = append(topics, to)
 		}

@@ -23,7 +23,7 @@ import (
 
 // Config has the settings of a relay, with defaults filled in. Package kafka documents them.
 type Config struct {
-	Cluster     client.ConfigMap // the user's
+	Cluster     client.Cluster
 	Log         es.Log
 	Prefix      string
 	Name        string
@@ -32,6 +32,7 @@ type Config struct {
 	ContentType func(r es.Record) string
 	Filter      es.Filter
 	Route       func(es.Record) string
+	Transform   func(es.Record) ([]Message, error) // nil publishes the record
 	Topics      Topics
 	Compacted   bool // publish to topics that drop records
 	Leases      es.Leases
@@ -71,8 +72,11 @@ type TooLargeError struct {
 }
 
 func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("kafka: message of %s has %d bytes, topic %s allows %d: raise max.message.bytes, or set TooLarge to es.Park",
-		e.Record.ID(), e.Size, e.Topic, e.Limit)
+	remedy := "raise max.message.bytes, or set TooLarge to es.Park"
+	if e.Limit == client.LargestMessage {
+		remedy = "make it smaller, or set TooLarge to es.Park" // no setting of a topic helps
+	}
+	return fmt.Sprintf("kafka: %s has %d bytes, topic %s allows %d: %s", e.Record.ID(), e.Size, e.Topic, e.Limit, remedy)
 }
 
 // Relay is one call of Run or Reset.
@@ -117,7 +121,7 @@ func New(c Config) (*Relay, error) {
 		smallest:        client.LargestMessage,
 		pace:            newPace(producer, c.Bytes, c.AtLeastOnce == nil),
 	}
-	r.trouble = client.NewTrouble(r.log, c.Stats.failed)
+	r.trouble = client.NewTrouble(c.Cluster, r.log, c.Stats.failed)
 	c.Stats.set(func(s *Snapshot) { s.Holder = r.holder })
 	return r, nil
 }
@@ -197,7 +201,7 @@ func (r *Relay) Reset(ctx context.Context, to es.Position) error {
 	if r.AtLeastOnce != nil {
 		return r.resetAtLeastOnce(ctx, to)
 	}
-	s, err := r.open(ctx, client.Transactional(r.producer, r.transactionalID, r.smallest))
+	s, err := r.open(ctx, client.Transactional(r.producer, r.transactionalID))
 	if err != nil {
 		return err
 	}

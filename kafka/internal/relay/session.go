@@ -24,23 +24,22 @@ const (
 // session is one producer's lifetime.
 type session struct {
 	r       *Relay
-	p       *kafka.Producer
+	p       *client.Producer
 	admin   *kafka.AdminClient
 	topics  *destinations
 	encoder *wire.Encoder
-	c       checkpoint     // the committed one
-	found   bool           // c was read, so that it is not the first
-	plan    []*destination // of the current batch, by record; nil for a record that is not published
-	last    time.Time      // when the last transaction was committed
-	checks  int            // batches whose topics were checked; see recheck
-	sending sending        // the current batch, or the last one
+	c       checkpoint // the committed one
+	found   bool       // c was read, so that it is not the first
+	plan    []outgoing // the messages of the current batch
+	last    time.Time  // when the last transaction was committed
+	checks  int        // batches whose topics were checked; see recheck
+	sending sending    // the current batch, or the last one
 	events  sync.WaitGroup
-	ended   chan struct{} // closed with the producer
 }
 
 // sessionExactlyOnce publishes until an error, and reports whether it has published anything.
 func (r *Relay) sessionExactlyOnce(ctx context.Context) (published bool, err error) {
-	s, err := r.open(ctx, client.Transactional(r.producer, r.transactionalID, r.smallest))
+	s, err := r.open(ctx, client.Transactional(r.producer, r.transactionalID))
 	if err != nil {
 		return false, err
 	}
@@ -58,20 +57,19 @@ func (r *Relay) sessionExactlyOnce(ctx context.Context) (published bool, err err
 }
 
 // open returns a session with a new producer.
-func (r *Relay) open(ctx context.Context, config *kafka.ConfigMap) (*session, error) {
+func (r *Relay) open(ctx context.Context, config client.ConfigMap) (*session, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	p, err := kafka.NewProducer(config)
+	p, err := client.OpenProducer(config, r.smallest, r.trouble)
 	if err != nil {
-		return nil, client.Invalid("settings of relay %s: %v", r.Name, err)
+		return nil, err
 	}
-	s := &session{r: r, p: p, ended: make(chan struct{}), encoder: wire.NewEncoder(r.store, r.Encoding, r.ContentType)}
-	s.events.Go(func() { r.trouble.Forward(p.Logs(), s.ended) })
+	s := &session{r: r, p: p, encoder: wire.NewEncoder(r.store, r.Encoding, r.ContentType)}
 	if r.AtLeastOnce == nil {
 		s.events.Go(s.drain)
 	}
-	if s.admin, err = kafka.NewAdminClientFromProducer(p); err != nil {
+	if s.admin, err = kafka.NewAdminClientFromProducer(p.Producer); err != nil {
 		s.close()
 		return nil, fmt.Errorf("kafka: %w", err)
 	}
@@ -101,7 +99,6 @@ func (s *session) close() {
 			s.admin.Close()
 		}
 		s.p.Close()
-		close(s.ended)
 		s.events.Wait()
 		return nil
 	})

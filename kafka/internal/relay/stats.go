@@ -42,11 +42,12 @@ type ParkedStream struct {
 
 // Stats collects the state of a relay over all its runs.
 type Stats struct {
-	mu      sync.Mutex
-	s       Snapshot
-	follows bool      // a session waits for the log to change, so that Head is the log's
-	oldest  time.Time // of the records after the checkpoint; zero if there are none
-	seconds [10]struct {
+	mu          sync.Mutex
+	s           Snapshot
+	throttledAt time.Time
+	follows     bool      // a session waits for the log to change, so that Head is the log's
+	oldest      time.Time // of the records after the checkpoint; zero if there are none
+	seconds     [10]struct {
 		at      int64
 		records int64
 	}
@@ -109,6 +110,9 @@ func (s *Stats) Snapshot() Snapshot {
 	if !s.oldest.IsZero() {
 		snapshot.Age = max(0, now.Sub(s.oldest))
 	}
+	if now.Sub(s.throttledAt) > throttleFor {
+		snapshot.Throttle = 0
+	}
 	if snapshot.Working {
 		records := int64(0)
 		for _, second := range s.seconds {
@@ -153,11 +157,14 @@ func (s *Stats) followHead(ctx context.Context, log es.Log) {
 	}
 }
 
-// throttled returns for how long brokers have not answered lately because of a quota.
-func (s *Stats) throttled() time.Duration {
+// throttleFor is how long Stats show that brokers throttled the relay.
+const throttleFor = 30 * time.Second
+
+// throttle notes for how long a broker throttled the relay.
+func (s *Stats) throttle(by time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.s.Throttle
+	s.s.Throttle, s.throttledAt = by, time.Now()
 }
 
 // Stopped notes that the relay does not run.

@@ -70,6 +70,7 @@ func (d *destinations) named(ctx context.Context, name string, r *es.Record, c *
 // examine describes a topic and compares it with the checkpoint. It creates a topic that is new to the relay, if Topics says so.
 func (d *destinations) examine(ctx context.Context, name string, c *checkpoint) (*destination, error) {
 	before, known := c.Topics[name]
+	created := false
 	now, exists, err := describe(ctx, d.admin, name, known)
 	switch {
 	case err != nil:
@@ -79,13 +80,18 @@ func (d *destinations) examine(ctx context.Context, name string, c *checkpoint) 
 	case !exists && d.r.Topics.Partitions == 0:
 		return nil, client.Permanentf("topic %s does not exist; create it, or set Topics", name)
 	case !exists:
-		if now, err = d.r.createTopic(ctx, d.admin, name, d.r.Topics, nil); err != nil {
+		if now, created, err = d.r.createTopic(ctx, d.admin, name, d.r.Topics, nil); err != nil {
 			return nil, err
 		}
 	}
 	switch {
 	case !known:
-		if err := d.mustBeNew(ctx, name, now, c); err != nil {
+		if created {
+			err = d.awaitLeaders(ctx, name, now)
+		} else {
+			err = d.mustBeNew(ctx, name, now, c)
+		}
+		if err != nil {
 			return nil, err
 		}
 		if c.Topics == nil {
@@ -156,6 +162,27 @@ func (d *destinations) refresh(ctx context.Context, c *checkpoint) error {
 	return nil
 }
 
+// awaitLeaders waits until each partition of a topic that was just created has a leader. Otherwise the first batch would fail, and cost a session.
+func (d *destinations) awaitLeaders(ctx context.Context, name string, topic client.Topic) error {
+	limit := time.Now().Add(client.AskFor)
+	for number := range topic.Partitions {
+		p := client.Partition{Topic: name, Number: number}
+		for attempt := 0; ; attempt++ {
+			_, _, err := client.Watermarks(ctx, d.admin, p)
+			if err == nil {
+				break
+			}
+			if !client.Passes(err) || time.Now().After(limit) {
+				return err
+			}
+			if err := client.Sleep(ctx, client.Backoff(attempt)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // mustBeNew refuses a topic that has records of this store although the checkpoint does not have the topic: they would be published twice.
 func (d *destinations) mustBeNew(ctx context.Context, name string, now client.Topic, c *checkpoint) error {
 	if c.Trusted || d.r.AtLeastOnce != nil {
@@ -204,8 +231,8 @@ func describe(ctx context.Context, admin *kafka.AdminClient, name string, expect
 	return t, exists, err
 }
 
-// createTopic creates a topic and waits until the brokers know it. settings, if not nil, replace Topics.Config.
-func (r *Relay) createTopic(ctx context.Context, admin *kafka.AdminClient, name string, t Topics, settings map[string]string) (client.Topic, error) {
+// createTopic creates a topic, reports whether it has, and waits until the brokers know the topic. settings, if not nil, replace Topics.Config.
+func (r *Relay) createTopic(ctx context.Context, admin *kafka.AdminClient, name string, t Topics, settings map[string]string) (topic client.Topic, created bool, err error) {
 	config := maps.Clone(settings)
 	if config == nil {
 		config = map[string]string{"retention.ms": "-1", "retention.bytes": "-1"}
@@ -214,11 +241,11 @@ func (r *Relay) createTopic(ctx context.Context, admin *kafka.AdminClient, name 
 	if t.MinInSync > 0 {
 		config["min.insync.replicas"] = strconv.Itoa(t.MinInSync)
 	}
-	created, err := client.CreateTopic(ctx, admin, kafka.TopicSpecification{
+	created, err = client.CreateTopic(ctx, admin, kafka.TopicSpecification{
 		Topic: name, NumPartitions: t.Partitions, ReplicationFactor: t.Replication, Config: config,
 	})
 	if err != nil {
-		return client.Topic{}, err
+		return client.Topic{}, false, err
 	}
 	if created {
 		r.log.Info("kafka: topic created", "topic", name, "partitions", t.Partitions)
@@ -226,10 +253,10 @@ func (r *Relay) createTopic(ctx context.Context, admin *kafka.AdminClient, name 
 	for {
 		topic, exists, err := describe(ctx, admin, name, false)
 		if err == nil && exists {
-			return topic, nil
+			return topic, created, nil
 		}
 		if err := client.Sleep(ctx, 50*time.Millisecond); err != nil {
-			return client.Topic{}, err
+			return client.Topic{}, created, err
 		}
 	}
 }
@@ -248,7 +275,7 @@ func (r *Relay) checkCheckpointTopic(ctx context.Context, admin *kafka.AdminClie
 		one.Partitions = 1
 		// Small segments are compacted soon, so that a takeover reads little.
 		settings := map[string]string{"cleanup.policy": "compact", "segment.bytes": "16777216", "segment.ms": "3600000", "min.cleanable.dirty.ratio": "0.1"}
-		if topic, err = r.createTopic(ctx, admin, name, one, settings); err != nil {
+		if topic, _, err = r.createTopic(ctx, admin, name, one, settings); err != nil {
 			return err
 		}
 	}

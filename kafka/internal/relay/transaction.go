@@ -10,7 +10,6 @@ import (
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
-	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/kafka/internal/client"
 	"github.com/thalo-go/es/kafka/internal/wire"
 )
@@ -75,8 +74,8 @@ func (s *session) transactionWith(ctx context.Context, b batch, change func(*che
 	if err := s.r.step("begun"); err != nil {
 		return err
 	}
-	s.sending = sendingOf(b)
-	err := s.fill(ctx, b, &c)
+	s.sending = s.sendingOf(b)
+	err := s.fill(ctx, &c)
 	if err == nil {
 		err = s.r.step("produced")
 	}
@@ -100,11 +99,11 @@ func (s *session) transactionWith(ctx context.Context, b batch, change func(*che
 }
 
 // fill sends a batch in the open transaction, and aborts the transaction if that fails or the topics have changed.
-func (s *session) fill(ctx context.Context, b batch, c *checkpoint) error {
+func (s *session) fill(ctx context.Context, c *checkpoint) error {
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
 	unchanged := s.recheck(ctx, stop)
-	err := s.produce(sending, b, c)
+	err := s.produce(sending, c)
 	changed := unchanged()
 	switch {
 	case errors.As(err, new(crash)):
@@ -132,19 +131,15 @@ func (s *session) pause(ctx context.Context) error {
 
 // produce hands the messages to librdkafka, the checkpoint first. Each partition joins the transaction by a request to its coordinator, and the
 // checkpoint's request overlaps with sending the records.
-func (s *session) produce(ctx context.Context, b batch, c *checkpoint) error {
+func (s *session) produce(ctx context.Context, c *checkpoint) error {
 	if err := s.produceCheckpoint(ctx, c); err != nil {
 		return err
 	}
-	for i := range b.records {
-		to := s.plan[i]
-		if to == nil {
-			continue
-		}
-		if err := s.produceRecord(ctx, &b.records[i], to); err != nil {
+	for i := range s.plan {
+		if err := s.send(ctx, &s.plan[i]); err != nil {
 			return err
 		}
-		if i == len(b.records)/2 {
+		if i == len(s.plan)/2 {
 			if err := s.r.step("producing"); err != nil {
 				return err
 			}
@@ -153,15 +148,15 @@ func (s *session) produce(ctx context.Context, b batch, c *checkpoint) error {
 	return nil
 }
 
-// produceRecord hands a record to librdkafka, for its partition of a topic.
-func (s *session) produceRecord(ctx context.Context, r *es.Record, to *destination) error {
-	m, err := s.encoder.Encode(r, &to.name)
+// send hands a message to librdkafka, for its partition of a topic.
+func (s *session) send(ctx context.Context, o *outgoing) error {
+	m, err := s.encoder.Encode(o.r, &o.to.name, o.extra)
 	if err != nil {
 		return err
 	}
-	m.TopicPartition.Partition = wire.Partition(m.Key, to.topic.Partitions)
+	m.TopicPartition.Partition = wire.Partition(m.Key, o.to.topic.Partitions)
 	if err := s.enqueue(ctx, m); err != nil {
-		return fmt.Errorf("kafka: publish %s to %s: %w", r.ID(), to.name, err)
+		return fmt.Errorf("kafka: publish %s to %s: %w", o.r.ID(), o.to.name, err)
 	}
 	return nil
 }
@@ -202,7 +197,7 @@ func (s *session) enqueue(ctx context.Context, m *kafka.Message) error {
 func (s *session) commit(ctx context.Context) error {
 	var last time.Time // once ctx is done
 	for {
-		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), callFor)
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(callFor, s.r.pace.longer/4))
 		err := s.p.CommitTransaction(limit)
 		cancel()
 		if err == nil {

@@ -29,7 +29,7 @@ func Decode(m *kafka.Message) (store string, r es.Record, err error) {
 		store, err = decodeCloudEvent(&r, m.Headers)
 	}
 	if err == nil {
-		err = checkDecoded(store, &r)
+		err = Check(store, &r)
 	}
 	if err == nil && m.Value == nil {
 		err = errors.New("null value") // a relay writes an empty one
@@ -43,7 +43,8 @@ func Decode(m *kafka.Message) (store string, r es.Record, err error) {
 	return store, r, nil
 }
 
-func checkDecoded(store string, r *es.Record) error {
+// Check returns an error for a record of a store that no reader accepts.
+func Check(store string, r *es.Record) error {
 	switch {
 	case store == "":
 		return fmt.Errorf("no store")
@@ -53,6 +54,8 @@ func checkDecoded(store string, r *es.Record) error {
 		return fmt.Errorf("invalid position %d", r.Position)
 	case r.Version < 1:
 		return fmt.Errorf("invalid version %d", r.Version)
+	case r.Part < 0:
+		return fmt.Errorf("invalid part %d", r.Part)
 	case !isText(store) || len(store) > es.MaxKind:
 		return fmt.Errorf("invalid store id %.80q", store)
 	case !isText(r.Type) || len(r.Type) > es.MaxType:
@@ -86,6 +89,11 @@ func decodeCompact(r *es.Record, headers []kafka.Header) (store string, err erro
 	}
 	r.Position, r.Version, r.Time = es.Position(numbers[0]), es.Version(numbers[1]), time.UnixMicro(numbers[2]).UTC()
 	for _, h := range headers[1:] {
+		if h.Key == headerCompactPart {
+			if r.Part, err = strconv.Atoi(string(h.Value)); err != nil {
+				return "", fmt.Errorf("header %s: %w", h.Key, err)
+			}
+		}
 		if h.Key != headerMeta {
 			continue
 		}
@@ -118,6 +126,8 @@ func decodeCloudEvent(r *es.Record, headers []kafka.Header) (store string, err e
 			var n int64
 			n, err = strconv.ParseInt(string(h.Value), 10, 64)
 			r.Version = es.Version(n)
+		case headerPart:
+			r.Part, err = strconv.Atoi(string(h.Value))
 		case headerPosition:
 			var n int64
 			n, err = strconv.ParseInt(string(h.Value), 10, 64)

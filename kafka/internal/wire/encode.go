@@ -37,6 +37,10 @@ const (
 	headerCorrelation = "ce_correlationid"
 	headerCausation   = "ce_causationid"
 	headerOther       = "ce_meta"
+	headerPart        = "ce_part"
+	headerTrace       = "ce_traceparent"
+	headerTraceState  = "ce_tracestate"
+	headerCompactPart = "es-part"
 )
 
 // defaultContentType is the media type of a record's data unless the relay has a function for it.
@@ -59,13 +63,22 @@ func NewEncoder(store string, encoding Encoding, contentType func(es.Record) str
 	return &Encoder{store: store, encoding: encoding, contentType: contentType}
 }
 
-// Encode returns the message for a topic. It is valid until the next call.
-func (e *Encoder) Encode(r *es.Record, topic *string) (*kafka.Message, error) {
+// Extra is what a message has besides its record.
+type Extra struct {
+	ContentType string         // "" means the encoder's
+	Headers     []kafka.Header // none has a name that [Reserved] reports
+}
+
+// Encode returns the message for a topic. It is valid until the next call. extra may be nil.
+func (e *Encoder) Encode(r *es.Record, topic *string, extra *Extra) (*kafka.Message, error) {
 	e.headers, e.scratch = e.headers[:0], e.scratch[:0]
 	if e.encoding == Compact {
 		e.compact(r)
-	} else if err := e.cloudEvents(r); err != nil {
+	} else if err := e.cloudEvents(r, extra); err != nil {
 		return nil, err
+	}
+	if extra != nil {
+		e.headers = append(e.headers, extra.Headers...)
 	}
 	value := r.Data
 	if value == nil {
@@ -86,11 +99,16 @@ func (e *Encoder) Encode(r *es.Record, topic *string) (*kafka.Message, error) {
 var empty = []byte{}
 
 // SizeLimit returns a number of bytes that the message of a record does not exceed in a topic. It is cheap and generous; [BatchSize] is exact.
-func (e *Encoder) SizeLimit(r *es.Record) int {
+func (e *Encoder) SizeLimit(r *es.Record, extra *Extra) int {
 	const fixed = 512 // the batch, the record, and the names of headers
-	size := fixed + len(e.mediaType(r)) + len(r.Data) + 4*len(r.Stream.ID) + 3*len(r.Stream.Kind) + len(r.Type)
+	size := fixed + len(e.mediaType(r, extra)) + len(r.Data) + 4*len(r.Stream.ID) + 3*len(r.Stream.Kind) + len(r.Type)
 	for key, value := range r.Meta {
-		size += 6 * (len(key) + len(value)) // as JSON
+		size += 6*(len(key)+len(value)) + len(value) // as JSON, and perhaps in a header of its own
+	}
+	if extra != nil {
+		for _, h := range extra.Headers {
+			size += 10 + len(h.Key) + len(h.Value)
+		}
 	}
 	return size
 }
@@ -113,7 +131,10 @@ func MemorySize(m *kafka.Message) int {
 	return size
 }
 
-func (e *Encoder) mediaType(r *es.Record) string {
+func (e *Encoder) mediaType(r *es.Record, extra *Extra) string {
+	if extra != nil && extra.ContentType != "" {
+		return extra.ContentType
+	}
 	if e.contentType == nil || e.encoding == Compact {
 		return defaultContentType
 	}
@@ -146,11 +167,16 @@ func (e *Encoder) compact(r *es.Record) {
 	if len(r.Meta) > 0 {
 		e.headers = append(e.headers, kafka.Header{Key: headerMeta, Value: b[at:]})
 	}
+	if r.Part != 0 {
+		at = len(b)
+		b = strconv.AppendInt(b, int64(r.Part), 10)
+		e.headers = append(e.headers, kafka.Header{Key: headerCompactPart, Value: b[at:]})
+	}
 	e.scratch = b
 }
 
-func (e *Encoder) cloudEvents(r *es.Record) error {
-	e.text(headerContentType, e.mediaType(r))
+func (e *Encoder) cloudEvents(r *es.Record, extra *Extra) error {
+	e.text(headerContentType, e.mediaType(r, extra))
 	e.text(headerSpecVersion, "1.0")
 
 	at := len(e.scratch)
@@ -161,9 +187,17 @@ func (e *Encoder) cloudEvents(r *es.Record) error {
 	e.scratch = append(e.scratch, '/')
 	version := len(e.scratch)
 	e.scratch = strconv.AppendInt(e.scratch, int64(r.Version), 10)
+	end := len(e.scratch)
+	if r.Part != 0 {
+		e.scratch = append(e.scratch, '.')
+		e.scratch = strconv.AppendInt(e.scratch, int64(r.Part), 10)
+	}
 	e.header(headerID, e.scratch[at:])
 	e.header(headerSubject, e.scratch[at:subject])
-	e.header(headerVersion, e.scratch[version:])
+	e.header(headerVersion, e.scratch[version:end])
+	if r.Part != 0 {
+		e.header(headerPart, e.scratch[end+1:])
+	}
 
 	e.text(headerSource, e.store)
 	e.text(headerType, r.Type)
@@ -189,6 +223,13 @@ func (e *Encoder) meta(r *es.Record) error {
 	}
 	if others == 0 {
 		return nil
+	}
+	// The extension of CloudEvents for distributed tracing, which other programs read. Readers of this package read ce_meta.
+	if trace, found := r.Meta["traceparent"]; found {
+		e.text(headerTrace, trace)
+	}
+	if state, found := r.Meta["tracestate"]; found {
+		e.text(headerTraceState, state)
 	}
 	rest := make(map[string]string, others)
 	for key, value := range r.Meta {

@@ -23,8 +23,17 @@ func Foreign(m *kafka.Message) bool {
 func ours(header string) bool {
 	switch header {
 	case headerCompact, headerMeta, headerSpecVersion, headerID, headerSource, headerType, headerTime, headerSubject,
-		headerVersion, headerPosition, headerCorrelation, headerCausation, headerOther:
+		headerVersion, headerPosition, headerCorrelation, headerCausation, headerOther, headerPart, headerCompactPart:
 		return true
 	}
 	return strings.HasPrefix(header, headerEntryKind)
+}
+
+// Reserved reports whether a header of a program's own may not have a name, because a relay writes it.
+func Reserved(header string) bool {
+	switch header {
+	case headerContentType, headerTrace, headerTraceState:
+		return true
+	}
+	return ours(header)
 }

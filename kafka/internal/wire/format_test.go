@@ -48,7 +48,7 @@ func TestTheFormOfMessagesIsFrozen(t *testing.T) {
 	for _, encoding := range []wire.Encoding{wire.CloudEvents, wire.Compact} {
 		for _, name := range []string{"whole", "least"} {
 			r := records[name]
-			m, err := wire.NewEncoder("STORE", encoding, nil).Encode(&r, &topic)
+			m, err := wire.NewEncoder("STORE", encoding, nil).Encode(&r, &topic, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
