@@ -5,7 +5,7 @@
 // and in commit order. Readers neither skip events nor wait for open transactions.
 //
 // Everything is in one schema, "es" by default: the tables events, commands, snapshots, leases and checkpoints, the tables of
-// projections (projections, shards, workers, parked), functions, and the view history for reading with psql.
+// projections (projections, shards, workers, parked, timers), functions, and the view history for reading with psql.
 package postgres
 
 import (

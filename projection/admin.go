@@ -39,6 +39,10 @@ type Admin interface {
 	// Parked returns the parked records, ordered by name, version and position. The sequence can be used like that of [es.Store.Read].
 	Parked(ctx context.Context) iter.Seq2[Parked, error]
 
+	// Timers returns the records that a reaction will handle later, the earliest first. The sequence can be used like that of
+	// [es.Store.Read].
+	Timers(ctx context.Context, name string) iter.Seq2[Timer, error]
+
 	// Retry asks the worker to try the parked records of a stream again, in order, until one fails. It returns once the request is stored.
 	Retry(ctx context.Context, name string, version int, stream es.Stream) error
 
@@ -53,7 +57,7 @@ type Admin interface {
 
 	// Replay moves the checkpoints of a projection or reaction to a place, so that it handles the records behind the place, again if it
 	// has handled them before. Prepare is not called. The read model gets these records twice unless Handle can apply a record again,
-	// and a reaction has its effects again. A place behind the checkpoint skips records. Parked records behind the place are removed.
+	// and a reaction has its effects again. A place behind the checkpoint skips records. Parked records and timers behind the place are removed.
 	// If the source is not a log, only [Beginning] is possible; if it is a log of another store, also [After].
 	Replay(ctx context.Context, name string, version int, from Start) error
 
@@ -61,11 +65,11 @@ type Admin interface {
 	// what happens to the records before the checkpoint that the new filter adds.
 	Refilter(ctx context.Context, name string, version int, filter es.Filter, past Past) error
 
-	// Rename moves all versions of a projection or reaction, with checkpoints and parked records, to another name that is not in use.
+	// Rename moves all versions of a projection or reaction, with checkpoints, parked records and timers, to another name that is not in use.
 	// Stop the workers first. A worker that starts under the old name afterwards begins from the beginning.
 	Rename(ctx context.Context, old, name string) error
 
-	// Forget removes the checkpoints and parked records of a version that is not running. It does not drop the read model's tables.
+	// Forget removes the checkpoints, parked records and timers of a version that is not running. It does not drop the read model's tables.
 	Forget(ctx context.Context, name string, version int) error
 }
 

@@ -17,6 +17,25 @@ type Parked struct {
 	At       time.Time // of parking, or of the last attempt
 }
 
+// Timer is a record that a reaction will handle later.
+type Timer struct {
+	Name   string
+	Record es.Record // its Stream, Version and Position
+	Due    time.Time
+}
+
+type timerJSON struct {
+	Name     string      `json:"name"`
+	ID       string      `json:"id"` // of the record
+	Position es.Position `json:"position"`
+	Due      time.Time   `json:"due"`
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (t Timer) MarshalJSON() ([]byte, error) {
+	return json.Marshal(timerJSON{t.Name, t.Record.ID(), t.Record.Position, t.Due})
+}
+
 type parkedJSON struct {
 	Name     string     `json:"name"`
 	Version  int        `json:"version"`

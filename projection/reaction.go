@@ -26,6 +26,19 @@ type Reaction struct {
 	// has no effect: see Replay of [Admin]. Topics have only Beginning and Head.
 	From Start
 
+	// Due, if set, says when a record is handled; the zero time means now. The record waits in the database, enrolled in the transaction
+	// that moves the checkpoint, and the records behind it do not wait. At its time it is read again and handled: then or later, and
+	// never before, by the clock of the database that has the checkpoint. A time in the past is due at once, and one after the year 9999
+	// is an error of the record, like an error of Due. A record keeps the time that it was enrolled with, also if Due changes or is
+	// removed. If the record is gone from the log by then, it is dropped with a warning. Due may be called several times for a
+	// record. It needs a log as source: topics cannot be read again at a place, so they are refused.
+	//
+	// There is nothing to cancel: let Decide return no events if the matter is settled by then.
+	Due func(r es.Record) (time.Time, error)
+
+	// Now replaces the clock of the database for Due, for tests. nil means the clock of the database.
+	Now func() time.Time
+
 	// Handle reacts to one record. Its context has the identity that [es.Step] requires.
 	Handle func(ctx context.Context, r es.Record) error
 

@@ -22,6 +22,9 @@ type Status struct {
 	Worker   string    `json:"worker,omitzero"` // host, process and a random part; "" if there is none
 	Parked   int       `json:"parked"`          // records
 
+	Waiting int       `json:"waiting,omitzero"` // records that a reaction will handle when they are due
+	NextDue time.Time `json:"nextDue,omitzero"` // the earliest of them, which is overdue if that is past; zero if there is none
+
 	// NeedsType is the type of the record after Cursor, if no running worker knows it; see [es.UnknownEventError]. The shard has no
 	// worker until one of a release that knows it is started.
 	NeedsType string `json:"needsType,omitzero"`

@@ -6,6 +6,7 @@
 //	es -s bank.db tail -f                 the last events, and those that come
 //	es -s bank.db status                  how projections, reactions and relays stand
 //	es -s bank.db park list               what projections have put aside; retry and drop beside it
+//	es -s bank.db timers expire           what a reaction will handle when it is due
 //	es -s bank.db rebuild balances --yes  has a projection begin again
 //
 // The verbs that only read open the store for reading: they neither make nor migrate nor change anything.
@@ -45,6 +46,7 @@ type cli struct {
 	Tail    tail    `cmd:"" help:"Show the last events of the log."`
 	Status  status  `cmd:"" help:"Show how projections, reactions and relays stand."`
 	Park    park    `cmd:"" help:"List, retry and drop the records that projections have put aside."`
+	Timers  timers  `cmd:"" help:"List the records that a reaction will handle later, the earliest first."`
 	Rebuild rebuild `cmd:"" help:"Have a projection begin again."`
 
 	Replay   replay   `cmd:"" help:"Have a projection or reaction handle again what comes after a place."`

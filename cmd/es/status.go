@@ -83,6 +83,9 @@ func printShards(out *output, shards []projection.Status) {
 		if p.Lag != nil && p.Lag.ClockAhead > 0 {
 			out.line("    the time of the log is %v ahead of the clock: check the clocks; AGE is since the checkpoint moved", p.Lag.ClockAhead.Round(time.Second))
 		}
+		if p.Waiting > 0 {
+			out.line("    %s", dueLine(p.Waiting, p.NextDue, time.Now()))
+		}
 		if p.NeedsType != "" {
 			out.line("    waits for a worker that knows event type %s: run a release that does", printable(strconv.Quote(p.NeedsType)))
 		}

@@ -54,7 +54,7 @@ const (
 func TestEveryDefectOfAProjectionIsCaughtByItsClause(t *testing.T) {
 	w := workshop{t}
 	defects := slices.Concat(w.brokenApplying(), w.brokenPrepares(), w.brokenRuns(), w.brokenWorkers(), w.brokenErrors(), w.brokenPanics(), w.brokenUnknown(),
-		w.brokenParking(), w.brokenRequests(), w.brokenRebuilds(), w.brokenSources(), w.brokenAnswers(), w.brokenReactions(), w.brokenIdentities(), w.brokenSteps())
+		w.brokenParking(), w.brokenRequests(), w.brokenRebuilds(), w.brokenSources(), w.brokenAnswers(), w.brokenReactions(), w.brokenIdentities(), w.brokenSteps(), w.brokenTimers())
 	catch(t, defects, conformance.ProjectionClauses(), conformance.Clause.TryProjections)
 }
 

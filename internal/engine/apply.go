@@ -43,6 +43,9 @@ func (s *shardWorker[Tx]) apply(ctx context.Context, p piece) error {
 	if eventType, unknown := unknownType(f); unknown && s.task.react == nil {
 		return s.unknown(ctx, p, f, eventType)
 	}
+	if p.due != nil {
+		return s.handleFailed(ctx, s.firing.part(0, 1), f)
+	}
 	if s.task.react != nil { // the records before the one that failed have been handled
 		return s.handleFailed(ctx, p.part(len(p.records)-len(s.pending.Records), len(p.records)).part(0, 1), f)
 	}
@@ -128,7 +131,14 @@ func (s *shardWorker[Tx]) commit(ctx context.Context, p piece, handle func(conte
 	}
 	err := s.transact(ctx, handle != nil && len(good) > 0, len(p.records) == 0, func(ctx context.Context, tx Tx) error {
 		handled = false
-		if err := s.move(ctx, tx, Target{p.to, at, p.end()}); err != nil {
+		to := Target{p.to, at, p.end()}
+		if p.due != nil {
+			to = Target{s.row.Cursor, s.row.Time, false}
+		}
+		if err := s.move(ctx, tx, to); err != nil {
+			return err
+		}
+		if err := s.keepTimers(ctx, tx, p); err != nil {
 			return err
 		}
 		if handle != nil && len(good) > 0 {
@@ -179,7 +189,7 @@ func (s *shardWorker[Tx]) parkBlocked(ctx context.Context, tx Tx, p piece, f *ha
 	for i := range p.records {
 		r := &p.records[i]
 		message, attempts := "", 0
-		if !s.isBlocked(*r) {
+		if !s.isBlocked(*r) || p.isLater(r.Position) {
 			if f == nil {
 				continue
 			}
@@ -209,11 +219,22 @@ const checkpointEvery = time.Second
 // reactTo reacts to the records of a piece, one by one, and moves the checkpoint past those that succeeded.
 func (s *shardWorker[Tx]) reactTo(ctx context.Context, p piece) error {
 	began := time.Now()
+	var later []Timer
 	for i, r := range p.records {
-		if s.isBlocked(r) {
+		var err error
+		var due int64
+		if p.due == nil {
+			due, err = s.task.dueAt(r)
+		}
+		switch {
+		case err != nil && !s.isBlocked(r):
+			return s.commitHandled(ctx, p, i, later, &handlerError{err})
+		case due > 0:
+			later = append(later, timerOf(r, due))
+			continue
+		case s.isBlocked(r), p.due != nil && r.Version == 0:
 			continue
 		}
-		var err error
 		if !s.task.isAlive() {
 			err = errLost // another worker may have the shard
 		} else if f := s.react(ctx, r); f != nil {
@@ -221,12 +242,12 @@ func (s *shardWorker[Tx]) reactTo(ctx context.Context, p piece) error {
 		}
 		switch {
 		case err != nil:
-			return s.commitHandled(ctx, p, i, err)
+			return s.commitHandled(ctx, p, i, later, err)
 		case time.Since(began) >= checkpointEvery:
-			return s.commit(ctx, p.part(0, i+1), nil, nil)
+			return s.commit(ctx, p.part(0, i+1).with(later), nil, nil)
 		}
 	}
-	return s.commit(ctx, p, nil, nil)
+	return s.commit(ctx, p.with(later), nil, nil)
 }
 
 // react calls the handler of a reaction. Its context has the identity for the ids of commands.
@@ -237,13 +258,13 @@ func (s *shardWorker[Tx]) react(ctx context.Context, r es.Record) error {
 
 // commitHandled moves the checkpoint past the first n records of a piece and returns err. It also works after the context has ended,
 // so that these records are not handled again.
-func (s *shardWorker[Tx]) commitHandled(ctx context.Context, p piece, n int, err error) error {
+func (s *shardWorker[Tx]) commitHandled(ctx context.Context, p piece, n int, later []Timer, err error) error {
 	if n == 0 {
 		return err
 	}
 	brief, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if err := s.commit(brief, p.part(0, n), nil, nil); err != nil {
+	if err := s.commit(brief, p.part(0, n).with(later), nil, nil); err != nil {
 		return err
 	}
 	return err

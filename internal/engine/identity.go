@@ -47,7 +47,7 @@ func (t *task[Tx]) header(partitions int) Header {
 		h.Prepares = PreparesYes
 	}
 	if t.kind == projection.KindReaction {
-		h.Identity = newIdentity()
+		h.Identity, h.Delays = newIdentity(), t.due != nil
 	}
 	return h
 }
@@ -86,7 +86,7 @@ func (t *task[Tx]) refuseName(ctx context.Context) (found bool, err error) {
 // describe keeps what the task is with the checkpoints, if that is not what they have.
 func (t *task[Tx]) describe(ctx context.Context, tx Tx, h Header) error {
 	mine := t.header(h.Partitions)
-	if h.Kind == mine.Kind && h.Filter == mine.Filter && h.Prepares == mine.Prepares {
+	if h.Kind == mine.Kind && h.Filter == mine.Filter && h.Prepares == mine.Prepares && (h.Delays || !mine.Delays) {
 		return nil
 	}
 	if h.Filter == "" {

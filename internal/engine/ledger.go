@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/part"
 	"github.com/thalo-go/es/projection"
 )
 
@@ -34,6 +35,14 @@ type Ledger[Tx any] interface {
 	Requests(ctx context.Context, k Key) ([]Request, error)
 	// FirstParked returns the first parked record of a stream and the request that is stored with it.
 	FirstParked(ctx context.Context, k Key, stream es.Stream) (p projection.Parked, request string, found bool, err error)
+	// Due returns the first timers of a part of the streams that are due, in their order. now replaces the clock of the ledger unless it is 0.
+	Due(ctx context.Context, k Key, p part.Part, now int64, limit int) ([]Timer, error)
+	// NextDue returns when the first timer of a part of the streams is due, and the time that counts for it.
+	NextDue(ctx context.Context, k Key, p part.Part, now int64) (next, at int64, found bool, err error)
+	// Timers returns at most limit timers behind the given one, in their order.
+	Timers(ctx context.Context, k Key, after Timer, limit int) ([]Timer, error)
+	// Now returns the time of the ledger's clock, in microseconds since 1970.
+	Now(ctx context.Context) (int64, error)
 	// Parked returns at most limit records in the order of projection, version, position and stream, after the given one.
 	Parked(ctx context.Context, after projection.Parked, limit int) ([]projection.Parked, error)
 
@@ -63,14 +72,14 @@ type Ledger[Tx any] interface {
 	Insert(ctx context.Context, tx Tx, k Key, h Header) (inserted bool, err error)
 	// Lock reads and locks the header of a projection, which serializes changes to its set of shards.
 	Lock(ctx context.Context, tx Tx, k Key) (Header, error)
-	// Describe changes the kind, the filter and whether there is a Prepare. It changes the filter of shards whose filter is not known.
+	// Describe changes the kind, the filter and whether there is a Prepare, and notes if there may be timers from now on. It changes the filter of shards whose filter is not known.
 	Describe(ctx context.Context, tx Tx, k Key, h Header) error
 	// SetRebuild stores or removes the request for a rebuild.
 	SetRebuild(ctx context.Context, tx Tx, k Key, requested bool) error
 	// Refilter changes the filter of a projection and its shards, and notes the filter before. The shards have new claims and no holders.
 	// If past is true, each shard notes its cursor as the end of the past that it must replay.
 	Refilter(ctx context.Context, tx Tx, k Key, filter string, past bool) error
-	// Rewind moves all shards to a cursor, with new claims and without holders, and removes the parked records behind it. It limits
+	// Rewind moves all shards to a cursor, with new claims and without holders, and removes the parked records and timers behind it. It limits
 	// the past that the shards must replay to the cursor.
 	Rewind(ctx context.Context, tx Tx, k Key, to projection.Cursor) error
 	// Rename changes the name of all versions of a projection and of all that belongs to them.
@@ -105,6 +114,10 @@ type Ledger[Tx any] interface {
 	Unpark(ctx context.Context, tx Tx, k Key, r es.Record) error
 	// FailParked stores the error of one more attempt with a parked record, and clears its request.
 	FailParked(ctx context.Context, tx Tx, k Key, r es.Record, message string) error
+	// Enrol adds timers. One that is there already stays.
+	Enrol(ctx context.Context, tx Tx, k Key, timers []Timer) error
+	// Settle removes the timers of a part of the streams up to a timer, in their order.
+	Settle(ctx context.Context, tx Tx, k Key, p part.Part, last Timer) error
 	// Workers returns the number of workers with a recent heartbeat.
 	Workers(ctx context.Context, tx Tx, k Key) (int, error)
 	// Forget removes a projection and all that belongs to it.
@@ -155,6 +168,7 @@ type Header struct {
 	Filter     string // in the form of [canon.Filter]
 	Replaced   string // the filter before, of which the shards may replay the past
 	Prepares   string // whether there is a Prepare: [PreparesYes] or [PreparesNo]
+	Delays     bool   // whether a reaction has, or had, a Due, so that there may be timers
 	Identity   string // of a reaction and its run, for the ids of commands; "" if it has a checkpoint from before there were identities
 	Partitions int    // requested number; 0 if the source has its own shards
 	Barrier    projection.Cursor
@@ -180,7 +194,8 @@ type Shard struct {
 	Live     bool              // whether the holder has a recent heartbeat
 	Filter   int64             // as [FilterMark] returns it; 0 if not known
 	Past     projection.Cursor // while PastEnd is not 0: how far the past is replayed
-	Replaced string            // as in Header, like Identity
+	Replaced string            // as in Header, like Identity and Delays
+	Delays   bool
 	Identity string
 	PastEnd  projection.Cursor // the end of the past that must be replayed; 0 if none
 	Needs    string            // an event type that a holder did not know; "" if none

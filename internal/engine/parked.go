@@ -72,7 +72,16 @@ func (s *shardWorker[Tx]) retryParked(ctx context.Context, stream es.Stream, unt
 
 // unpark removes a parked record. Unless it is dropped, the handler gets it in the same transaction.
 func (s *shardWorker[Tx]) unpark(ctx context.Context, r es.Record, drop bool) error {
-	if s.task.react != nil && !drop {
+	var later []Timer
+	if s.task.due != nil && !drop {
+		var err error
+		if later, err = s.stillEarly(ctx, r); err != nil && s.engine.ledger.Passing(err) {
+			return err
+		} else if err != nil {
+			return &handlerError{err}
+		}
+	}
+	if s.task.react != nil && !drop && len(later) == 0 {
 		if err := s.react(ctx, r); err != nil {
 			return &handlerError{err}
 		}
@@ -83,6 +92,11 @@ func (s *shardWorker[Tx]) unpark(ctx context.Context, r es.Record, drop bool) er
 		if err := s.move(ctx, tx, Target{s.row.Cursor, s.row.Time, false}); err != nil {
 			return err
 		}
+		if len(later) > 0 {
+			if err := s.engine.ledger.Enrol(ctx, tx, s.key, later); err != nil {
+				return err
+			}
+		}
 		if err := s.engine.ledger.Unpark(ctx, tx, s.key, r); err != nil || drop || s.task.handle == nil {
 			return err
 		}
@@ -92,6 +106,9 @@ func (s *shardWorker[Tx]) unpark(ctx context.Context, r es.Record, drop bool) er
 		handled = true
 		return nil
 	})
+	if err == nil {
+		s.enrolled(later)
+	}
 	if err != nil && handled && !s.engine.ledger.Passing(err) {
 		return &handlerError{err}
 	}

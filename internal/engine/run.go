@@ -39,6 +39,8 @@ type task[Tx any] struct {
 	react      func(ctx context.Context, r es.Record) error                // of a reaction
 	carry      []string                                                    // of a reaction, like from
 	from       projection.Start
+	due        func(r es.Record) (time.Time, error)
+	now        func() time.Time // in place of the clock of the ledger; may be nil
 	onProgress func(projection.Progress)
 	onCaughtUp func(ctx context.Context) error
 	log        *slog.Logger
@@ -88,7 +90,7 @@ func (e *Engine[Tx]) React(ctx context.Context, r projection.Reaction) (err erro
 	}
 	t := &task[Tx]{
 		engine: e, kind: projection.KindReaction, key: Key{r.Name, 0}, source: r.Source, filter: r.Filter, partitions: r.Partitions, onError: r.OnError, retries: r.Retries,
-		batch: r.Batch, lease: r.Lease, react: r.Handle, carry: slices.Clone(r.Carry), from: r.From, log: r.Logger,
+		batch: r.Batch, lease: r.Lease, react: r.Handle, carry: slices.Clone(r.Carry), from: r.From, due: r.Due, now: r.Now, log: r.Logger,
 	}
 	if err := t.check(); err != nil {
 		return err
@@ -131,6 +133,9 @@ func (t *task[Tx]) check() error {
 	}
 	if t.source == nil {
 		t.source = projection.FromLog(t.engine.ledger.Log())
+	}
+	if t.due != nil && logOf(t.source) == nil {
+		return fmt.Errorf("es: %w: reaction %s: Due needs a log as source, not topics: react to a log, such as the store's own", es.ErrInvalid, t.key.Name)
 	}
 	t.canonical = canon.Filter(t.filter)
 	t.mark = FilterMark(t.canonical)
@@ -372,7 +377,7 @@ func (t *task[Tx]) arrange(ctx, work context.Context, seen Overview) error {
 		}
 		if got {
 			shares[r.Needs]--
-			taken.Replaced, taken.Identity = seen.Replaced, seen.Identity // as they were with the claim
+			taken.Replaced, taken.Identity, taken.Delays = seen.Replaced, seen.Identity, seen.Delays // as they were with the claim
 			t.begin(work, taken, r, seen.Barrier)
 		}
 	}

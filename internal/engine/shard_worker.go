@@ -36,6 +36,12 @@ type shardWorker[Tx any] struct {
 	suspect projection.Cursor  // batches up to this cursor are divided at once on failure
 	retried es.Stream          // the last one whose parked records were retried
 	pause   pause
+
+	// Of a reaction with timers.
+	firing    piece     // due, read again, and not yet handled
+	lookAt    time.Time // when to look for timers that are due; zero means now
+	lookedAt  time.Time // when the ledger had the time lookedNow
+	lookedNow int64
 }
 
 // order is what the supervisor requires of a shard worker.
@@ -98,7 +104,7 @@ func (s *shardWorker[Tx]) run(ctx context.Context) error {
 		err = s.task.persist(ctx, "take the shard again", func(ctx context.Context) (err error) {
 			var r Shard
 			if r, taken, err = s.engine.ledger.Take(ctx, s.key, s.row, s.task.worker); taken {
-				r.Replaced, r.Identity = s.row.Replaced, s.row.Identity
+				r.Replaced, r.Identity, r.Delays = s.row.Replaced, s.row.Identity, s.row.Delays
 				s.row = r
 				s.claim.Store(r.Claim)
 			}
@@ -183,7 +189,8 @@ func (s *shardWorker[Tx]) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.parked, s.pending = make(map[es.Stream]bool), projection.Batch{Next: s.row.Cursor, End: math.MaxInt64}
+	s.parked, s.pending = make(map[es.Stream]bool), projection.Batch{Next: s.row.Cursor, End: maxCursor}
+	s.firing, s.lookAt = piece{}, time.Time{}
 	for _, stream := range streams {
 		s.parked[stream] = true
 	}
@@ -226,6 +233,8 @@ const idle = 25 * time.Millisecond
 func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batches <-chan projection.Batch, failed <-chan error) error {
 	timer := time.NewTimer(idle)
 	defer timer.Stop()
+	var alarm alarm
+	defer alarm.stop()
 	due, past := false, s.row.PastEnd > 0 // due: the checkpoint must move even without a record
 	for {
 		o := s.ordered()
@@ -238,6 +247,13 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 		more, err := s.serve(ctx, o.requests)
 		if err != nil {
 			return err
+		}
+		fired := false
+		if s.row.Delays {
+			var err error
+			if fired, err = s.fire(ctx); err != nil {
+				return err
+			}
 		}
 		p := s.piece(o.barrier)
 		first := !s.row.AtEnd && p.end()
@@ -253,6 +269,18 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 				}
 			}
 			due = false
+			continue
+		}
+		if fired { // and there may be more, but new records do not wait for them
+			if len(s.pending.Records) == 0 {
+				select {
+				case b := <-batches:
+					s.pending = b
+				case err := <-failed:
+					return err
+				default:
+				}
+			}
 			continue
 		}
 		var next <-chan projection.Batch
@@ -277,12 +305,17 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 			timer.Reset(idle)
 			quiet, awaited = timer.C, s.engine.awaited.wait()
 		}
+		var early <-chan time.Time // when the next timer is due, or before
+		if s.row.Delays {
+			early = alarm.at(s.lookAt)
+		}
 		select {
 		case b := <-next:
 			s.pending = b
 		case err := <-failed:
 			return err
 		case <-s.notified:
+		case <-early:
 		case <-quiet:
 			due = true
 		case <-awaited:
@@ -299,7 +332,12 @@ type piece struct {
 	cursors []projection.Cursor // nil means the positions of the records
 	to      projection.Cursor
 	last    projection.Cursor // the end of the shard as far as known
+	due     []Timer           // of the records, if they have been due; nil if they are read for the first time
+	later   []Timer           // of those records that are handled later
 }
+
+// maxCursor is behind every record.
+const maxCursor = projection.Cursor(math.MaxInt64)
 
 func (p piece) end() bool { return p.to >= p.last }
 
@@ -316,6 +354,10 @@ func (p piece) part(i, j int) piece {
 	if p.cursors != nil {
 		q.cursors = p.cursors[i:j]
 	}
+	if p.due != nil {
+		q.due = p.due[i:j]
+		return q
+	}
 	if j < len(p.records) {
 		q.to = p.cursor(j - 1)
 	}
@@ -324,7 +366,7 @@ func (p piece) part(i, j int) piece {
 
 // piece returns the next records to apply of what was read, up to a barrier.
 func (s *shardWorker[Tx]) piece(barrier projection.Cursor) piece {
-	all := piece{s.pending.Records, s.pending.Cursors, s.pending.Next, s.pending.End}
+	all := piece{records: s.pending.Records, cursors: s.pending.Cursors, to: s.pending.Next, last: s.pending.End}
 	if barrier >= 0 && barrier < all.to {
 		n := 0
 		for n < len(all.records) && all.cursor(n) <= barrier {
@@ -341,6 +383,11 @@ func (s *shardWorker[Tx]) piece(barrier projection.Cursor) piece {
 // applied notes that a piece is in the read model. It returns a panic of OnProgress as an error.
 func (s *shardWorker[Tx]) applied(p piece) error {
 	n := len(p.records)
+	if p.due != nil {
+		s.firing, s.pause = s.firing.part(n, len(s.firing.records)), pause{}
+		return nil
+	}
+	s.enrolled(p.later)
 	s.pending.Records = s.pending.Records[n:]
 	if s.pending.Cursors != nil {
 		s.pending.Cursors = s.pending.Cursors[n:]

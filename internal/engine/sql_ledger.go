@@ -57,7 +57,11 @@ type sqlLedger[Tx any] struct {
 }
 
 func newSQLLedger[Tx any](db Database[Tx]) *sqlLedger[Tx] {
-	return &sqlLedger[Tx]{db, prepare(db.Dialect())}
+	l := &sqlLedger[Tx]{db, prepare(db.Dialect())}
+	for _, rows := range enrolments {
+		l.stmts.enrol = append(l.stmts.enrol, enrolment(db.Dialect(), rows))
+	}
+	return l
 }
 
 // with returns the parameters of a statement: the key, then args.
@@ -102,7 +106,7 @@ func (l *sqlLedger[Tx]) quiet(ctx context.Context, sql string, args ...any) erro
 
 // fields returns where the values of headerColumns go.
 func (h *Header) fields() []any {
-	return []any{&h.Kind, &h.Source, &h.Filter, &h.Replaced, &h.Prepares, &h.Partitions, &h.Barrier, &h.Rebuild, &h.Identity}
+	return []any{&h.Kind, &h.Source, &h.Filter, &h.Replaced, &h.Prepares, &h.Partitions, &h.Barrier, &h.Rebuild, &h.Identity, &h.Delays}
 }
 
 // Overview implements [Ledger].
@@ -130,13 +134,14 @@ func (l *sqlLedger[Tx]) Checkpoints(ctx context.Context, name string) (all []Che
 
 // Status implements [Ledger].
 func (l *sqlLedger[Tx]) Status(ctx context.Context) ([]projection.Status, error) {
-	list := []projection.Status{}
+	list, delays := []projection.Status{}, false
 	err := l.View(ctx, func(scan func(...any) error) error {
 		var s projection.Status
 		var at, errorAt, still int64
-		var live bool
+		var live, timers bool
 		var filter string
-		err := scan(&s.Name, &s.Version, &s.Shard, &s.Kind, &s.Source, &filter, &s.Cursor, &at, &s.CaughtUp, &s.Error, &errorAt, &s.Worker, &s.NeedsType, &live, &s.Parked, &still)
+		err := scan(&s.Name, &s.Version, &s.Shard, &s.Kind, &s.Source, &filter, &s.Cursor, &at, &s.CaughtUp, &s.Error, &errorAt, &s.Worker, &s.NeedsType, &live, &s.Parked, &still, &timers)
+		delays = delays || timers
 		s.Time, s.ErrorAt = TimeOf(at), TimeOf(errorAt)
 		if !live {
 			s.Worker = ""
@@ -150,6 +155,9 @@ func (l *sqlLedger[Tx]) Status(ctx context.Context) ([]projection.Status, error)
 		list = append(list, s)
 		return err
 	}, l.stmts.status)
+	if err == nil && delays {
+		err = l.countTimers(ctx, list)
+	}
 	if err == nil && slices.ContainsFunc(list, func(s projection.Status) bool { return s.NeedsType != "" }) {
 		err = l.withoutKnown(ctx, list)
 	}
@@ -318,12 +326,12 @@ func (l *sqlLedger[Tx]) Request(ctx context.Context, k Key, stream es.Stream, wa
 
 // Insert implements [Ledger].
 func (l *sqlLedger[Tx]) Insert(ctx context.Context, tx Tx, k Key, h Header) (inserted bool, err error) {
-	return l.change(ctx, tx, l.stmts.insert, k.with(h.Source, int64(h.Partitions), string(h.Kind), h.Filter, h.Prepares, h.Identity)...)
+	return l.change(ctx, tx, l.stmts.insert, k.with(h.Source, int64(h.Partitions), string(h.Kind), h.Filter, h.Prepares, h.Identity, h.Delays)...)
 }
 
 // Describe implements [Ledger].
 func (l *sqlLedger[Tx]) Describe(ctx context.Context, tx Tx, k Key, h Header) error {
-	if err := l.set(ctx, tx, l.stmts.describe, k.with(string(h.Kind), h.Filter, h.Prepares)...); err != nil {
+	if err := l.set(ctx, tx, l.stmts.describe, k.with(string(h.Kind), h.Filter, h.Prepares, h.Delays)...); err != nil {
 		return err
 	}
 	return l.set(ctx, tx, l.stmts.describeShards, k.with(FilterMark(h.Filter))...)
@@ -352,12 +360,15 @@ func (l *sqlLedger[Tx]) Rewind(ctx context.Context, tx Tx, k Key, to projection.
 	if err := l.set(ctx, tx, l.stmts.rewind, k.with(int64(to), NewClaim())...); err != nil {
 		return err
 	}
+	if err := l.set(ctx, tx, l.stmts.timersBehind, k.with(int64(to))...); err != nil {
+		return err
+	}
 	return l.set(ctx, tx, l.stmts.deleteBehind, k.with(int64(to))...)
 }
 
 // Rename implements [Ledger].
 func (l *sqlLedger[Tx]) Rename(ctx context.Context, tx Tx, old, name string) error {
-	for _, sql := range []string{l.stmts.rename, l.stmts.renameShards, l.stmts.renameWorkers, l.stmts.renameParked} {
+	for _, sql := range []string{l.stmts.rename, l.stmts.renameShards, l.stmts.renameWorkers, l.stmts.renameParked, l.stmts.renameTimers} {
 		if err := l.set(ctx, tx, sql, old, name); err != nil {
 			return err
 		}
@@ -510,5 +521,5 @@ func (l *sqlLedger[Tx]) Workers(ctx context.Context, tx Tx, k Key) (int, error) 
 
 // Forget implements [Ledger].
 func (l *sqlLedger[Tx]) Forget(ctx context.Context, tx Tx, k Key) error {
-	return l.exec(ctx, tx, k, l.stmts.deleteParked, l.stmts.deleteShards, l.stmts.deleteWorkers, l.stmts.forget)
+	return l.exec(ctx, tx, k, l.stmts.deleteParked, l.stmts.deleteTimers, l.stmts.deleteShards, l.stmts.deleteWorkers, l.stmts.forget)
 }

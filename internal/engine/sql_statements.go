@@ -1,5 +1,10 @@
 package engine
 
+import (
+	"fmt"
+	"strings"
+)
+
 // live is the condition for a row of a worker whose lease has not expired. A heartbeat that was sent more than a lease from now was sent
 // before the clock of the database was set back: a worker that still runs sends another soon, and one that is gone must not hold its shards
 // until the clock gets there again. The column beat is 0 in rows of a release before it.
@@ -22,6 +27,10 @@ type statements struct {
 	// Parked records.
 	park, waiting, parkedOf, unpark, failParked, request, requests, parkedStreams, reshard, deleteParked, deleteBehind, renameParked, parked string
 
+	// Timers.
+	now, due, nextDue, settle, timers, timerCounts, deleteTimers, timersBehind, renameTimers string
+	enrol                                                                                    []string // as in enrolments
+
 	// State, for workers, WaitFor and Status.
 	state, cursors, status string
 }
@@ -29,16 +38,45 @@ type statements struct {
 const (
 	thisProjection = " where name = $1 and version = $2"
 	thisParked     = thisProjection + " and kind = $3 and id = $4 and stream_version = $5"
-	headerColumns  = "p.kind, p.source, p.filter, p.replaced, p.prepares, p.partitions, p.barrier, p.rebuild, p.identity"
+	headerColumns  = "p.kind, p.source, p.filter, p.replaced, p.prepares, p.partitions, p.barrier, p.rebuild, p.identity, p.delays"
 	parkedColumns  = "name, version, kind, id, stream_version, position, time, type, data, meta, error, attempts, at"
 )
 
+// inPart is the condition for a timer of part $3 of $4. Its hash is unsigned, and stored as a signed number.
+const inPart = "((((((hash >> 1) & 9223372036854775807) % $4) * 2) + (hash & 1)) % $4) = $3"
+
+// clockOr returns the time in a parameter, or that of the database if the parameter is 0. A subquery is evaluated once, so an index can be
+// used up to it.
+func clockOr(parameter string) string {
+	return "(select case when cast(" + parameter + " as bigint) > 0 then cast(" + parameter + " as bigint) else {now} end)"
+}
+
+const enrolParameters = 6 // of each row
+
+// enrolment returns a statement that adds a number of timers.
+func enrolment(d Dialect, rows int) string {
+	var text strings.Builder
+	text.WriteString("insert into {es}timers (name, version, due, position, kind, id, stream_version, hash) values ")
+	for row := range rows {
+		if row > 0 {
+			text.WriteString(", ")
+		}
+		text.WriteString("($1, $2")
+		for i := range enrolParameters {
+			fmt.Fprintf(&text, ", $%d", 3+row*enrolParameters+i)
+		}
+		text.WriteString(")")
+	}
+	text.WriteString(" on conflict (name, version, due, position) do nothing")
+	return d.SQL(text.String())
+}
+
 func prepare(d Dialect) statements { //nolint:funlen // a list
 	return statements{
-		insert: d.SQL(`insert into {es}projections (name, version, source, partitions, barrier, rebuild, kind, filter, prepares, identity)
-			values ($1, $2, $3, $4, -1, false, $5, $6, $7, $8) on conflict (name, version) do nothing`),
+		insert: d.SQL(`insert into {es}projections (name, version, source, partitions, barrier, rebuild, kind, filter, prepares, identity, delays)
+			values ($1, $2, $3, $4, -1, false, $5, $6, $7, $8, $9) on conflict (name, version) do nothing`),
 		lock:          d.SQL("select " + headerColumns + " from {es}projections p where p.name = $1 and p.version = $2 {lock}"),
-		describe:      d.SQL("update {es}projections set kind = $3, filter = $4, prepares = $5" + thisProjection),
+		describe:      d.SQL("update {es}projections set kind = $3, filter = $4, prepares = $5, delays = delays or $6" + thisProjection),
 		setPartitions: d.SQL("update {es}projections set partitions = $3" + thisProjection),
 		setBarrier:    d.SQL("update {es}projections set barrier = $3" + thisProjection),
 		setRebuild:    d.SQL("update {es}projections set rebuild = $3" + thisProjection),
@@ -113,6 +151,22 @@ func prepare(d Dialect) statements { //nolint:funlen // a list
 			where (name, version, position, kind, id, stream_version) > ($1, $2, $3, $4, $5, $6)
 			order by name, version, position, kind, id, stream_version limit $7`),
 
+		now: d.SQL("select {now}"),
+		due: d.SQL("select due, position, kind, id, stream_version from {es}timers" + thisProjection + " and due <= " + clockOr("$5") +
+			" and " + inPart + " order by due, position limit $6"),
+		nextDue: d.SQL("select coalesce((select due from {es}timers" + thisProjection + " and " + inPart + " order by due, position limit 1), 0), " + clockOr("$5")),
+		settle:  d.SQL("delete from {es}timers" + thisProjection + " and due <= $5 and (due, position) <= ($5, $6) and " + inPart),
+		timers: d.SQL("select due, position, kind, id, stream_version from {es}timers" + thisProjection +
+			" and due >= $3 and (due, position) > ($3, $4) order by due, position limit $5"),
+		timerCounts: d.SQL(`select q.name, q.version, q.i, count(*), min(q.due) from (
+				select t.name, t.version, t.due, ((((((t.hash >> 1) & 9223372036854775807) % s.n) * 2) + (t.hash & 1)) % s.n) as i
+				from {es}timers t, (select name, version, count(*) as n from {es}shards group by name, version) s
+				where s.name = t.name and s.version = t.version) q
+			group by q.name, q.version, q.i`),
+		deleteTimers: d.SQL("delete from {es}timers" + thisProjection),
+		timersBehind: d.SQL("delete from {es}timers" + thisProjection + " and position > $3"),
+		renameTimers: d.SQL("update {es}timers set name = $2 where name = $1"),
+
 		state: d.SQL(`select ` + headerColumns + `,
 				(select count(*) from {es}workers w where w.name = p.name and w.version = p.version and {live}),
 				exists (select 1 from {es}parked q where q.name = p.name and q.version = p.version and q.request <> ''),
@@ -128,7 +182,7 @@ func prepare(d Dialect) statements { //nolint:funlen // a list
 				case when s.needs_at = s.cursor then s.needs else '' end,
 				exists (select 1 from {es}workers w where w.name = s.name and w.version = s.version and w.worker = s.holder and {live}),
 				(select count(*) from {es}parked q where q.name = s.name and q.version = s.version and q.shard = s.shard),
-				case when s.moved > 0 then ({now} - s.moved) else 0 end
+				case when s.moved > 0 then ({now} - s.moved) else 0 end, p.delays
 			from {es}shards s join {es}projections p on p.name = s.name and p.version = s.version
 			order by s.name, s.version, s.shard`),
 	}

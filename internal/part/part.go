@@ -31,9 +31,14 @@ func Of(stream string, of int) Part {
 	if of <= 1 {
 		return Part{0, 1}
 	}
+	return Part{int(Hash(stream) % uint64(of)), of}
+}
+
+// Hash returns what decides about the part of a stream.
+func Hash(stream string) uint64 {
 	h := fnv.New64a()
 	h.Write([]byte(stream))
-	return Part{int(h.Sum64() % uint64(of)), of}
+	return h.Sum64()
 }
 
 // Names returns the names of that many parts, and of one part if the number is smaller than one.

@@ -12,6 +12,7 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/canon"
 	"github.com/thalo-go/es/internal/engine"
+	"github.com/thalo-go/es/internal/part"
 	"github.com/thalo-go/es/projection"
 )
 
@@ -110,6 +111,12 @@ func (l *ledger) Status(ctx context.Context) ([]projection.Status, error) {
 			for _, p := range r.parked {
 				if p.shard == s.Name {
 					status.Parked++
+				}
+			}
+			if p, err := part.Parse(s.Name); err == nil {
+				timers := r.of(p)
+				if status.Waiting = len(timers); len(timers) > 0 {
+					status.NextDue = engine.TimeOf(timers[0].Due)
 				}
 			}
 			list = append(list, status)
@@ -268,6 +275,7 @@ func fresh(h engine.Header) engine.Header {
 func (l *ledger) Describe(_ context.Context, tx *Tx, k engine.Key, h engine.Header) error {
 	r := l.edit(tx, k)
 	r.header.Kind, r.header.Filter, r.header.Prepares = h.Kind, h.Filter, h.Prepares
+	r.header.Delays = r.header.Delays || h.Delays
 	for i := range r.shards {
 		r.shards[i].Filter = cmp.Or(r.shards[i].Filter, engine.FilterMark(h.Filter))
 	}
@@ -313,6 +321,7 @@ func (l *ledger) Rewind(_ context.Context, tx *Tx, k engine.Key, to projection.C
 		}
 	}
 	r.parked = slices.DeleteFunc(r.parked, func(p *parked) bool { return projection.Cursor(p.Record.Position) > to })
+	r.removeTimers(func(t engine.Timer) bool { return projection.Cursor(t.Position) > to })
 	return nil
 }
 

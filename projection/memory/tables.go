@@ -41,8 +41,9 @@ type beat struct {
 // rows are those of one projection. What is committed is not changed any more: a transaction changes a copy.
 type rows struct {
 	header engine.Header
-	shards []shard   // by name
-	parked []*parked // by position and stream
+	shards []shard        // by name
+	parked []*parked      // by position and stream
+	timers []engine.Timer // in their order; changed copies replace them
 }
 
 type shard struct {
@@ -240,7 +241,7 @@ func (t *tables) edit(tx *Tx, k engine.Key) *rows {
 	if r = t.in(tx, k); r == nil {
 		return new(rows)
 	}
-	r = &rows{r.header, slices.Clone(r.shards), slices.Clone(r.parked)}
+	r = &rows{r.header, slices.Clone(r.shards), slices.Clone(r.parked), r.timers}
 	tx.rows[k] = r
 	return r
 }

@@ -1,0 +1,87 @@
+package engine
+
+import (
+	"context"
+	"slices"
+
+	"github.com/thalo-go/es/internal/part"
+	"github.com/thalo-go/es/projection"
+)
+
+// enrolments are the numbers of rows for which there is a statement, from the largest on.
+var enrolments = []int{256, 64, 16, 4, 1}
+
+// timersOf reads rows of the columns that all statements about timers have.
+func (l *sqlLedger[Tx]) timersOf(ctx context.Context, sql string, args ...any) (list []Timer, err error) {
+	err = l.View(ctx, func(scan func(...any) error) error {
+		var t Timer
+		err := scan(&t.Due, &t.Position, &t.Stream.Kind, &t.Stream.ID, &t.Version)
+		list = append(list, t)
+		return err
+	}, sql, args...)
+	return list, err
+}
+
+// Now implements [Ledger].
+func (l *sqlLedger[Tx]) Now(ctx context.Context) (now int64, err error) {
+	err = l.View(ctx, func(scan func(...any) error) error { return scan(&now) }, l.stmts.now)
+	return now, err
+}
+
+// Due implements [Ledger].
+func (l *sqlLedger[Tx]) Due(ctx context.Context, k Key, p part.Part, now int64, limit int) ([]Timer, error) {
+	return l.timersOf(ctx, l.stmts.due, k.with(int64(p.I), int64(p.Of), now, int64(limit))...)
+}
+
+// NextDue implements [Ledger].
+func (l *sqlLedger[Tx]) NextDue(ctx context.Context, k Key, p part.Part, now int64) (next, at int64, found bool, err error) {
+	err = l.View(ctx, func(scan func(...any) error) error { return scan(&next, &at) }, l.stmts.nextDue, k.with(int64(p.I), int64(p.Of), now)...)
+	return next, at, next > 0, err
+}
+
+// Timers implements [Ledger].
+func (l *sqlLedger[Tx]) Timers(ctx context.Context, k Key, after Timer, limit int) ([]Timer, error) {
+	return l.timersOf(ctx, l.stmts.timers, k.with(after.Due, int64(after.Position), int64(limit))...)
+}
+
+// Enrol implements [Ledger].
+func (l *sqlLedger[Tx]) Enrol(ctx context.Context, tx Tx, k Key, timers []Timer) error {
+	for i, rows := range enrolments {
+		for len(timers) >= rows {
+			args := k.with()
+			for _, t := range timers[:rows] {
+				args = append(args, t.Due, int64(t.Position), t.Stream.Kind, t.Stream.ID, int64(t.Version), int64(part.Hash(t.Stream.String())))
+			}
+			if _, err := l.Exec(ctx, tx, l.stmts.enrol[i], args...); err != nil {
+				return err
+			}
+			timers = timers[rows:]
+		}
+	}
+	return nil
+}
+
+// Settle implements [Ledger].
+func (l *sqlLedger[Tx]) Settle(ctx context.Context, tx Tx, k Key, p part.Part, last Timer) error {
+	return l.set(ctx, tx, l.stmts.settle, k.with(int64(p.I), int64(p.Of), last.Due, int64(last.Position))...)
+}
+
+// countTimers fills in the timers of each shard.
+func (l *sqlLedger[Tx]) countTimers(ctx context.Context, list []projection.Status) error {
+	return l.View(ctx, func(scan func(...any) error) error {
+		var k Key
+		var i, next int64
+		var n int
+		if err := scan(&k.Name, &k.Version, &i, &n, &next); err != nil {
+			return err
+		}
+		j := slices.IndexFunc(list, func(s projection.Status) bool {
+			p, err := part.Parse(s.Shard)
+			return err == nil && s.Name == k.Name && s.Version == k.Version && int64(p.I) == i
+		})
+		if j >= 0 {
+			list[j].Waiting, list[j].NextDue = n, TimeOf(next)
+		}
+		return nil
+	}, l.stmts.timerCounts)
+}

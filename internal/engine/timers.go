@@ -1,0 +1,325 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"iter"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/cause"
+	"github.com/thalo-go/es/internal/part"
+	"github.com/thalo-go/es/projection"
+)
+
+// A timer is a record that a reaction handles later. It is enrolled in the transaction that moves the checkpoint past the record, and removed
+// in the one that notes that it was handled. Both compare the claim of a shard: that of the record's stream. The row has the stream and no
+// shard, so a new division of the streams moves no timer. When a timer is due, its record is read again and handled like any other: it can
+// be retried, parked, or wait for a parked record of its stream.
+
+// Timer is a record that is handled at a time.
+type Timer struct {
+	Due      int64 // microseconds since 1970
+	Position es.Position
+	Stream   es.Stream
+	Version  es.Version
+}
+
+// compare orders timers.
+func (t Timer) compare(other Timer) int {
+	return cmp.Or(cmp.Compare(t.Due, other.Due), cmp.Compare(t.Position, other.Position))
+}
+
+// CompareTimers orders timers by the time at which they are due, and then by their positions.
+func CompareTimers(a, b Timer) int { return a.compare(b) }
+
+// latest is the latest time at which a record can be due. Databases keep it, and it can be written with four digits for the year.
+var latest = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+
+// dueAt returns when a record is due, in microseconds since 1970; 0 means now.
+func (t *task[Tx]) dueAt(r es.Record) (at int64, err error) {
+	if t.due == nil {
+		return 0, nil
+	}
+	var due time.Time
+	if err := t.guard(func() (err error) { due, err = t.due(r); return err }); err != nil {
+		return 0, err
+	}
+	switch {
+	case due.IsZero():
+		return 0, nil
+	case due.After(latest):
+		return 0, fmt.Errorf("%w: Due of %s is after the year 9999: filter out what is never due", es.ErrInvalid, r.ID())
+	}
+	if !due.After(time.Unix(0, 0)) {
+		return 1, nil // microseconds since 1970 may not reach back to it
+	}
+	return max(due.UnixMicro(), 1), nil
+}
+
+func timerOf(r es.Record, due int64) Timer { return Timer{due, r.Position, r.Stream, r.Version} }
+
+// clockTime returns the time that replaces the ledger's clock, or 0.
+func (t *task[Tx]) clockTime() int64 {
+	if t.now == nil {
+		return 0
+	}
+	return t.now().UnixMicro()
+}
+
+// maxTimers is the most timers in a transaction.
+const maxTimers = 512
+
+// fire handles timers that are due, in one transaction. It reports whether there were any.
+func (s *shardWorker[Tx]) fire(ctx context.Context) (fired bool, err error) {
+	if len(s.firing.records) == 0 {
+		if time.Now().Before(s.lookAt) {
+			return false, nil
+		}
+		if err := s.look(ctx); err != nil || len(s.firing.records) == 0 {
+			return false, err
+		}
+	}
+	return true, s.apply(ctx, s.firing.part(0, min(len(s.firing.records), s.limit)))
+}
+
+// look looks for timers that are due, and decides when to look again: at once if there may be more, or else when the next is due, but after
+// a third of the lease at the latest, because clocks step.
+func (s *shardWorker[Tx]) look(ctx context.Context) error {
+	p, err := part.Parse(s.shard)
+	if err != nil {
+		return err
+	}
+	limit, now := min(s.task.batch, maxTimers), s.task.clockTime()
+	due, err := s.engine.ledger.Due(ctx, s.key, p, now, limit)
+	if err != nil {
+		return err
+	}
+	if len(due) > 0 {
+		if due, err = s.readAgain(ctx, due); err != nil {
+			return err
+		}
+	}
+	if len(due) > 0 {
+		s.lookAt = time.Time{}
+		return nil
+	}
+	next, now, found, err := s.engine.ledger.NextDue(ctx, s.key, p, now)
+	if err != nil {
+		return err
+	}
+	s.lookedAt, s.lookedNow = time.Now(), now
+	s.lookAt = s.lookedAt.Add(s.task.lease / 3)
+	if found {
+		s.expect(next)
+	}
+	return nil
+}
+
+// expect has the worker look again when a timer is due, or before. If the clock has stepped, another look finds out.
+func (s *shardWorker[Tx]) expect(due int64) {
+	left := min(due-s.lookedNow, s.task.lease.Microseconds())
+	if at := s.lookedAt.Add(time.Duration(left) * time.Microsecond); at.Before(s.lookAt) {
+		s.lookAt = at
+	}
+}
+
+// keepTimers adds and removes the timers of a piece, in the transaction that moves the checkpoint.
+func (s *shardWorker[Tx]) keepTimers(ctx context.Context, tx Tx, p piece) error {
+	if len(p.later) > 0 {
+		return s.engine.ledger.Enrol(ctx, tx, s.key, p.later)
+	}
+	if len(p.due) == 0 {
+		return nil
+	}
+	shard, err := part.Parse(s.shard)
+	if err != nil {
+		return err
+	}
+	return s.engine.ledger.Settle(ctx, tx, s.key, shard, p.due[len(p.due)-1])
+}
+
+// enrolled notes that timers have been enrolled. What was found due before is looked for again, because the timers are removed in order.
+func (s *shardWorker[Tx]) enrolled(timers []Timer) {
+	if len(timers) == 0 {
+		return
+	}
+	s.firing = piece{}
+	for _, t := range timers {
+		s.expect(t.Due)
+	}
+}
+
+// stillEarly returns the timer of a parked record that is not due yet. One that failed in Due, or waited behind another, has never been due.
+func (s *shardWorker[Tx]) stillEarly(ctx context.Context, r es.Record) (later []Timer, err error) {
+	due, err := s.task.dueAt(r)
+	if err != nil || due == 0 {
+		return nil, err
+	}
+	now, err := s.engine.ledger.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s.task.now != nil {
+		now = s.task.clockTime()
+	}
+	if due <= now {
+		return nil, nil
+	}
+	return []Timer{timerOf(r, due)}, nil
+}
+
+// Limits of reading records again.
+const (
+	closeBy     = 32      // records at most so far apart are read together
+	recallBytes = 8 << 20 // in one batch of timers
+)
+
+// readAgain reads the records of timers, and makes them the next to handle. It returns the timers that it has made so. A record that is not
+// in the log any more is zero.
+func (s *shardWorker[Tx]) readAgain(ctx context.Context, timers []Timer) ([]Timer, error) {
+	log := logOf(s.task.source)
+	records, fit, err := recall(ctx, log, timers)
+	for err == nil && !fit && len(timers) > 1 {
+		timers = timers[:len(timers)/2]
+		records, fit, err = recall(ctx, log, timers)
+	}
+	if err != nil {
+		return nil, classifySourceError(fmt.Errorf("shard %s: read records that are due: %w", s.shard, err))
+	}
+	if err := s.reportMissing(ctx, log, timers, records); err != nil {
+		return nil, err
+	}
+	s.firing = piece{records: records, due: timers, last: maxCursor}
+	return timers, nil
+}
+
+// reportMissing logs which records are not in the log any more. It returns an error if the log has not got that far, such as on a replica.
+func (s *shardWorker[Tx]) reportMissing(ctx context.Context, log es.Log, timers []Timer, records []es.Record) error {
+	var head es.Position
+	for i, t := range timers {
+		if records[i].Version > 0 {
+			continue
+		}
+		if head == 0 {
+			var err error
+			if head, err = es.Head(ctx, log); err != nil {
+				return classifySourceError(err)
+			}
+		}
+		if t.Position > head {
+			return &sourceError{fmt.Errorf("source: %w: it ends at position %d, before the timer at %d", es.ErrUnavailable, head, t.Position)}
+		}
+		s.task.log.Warn("timer dropped: its record is not in the log any more", "stream", t.Stream.String(), "version", int64(t.Version), "position", int64(t.Position))
+	}
+	return nil
+}
+
+// recall reads the records of timers from a log. They do not fit if they have too many bytes.
+func recall(ctx context.Context, log es.Log, timers []Timer) (records []es.Record, fit bool, err error) {
+	order := make([]int, len(timers))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(timers[a].Position, timers[b].Position) })
+	records = make([]es.Record, len(timers))
+	bytes := 0
+	take := func(i int, r es.Record) bool {
+		t := timers[i]
+		if r.Position == t.Position && r.Stream == t.Stream && r.Version == t.Version {
+			records[i] = r
+			bytes += len(r.Data)
+		}
+		return bytes <= recallBytes || len(timers) == 1
+	}
+	for len(order) > 0 {
+		n := 1
+		for n < len(order) && timers[order[n]].Position-timers[order[n-1]].Position <= closeBy {
+			n++
+		}
+		group := order[:n]
+		order = order[n:]
+		first := timers[group[0]]
+		seq := log.All(ctx, first.Position-1, es.Filter{})
+		if n == 1 {
+			seq = log.Read(ctx, first.Stream, first.Version-1)
+		}
+		for r, err := range seq {
+			if err != nil {
+				return nil, false, err
+			}
+			for len(group) > 0 && (n == 1 || timers[group[0]].Position <= r.Position) {
+				if !take(group[0], r) {
+					return nil, false, nil
+				}
+				group = group[1:]
+			}
+			if len(group) == 0 {
+				break
+			}
+		}
+	}
+	return records, true, nil
+}
+
+// with returns a piece some of whose records are handled later.
+func (p piece) with(later []Timer) piece {
+	p.later = later
+	return p
+}
+
+// isLater reports whether the record at a position is handled later.
+func (p piece) isLater(at es.Position) bool {
+	_, found := slices.BinarySearchFunc(p.later, at, func(t Timer, at es.Position) int { return cmp.Compare(t.Position, at) })
+	return found
+}
+
+// alarm is a timer that is set again and again.
+type alarm struct{ timer *time.Timer }
+
+func (a *alarm) at(t time.Time) <-chan time.Time {
+	if a.timer == nil {
+		a.timer = time.NewTimer(time.Until(t))
+	} else {
+		a.timer.Reset(time.Until(t))
+	}
+	return a.timer.C
+}
+
+func (a *alarm) stop() {
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+}
+
+// Timers implements [projection.Admin]. It reads them in pages.
+func (e *Engine[Tx]) Timers(ctx context.Context, name string) iter.Seq2[projection.Timer, error] {
+	const limit = 256
+	return func(yield func(projection.Timer, error) bool) {
+		last := Timer{Due: math.MinInt64}
+		for {
+			page, err := e.ledger.Timers(ctx, Key{name, 0}, last, limit)
+			if err != nil {
+				if ctx.Err() != nil {
+					err = ctx.Err()
+				} else {
+					err = fmt.Errorf("es: timers of %s: %w", name, err)
+				}
+				yield(projection.Timer{}, cause.Of(ctx, err))
+				return
+			}
+			for _, t := range page {
+				if !yield(projection.Timer{Name: name, Record: es.Record{Stream: t.Stream, Version: t.Version, Position: t.Position}, Due: TimeOf(t.Due)}, nil) {
+					return
+				}
+			}
+			if len(page) < limit {
+				return
+			}
+			last = page[limit-1]
+		}
+	}
+}
