@@ -281,6 +281,7 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 				default:
 				}
 			}
+			due = true
 			continue
 		}
 		var next <-chan projection.Batch
