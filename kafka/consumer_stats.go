@@ -8,22 +8,27 @@ import (
 )
 
 // Lag is the distance of a reader from the end of its partition. It counts offsets, not records: control records and
-// filtered records have offsets too. In JSON, Age is ageSeconds.
+// filtered records have offsets too. In JSON, Age is ageSeconds, and ClockAhead clockAheadSeconds.
 type Lag struct {
 	End     int64         // the end of the partition, as far as known
 	Offsets int64         // to End
 	Age     time.Duration // of the oldest record that is waiting, as far as read; 0 if none is
+
+	// ClockAhead is how far the time of that record is ahead of this machine's clock, because a clock is wrong or was. Age is then the time
+	// since this process received the record. 0 means that the clock is right, or that no record waits.
+	ClockAhead time.Duration
 }
 
 type lagJSON struct {
-	End     int64   `json:"end"`
-	Offsets int64   `json:"offsets"`
-	Age     float64 `json:"ageSeconds"`
+	End        int64   `json:"end"`
+	Offsets    int64   `json:"offsets"`
+	Age        float64 `json:"ageSeconds"`
+	ClockAhead float64 `json:"clockAheadSeconds,omitzero"`
 }
 
 // MarshalJSON implements [json.Marshaler].
 func (l Lag) MarshalJSON() ([]byte, error) {
-	return json.Marshal(lagJSON{l.End, l.Offsets, l.Age.Seconds()})
+	return json.Marshal(lagJSON{l.End, l.Offsets, l.Age.Seconds(), l.ClockAhead.Seconds()})
 }
 
 // UnmarshalJSON implements [json.Unmarshaler].
@@ -32,7 +37,7 @@ func (l *Lag) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &in); err != nil {
 		return err
 	}
-	*l = Lag{in.End, in.Offsets, time.Duration(in.Age * float64(time.Second))}
+	*l = Lag{in.End, in.Offsets, time.Duration(in.Age * float64(time.Second)), time.Duration(in.ClockAhead * float64(time.Second))}
 	return nil
 }
 

@@ -45,7 +45,7 @@ func (r *Relay) Stats() RelayStats {
 		BatchBytes: s.BatchBytes, Throttle: s.Throttle.Seconds(), Error: s.Error, ErrorAt: s.ErrorAt,
 	}
 	if s.Known {
-		stats.Lag = &projection.Lag{Head: s.Head, Positions: int64(max(0, s.Head-s.Position)), Age: s.Age}
+		stats.Lag = &projection.Lag{Head: s.Head, Positions: int64(max(0, s.Head-s.Position)), Age: s.Age, ClockAhead: s.ClockAhead}
 	}
 	for _, p := range s.Parked {
 		stats.Parked = append(stats.Parked, ParkedStream(p))

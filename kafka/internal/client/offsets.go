@@ -12,9 +12,10 @@ import (
 
 // Lag is the distance between a reader and the end of a partition, in offsets.
 type Lag struct {
-	End     int64
-	Offsets int64
-	Age     time.Duration
+	End        int64
+	Offsets    int64
+	Age        time.Duration
+	ClockAhead time.Duration
 }
 
 // mostAttempts limits the attempts to get an offset. Each takes up to AskFor.

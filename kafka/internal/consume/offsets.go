@@ -1,6 +1,10 @@
 package consume
 
-import "time"
+import (
+	"time"
+
+	"github.com/thalo-go/es/kafka/internal/client"
+)
 
 // offsets tracks up to which offset all messages of a partition are done, while messages finish in any order.
 // Callers must hold partition.mu.
@@ -8,6 +12,7 @@ type offsets struct {
 	inFlight []message // in order; the first is not done
 	number   uint64    // of the first
 	next     int64     // the offset after the last message seen
+	since    time.Time // when the first was not done and all before it were
 }
 
 type message struct {
@@ -24,16 +29,19 @@ func (o *offsets) first() (int64, bool) {
 	return o.inFlight[0].offset, true
 }
 
-// oldest returns the time of the first message that is not done, if there is one.
-func (o *offsets) oldest() (time.Time, bool) {
+// oldest returns the first message that is not done, if there is one.
+func (o *offsets) oldest() client.Waiting {
 	if len(o.inFlight) == 0 {
-		return time.Time{}, false
+		return client.Waiting{}
 	}
-	return o.inFlight[0].time, true
+	return client.Waiting{Written: o.inFlight[0].time, Since: o.since}
 }
 
 // add adds a message and returns its number.
 func (o *offsets) add(offset int64, at time.Time) uint64 {
+	if len(o.inFlight) == 0 {
+		o.since = time.Now()
+	}
 	o.inFlight = append(o.inFlight, message{offset: offset, time: at})
 	o.next = offset + 1
 	return o.number + uint64(len(o.inFlight)) - 1
@@ -48,6 +56,9 @@ func (o *offsets) done(number uint64) {
 	n := 0
 	for n < len(o.inFlight) && o.inFlight[n].done {
 		n++
+	}
+	if n > 0 {
+		o.since = time.Now()
 	}
 	o.inFlight = o.inFlight[n:]
 	o.number += uint64(n)

@@ -84,8 +84,6 @@ func (p *partition) stats() Stats {
 		return s // nothing has been received yet
 	}
 	s.Lag = &client.Lag{End: end, Offsets: max(0, end-p.offsets.doneUpTo())}
-	if since, ok := p.offsets.oldest(); ok {
-		s.Lag.Age = max(0, time.Since(since))
-	}
+	s.Lag.Age, s.Lag.ClockAhead = p.offsets.oldest().Age()
 	return s
 }

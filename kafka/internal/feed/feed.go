@@ -37,9 +37,12 @@ type feed struct {
 	refused error            // why the message at next ends the feed; what stands before it is delivered first
 	foreign client.Sparse
 
-	mu   sync.Mutex
-	stat Stats
 	last time.Time // of the last record read
+
+	mu      sync.Mutex
+	stat    Stats
+	handed  []handed       // batches that have not been applied, in order
+	reading client.Waiting // the last record read, if there are others after it
 }
 
 func newFeed(s *Source, p client.Partition, reader *client.Reader, offset, high int64, filter es.Filter) *feed {
@@ -52,6 +55,12 @@ func newFeed(s *Source, p client.Partition, reader *client.Reader, offset, high 
 		f.highest = make(map[string]place)
 	}
 	return f
+}
+
+// handed is a batch that Next has returned.
+type handed struct {
+	first client.Waiting
+	upTo  int64
 }
 
 // reading is the batch that Next gathers.
@@ -89,6 +98,7 @@ func (f *feed) Next(ctx context.Context, most int) (projection.Batch, error) {
 	}
 	f.end = max(f.end, f.next)
 	r.batch.Next, r.batch.End = projection.Cursor(f.next), projection.Cursor(f.end)
+	f.hand(r.batch)
 	return r.batch, nil
 }
 
@@ -262,6 +272,11 @@ func (f *feed) outOfRange(ctx context.Context) error {
 func (f *feed) Applied(upTo projection.Cursor) {
 	f.mu.Lock()
 	f.stat.Applied = int64(upTo)
+	n := 0
+	for n < len(f.handed) && f.handed[n].upTo <= int64(upTo) {
+		n++
+	}
+	f.handed = f.handed[n:]
 	f.mu.Unlock()
 	f.source.setApplied(f.Partition, int64(upTo))
 }

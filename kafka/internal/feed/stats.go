@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es/kafka/internal/client"
+	"github.com/thalo-go/es/projection"
 )
 
 // Stats is the state of an open feed.
@@ -45,10 +46,20 @@ func (s *Source) Stats() []Stats {
 func (f *feed) progress() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.stat.Read, f.stat.Lag.End, f.stat.Lag.Age = f.next, f.end, 0
+	f.stat.Read, f.stat.Lag.End, f.reading = f.next, f.end, client.Waiting{}
 	if f.next < f.end && !f.last.IsZero() {
-		f.stat.Lag.Age = time.Since(f.last)
+		f.reading = client.Wait(f.last)
 	}
+}
+
+// hand notes a batch that waits to be applied.
+func (f *feed) hand(b projection.Batch) {
+	if len(b.Records) == 0 {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.handed = append(f.handed, handed{client.Wait(b.Records[0].Time), int64(b.Next)})
 }
 
 func (f *feed) stats() Stats {
@@ -56,5 +67,10 @@ func (f *feed) stats() Stats {
 	defer f.mu.Unlock()
 	s := f.stat
 	s.Lag.Offsets = s.Lag.End - max(s.Applied, f.began)
+	if len(f.handed) > 0 {
+		s.Lag.Age, s.Lag.ClockAhead = f.handed[0].first.Age()
+	} else {
+		s.Lag.Age, s.Lag.ClockAhead = f.reading.Age()
+	}
 	return s
 }

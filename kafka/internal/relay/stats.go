@@ -11,13 +11,14 @@ import (
 
 // Snapshot is the state of a relay. Package kafka documents what its users see of it.
 type Snapshot struct {
-	Working  bool
-	Holder   string
-	Position es.Position
-	Head     es.Position
-	Known    bool          // Position and Head were read
-	Age      time.Duration // of the first record after the checkpoint; 0 if there is none
-	Rate     float64
+	Working    bool
+	Holder     string
+	Position   es.Position
+	Head       es.Position
+	Known      bool          // Position and Head were read
+	Age        time.Duration // of the first record after the checkpoint; 0 if there is none
+	ClockAhead time.Duration // see client.Waiting
+	Rate       float64
 
 	BatchBytes int           // the most bytes of a batch while it is limited; 0 means that it is not
 	Throttle   time.Duration // for how long brokers have not answered, at most, lately
@@ -45,8 +46,8 @@ type Stats struct {
 	mu          sync.Mutex
 	s           Snapshot
 	throttledAt time.Time
-	follows     bool      // a session waits for the log to change, so that Head is the log's
-	oldest      time.Time // of the records after the checkpoint; zero if there are none
+	follows     bool           // a session waits for the log to change, so that Head is the log's
+	oldest      client.Waiting // of the records after the checkpoint
 	seconds     [10]struct {
 		at      int64
 		records int64
@@ -86,19 +87,22 @@ func (s *Stats) published(records int, upTo es.Position) {
 }
 
 // waiting notes that a record waits to be published, unless an earlier one does.
-func (s *Stats) waiting(since time.Time) {
+func (s *Stats) waiting(written time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.oldest.IsZero() {
-		s.oldest = since
+	if s.oldest == (client.Waiting{}) {
+		s.oldest = client.Wait(written)
 	}
 }
 
 // caughtUpTo notes the first record that waits after a batch was published; zero if there is none.
-func (s *Stats) caughtUpTo(since time.Time) {
+func (s *Stats) caughtUpTo(written time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.oldest = since
+	s.oldest = client.Waiting{}
+	if !written.IsZero() {
+		s.oldest = client.Wait(written)
+	}
 }
 
 // Snapshot returns the current state.
@@ -107,9 +111,7 @@ func (s *Stats) Snapshot() Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	snapshot := s.s
-	if !s.oldest.IsZero() {
-		snapshot.Age = max(0, now.Sub(s.oldest))
-	}
+	snapshot.Age, snapshot.ClockAhead = s.oldest.Age()
 	if now.Sub(s.throttledAt) > throttleFor {
 		snapshot.Throttle = 0
 	}
@@ -136,7 +138,7 @@ func (s *Stats) following(follows bool) {
 func (s *Stats) unknown() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.s.Known, s.oldest = false, time.Time{}
+	s.s.Known, s.oldest = false, client.Waiting{}
 }
 
 // headEvery is how often the head of the log is read while no session follows the log.
