@@ -41,7 +41,8 @@ type Relay struct {
 	// ContentType returns the media type of a record's data, for CloudEvents. nil means application/json.
 	ContentType func(r es.Record) string
 
-	// Filter selects the records that are published. A changed filter applies to records after the checkpoint.
+	// Filter selects the records that are published. It is kept with the checkpoint, and a changed one ends Run with an error that wraps
+	// [es.ErrInvalid]; see Relay.Refilter.
 	Filter es.Filter
 
 	// Route returns the topic of a record. nil means <Prefix>.<kind>. All records of a stream must go to one topic, or their order is lost.
@@ -144,7 +145,7 @@ func (r *Relay) Run(ctx context.Context) (err error) {
 // Reset sets the checkpoint from which the next Run continues: 0 publishes everything again. Another position is for topics that were lost or
 // filled otherwise, and for a database that was restored from an older copy. Records that are published again are in the topics twice.
 //
-// Reset fences a relay that runs. It also forgets which topics the relay has written to, how many partitions they had, and what is parked.
+// Reset fences a relay that runs, and accepts a changed Filter. It also forgets which topics the relay has written to, how many partitions they had, and what is parked.
 func (r *Relay) Reset(ctx context.Context, to es.Position) (err error) {
 	defer cause.Set(ctx, &err)
 	work, err := r.start()
@@ -160,6 +161,19 @@ func (r *Relay) Reset(ctx context.Context, to es.Position) (err error) {
 		return client.Invalid("reset relay %s to position %d: the log has 0 to %d", r.name(), to, head)
 	}
 	return work.Reset(ctx, to)
+}
+
+// Refilter accepts a changed Filter from here on: records before the checkpoint that only the new filter lets through are never published.
+// To publish them, Reset the relay to a position before them, which publishes the others twice. Call it once, with the settings of the
+// new release; a relay that runs with another filter then ends with an error. If there is no checkpoint yet, it does nothing.
+func (r *Relay) Refilter(ctx context.Context) (err error) {
+	defer cause.Set(ctx, &err)
+	work, err := r.start()
+	if err != nil {
+		return err
+	}
+	defer r.end()
+	return work.Refilter(ctx)
 }
 
 // start checks the settings before anything else happens.

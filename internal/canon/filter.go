@@ -4,6 +4,7 @@ package canon
 import (
 	"encoding/json"
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -24,6 +25,13 @@ func Filter(f es.Filter) string {
 		panic(err) // lists of strings have a JSON form
 	}
 	return string(text)
+}
+
+// Mark returns a hash of a canonical form, which is not 0.
+func Mark(canonical string) int64 {
+	h := fnv.New64a()
+	h.Write([]byte(canonical))
+	return int64(h.Sum64() | 1)
 }
 
 // names returns the names that a record can have, sorted and without duplicates.

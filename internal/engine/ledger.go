@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
 	"math/rand/v2"
 	"time"
 
@@ -245,13 +244,6 @@ const (
 	RequestRetry = "retry"
 	RequestDrop  = "drop"
 )
-
-// FilterMark returns a hash of the canonical form of a filter, which is not 0.
-func FilterMark(canonical string) int64 {
-	h := fnv.New64a()
-	h.Write([]byte(canonical))
-	return int64(h.Sum64() | 1)
-}
 
 // NewClaim returns a random token that is not 0.
 func NewClaim() int64 { return 1 + rand.Int64N(1<<62) }

@@ -138,7 +138,7 @@ func (t *task[Tx]) check() error {
 		return fmt.Errorf("es: %w: reaction %s: Due needs a log as source, not topics: react to a log, such as the store's own", es.ErrInvalid, t.key.Name)
 	}
 	t.canonical = canon.Filter(t.filter)
-	t.mark = FilterMark(t.canonical)
+	t.mark = canon.Mark(t.canonical)
 	t.partitions = max(t.partitions, 1)
 	t.retries = cmp.Or(t.retries, defaultRetries)
 	t.batch = cmp.Or(t.batch, defaultBatch)

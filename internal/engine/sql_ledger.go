@@ -334,7 +334,7 @@ func (l *sqlLedger[Tx]) Describe(ctx context.Context, tx Tx, k Key, h Header) er
 	if err := l.set(ctx, tx, l.stmts.describe, k.with(string(h.Kind), h.Filter, h.Prepares, h.Delays)...); err != nil {
 		return err
 	}
-	return l.set(ctx, tx, l.stmts.describeShards, k.with(FilterMark(h.Filter))...)
+	return l.set(ctx, tx, l.stmts.describeShards, k.with(canon.Mark(h.Filter))...)
 }
 
 // SetRebuild implements [Ledger].
@@ -352,7 +352,7 @@ func (l *sqlLedger[Tx]) Refilter(ctx context.Context, tx Tx, k Key, filter strin
 	if err := l.set(ctx, tx, l.stmts.refilter, k.with(filter)...); err != nil {
 		return err
 	}
-	return l.set(ctx, tx, l.stmts.refilterShards, k.with(FilterMark(filter), NewClaim(), past)...)
+	return l.set(ctx, tx, l.stmts.refilterShards, k.with(canon.Mark(filter), NewClaim(), past)...)
 }
 
 // Rewind implements [Ledger].

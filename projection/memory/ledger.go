@@ -277,7 +277,7 @@ func (l *ledger) Describe(_ context.Context, tx *Tx, k engine.Key, h engine.Head
 	r.header.Kind, r.header.Filter, r.header.Prepares = h.Kind, h.Filter, h.Prepares
 	r.header.Delays = r.header.Delays || h.Delays
 	for i := range r.shards {
-		r.shards[i].Filter = cmp.Or(r.shards[i].Filter, engine.FilterMark(h.Filter))
+		r.shards[i].Filter = cmp.Or(r.shards[i].Filter, canon.Mark(h.Filter))
 	}
 	return nil
 }
@@ -301,7 +301,7 @@ func (l *ledger) Refilter(_ context.Context, tx *Tx, k engine.Key, filter string
 	for i := range r.shards {
 		s := &r.shards[i]
 		s.detach()
-		s.Filter, s.Past, s.PastEnd = engine.FilterMark(filter), 0, 0
+		s.Filter, s.Past, s.PastEnd = canon.Mark(filter), 0, 0
 		if past {
 			s.PastEnd = s.Cursor
 		}

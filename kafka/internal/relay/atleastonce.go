@@ -10,6 +10,7 @@ import (
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/canon"
 	"github.com/thalo-go/es/kafka/internal/client"
 )
 
@@ -23,6 +24,9 @@ func (r *Relay) sessionAtLeastOnce(ctx context.Context) (published bool, err err
 	s.events.Go(reports.collect)
 	defer s.close()
 	if s.c.Position, err = r.AtLeastOnce.LoadCheckpoint(ctx, r.lease()); err != nil {
+		return false, err
+	}
+	if err := r.adoptFilter(ctx, s.c.Position > 0); err != nil {
 		return false, err
 	}
 	s.c.Topics = r.topics
@@ -64,6 +68,9 @@ func (r *Relay) sessionAtLeastOnce(ctx context.Context) (published bool, err err
 
 // publishAtLeastOnce publishes a batch and, when all of it is acknowledged, moves the checkpoint.
 func (s *session) publishAtLeastOnce(ctx context.Context, b batch, reports *reports) error {
+	if err := s.r.checkFilterMark(ctx); err != nil { // Refilter does not fence this relay
+		return err
+	}
 	c := s.c.clone()
 	if err := s.makePlan(ctx, &b, &c); err != nil {
 		return err
@@ -116,16 +123,57 @@ func (s *session) deliver(ctx context.Context, reports *reports) error {
 }
 
 func (r *Relay) resetAtLeastOnce(ctx context.Context, to es.Position) error {
+	if err := r.refilterAtLeastOnce(ctx); err != nil {
+		return err
+	}
+	return r.setCheckpoint(ctx, r.lease(), to)
+}
+
+func (r *Relay) refilterAtLeastOnce(ctx context.Context) error {
+	return r.setCheckpoint(ctx, r.filterName(), r.filterMark())
+}
+
+// setCheckpoint sets a checkpoint in the store, whatever it is.
+func (r *Relay) setCheckpoint(ctx context.Context, name string, to es.Position) error {
 	for {
-		from, err := r.AtLeastOnce.LoadCheckpoint(ctx, r.lease())
+		from, err := r.AtLeastOnce.LoadCheckpoint(ctx, name)
 		if err != nil {
 			return err
 		}
-		moved, err := r.AtLeastOnce.MoveCheckpoint(ctx, r.lease(), from, to)
+		moved, err := r.AtLeastOnce.MoveCheckpoint(ctx, name, from, to)
 		if err != nil || moved {
 			return err
 		}
 	}
+}
+
+// filterName is the name of a checkpoint that has the mark of the filter, and no position.
+func (r *Relay) filterName() string { return r.lease() + FilterSuffix }
+
+// FilterSuffix ends the name of a checkpoint that has the mark of a filter.
+const FilterSuffix = "/filter"
+
+// filterMark is a hash of the filter, which is not 0.
+func (r *Relay) filterMark() es.Position { return es.Position(uint64(canon.Mark(r.filter))>>1 | 1) }
+
+// adoptFilter keeps the filter with a checkpoint that has none, and refuses another one.
+func (r *Relay) adoptFilter(ctx context.Context, found bool) error {
+	moved, err := r.AtLeastOnce.MoveCheckpoint(ctx, r.filterName(), 0, r.filterMark())
+	if err != nil {
+		return err
+	}
+	if moved && found {
+		r.log.Info("kafka: filter kept with the checkpoint for the first time", "filter", r.filter)
+	}
+	return r.checkFilterMark(ctx)
+}
+
+func (r *Relay) checkFilterMark(ctx context.Context) error {
+	mark, err := r.AtLeastOnce.LoadCheckpoint(ctx, r.filterName())
+	if err == nil && mark != r.filterMark() {
+		err = client.Invalid("the Filter of relay %s was not %.100s: accept the change with Refilter, or publish again with Reset", r.Name, r.filter)
+	}
+	return err
 }
 
 // reports counts acknowledged messages. The producer fails for good rather than leave a gap; see client.Gapless.

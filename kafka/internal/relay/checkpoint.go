@@ -19,6 +19,9 @@ type checkpoint struct {
 	Relay    string      `json:"relay"`
 	Position es.Position `json:"position"` // every record up to here is published, parked, or excluded by the filter
 
+	// Filter is the relay's in its canonical form. "" means that a release that does not keep it has written the checkpoint.
+	Filter string `json:"filter,omitempty"`
+
 	// Last is the last record published. If the log has a different record at its position, the database was restored from an older copy and written to since.
 	Last *published `json:"last,omitempty"`
 
@@ -77,6 +80,19 @@ func (r *Relay) loadCheckpoint(ctx context.Context, admin *kafka.AdminClient) (c
 			return c, found, others, nil
 		}
 	}
+}
+
+// checkFilter refuses a filter other than that of the checkpoint: records before the checkpoint that only the new one lets through would
+// never be published.
+func (r *Relay) checkFilter(c *checkpoint, found bool) error {
+	switch {
+	case c.Filter != "" && c.Filter != r.filter:
+		return client.Invalid("the Filter of relay %s was %.100s, not %.100s: accept the change with Refilter, or publish again with Reset", r.Name, c.Filter, r.filter)
+	case c.Filter == "" && found:
+		r.log.Info("kafka: filter kept with the checkpoint for the first time", "filter", r.filter)
+	}
+	c.Filter = r.filter
+	return nil
 }
 
 // checkHistory checks that the log still has what the checkpoint says was published.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/canon"
 	"github.com/thalo-go/es/kafka/internal/client"
 	"github.com/thalo-go/es/kafka/internal/wire"
 )
@@ -85,6 +86,7 @@ type Relay struct {
 	log             *slog.Logger
 	trouble         *client.Trouble  // of all clients
 	producer        client.ConfigMap // except for what a session adds
+	filter          string           // in its canonical form
 	store           string
 	key             string // of the checkpoint
 	transactionalID string
@@ -113,7 +115,7 @@ func New(c Config) (*Relay, error) {
 	}
 	store := c.Log.ID()
 	r := &Relay{
-		Config: c, producer: producer, store: store,
+		Config: c, producer: producer, store: store, filter: canon.Filter(c.Filter),
 		log:             client.Logger(c.Logger).With("relay", c.Name, "store", store),
 		key:             store + "/" + c.Name,
 		transactionalID: c.Prefix + "." + store + "." + c.Name,
@@ -201,16 +203,41 @@ func (r *Relay) Reset(ctx context.Context, to es.Position) error {
 	if r.AtLeastOnce != nil {
 		return r.resetAtLeastOnce(ctx, to)
 	}
+	return r.change(ctx, func(s *session) error {
+		before := s.c
+		s.c = checkpoint{Store: before.Store, Relay: before.Relay, Position: to, Filter: r.filter, Trusted: true, Records: before.Records, Takeovers: before.Takeovers}
+		err := s.transaction(ctx, batch{upTo: to})
+		r.log.Info("kafka: relay reset", "from", before.Position, "to", to, "err", err)
+		return err
+	})
+}
+
+// Refilter writes the filter into the checkpoint.
+func (r *Relay) Refilter(ctx context.Context) error {
+	if r.AtLeastOnce != nil {
+		return r.refilterAtLeastOnce(ctx)
+	}
+	return r.change(ctx, func(s *session) error {
+		if !s.found {
+			return nil // the first session keeps its filter
+		}
+		before := s.c.Filter
+		s.c.Filter = r.filter
+		err := s.transaction(ctx, batch{upTo: s.c.Position})
+		r.log.Info("kafka: relay filter changed", "from", before, "to", r.filter, "position", s.c.Position, "err", err)
+		return err
+	})
+}
+
+// change fences a relay that runs, and writes another checkpoint.
+func (r *Relay) change(ctx context.Context, write func(s *session) error) error {
 	s, err := r.open(ctx, client.Transactional(r.producer, r.transactionalID))
 	if err != nil {
 		return err
 	}
 	defer s.close()
 	if err = s.begin(ctx); err == nil {
-		before := s.c
-		s.c = checkpoint{Store: before.Store, Relay: before.Relay, Position: to, Trusted: true, Records: before.Records, Takeovers: before.Takeovers}
-		err = s.transaction(ctx, batch{upTo: to})
-		r.log.Info("kafka: relay reset", "from", before.Position, "to", to, "err", err)
+		err = write(s)
 	}
 	if final := (client.PermanentError{}); errors.As(err, &final) {
 		return final.Err

@@ -184,6 +184,9 @@ func (s *session) cannotInit(err error) error {
 
 // takeOver writes the first checkpoint of this process, which shows others that it works, and tries to publish parked streams again.
 func (s *session) takeOver(ctx context.Context) error {
+	if err := s.r.checkFilter(&s.c, s.found); err != nil {
+		return err
+	}
 	if err := s.r.checkHistory(ctx, &s.c); err != nil {
 		return err
 	}
