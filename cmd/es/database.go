@@ -71,14 +71,21 @@ type checkpoint struct {
 	position es.Position
 }
 
+// isFilterMark reports whether a checkpoint is not a position, but says which filter a relay has that publishes at least once.
+func (c checkpoint) isFilterMark() bool {
+	return strings.HasPrefix(c.name, "relay/") && strings.HasSuffix(c.name, "/filter")
+}
+
 // open opens the store that the command line names, to be read or, on request, to be written.
-func (s *session) open(readOnly bool) (database, error) {
+func (s *session) open(readOnly bool) (database, error) { return s.openStore(s.cli.Store, readOnly) }
+
+func (s *session) openStore(store string, readOnly bool) (database, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.cli.Timeout)
 	defer cancel()
-	if isPostgres(s.cli.Store) {
-		return openPostgres(ctx, s.cli.Store, s.cli.Schema, readOnly)
+	if isPostgres(store) {
+		return openPostgres(ctx, store, s.cli.Schema, readOnly)
 	}
-	path := strings.TrimPrefix(s.cli.Store, "sqlite:")
+	path := strings.TrimPrefix(store, "sqlite:")
 	if err := scheme.Refuse(path, "the path of a SQLite file, a URL of postgres:// or postgresql://, or a connection string such as host=db.internal dbname=bank"); err != nil {
 		return nil, err
 	}

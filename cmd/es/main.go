@@ -8,6 +8,7 @@
 //	es -s bank.db park list               what projections have put aside; retry and drop beside it
 //	es -s bank.db timers expire           what a reaction will handle when it is due
 //	es -s bank.db rebuild balances --yes  has a projection begin again
+//	es -s bank.db reconcile               after a restore, which readers know records that the log does not have
 //
 // The verbs that only read open the store for reading: they neither make nor migrate nor change anything.
 package main
@@ -31,7 +32,7 @@ const (
 	exitOK     = 0
 	exitFailed = 1 // it could not be done
 	exitUsage  = 2
-	exitDamage = 3 // verify has found something
+	exitDamage = 3 // verify or reconcile has found something
 )
 
 type cli struct {
@@ -52,6 +53,8 @@ type cli struct {
 	Replay   replay   `cmd:"" help:"Have a projection or reaction handle again what comes after a place."`
 	Refilter refilter `cmd:"" help:"Accept a changed filter of a projection or reaction."`
 	Rename   rename   `cmd:"" help:"Move a projection or reaction to another name."`
+
+	Reconcile reconcile `cmd:"" help:"After a restore: compare the log with all that has read it, and say how to bring them together. Exit code 3 if a reader is ahead."`
 }
 
 func main() {
@@ -77,7 +80,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 	var c cli
 	parser, err := kong.New(&c,
 		kong.Name("es"),
-		kong.Description("Look into a store of events.\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 verify has found damage."),
+		kong.Description("Look into a store of events.\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 verify or reconcile has found something."),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { panic(exited(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
@@ -105,7 +108,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
 		fmt.Fprintln(stderr, "es: interrupted")
 	default:
-		fmt.Fprintf(stderr, "es: %s\n", redact(strings.TrimPrefix(err.Error(), "es: "), c.Store))
+		text := redact(strings.TrimPrefix(err.Error(), "es: "), c.Store)
+		for _, store := range c.Reconcile.With {
+			text = redact(text, store)
+		}
+		fmt.Fprintf(stderr, "es: %s\n", text)
 	}
 	return exitFailed
 }

@@ -172,7 +172,9 @@ func (c *verification) readReaders() error {
 		if err != nil {
 			return err
 		}
-		c.cursors = append(c.cursors, checkpoint{"checkpoint " + reader.name, reader.position})
+		if !reader.isFilterMark() {
+			c.cursors = append(c.cursors, checkpoint{"checkpoint " + reader.name, reader.position})
+		}
 	}
 	return nil
 }
