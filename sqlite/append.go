@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"time"
 
 	"github.com/mattn/go-sqlite3"
 
@@ -68,27 +66,15 @@ func (s *Store) beginWith(ctx context.Context, try func(conn *sql.Conn) error) e
 	if err := s.files.check(); err != nil {
 		return fmt.Errorf("%w; nothing was written", err)
 	}
-	deadline := time.Now().Add(s.busy)
-	for {
+	return s.turns.take(ctx, s.busy, func() error {
 		conn, err := s.writerConn(ctx)
 		if err == nil {
-			if err = try(conn); err == nil {
-				return nil
+			if err = try(conn); err != nil {
+				_ = conn.Close() // returns it to the pool
 			}
-			_ = conn.Close() // returns it to the pool
 		}
-		if !isBusy(err) {
-			return err
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%w for more than %v", err, s.busy)
-		}
-		select {
-		case <-time.After(100*time.Microsecond + rand.N(time.Millisecond)): // jittered, so that neither of two processes starves
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+		return err
+	})
 }
 
 func (s *Store) beginAppend(ctx context.Context) (commit.Tx, error) {

@@ -76,6 +76,7 @@ func (f *openFiles) moved(name string) error {
 
 // commit runs a commit, and checks that what it wrote is still in the database. All commits of this package pass it.
 func (s *Store) commit(do func() error) error {
+	defer s.turns.end()
 	if err := do(); err != nil {
 		if isUnsynced(err) {
 			err = fmt.Errorf("%w: %w", es.ErrUnknownOutcome, err)

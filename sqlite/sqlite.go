@@ -33,6 +33,7 @@ type Store struct {
 	name     string
 	id       string
 	busy     time.Duration
+	turns    turns
 	readOnly bool
 	write    *sql.DB // one connection; the same as read if the store is read-only
 	read     *sql.DB // a pool; the same as write for a database in memory
@@ -100,7 +101,7 @@ func (c Config) Open(path string) (*Store, error) {
 	if err := s.connect(path); err != nil {
 		return nil, fmt.Errorf("sqlite: open %s: %w", path, s.explain(err))
 	}
-	s.writer.history = &s.history
+	s.writer.history, s.writer.turns = &s.history, &s.turns
 	s.queue = commit.New(s.beginAppend, commit.Options{})
 	projections := engine.NewSQL(&backend{store: s})
 	s.Projections = projections

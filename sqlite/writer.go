@@ -23,6 +23,7 @@ type writer struct {
 	dataVersion int64
 	known       bool // head, time and heads are valid as of dataVersion
 	history     *history
+	turns       *turns
 	view        view // of the history, as of dataVersion
 	head        es.Position
 	time        int64 // of the record at head, in microseconds since 1970
@@ -62,6 +63,9 @@ func (w *writer) ready(conn *sqlite3.SQLiteConn) error {
 	}
 	if w.known && version[0] == w.dataVersion {
 		return nil
+	}
+	if w.known {
+		w.turns.noticed()
 	}
 	last, err := w.last()
 	if err != nil {
