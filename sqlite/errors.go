@@ -76,6 +76,12 @@ func (s *Store) explain(err error) error {
 		}
 	}
 	switch e.Code {
+	case sqlite3.ErrReadonly, sqlite3.ErrCantOpen:
+		if s.readOnly {
+			return fmt.Errorf("%w: SQLite keeps shared memory beside the file: allow writing to its folder, or open a copy", err)
+		}
+	}
+	switch e.Code {
 	case sqlite3.ErrFull:
 		return fmt.Errorf("%w: %w: nothing was written; free disk space and try again", es.ErrUnavailable, err)
 	case sqlite3.ErrIoErr:
