@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// turns shares the write lock with other processes. SQLite keeps no queue for it: whoever asks in the right moment gets it. A store that begins
+// turns shares the write lock with other processes. SQLite keeps no queue for it: the store that asks in the right moment gets it. A store that begins
 // its next transaction right after a commit would leave the others moments of a few microseconds, and they ask about once a millisecond.
 //
 // While there are other writers, a store therefore pauses for one such interval when it has had the lock for longestTurn. A lone writer
