@@ -68,6 +68,10 @@ type Projection[Tx any] struct {
 	// Postgres also aborts transactions that are idle for this long.
 	Lease time.Duration
 
+	// Once has Project return nil when all shards, in any process, have reached the end of the source, instead of waiting for more. Use it in
+	// tests, jobs and first deployments. Parked records do not keep it.
+	Once bool
+
 	// OnProgress, if set, is called after each transaction, from one goroutine at a time. Its panic ends the run.
 	OnProgress func(Progress)
 

@@ -36,6 +36,9 @@ type Reaction struct {
 	// There is nothing to cancel: let Decide return no events if the matter is settled by then.
 	Due func(r es.Record) (time.Time, error)
 
+	// Once has React return nil when all shards have reached the end of the source and nothing is due; timers that are not due stay.
+	Once bool
+
 	// Now replaces the clock of the database for Due, for tests. nil means the clock of the database.
 	Now func() time.Time
 

@@ -11,6 +11,7 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/estest/conformance"
 	"github.com/thalo-go/es/projection"
+	"github.com/thalo-go/es/sqlite"
 )
 
 const (
@@ -28,6 +29,7 @@ const (
 	reactionGoesOn = "reaction resumes at its checkpoint"
 	reactionStops  = "failing reaction stops before its record"
 	reactionParks  = "reaction parks and retries failing records"
+	runsOnce       = "run with Once returns when nothing is left to do"
 )
 
 // shiftAfterFailure returns a source whose next feed after a failure starts so far after the checkpoint.
@@ -232,6 +234,28 @@ func (w workshop) brokenReactions() []defect[conformance.Listed] {
 		w.broken("a reaction does not park", reactionParks, func(f *faultySide) {
 			f.onReact = func(ctx context.Context, r projection.Reaction) error {
 				r.OnError = es.Stop
+				return f.Store.React(ctx, r)
+			}
+		}).blocking(),
+		w.broken("Once returns at once", runsOnce, func(f *faultySide) {
+			f.onProject = func(ctx context.Context, p sqlite.Projection) error {
+				if p.Once {
+					return nil
+				}
+				return f.Store.Project(ctx, p)
+			}
+		}),
+		w.broken("Once does not wait for what is due", runsOnce, func(f *faultySide) {
+			f.onReact = func(ctx context.Context, r projection.Reaction) error {
+				if r.Once {
+					r.Now = nil
+				}
+				return f.Store.React(ctx, r)
+			}
+		}),
+		w.broken("Once does not end", runsOnce, func(f *faultySide) {
+			f.onReact = func(ctx context.Context, r projection.Reaction) error {
+				r.Once = false
 				return f.Store.React(ctx, r)
 			}
 		}).blocking(),

@@ -60,7 +60,7 @@ type untypedSide[Tx any] struct{ ReadSide[Tx] }
 func (u untypedSide[Tx]) Project(ctx context.Context, p projection.Projection[any]) error {
 	typed := projection.Projection[Tx]{
 		Name: p.Name, Version: p.Version, Source: p.Source, Filter: p.Filter, Partitions: p.Partitions, OnError: p.OnError, Retries: p.Retries,
-		Batch: p.Batch, Lease: p.Lease, OnProgress: p.OnProgress, OnCaughtUp: p.OnCaughtUp, Logger: p.Logger,
+		Batch: p.Batch, Lease: p.Lease, Once: p.Once, OnProgress: p.OnProgress, OnCaughtUp: p.OnCaughtUp, Logger: p.Logger,
 	}
 	if p.Prepare != nil {
 		typed.Prepare = func(ctx context.Context, tx Tx) error { return p.Prepare(ctx, tx) }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/projection"
@@ -25,6 +27,57 @@ func reactionClauses() []clause {
 		{"reaction parks and retries failing records",
 			"The later records of the stream wait behind it, as they do for a projection. Otherwise a reaction handles them out of order.",
 			reactionParks},
+		{"run with Once returns when nothing is left to do",
+			"A job or a test needs an end. It is not before the last record, what the handler has appended, or what is due.",
+			runsOnce},
+	}
+}
+
+func runsOnce(t *trial) {
+	s, j, h := t.side(), new(journal), newHand()
+	last := t.appendSome(s, 30)
+	p := t.listing("once")
+	p.Partitions, p.Once, p.Batch = 3, true, 4
+	called := 0
+	p.OnCaughtUp = func(context.Context) error { called++; return nil }
+	for range 2 {
+		if err := t.wait(t.project(s, p)); err != nil {
+			t.Fatalf("Project with Once returned %v", err)
+		}
+		t.enlistedByStream(p.Name, s)
+		last = t.appendSome(s, 3)
+	}
+	if err := t.wait(t.project(s, p)); err != nil || called != 3 {
+		t.Fatalf("Project with Once returned %v, after %d calls of OnCaughtUp in 3 runs", err, called)
+	}
+	r := t.timed("once too", j, h, nil)
+	r.Once, r.Partitions = true, 2
+	handle := r.Handle
+	r.Handle = func(ctx context.Context, r es.Record) error {
+		if r.Stream.ID == "s0" && r.Version == 1 {
+			t.append(s, add(stream("more"), 1))
+		}
+		return handle(ctx, r)
+	}
+	due := r.Due
+	r.Due = func(r es.Record) (time.Time, error) {
+		if r.Stream.ID == "s1" {
+			return due(r)
+		}
+		return h.now(), nil
+	}
+	for _, later := range []bool{false, true} {
+		if later {
+			h.move(time.Hour)
+		}
+		if err := t.wait(t.react(s, r)); err != nil {
+			t.Fatalf("React with Once returned %v", err)
+		}
+		want := t.ofType(s, 0, last+1)
+		if !later {
+			want = slices.DeleteFunc(want, func(id string) bool { return strings.Contains(id, "/s1/") })
+		}
+		t.equal("the handled records, by stream", byStream(j.read()), byStream(want))
 	}
 }
 

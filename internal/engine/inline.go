@@ -86,6 +86,8 @@ func (e *Engine[Tx]) Inline(projections []projection.Projection[Tx], page Pager[
 			reason = "it has a Source, but is given what is appended: leave Source nil"
 		case t.partitions != 1:
 			reason = "it has several partitions, but runs in one transaction with all that is appended: leave Partitions 0"
+		case p.Once:
+			reason = "it has Once, but runs as long as the store is open: leave it out"
 		case p.OnError != es.Stop:
 			reason = "it parks records, but what fails is not appended: leave OnError es.Stop"
 		case slices.ContainsFunc(x.tasks, func(o *task[Tx]) bool { return o.key == t.key }):

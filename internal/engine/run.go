@@ -43,6 +43,7 @@ type task[Tx any] struct {
 	now        func() time.Time // in place of the clock of the ledger; may be nil
 	onProgress func(projection.Progress)
 	onCaughtUp func(ctx context.Context) error
+	once       bool // whether the run ends when nothing is left to do
 	log        *slog.Logger
 
 	worker       string
@@ -77,7 +78,7 @@ func (e *Engine[Tx]) task(p projection.Projection[Tx]) (*task[Tx], error) {
 	}
 	t := &task[Tx]{
 		engine: e, kind: projection.KindProjection, key: Key{p.Name, p.Version}, source: p.Source, filter: p.Filter, partitions: p.Partitions, onError: p.OnError, retries: p.Retries,
-		batch: p.Batch, lease: p.Lease, prepare: p.Prepare, handle: p.Handle, onProgress: p.OnProgress, onCaughtUp: p.OnCaughtUp, log: p.Logger,
+		batch: p.Batch, lease: p.Lease, prepare: p.Prepare, handle: p.Handle, onProgress: p.OnProgress, onCaughtUp: p.OnCaughtUp, once: p.Once, log: p.Logger,
 	}
 	return t, t.check()
 }
@@ -90,7 +91,7 @@ func (e *Engine[Tx]) React(ctx context.Context, r projection.Reaction) (err erro
 	}
 	t := &task[Tx]{
 		engine: e, kind: projection.KindReaction, key: Key{r.Name, 0}, source: r.Source, filter: r.Filter, partitions: r.Partitions, onError: r.OnError, retries: r.Retries,
-		batch: r.Batch, lease: r.Lease, react: r.Handle, carry: slices.Clone(r.Carry), from: r.From, due: r.Due, now: r.Now, log: r.Logger,
+		batch: r.Batch, lease: r.Lease, react: r.Handle, carry: slices.Clone(r.Carry), from: r.From, due: r.Due, now: r.Now, once: r.Once, log: r.Logger,
 	}
 	if err := t.check(); err != nil {
 		return err
@@ -185,6 +186,9 @@ func (t *task[Tx]) run(ctx context.Context) error {
 
 // explain adds the projection's name to an error. The context's own error stays as it is.
 func (t *task[Tx]) explain(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -212,14 +216,23 @@ func (t *task[Tx]) persist(ctx context.Context, what string, do func(ctx context
 // supervise sends heartbeats, takes and releases shards, and does what concerns all of them.
 func (t *task[Tx]) supervise(ctx context.Context) error {
 	caughtUp := make(chan error, 1)
-	called := t.onCaughtUp == nil
-	tick := time.NewTicker(min(max(t.lease/10, 10*time.Millisecond), time.Second))
+	called := t.onCaughtUp == nil || t.once
+	every := min(max(t.lease/10, 10*time.Millisecond), time.Second)
+	if t.once {
+		every = 10 * time.Millisecond
+	}
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		changed := t.engine.changed.wait()
 		atEnd, err := t.reconcile(ctx)
 		if err != nil {
 			return err
+		}
+		if atEnd && t.once {
+			if ended, err := t.finished(ctx); err != nil || ended {
+				return err
+			}
 		}
 		if atEnd && !called {
 			called = true

@@ -236,6 +236,7 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 	var alarm alarm
 	defer alarm.stop()
 	due, past := false, s.row.PastEnd > 0 // due: the checkpoint must move even without a record
+	idling := false                       // whether the timer runs; other events must not begin it anew
 	for {
 		o := s.ordered()
 		if o.leave || past && s.row.PastEnd == 0 {
@@ -268,7 +269,7 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 				default:
 				}
 			}
-			due = false
+			due, idling = false, false
 			continue
 		}
 		if fired { // and there may be more, but new records do not wait for them
@@ -303,7 +304,10 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 		var quiet <-chan time.Time
 		var awaited <-chan struct{}
 		if p.to > s.row.Cursor {
-			timer.Reset(idle)
+			if !idling {
+				timer.Reset(idle)
+				idling = true
+			}
 			quiet, awaited = timer.C, s.engine.awaited.wait()
 		}
 		var early <-chan time.Time // when the next timer is due, or before
@@ -318,7 +322,7 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 		case <-s.notified:
 		case <-early:
 		case <-quiet:
-			due = true
+			due, idling = true, false
 		case <-awaited:
 			due = true
 		case <-ctx.Done():
