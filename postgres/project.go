@@ -233,6 +233,15 @@ func (b backend) view(ctx context.Context, row func(scan func(into ...any) error
 // Passing implements engine.Database.
 func (b backend) Passing(err error) bool { return classify(err).passing() }
 
+// Missing implements engine.Database.
+func (b backend) Missing(err error) bool {
+	switch classify(err).code {
+	case undefinedTable, undefinedColumn, invalidSchemaName:
+		return true
+	}
+	return false
+}
+
 // Hold implements engine.Database. A transaction does not block other writers, so its length has no limit.
 func (b backend) Hold() time.Duration { return 0 }
 

@@ -2,6 +2,7 @@ package projection
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -92,8 +93,18 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	return fmt.Sprintf("projection %s stopped before %s, a %q at position %d: %v; fix the handler and restart, or use es.Park",
-		displayName(e.Name, e.Version), e.Record.ID(), e.Record.Type, e.Record.Position, e.Err)
+	remedy := "; fix the handler and restart, or use es.Park"
+	if _, has := errors.AsType[remedyError](e.Err); has {
+		remedy = "" // beside its own
+	}
+	return fmt.Sprintf("projection %s stopped before %s, a %q at position %d: %v%s",
+		displayName(e.Name, e.Version), e.Record.ID(), e.Record.Type, e.Record.Position, e.Err, remedy)
+}
+
+// remedyError is an error whose text says what to do about it.
+type remedyError interface {
+	error
+	Remedy() string
 }
 
 // Unwrap returns the error of Handle.

@@ -28,6 +28,17 @@ func isPassing(err error) bool {
 	return false
 }
 
+// isMissing reports whether a statement names a table or column that does not exist. SQLite has no code for that. Source: its src/build.c,
+// src/resolve.c and src/insert.c.
+func isMissing(err error) bool {
+	var e sqlite3.Error
+	if !errors.As(err, &e) || e.Code != sqlite3.ErrError {
+		return false
+	}
+	text := e.Error()
+	return strings.HasPrefix(text, "no such table: ") || strings.HasPrefix(text, "no such column: ") || strings.Contains(text, " has no column named ")
+}
+
 func isConstraint(err error) bool {
 	var e sqlite3.Error
 	return errors.As(err, &e) && e.Code == sqlite3.ErrConstraint

@@ -161,6 +161,9 @@ func (b *backend) View(ctx context.Context, row func(scan func(into ...any) erro
 // Passing implements engine.Database.
 func (b *backend) Passing(err error) bool { return isPassing(err) || errors.Is(err, errUndone) }
 
+// Missing implements engine.Database.
+func (b *backend) Missing(err error) bool { return isMissing(err) }
+
 // Hold implements engine.Database.
 func (b *backend) Hold() time.Duration { return hold }
 

@@ -132,6 +132,9 @@ type Store[Tx any] interface {
 	// It must return false for errors of anything else, which a handler may return.
 	Passing(err error) bool
 
+	// Missing reports whether an error is that of a table or column that does not exist.
+	Missing(err error) bool
+
 	// Hold is how long a transaction should last, because it blocks other writers. 0 means that it does not.
 	Hold() time.Duration
 

@@ -26,11 +26,11 @@ func IsRun(ctx context.Context) bool {
 	return is
 }
 
-// asProgram marks the contexts that the functions of the program get.
+// asProgram marks the contexts that the functions of the program get, and adds remedies to the errors of Handle.
 func (t *task[Tx]) asProgram() {
 	if handle := t.handle; handle != nil {
 		t.handle = func(ctx context.Context, tx Tx, records []es.Record) error {
-			return handle(AsProgram(ctx), tx, records)
+			return t.remedied(handle(AsProgram(ctx), tx, records))
 		}
 	}
 	if react := t.react; react != nil {

@@ -44,6 +44,9 @@ func (l *ledger) check(ctx context.Context) error {
 // Passing implements [engine.Store]. Memory has no transient faults.
 func (l *ledger) Passing(error) bool { return false }
 
+// Missing implements [engine.Store]. Read models are Go values.
+func (l *ledger) Missing(error) bool { return false }
+
 // Hold implements [engine.Store]. A transaction does not block appends or heartbeats.
 func (l *ledger) Hold() time.Duration { return 0 }
 
