@@ -26,6 +26,7 @@ type database interface {
 	Replay(ctx context.Context, name string, version int, from projection.Start) error
 	Refilter(ctx context.Context, name string, version int, filter es.Filter, past projection.Past) error
 	Rename(ctx context.Context, old, name string) error
+	Forget(ctx context.Context, name string, version int) error
 	Parked(ctx context.Context) iter.Seq2[projection.Parked, error]
 	Timers(ctx context.Context, name string) iter.Seq2[projection.Timer, error]
 	Retry(ctx context.Context, name string, version int, stream es.Stream) error

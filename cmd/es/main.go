@@ -9,6 +9,7 @@
 //	es -s bank.db timers expire           what a reaction will handle when it is due
 //	es -s bank.db rebuild balances --yes  has a projection begin again
 //	es -s bank.db reconcile               after a restore, which readers know records that the log does not have
+//	es -s bank.db forget balances --yes   removes the checkpoints of a projection that is not run any more
 //
 // The verbs that only read open the store for reading: they neither make nor migrate nor change anything.
 package main
@@ -49,6 +50,7 @@ type cli struct {
 	Park    park    `cmd:"" help:"List, retry and drop the records that projections have put aside."`
 	Timers  timers  `cmd:"" help:"List the records that a reaction will handle later, the earliest first."`
 	Rebuild rebuild `cmd:"" help:"Have a projection begin again."`
+	Forget  forget  `cmd:"" help:"Remove the checkpoints and parked records of a projection that is not run any more."`
 
 	Replay   replay   `cmd:"" help:"Have a projection or reaction handle again what comes after a place."`
 	Refilter refilter `cmd:"" help:"Accept a changed filter of a projection or reaction."`
