@@ -19,7 +19,7 @@ type Status struct {
 	Time     time.Time `json:"time,omitzero"`   // of the last record applied; zero if there is none
 	Lag      *Lag      `json:"lag,omitempty"`   // nil if the source is not a log of this store
 	CaughtUp bool      `json:"caughtUp"`        // whether it has ever reached the end of its source
-	Worker   string    `json:"worker,omitzero"` // host, process and a random part; "" if there is none
+	Worker   string    `json:"worker,omitzero"` // host, process and a random part; "" if there is none; [InlineWorker] for an inline projection
 	Parked   int       `json:"parked"`          // records
 
 	Waiting int       `json:"waiting,omitzero"` // records that a reaction will handle when they are due
@@ -32,6 +32,10 @@ type Status struct {
 	Error   string    `json:"error,omitzero"` // of the last attempt; "" if it succeeded
 	ErrorAt time.Time `json:"errorAt,omitzero"`
 }
+
+// InlineWorker is [Status.Worker] of an inline projection. It needs no worker, because appends run it. If it lags, programs without it have
+// appended, and the next append of a program with it applies their records first.
+const InlineWorker = "inline"
 
 // Kind says what runs.
 type Kind string

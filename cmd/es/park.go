@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/projection"
 )
 
 type park struct {
@@ -130,15 +131,21 @@ func (s *session) asked(db database, what, name string, version int) error {
 	if err != nil {
 		return err
 	}
-	running := false
+	running, inline := false, false
 	for _, p := range shards {
-		running = running || p.Name == name && p.Version == version && p.Worker != ""
+		if p.Name == name && p.Version == version {
+			inline = p.Worker == projection.InlineWorker
+			running = running || p.Worker != "" && !inline
+		}
 	}
 	if s.out.json {
 		return s.out.object(askedObject{name, version, what, running})
 	}
 	when := "a worker carries it out now: see es status"
-	if !running {
+	switch {
+	case inline:
+		when = "the next append of a program with it inline carries it out"
+	case !running:
 		when = "no worker is running: the next run carries it out"
 	}
 	s.out.line("%s: %s; %s.", printable(projectionName(name, version)), what, when)

@@ -80,6 +80,9 @@ func printShards(out *output, shards []projection.Status) {
 		if p.Error != "" {
 			out.line("    %s  %s", timestamp(p.ErrorAt), printable(p.Error))
 		}
+		if p.Worker == projection.InlineWorker && p.Lag != nil && p.Lag.Positions > 0 {
+			out.line("    inline: the next append of a program with it applies the rest")
+		}
 		if p.Lag != nil && p.Lag.ClockAhead > 0 {
 			out.line("    the time of the log is %v ahead of the clock: check the clocks; AGE is since the checkpoint moved", p.Lag.ClockAhead.Round(time.Second))
 		}

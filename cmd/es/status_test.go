@@ -120,6 +120,8 @@ func TestStatusParkAndRebuild(t *testing.T) {
 		says string
 		args []string
 	}{
+		{"confirm with --yes", []string{"forget", "balances@2"}},
+		{"it does not exist", []string{"forget", "balances", "--yes"}},
 		{"confirm with --yes", []string{"rebuild", "balances@2"}},
 		{"it does not exist", []string{"rebuild", "balances", "--yes"}},
 		{"no record of account/bob is parked", []string{"park", "retry", "balances@2", "account/bob"}},
@@ -129,10 +131,42 @@ func TestStatusParkAndRebuild(t *testing.T) {
 			t.Errorf("es %q: exit code %d, and it should say %q:\n%s", test.args, code, test.says, stderr)
 		}
 	}
+	expect(t, "forget.txt", path, "forget", "balances@2", "--yes")
+	if _, stdout, _ := program(t, "-s", path, "status"); strings.Contains(stdout, "balances") {
+		t.Errorf("after forget, status has the projection:\n%s", stdout)
+	}
+	project(t, path, refuse, at(t, 8, 2)) // from the beginning
+	expect(t, "forget.json", path, "-json", "forget", "balances@2", "--yes")
 	nowhere := filepath.Join(t.TempDir(), "none.db")
 	if code, _, stderr := program(t, "-s", nowhere, "rebuild", "balances", "--yes"); code != exitFailed || !strings.Contains(stderr, "must exist") {
 		t.Errorf("in a database that is not there: exit code %d: %s", code, stderr)
 	}
+}
+
+// An inline projection has no worker and needs none.
+func TestStatusOfAnInlineProjection(t *testing.T) {
+	path := bank(t)
+	store, err := sqlite.Config{Inline: []sqlite.Projection{{
+		Name: "names", Prepare: func(context.Context, *sql.Tx) error { return nil }, Handle: func(context.Context, *sql.Tx, []es.Record) error { return nil },
+	}}}.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "status-inline.txt", path, "status")
+	expect(t, "rebuild-inline.txt", path, "rebuild", "names", "--yes")
+	if store, err = sqlite.Open(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Append(t.Context(), es.Append{Stream: es.Stream{Kind: "account", ID: "bob"}, Expected: 2, Events: []es.Record{{Type: "noted", Data: []byte("{}")}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "status-inline-behind.txt", path, "status")
 }
 
 func TestVerifyFindsReadersBeyondTheEnd(t *testing.T) {

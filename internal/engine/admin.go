@@ -110,6 +110,11 @@ func (e *Engine[Tx]) reached(ctx context.Context, name string) (at place, err er
 func (e *Engine[Tx]) Status(ctx context.Context) (_ []projection.Status, err error) {
 	defer cause.Set(ctx, &err)
 	list, err := e.ledger.Status(ctx)
+	for i := range list {
+		if s := &list[i]; s.Kind == projection.KindInline && s.Worker == "" {
+			s.Worker = projection.InlineWorker
+		}
+	}
 	if err == nil {
 		err = e.lags(ctx, list)
 	}

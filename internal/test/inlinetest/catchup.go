@@ -46,6 +46,9 @@ func addedLater[Tx any](f *fixture[Tx]) {
 	}
 	f.append(s, at("b", 1, "good"))
 	f.same(tape.records(), f.all(s))
+	if st := f.status(s, "sums"); st.Kind != projection.KindInline || st.Worker != projection.InlineWorker || st.Lag.Positions != 0 {
+		f.Errorf("the status of an inline projection that is up to date is %+v: want that it is inline, with no lag", st)
+	}
 	tape.clear()
 	again := f.opened(p)
 	f.append(again, at("b", 2, "good"))
