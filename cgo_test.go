@@ -19,8 +19,7 @@ func TestABuildWithoutCgoSaysWhatToDo(t *testing.T) {
 			if err == nil {
 				t.Errorf("go %s %s works without cgo", verb, packages)
 			}
-			lines := strings.Split(strings.TrimSpace(string(output)), "\n")
-			for _, line := range lines {
+			for line := range strings.SplitSeq(strings.TrimSpace(string(output)), "\n") {
 				if !strings.Contains(line, "needs_cgo__set_CGO_ENABLED_1_and_install_a_C_compiler") {
 					t.Errorf("go %s %s says more than what to do:\n%.1000s", verb, packages, output)
 					break

@@ -18,11 +18,11 @@ func TestAMissingReadModelIsNotBlamedOnTheHandler(t *testing.T) {
 	url := testserver.Postgres(t, testserver.Postgres18).Database(t)
 	prepare := func(context.Context, pgx.Tx) error { return nil } // as of a read model that was dropped later
 	for statement, prepares := range map[string]func(context.Context, pgx.Tx) error{
-		"insert into nowhere values (1)":            prepare,
-		"insert into nowhere.at_all values (1)":     prepare,
+		"insert into nowhere values (1)":           prepare,
+		"insert into nowhere.at_all values (1)":    prepare,
 		"select absent from es.events":             prepare,
 		"insert into es.meta (absent) values ('')": prepare,
-		"delete from nowhere":                       nil,
+		"delete from nowhere":                      nil,
 	} {
 		says := "use Rebuild, which calls Prepare"
 		if prepares == nil {

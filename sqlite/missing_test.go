@@ -14,10 +14,10 @@ import (
 func TestAMissingReadModelIsNotBlamedOnTheHandler(t *testing.T) {
 	prepare := func(context.Context, *sql.Tx) error { return nil } // as of a read model that was dropped later
 	for statement, prepares := range map[string]func(context.Context, *sql.Tx) error{
-		"insert into nowhere values (1)":            prepare,
+		"insert into nowhere values (1)":           prepare,
 		"select absent from es_events":             prepare,
 		"insert into es_meta (absent) values ('')": prepare,
-		"delete from nowhere":                       nil,
+		"delete from nowhere":                      nil,
 	} {
 		says := "use Rebuild, which calls Prepare"
 		if prepares == nil {

@@ -249,12 +249,12 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 		if err != nil {
 			return err
 		}
-		fired := false
 		if s.row.Delays {
-			var err error
-			if fired, err = s.fire(ctx); err != nil {
+			fired, err := s.fire(ctx)
+			if err != nil {
 				return err
 			}
+			more = more || fired
 		}
 		p := s.piece(o.barrier)
 		first := !s.row.AtEnd && p.end()
@@ -272,7 +272,7 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 			due, idling = false, false
 			continue
 		}
-		if fired { // and there may be more, but new records do not wait for them
+		if more { // parked records or timers, perhaps, but new records do not wait for them
 			if len(s.pending.Records) == 0 {
 				select {
 				case b := <-batches:
@@ -290,17 +290,6 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 			next = batches
 		}
 		due = false
-		if more { // parked records to retry, after what there is to apply
-			select {
-			case b := <-next:
-				s.pending = b
-			case err := <-failed:
-				return err
-			default:
-				due = true
-			}
-			continue
-		}
 		var quiet <-chan time.Time
 		var awaited <-chan struct{}
 		if p.to > s.row.Cursor {
