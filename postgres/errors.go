@@ -38,7 +38,7 @@ const (
 	serializationFailure  = "40001"
 	deadlockDetected      = "40P01"
 	insufficientPrivilege = "42501"
-	checkOptionViolation  = "44"    // a class
+	checkOptionViolation  = "44" // a class
 	undefinedColumn       = "42703"
 	undefinedObject       = "42704" // a parameter in the URL that the server does not know
 	undefinedFunction     = "42883"
