@@ -22,6 +22,7 @@ var (
 	cluster  = flag.String("kafka", "", "bootstrap.servers of a cluster to use instead of starting one; with -postgres alone, Kafka is left out")
 	brokers  = flag.Int("brokers", 1, "number of nodes of the started cluster, 1 or 3; 0 leaves Kafka out")
 	beside   = flag.String("beside", "", "test binary of this package built from another release, which half of the processes run")
+	powerCut = flag.Bool("powercut", false, "cut the power of the started server, and of the read models in SQLite; Linux with a C compiler only")
 	keep     = flag.Bool("keep", false, "keep the evidence of a run that passed")
 )
 
@@ -44,7 +45,7 @@ func TestChaos(t *testing.T) {
 		*seed = rand.Uint64N(1_000_000) + 1
 	}
 	chaos.Run(t, chaos.Options{Duration: time.Duration(*minutes * float64(time.Minute)), Seed: *seed, Postgres: *database, Keep: *keep,
-		Kafka: *cluster, Brokers: *brokers, NoKafka: *brokers == 0, Beside: *beside})
+		Kafka: *cluster, Brokers: *brokers, NoKafka: *brokers == 0, Beside: *beside, PowerCut: *powerCut})
 }
 
 // The release before keeps working beside this one: half of the processes are of either, as in a rolling deployment.

@@ -165,6 +165,7 @@ func (r *run) faultsToDo() []fault {
 	if r.server != nil {
 		faults = slices.Concat(faults, serverFaults(), proxyFaults())
 	}
+	faults = slices.Concat(faults, r.powerFaults())
 	if r.kafka != nil {
 		faults = slices.Concat(faults, kafkaFaults())
 	}
@@ -229,6 +230,41 @@ func serverFaults() []fault {
 			return lasting(r.between(100*time.Millisecond, 2*lease), func() { r.server.Resume(r.t) })
 		}},
 	}
+}
+
+// powerFaults returns the power cuts: of the server, and of the read models in SQLite. What was not synced is lost.
+func (r *run) powerFaults() (faults []fault) {
+	if r.disk != nil {
+		faults = append(faults, fault{"cut the power of postgres", kindServer, 4, func(*run) string { return aboutServer }, func(r *run, _ string) strike {
+			r.server.Kill(r.t)
+			r.must("cut the power", r.disk.Cut())
+			return lasting(r.between(0, 2*time.Second), func() { r.server.Start(r.t) })
+		}})
+	}
+	if r.modelDisk != nil {
+		faults = append(faults, fault{"cut the power of sqlite", kindProcesses, 4, func(*run) string { return "read models in sqlite" }, func(r *run, _ string) strike {
+			return at(r.cutModels())
+		}})
+	}
+	return faults
+}
+
+// cutModels kills the processes with read models in SQLite, and cuts their power before they start again.
+func (r *run) cutModels() (hit bool) {
+	r.power.Lock()
+	defer r.power.Unlock()
+	for _, p := range r.processes {
+		if p.Role == RoleFed {
+			hit = p.kill(r.between(0, time.Second)) || hit
+		}
+	}
+	for _, p := range r.processes {
+		for p.Role == RoleFed && !p.isGone() {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	r.must("cut the power of the read models", r.modelDisk.Cut())
+	return hit
 }
 
 func proxyFaults() []fault {

@@ -19,8 +19,10 @@ import (
 // the run ends it. With a binary of another release, each incarnation is of either.
 type process struct {
 	assignment
-	beside string        // the binary of another release, or empty
-	gone   chan struct{} // closed when it has ended and will not be restarted
+	beside  string        // the binary of another release, or empty
+	preload string        // a library that it loads first, or empty
+	power   *sync.RWMutex // a process starts only while this is not locked
+	gone    chan struct{} // closed when it has ended and will not be restarted
 
 	mu      sync.Mutex
 	command *exec.Cmd // the running incarnation, or nil
@@ -36,8 +38,8 @@ type process struct {
 }
 
 // start starts a process.
-func start(a assignment, beside string) *process {
-	p := &process{assignment: a, beside: beside, gone: make(chan struct{})}
+func start(a assignment, beside, preload string, power *sync.RWMutex) *process {
+	p := &process{assignment: a, beside: beside, preload: preload, power: power, gone: make(chan struct{})}
 	go p.supervise()
 	return p
 }
@@ -79,6 +81,8 @@ func (p *process) supervise() {
 
 // launch starts the next incarnation, unless the process is ending.
 func (p *process) launch() (*exec.Cmd, io.Closer, error) {
+	p.power.RLock()
+	defer p.power.RUnlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ending {
@@ -96,6 +100,9 @@ func (p *process) launch() (*exec.Cmd, io.Closer, error) {
 	}
 	defer stderr.Close()
 	environment := []string{assignmentVariable + "=" + string(assigned)}
+	if p.preload != "" {
+		environment = append(environment, "LD_PRELOAD="+p.preload)
+	}
 	cmd, err := child.Command(context.Background(), environment)
 	if err != nil {
 		return nil, nil, err
@@ -145,6 +152,13 @@ func (p *process) kill(rest time.Duration) bool {
 	p.killed, p.rest = true, rest
 	p.kills++
 	return true
+}
+
+// isGone reports whether no incarnation is running.
+func (p *process) isGone() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.command == nil
 }
 
 // pause stops the process until resume.

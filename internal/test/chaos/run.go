@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/powercut"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
 	"github.com/thalo-go/es/sqlite"
@@ -32,6 +33,7 @@ type Options struct {
 	NoKafka  bool          // leaves out topics and the processes that read them
 	Brokers  int           // nodes of the started cluster, 1 or 3; 0 means 1
 	Keep     bool          // keeps the evidence of a run that passed
+	PowerCut bool          // adds power cuts of the started server, and of the read models in SQLite that are built from topics
 	Beside   string        // test binary of this package of another release, which half of the processes run
 }
 
@@ -48,6 +50,10 @@ type run struct {
 	url     string             // bypasses the proxies
 	proxies []*testserver.Proxy
 	schema  string
+
+	disk      *powercut.Disk // of the server; nil without power cuts
+	modelDisk *powercut.Disk // of the read models in SQLite
+	power     sync.RWMutex   // held while processes start; locked while the power of the read models is cut
 
 	kafka        *testserver.Kafka // nil without Kafka, or if the cluster existed before
 	kafkaProxies []*testserver.Proxy
@@ -136,8 +142,18 @@ func (r *run) setUp() {
 		if r.Seed%2 == 1 {
 			version = testserver.Postgres14
 		}
-		r.server = testserver.StartPostgres(r.t, testserver.PostgresOptions{Version: version, Settings: map[string]string{"max_connections": "80"}})
+		options := testserver.PostgresOptions{Version: version, Settings: map[string]string{"max_connections": "80"}}
+		if r.PowerCut {
+			r.disk = powercut.Start(r.t)
+			options.Preload = r.disk.Library()
+		}
+		r.server = testserver.StartPostgres(r.t, options)
 		r.url = r.server.Database(r.t)
+		if r.PowerCut {
+			r.server.Stop(r.t, testserver.Fast)
+			r.must("follow the files of the server", r.disk.Attach(r.server.Dir()))
+			r.server.Start(r.t)
+		}
 		for range 2 {
 			r.proxies = append(r.proxies, testserver.StartProxy(r.t, r.url))
 		}
@@ -165,11 +181,24 @@ func (r *run) setUp() {
 	if r.prefix == "" {
 		return
 	}
+	r.setUpModelDisk()
 	for n := range 2 {
 		for _, role := range []Role{RoleRelay, RoleConsumer, RoleFed} {
 			r.start(assignment{Role: role, Name: fmt.Sprintf("%s-%d", role, n+1), Postgres: r.through(readersNetwork), Kafka: kafka, Prefix: r.prefix})
 		}
 	}
+}
+
+// setUpModelDisk puts the read models in SQLite into a folder whose power can be cut.
+func (r *run) setUpModelDisk() {
+	if !r.PowerCut {
+		return
+	}
+	folder := filepath.Join(r.folder, "models")
+	r.must("create the folder of the read models", os.Mkdir(folder, 0o700))
+	r.must("link the read model", os.Symlink(filepath.Join(folder, "fed.db"), fedModel(r.folder)))
+	r.modelDisk = powercut.Start(r.t)
+	r.must("follow the files of the read models", r.modelDisk.Attach(folder))
 }
 
 // setUpKafka creates the topics and returns the bootstrap.servers for the processes.
@@ -233,7 +262,11 @@ func (r *run) settleFirst() error {
 
 func (r *run) start(a assignment) *process {
 	a.Seed, a.Folder, a.Schema, a.Accounts, a.Lease = r.Seed, r.folder, r.schema, accountsOfBank, lease
-	p := start(a, r.Beside)
+	preload := ""
+	if a.Role == RoleFed && r.modelDisk != nil {
+		preload = r.modelDisk.Library()
+	}
+	p := start(a, r.Beside, preload, &r.power)
 	r.processes = append(r.processes, p)
 	return p
 }
