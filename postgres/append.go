@@ -56,7 +56,7 @@ var errReadOnly = fmt.Errorf("%w: the store is read-only: open it without Config
 
 // begin takes a connection for the next transaction of the group commit.
 func (s *Store) begin(ctx context.Context) (commit.Tx, error) {
-	t := &groupTx{store: s, batch: &s.batch}
+	t := &groupTx{store: s, batch: &s.batch, combines: s.company.combines()}
 	err := t.connect(ctx)
 	if s.inline != nil {
 		return &inlineTx{groupTx: t}, err
@@ -66,10 +66,11 @@ func (s *Store) begin(ctx context.Context) (commit.Tx, error) {
 
 // A groupTx writes the requests of a transaction of the group commit.
 type groupTx struct {
-	store *Store
-	batch *batch
-	conn  *pgxpool.Conn // nil after it broke
-	most  int           // requests in a batch, since one failed its batch; 0 means any number
+	store    *Store
+	batch    *batch
+	conn     *pgxpool.Conn // nil after it broke
+	combines bool          // batches are left for the process that has the lock; see combine.go
+	most     int           // requests in a batch, since one failed its batch; 0 means any number
 }
 
 // connect takes a connection to write on. It waits up to Config.ConnectTimeout for the server.
@@ -87,9 +88,13 @@ func (t *groupTx) connect(ctx context.Context) error {
 // Write implements commit.Tx.
 func (t *groupTx) Write(ctx context.Context, requests []*commit.Request) {
 	defer t.end(requests)
+	attempt := t.store.attempt
+	if t.combines {
+		attempt = t.store.attemptTogether
+	}
 	for len(requests) > 0 && t.ready(ctx, requests) {
 		part, others := t.part(requests)
-		rest, _ := t.write(ctx, part, t.store.attempt) // only an inline transaction is rolled back
+		rest, _ := t.write(ctx, part, attempt) // only an inline transaction is rolled back
 		requests = slices.Concat(rest, others)
 	}
 }
@@ -136,9 +141,9 @@ type attempt func(ctx context.Context, conn *pgx.Conn, b *batch, known es.Positi
 // of the requests returned was written.
 func (t *groupTx) write(ctx context.Context, requests []*commit.Request, attempt attempt) ([]*commit.Request, error) {
 	s, b := t.store, t.batch
-	look := s.cautious.Load() > 0
+	look := s.cautious > 0
 	if look {
-		s.cautious.Add(-1)
+		s.cautious--
 	}
 	for {
 		b.fill(requests, &s.heads, look)
@@ -157,12 +162,12 @@ func (t *groupTx) write(ctx context.Context, requests []*commit.Request, attempt
 		case rewound:
 			err = t.rewind(ctx)
 		case collided:
-			s.cautious.Store(cautiousBatches)
+			s.cautious = cautiousBatches
 			look, err = true, nil
 		case isolated:
 			err = nil
 		case declined:
-			attempt, err = s.attemptAlone, nil
+			attempt, err = s.attempt, nil
 		case rolledBack:
 			return requests, err
 		case unsent:
@@ -177,13 +182,13 @@ func (t *groupTx) write(ctx context.Context, requests []*commit.Request, attempt
 			if len(again) == 0 {
 				return b.rest, nil
 			}
-			if b.together {
+			if _, left := errors.AsType[*leftError](cause); left {
 				t.withdraw(ctx, b)
 				if s.givesUp(cause) {
 					fail(again, cause)
 					return b.unwritten(), nil
 				}
-				attempt = s.attemptAlone
+				attempt = s.attempt
 			}
 			look = len(again) < len(b.requests) // versions that the store knows of may have grown
 			requests = slices.Concat(again, b.unwritten())
@@ -259,9 +264,6 @@ func (s *Store) outcome(a answer, err error) outcome {
 
 // attempt writes a batch in one round trip, by the fast path if it is open.
 func (s *Store) attempt(ctx context.Context, conn *pgx.Conn, b *batch, known es.Position, token int64) (answer, error) {
-	if len(b.also) > 0 {
-		return s.attemptAlone(ctx, conn, b, known, token)
-	}
 	if s.takesFastPath(b, known) {
 		if done, err := s.appendNext(ctx, conn, b, known, token); done || err != nil {
 			return answer{before: known}, err
@@ -317,7 +319,6 @@ func (a *answer) read(row [][]byte, judged bool) error {
 func (s *Store) settle(b *batch, a answer) {
 	s.heads.mu.Lock()
 	defer s.heads.mu.Unlock()
-	learns := s.heads.learnsFrom(b)
 	position := a.before
 	i := 0 // of the append in the batch
 	last := 0
@@ -329,15 +330,13 @@ func (s *Store) settle(b *batch, a answer) {
 			r.Position = position
 			last = b.last[n]
 			for j := range r.Appends {
-				if learns {
-					s.learnHead(b, &r.Appends[j], a, i+j)
-				}
+				s.learnHead(b, &r.Appends[j], a, i+j)
 			}
 		}
 		i += len(r.Appends)
 	}
-	if last > 0 && learns {
-		s.heads.settle(b, side{position, b.tokens + int64(last)})
+	if last > 0 && position > s.heads.position {
+		s.heads.position, s.heads.token = position, b.tokens+int64(last)
 	}
 	s.grown(position)
 	if last > 0 {

@@ -4,25 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/internal/commit"
 )
 
-// A store whose batches wait for those of other processes combines: one call leaves the batch as a request in a table and then waits for the
-// lock, and the process that gets it writes all requests that lie there, in one transaction. So the processes share a flush as the
-// goroutines of one process do. This is flat combining (Hendler, Incze, Shavit, Tzafrir, SPAA 2010), with the advisory lock as its
-// queue. migrations/007.sql has the functions; company decides when.
+// A store whose batches wait for those of other processes combines: it leaves the batch as a request in a table, and then waits for the lock.
+// The process that gets the lock writes all requests that lie there, in one transaction. So the processes share a flush as the goroutines of
+// one process do. This is flat combining (Hendler, Incze, Shavit, Tzafrir, SPAA 2010), with the advisory lock as its queue.
+// migrations/007.sql has the functions; company decides when.
 //
-// Once the call was sent, another process may write the batch at any time. So every error of the call leaves the outcome unknown, and the
-// store resolves it by token before it reports it or tries again. It tries again directly, under a new token.
+// Once the request was sent, another process may write the batch at any time. So every error leaves the outcome unknown, and the store
+// resolves it by token before it reports it or tries again. It tries again directly, under a new token.
 
-// A leftError is that of a call that may have left its batch for other processes.
+// A leftError is that of an attempt that may have left its batch for other processes.
 type leftError struct{ error }
 
 func (e *leftError) Unwrap() error { return e.error }
@@ -42,44 +40,32 @@ const (
 	drainLimit = 15 * time.Second
 )
 
-// batches has the memory of the batches in flight.
-var batches = sync.Pool{New: func() any { return new(batch) }}
-
-// Fly implements commit.Flyer.
-func (t *groupTx) Fly(ctx context.Context, requests []*commit.Request) {
-	t.batch = batches.Get().(*batch)
-	t.batch.together = true
-	defer func(b *batch) {
-		b.together = false
-		batches.Put(b)
-	}(t.batch)
-	defer t.end(requests)
-	for len(requests) > 0 && t.ready(ctx, requests) {
-		part, others := t.part(requests)
-		rest, _ := t.write(ctx, part, t.store.attemptTogether) // the error is that of an inline transaction
-		requests = slices.Concat(rest, others)
-	}
-}
+// Detached implements commit.Detached.
+func (t *groupTx) Detached() bool { return t.combines }
 
 // attemptTogether leaves a batch for the process that has the lock, or writes it with those of others.
-func (s *Store) attemptTogether(ctx context.Context, conn *pgx.Conn, b *batch, known es.Position, token int64) (answer, error) {
+func (s *Store) attemptTogether(ctx context.Context, conn *pgx.Conn, b *batch, known es.Position, token int64) (a answer, err error) {
 	if b.size() > combinedBytes {
-		return s.attemptAlone(ctx, conn, b, known, token)
+		return s.attempt(ctx, conn, b, known, token)
 	}
 	ctx, cancel := outlast(ctx, s.drainLimit)
 	defer cancel()
-	var a answer
 	var c call
 	began := time.Now()
-	err := s.each(ctx, conn, s.statements.together, b.request(known, token), func(row [][]byte) error {
+	left, err := s.leaveAndServe(ctx, conn, b.request(known, token), int8Param(b.tokens), func(row [][]byte) error {
 		c.waited, c.held, c.served = getInt8(row[4]), getInt8(row[5]), getInt4(row[6])
 		return a.read(row, b.look && getInt8(row[0]) >= 0)
 	})
 	if err == nil && a.before == answerGone {
 		err = errGone
 	}
-	if err != nil {
-		s.company.lost(err)
+	switch {
+	case err != nil && !left:
+		return answer{}, err
+	case err != nil:
+		if !s.giveUpPrepared(err) && !s.setsIsolation(err) { // which happens once
+			s.company.lost(err)
+		}
 		return answer{}, &leftError{err}
 	}
 	c.took = time.Since(began)
@@ -87,40 +73,77 @@ func (s *Store) attemptTogether(ctx context.Context, conn *pgx.Conn, b *batch, k
 	return a, nil
 }
 
-// attemptAlone writes a batch by itself while others are in flight, or while there are sides.
-func (s *Store) attemptAlone(ctx context.Context, conn *pgx.Conn, b *batch, known es.Position, token int64) (answer, error) {
-	if len(b.also) > 0 {
-		if there, err := s.covers(ctx, conn, b); err != nil || !there {
-			return answer{before: answerRewound}, err
+// leaveAndServe leaves a request and serves it, in two transactions and one round trip. read is called with the answer. If left is false,
+// nothing was sent.
+func (s *Store) leaveAndServe(ctx context.Context, conn *pgx.Conn, request [][]byte, ticket []byte, read func(row [][]byte) error) (left bool, err error) {
+	var names [2]string
+	for i, stmt := range []*statement{s.statements.leave, s.statements.serve} {
+		if s.unprepared.Load() {
+			break
+		}
+		if names[i], err = s.prepareOn(ctx, conn, stmt); err != nil {
+			return false, err
 		}
 	}
-	return s.send(ctx, s.runner(), conn, b, known, token)
-}
-
-// covers reports whether the log has the fingerprint and the sides of a batch.
-func (s *Store) covers(ctx context.Context, conn *pgx.Conn, b *batch) (there bool, err error) {
-	positions, tokens := b.sides(side{b.known, b.token})
-	err = s.each(ctx, conn, s.statements.covers, [][]byte{positions.param(), tokens.param()}, func(row [][]byte) error {
-		there = getInt8(row[0]) == int64(len(b.also)+1)
-		return nil
+	pipeline := conn.PgConn().StartPipeline(ctx)
+	send := func(name string, stmt *statement, params [][]byte) {
+		if name != "" {
+			pipeline.SendQueryPrepared(name, params, binaryFormat, binaryFormat)
+			return
+		}
+		pipeline.SendQueryParams(stmt.sql, params, nil, binaryFormat, binaryFormat)
+	}
+	control := func(sql string) { pipeline.SendQueryParams(sql, nil, nil, nil, nil) }
+	send(names[0], s.statements.leave, request)
+	pipeline.SendPipelineSync()
+	wrapped := s.wrapped.Load()
+	if wrapped {
+		control("begin isolation level read committed")
+	}
+	send(names[1], s.statements.serve, [][]byte{ticket})
+	if wrapped {
+		control("commit")
+	}
+	pipeline.SendPipelineSync()
+	if err := pipeline.Flush(); err != nil {
+		return !pgconn.SafeToRetry(err), err
+	}
+	err = results(conn, pipeline, func(row [][]byte) error {
+		if len(row) == 1 { // of leave
+			return nil
+		}
+		return read(row)
 	})
-	if there {
-		s.heads.covered(b)
+	if wrapped && err != nil && !conn.IsClosed() {
+		_, _ = conn.Exec(ctx, "rollback") // if it fails, the pool closes the connection; the first error is the cause
 	}
-	return there, err
+	return true, err
 }
 
-// sides returns the sides of the batch and more, as parameters.
-func (b *batch) sides(more ...side) (positions, tokens array) {
-	positions.reset(oidInt8)
-	tokens.reset(oidInt8)
-	for _, sides := range [][]side{b.also, more} {
-		for _, s := range sides {
-			positions.int8(int64(s.position))
-			tokens.int8(s.token)
+// results calls read with every row of a pipeline, closes it, and returns the first error.
+func results(conn *pgx.Conn, pipeline *pgconn.Pipeline, read func(row [][]byte) error) error {
+	var first error
+	note := func(err error) {
+		if first == nil {
+			first = err
 		}
 	}
-	return positions, tokens
+	for !conn.IsClosed() {
+		result, err := pipeline.GetResults()
+		if err == nil && result == nil {
+			break
+		}
+		note(err)
+		if reader, ok := result.(*pgconn.ResultReader); ok {
+			for reader.NextRow() {
+				note(read(reader.Values()))
+			}
+			_, err := reader.Close()
+			note(err)
+		}
+	}
+	note(pipeline.Close())
+	return first
 }
 
 // size returns the approximate size of the request that the batch would leave.
@@ -135,15 +158,13 @@ func (b *batch) size() int {
 	return n
 }
 
-// request returns the parameters of the procedure together.
+// request returns the parameters of the function leave.
 func (b *batch) request(known es.Position, token int64) [][]byte {
 	p := &b.params
 	p.reset()
 	p.int8(b.tokens)
 	p.int8(int64(known))
 	p.int8(token)
-	positions, tokens := b.sides()
-	p.add(positions.param(), tokens.param())
 	for _, a := range b.event() {
 		p.add(a.param())
 	}

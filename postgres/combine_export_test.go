@@ -4,8 +4,8 @@ package postgres
 // with others that open stores.
 func CombineAlways(during func()) { combineAs(combinesAlways, during) }
 
-// CombineInCompany makes stores that are opened while a function runs combine when it pays.
-func CombineInCompany(during func()) { combineAs(combinesInCompany, during) }
+// CombineNever makes stores that are opened while a function runs append directly.
+func CombineNever(during func()) { combineAs(combinesNever, during) }
 
 func combineAs(mode int32, during func()) {
 	defer combining.Store(combining.Swap(mode))
@@ -13,7 +13,7 @@ func combineAs(mode int32, during func()) {
 }
 
 // Combines reports whether the store leaves its batches for other processes at present.
-func (s *Store) Combines() bool { return s.company.flights() > 0 }
+func (s *Store) Combines() bool { return s.company.combines() }
 
 // Combined returns how many batches were left for other processes and answered, and how many were left without an answer.
 func (s *Store) Combined() (answered, failed int64) {

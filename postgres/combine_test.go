@@ -130,9 +130,7 @@ func TestOneProcessServesTheOthers(t *testing.T) {
 				}
 			})
 		}
-		eventually(t, "all appends lie there", func() bool {
-			return scalar[int](t, url, "select coalesce(sum(weight), 0)::integer from es.requests") == 2*len(stores)
-		})
+		waitForRequests(t, url, len(stores))
 		b.release(t)
 		all.Wait()
 		l.check(t, url)
@@ -151,7 +149,8 @@ func TestOneProcessServesTheOthers(t *testing.T) {
 func TestMixedWriters(t *testing.T) {
 	testserver.Each(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
-		direct := openWith(t, postgres.Config{}, url)
+		var direct *postgres.Store
+		postgres.CombineNever(func() { direct = openWith(t, postgres.Config{}, url) })
 		var stores []*postgres.Store
 		postgres.CombineAlways(func() { stores = several(t, 6, url) })
 		stores = append(stores, direct)
@@ -264,7 +263,7 @@ func TestLostCallIsResolved(t *testing.T) {
 }
 
 const terminateWaiters = `select count(pg_terminate_backend(a.pid))::integer from pg_stat_activity a
-	where a.datname = current_database() and a.wait_event_type = 'Lock' and a.query like '%together%'`
+	where a.datname = current_database() and a.wait_event_type = 'Lock' and a.query like '%serve%'`
 
 // The server ends backends that wait with their requests, which others may serve at the same time.
 func TestKilledWaiters(t *testing.T) {
@@ -367,40 +366,7 @@ func TestCallerLeavesWhileCombining(t *testing.T) {
 	})
 }
 
-// A stream with an append that is not answered is in no other request. Others are left at the same time.
-func TestOneRequestForAStream(t *testing.T) {
-	combining(t, func(t *testing.T, server *testserver.Server) {
-		url := server.Database(t)
-		s, other := openWith(t, postgres.Config{}, with(url, "pool_max_conns=9")), several(t, 1, url)[0]
-		mustAppend(t, s, at(account("a"), 0, 1))
-		b := block(t, other, url)
-		var all sync.WaitGroup
-		l := newLedger()
-		send := func(name string, stream es.Stream) {
-			all.Go(func() {
-				if err := l.append(t.Context(), s, named(name, stream, es.AnyVersion)); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		send("first", account("a"))
-		waitForRequests(t, url, 1)
-		send("second", account("a"))
-		send("third", account("b"))
-		waitForRequests(t, url, 2)
-		if n := scalar[int](t, url, "select count(*)::integer from es.requests where 'a' = any (e_id)"); n != 1 {
-			t.Errorf("%d requests have the stream, want 1", n)
-		}
-		b.release(t)
-		all.Wait()
-		if got := len(dense(t, s)); got != 4 {
-			t.Errorf("there are %d records, want 4", got)
-		}
-		wantCombined(t, s)
-	})
-}
-
-const leaveRequest = `select es.leave($1, 0, 0, '{}', '{}', $2::text[], array['x']::text[], array[$3]::bigint[], array['t']::text[], array['x']::bytea[], $4::text[],
+const leaveRequest = `select es.leave($1, 0, 0, $2::text[], array['x']::text[], array[$3]::bigint[], array['t']::text[], array['x']::bytea[], $4::text[],
 	null, null, null, null, null, null, null, null, null, null, null, null)`
 
 // Requests that cannot be written take nothing with them.
@@ -419,7 +385,6 @@ func TestNeighboursThatCannotBeWritten(t *testing.T) {
 			"has a null":             {version: 1},
 			"collides":               {kind: []string{"account"}, version: 1, after: "update es.requests set e_id = '{a}'"},
 			"is of a lost history":   {kind: []string{"k"}, version: 1, after: "update es.requests set known = 1, known_token = 7"},
-			"has a lost side":        {kind: []string{"k"}, version: 1, after: "update es.requests set also = '{1}', also_token = '{7}'"},
 			"is of a dump":           {kind: []string{"k"}, version: 1, after: "create table es.dump as table es.requests; delete from es.requests; insert into es.requests overriding system value table es.dump; drop table es.dump"},
 			"is old":                 {kind: []string{"k"}, version: 1, after: "update es.requests set time = time - interval '6 s', xact = pg_current_xact_id()::xid"},
 			"is less durable":        {kind: []string{"k"}, version: 1, after: "update es.requests set durable = 'local', xact = pg_current_xact_id()::xid"},
@@ -463,12 +428,12 @@ func TestRightsOfCombining(t *testing.T) {
 					}
 				}
 			}
-			for _, sql := range []string{"select es.serve(1)", "select es.withdraw(1)", "select es.sweep()", "select es.leave(1, 1, 1, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null)"} {
+			for _, sql := range []string{"select es.serve(1)", "select es.withdraw(1)", "select es.sweep()", "select es.leave(1, 1, 1, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null)"} {
 				if _, err := connect(t, reader).Exec(t.Context(), sql); code(err) != refusedPrivilege {
 					t.Errorf("reader: %s: got %v, want insufficient privilege", sql, err)
 				}
 			}
-			for _, right := range []string{"procedure es.together", "function es.serve", "function es.leave", "function es.withdraw"} {
+			for _, right := range []string{"function es.serve", "function es.leave", "function es.withdraw"} {
 				run(t, owner, "revoke execute on "+right+" from es_writer")
 				s := open(t, writer)
 				mustAppend(t, s, add(account("a"), 1))

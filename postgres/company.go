@@ -1,27 +1,28 @@
 package postgres
 
 import (
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // company decides whether the store combines its batches with those of other processes; see combine.go. There is no setting. The direct way is
-// better alone, and with few processes on a cheap flush. It holds the lock for
+// better alone, and with few processes on a cheap flush. While each of k processes writes a batch, the direct way holds the lock for
 //
 //	k · (flush + handover + work)
 //
-// while each of k processes writes a batch, combining for
+// and combining holds it for
 //
 //	flush + handover + k · (work + extra)
 //
-// so it is better to combine if (k-1) · (flush + handover) is more than k · extra. A store that meets others on most of its batches tries it for some
-// batches. Each tells how long it waited for the lock, how long it held it, and how many others it served.
+// so combining is better if (k-1) · (flush + handover) is more than k · extra. A store that meets others on most of its batches tries it for
+// some batches. Each tells how long it waited for the lock, how long it held it, and how many others it served.
 type company struct {
-	now atomic.Int32 // transactions that may be in flight; 0 for the direct way
+	now    atomic.Bool // whether batches are left for others
+	logger *slog.Logger
 
 	mu      sync.Mutex
-	most    int32         // in flight
 	off     bool          // a right or a function is missing, or the store never combines
 	forced  bool          // always, for tests
 	meeting float64       // the part of recent direct batches that met another writer
@@ -61,27 +62,26 @@ func (a *average) add(x float64) {
 	a.value += (x - a.value) * max(callSpan, 1/float64(a.n))
 }
 
-// init sets how many batches may be in flight: at most a third of the pool, so that reads have connections too, but two if that is half.
-func (c *company) init(pool int32, able bool) {
-	c.most = max(1, pool/3, min(2, pool/2))
+// init decides for a store that was just opened. A store that is not able to combine never does.
+func (c *company) init(able bool, logger *slog.Logger) {
+	c.logger = logger
 	c.off = !able || combining.Load() == combinesNever
 	c.pause = firstPause
-	if c.forced = !c.off && combining.Load() == combinesAlways; c.forced {
-		c.now.Store(c.most)
-	}
+	c.forced = !c.off && combining.Load() == combinesAlways
+	c.now.Store(c.forced)
 }
 
 // combining is for stores opened from now on. Tests change it.
 var combining atomic.Int32
 
 const (
-	combinesNever int32 = iota
-	combinesInCompany
+	combinesInCompany int32 = iota
 	combinesAlways
+	combinesNever
 )
 
-// flights is commit.Options.Flights.
-func (c *company) flights() int { return int(c.now.Load()) }
+// combines reports whether the next batch is left for others.
+func (c *company) combines() bool { return c.now.Load() }
 
 // able reports whether the store can combine.
 func (c *company) able() bool {
@@ -99,7 +99,8 @@ func (c *company) lost(err error) {
 	switch classify(err).code {
 	case undefinedFunction, undefinedTable, insufficientPrivilege, invalidTermination, activeTransaction:
 		c.off = true
-		c.now.Store(0)
+		c.now.Store(false)
+		c.logger.Warn("no sharing of flushes with other processes: run roles.sql again", "err", err)
 	}
 }
 
@@ -116,10 +117,11 @@ func (c *company) met(other bool, took time.Duration) {
 		return
 	}
 	c.calls, c.served, c.waited, c.each, c.flush, c.rest = 0, average{}, average{}, average{}, average{}, average{}
-	c.now.Store(c.most)
+	c.now.Store(true)
+	c.logger.Debug("sharing of flushes with other processes", "met", c.meeting)
 }
 
-// A call is what is known about a call of the procedure together. waited and held are microseconds.
+// A call is what is known about an attempt to combine. waited and held are microseconds.
 type call struct {
 	took         time.Duration
 	waited, held int64
@@ -140,7 +142,7 @@ func (c *company) called(call call) {
 		c.served.add(float64(call.served))
 		c.each.add(float64(call.held) / float64(call.served+1))
 	}
-	if c.calls++; c.calls%tryCalls != 0 || c.forced || c.now.Load() == 0 {
+	if c.calls++; c.calls%tryCalls != 0 || c.forced || !c.now.Load() {
 		return
 	}
 	if c.pays() {
@@ -150,7 +152,8 @@ func (c *company) called(call call) {
 	c.meeting = 0
 	c.next = time.Now().Add(c.pause)
 	c.pause = min(2*c.pause, longPause)
-	c.now.Store(0)
+	c.now.Store(false)
+	c.logger.Debug("no sharing of flushes with other processes for now", "batches", c.calls, "served", c.served.value, "pause", c.pause)
 }
 
 // pays reports whether combining is better than the direct way.

@@ -24,9 +24,8 @@ type heads struct {
 	versions *simplelru.LRU[es.Stream, es.Version]
 	position es.Position // of the fingerprint
 	token    int64
-	sides    []side // see settle
-	epoch    int    // the number of rewinds
-	rewound  bool   // epoch > 0: versions above the cached one are assumed lost until they were read
+	epoch    int  // the number of rewinds
+	rewound  bool // epoch > 0: versions above the cached one are assumed lost until they were read
 
 	// reported is the set of streams written, or reported as conflicting, since the rewind. A read may come from a different caller than
 	// the append, so the first append to each stream fails once regardless, which forces a reload.
@@ -88,7 +87,7 @@ func (h *heads) rewind(position es.Position, token int64) {
 	defer h.mu.Unlock()
 	h.versions.Purge()
 	h.reported.Purge()
-	h.position, h.token, h.sides = position, token, nil
+	h.position, h.token = position, token
 	h.epoch++
 	h.rewound = true
 }

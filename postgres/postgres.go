@@ -49,7 +49,7 @@ type Store struct {
 	queue      *commit.Queue
 	batch      batch // being written
 	solo       soloWriter
-	cautious   atomic.Int32 // batches that look up heads before they write, because of a recent conflict
+	cautious   int // batches that look up heads before they write, because of a recent conflict
 	company    company
 	loader     loader
 	watcher    watcher
@@ -179,8 +179,8 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 	s.prepare()
 	s.pace.init()
 	s.heads.init()
-	s.company.init(pool.Config().MaxConns, len(c.Inline) == 0 && !c.ReadOnly)
-	s.queue = commit.New(s.begin, commit.Options{Flights: s.company.flights})
+	s.company.init(len(c.Inline) == 0 && !c.ReadOnly, c.Logger)
+	s.queue = commit.New(s.begin, commit.Options{})
 	s.loader.init(s)
 	s.watcher.init(s)
 	s.share = shares.get(pool)

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 // resolve finds out on a new connection about a batch whose answer was lost. It returns the requests that were not written, and gives
 // the others their verdicts. It tries until the context ends or the store is closed.
 func (t *groupTx) resolve(ctx context.Context, b *batch, known es.Position, cause error) ([]*commit.Request, error) {
-	if !b.together || t.conn.Conn().IsClosed() {
+	if _, left := errors.AsType[*leftError](cause); !left || t.conn.Conn().IsClosed() {
 		t.dropConn()
 	}
 	waits := t.store.wait("outcome of an append")

@@ -21,7 +21,6 @@ grant select, insert, update, delete on es.leases to es_writer;
 grant select, insert, update on es.checkpoints to es_writer;
 grant select, insert, update, delete on es.projections, es.shards, es.workers, es.parked, es.timers to es_writer; -- grant the tables of read models separately
 grant execute on all functions in schema es to es_writer;
-grant execute on procedure es.together to es_writer; -- without it, a writer does not share flushes with other processes
 
 grant select on es.meta, es.events, es.snapshots, es.leases, es.checkpoints, es.history to es_reader;
 grant select on es.projections, es.shards, es.workers, es.parked, es.timers to es_reader;

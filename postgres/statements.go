@@ -3,7 +3,7 @@ package postgres
 // statements are the prepared statements of a store.
 type statements struct {
 	appendOne, appendKnown, appendJudged *statement
-	together, covers, withdraw, sweep    *statement
+	leave, serve, withdraw, sweep        *statement
 	resolve, head, time, idle            *statement
 	appendNext, fences                   *statement
 	stream, streams                      *statement
@@ -26,10 +26,8 @@ func (s *Store) prepare() {
 		appendJudged: s.newStatement("select start, verdicts, firsts, lasts from {schema}.append_judged($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"),
 
 		// See combine.go.
-		together: s.newStatement(`call {schema}.together($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-			$17, $18, $19, $20, $21, $22, $23, null, null, null, null, null, null, null)`),
-		covers: s.newStatement(`select count(*) from rows from (unnest($1::bigint[]), unnest($2::bigint[])) as a (p, t)
-			join {schema}.events e on e.position = a.p and e.token = a.t`),
+		leave:    s.newStatement("select {schema}.leave($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"),
+		serve:    s.newStatement("select start, verdicts, firsts, lasts, waited, held, served from {schema}.serve($1)"),
 		withdraw: s.newStatement("select {schema}.withdraw($1)"),
 		sweep:    s.newStatement("select {schema}.sweep()"),
 

@@ -30,7 +30,7 @@ type Request struct {
 	Err      error
 
 	group.Member
-	flight bool // it is part of a transaction in flight; guarded by Queue.mu
+	detached bool // it is part of a transaction that may outlast its callers; guarded by Queue.mu
 }
 
 // Tx is an open transaction, with its connection and the locks that the backend takes.
@@ -40,12 +40,17 @@ type Tx interface {
 	Write(ctx context.Context, requests []*Request)
 }
 
-// Flyer is a Tx that can be one of several in flight at the same time, in goroutines of their own.
-type Flyer interface {
+// Detached is a Tx whose Write may go on for a limited time after its context has ended, to learn the outcome. Its callers do not wait for
+// that, only [Queue.Close] does. Write owns the requests until it returns.
+type Detached interface {
 	Tx
-	// Fly is Write for a transaction in flight. No other one has an append to the same stream. After the context has ended, Fly may go on for
-	// a limited time to learn the outcome: its callers do not wait for it, only Queue.Close does. It owns the requests until it returns.
-	Fly(ctx context.Context, requests []*Request)
+	// Detached reports whether this transaction does.
+	Detached() bool
+}
+
+func isDetached(tx Tx) bool {
+	d, ok := tx.(Detached)
+	return ok && d.Detached()
 }
 
 // Queue collects the appends of many goroutines.
@@ -55,18 +60,17 @@ type Queue struct {
 	bytes  int
 	slots  chan struct{} // holds one element for each caller inside, to bound the queue
 
-	flights func() int // see Options
-
 	mu      sync.Mutex
 	group   group.Group[*Request]
 	closed  bool
-	blocked error                  // see Block
-	idle    sync.Cond              // signaled when the group becomes idle
-	flying  int                    // transactions in flight
-	streams map[es.Stream]struct{} // with an append in flight
-	changed sync.Cond              // signaled when a request begins to wait, and when a transaction in flight has ended
+	blocked error         // see Block
+	idle    sync.Cond     // signaled when the group becomes idle
+	goal    int           // of waiting requests, at which full is closed
+	full    chan struct{} // nil unless the goroutine that runs flush waits for it
 
-	skipGather, backoff int // transactions that begin without gather, now and after the last slow one; owned by the goroutine that runs flush
+	// Owned by the goroutine that runs flush.
+	skipGather, backoff int // transactions that begin without yielding, now and after the last slow one
+	returning           returning
 }
 
 // Options are the limits of a [Queue].
@@ -74,10 +78,6 @@ type Options struct {
 	Events  int // in one transaction; 0 means 4,096
 	Bytes   int // in one transaction; 0 means 16 MiB
 	Waiting int // callers in the queue; further callers block until there is capacity; 0 means 16,384
-
-	// Flights returns how many transactions may be in flight at present. While it returns a positive number, begin must return a [Flyer]. While
-	// it returns 0, or if it is nil, there is one transaction at a time. It must be quick.
-	Flights func() int
 }
 
 // New returns a queue. begin opens the next transaction and may block on a connection and a lock.
@@ -85,12 +85,9 @@ type Options struct {
 func New(begin func(ctx context.Context) (Tx, error), o Options) *Queue {
 	q := &Queue{
 		begin: begin, events: cmp.Or(o.Events, 4096), bytes: cmp.Or(o.Bytes, 16<<20),
-		slots: make(chan struct{}, cmp.Or(o.Waiting, 16384)), flights: o.Flights, streams: make(map[es.Stream]struct{}),
+		slots: make(chan struct{}, cmp.Or(o.Waiting, 16384)), returning: returning{part: 1},
 	}
-	if q.flights == nil {
-		q.flights = func() int { return 0 }
-	}
-	q.idle.L, q.changed.L = &q.mu, &q.mu
+	q.idle.L = &q.mu
 	return q
 }
 
@@ -130,8 +127,9 @@ func (q *Queue) join(r *Request) (lead bool, err error) {
 		return false, q.blocked
 	}
 	lead = q.group.Join(r)
-	if !lead {
-		q.changed.Signal()
+	if !lead && q.full != nil && q.group.Waiting() >= q.goal {
+		close(q.full)
+		q.full = nil
 	}
 	return lead, nil
 }
@@ -200,8 +198,8 @@ func (q *Queue) wait(ctx context.Context, r *Request) (es.Position, error) {
 func (q *Queue) leave(ctx context.Context, r *Request) (es.Position, error) {
 	q.mu.Lock()
 	outcome := q.group.Leave(r)
-	if outcome == group.Last && r.flight {
-		outcome = group.Abandoned // it may go on for long
+	if outcome == group.Last && r.detached {
+		outcome = group.Abandoned
 	}
 	q.mu.Unlock()
 	switch outcome {
@@ -222,13 +220,8 @@ func (q *Queue) lead(ctx context.Context, r *Request) (es.Position, error) {
 			q.next() // also if the backend panics, as other requests may be waiting
 		}
 	}()
-	if q.flights() > 0 {
-		handedOver = true
-		q.handOver(r, nil, nil)
-		return q.wait(ctx, r)
-	}
 	tx, err := q.begin(ctx)
-	if q.alone() {
+	if !isDetached(tx) && q.alone() {
 		q.write(ctx, tx, err, r)
 		return r.Position, r.Err
 	}
@@ -274,10 +267,11 @@ func (q *Queue) next() {
 // flush writes requests until none waits. tx and err are what begin has returned for the first transaction; if both are nil, flush calls it.
 func (q *Queue) flush(tx Tx, err error) {
 	for {
-		cancel, flight := func() {}, false
+		cancel := func() {}
 		if tx == nil && err == nil {
 			q.gather()
-			preparation, end, more := q.prepare(&flight)
+			q.await()
+			preparation, end, more := q.prepare()
 			if !more {
 				return
 			}
@@ -288,20 +282,19 @@ func (q *Queue) flush(tx Tx, err error) {
 				continue
 			}
 		}
-		if flight {
-			q.launch(tx, err, cancel)
-		} else {
-			ctx, requests := q.take()
-			q.write(ctx, tx, err, requests...)
-			q.answer(requests)
-			cancel()
-		}
+		ctx, requests := q.take(isDetached(tx))
+		began := time.Now()
+		q.write(ctx, tx, err, requests...)
+		q.answer(requests, time.Since(began))
+		cancel()
 		tx, err = nil, nil
 	}
 }
 
 // gather yields briefly, so that callers that were just answered can join the next transaction. Otherwise each transaction would take only
 // those that the one before left out, and a crowd would need two transactions where one is enough. gather stops as soon as no caller joins.
+//
+// After a long transaction, await waits for them as well.
 //
 // While other goroutines use all CPUs, yielding is slow: 10 ms or more for each of them. If it is, the next transactions begin
 // without it, exponentially more of them each time.
@@ -329,24 +322,16 @@ func (q *Queue) gather() {
 	}
 }
 
-// prepare returns the context in which to begin the next transaction, and whether it is to be one of several in flight. It waits until there
-// is one to begin. If no request waits and none is in flight, more is false and the queue is idle.
-func (q *Queue) prepare(flight *bool) (ctx context.Context, cancel context.CancelFunc, more bool) {
+// prepare returns the context in which to begin the next transaction. If no request waits, more is false and the queue is idle.
+func (q *Queue) prepare() (ctx context.Context, cancel context.CancelFunc, more bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for {
-		flights := q.flights()
-		switch {
-		case q.flying == 0 && !q.group.Next():
-			q.idle.Broadcast()
-			return nil, nil, false
-		case q.flying == 0, q.flying < flights && q.ready():
-			*flight = flights > 0
-			next, stop := q.group.Prepare()
-			return next, stop, true
-		}
-		q.changed.Wait()
+	if !q.group.Next() {
+		q.idle.Broadcast()
+		return nil, nil, false
 	}
+	ctx, cancel = q.group.Prepare()
+	return ctx, cancel, true
 }
 
 // write writes requests in a transaction, or sets the error of begin as their verdict.
@@ -361,7 +346,7 @@ func (q *Queue) write(ctx context.Context, tx Tx, err error, requests ...*Reques
 }
 
 // take returns the requests of the next transaction and its context. There is at least one, unless all callers have left.
-func (q *Queue) take() (context.Context, []*Request) {
+func (q *Queue) take(detached bool) (context.Context, []*Request) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	events, bytes := 0, 0
@@ -370,12 +355,17 @@ func (q *Queue) take() (context.Context, []*Request) {
 		return first || events <= q.events && bytes <= q.bytes
 	})
 	ctx := round.Context(context.Background())
-	return ctx, group.Claim(round.Calls)
+	requests := group.Claim(round.Calls)
+	for _, r := range requests {
+		r.detached = detached
+	}
+	return ctx, requests
 }
 
-func (q *Queue) answer(requests []*Request) {
+func (q *Queue) answer(requests []*Request, took time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.returning.answered(len(requests), q.group.Waiting(), took)
 	group.Answer(requests...)
 }
 

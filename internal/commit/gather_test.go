@@ -2,10 +2,12 @@ package commit_test
 
 import (
 	"context"
+	"math/rand/v2"
 	"runtime"
 	"strconv"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/thalo-go/es/internal/commit"
@@ -77,4 +79,55 @@ func TestGatherIsSkippedWhileOthersCompute(t *testing.T) {
 	if n := len(b.batches); slices > n+n/2 {
 		t.Errorf("the computing goroutine ran %d times during %d transactions; expected about once per commit", slices, n)
 	}
+}
+
+// The callers of a long transaction append again a moment after it has ended. Without a wait for them, they would fall into two halves.
+func TestCallersOfALongTransactionAreAwaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const callers, appends = 16, 50
+		b := backend{write: func(context.Context) { time.Sleep(10 * time.Millisecond) }}
+		q := b.queue(commit.Options{})
+		var crowd sync.WaitGroup
+		for caller := range callers {
+			crowd.Go(func() {
+				for n := range appends {
+					time.Sleep(time.Duration(rand.Int64N(int64(time.Millisecond)))) // as deciding takes
+					if _, err := q.Append(t.Context(), request(strconv.Itoa(caller)+"-"+strconv.Itoa(n), 1, 1)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		crowd.Wait()
+		q.Close()
+		if n := len(b.batches); n > appends+10 {
+			t.Errorf("%d transactions for %d appends by each of %d callers, want about %d", n, appends, callers, appends)
+		}
+	})
+}
+
+// Callers that do not append again soon are soon not awaited any more.
+func TestCallersThatDoNotComeBackAreNotAwaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rounds, took = 50, 10 * time.Millisecond
+		b := backend{write: func(context.Context) { time.Sleep(took) }}
+		q := b.queue(commit.Options{})
+		began := time.Now()
+		for round := range rounds {
+			var crowd sync.WaitGroup
+			for caller := range 4 { // one leads, and the others wait for the second transaction
+				crowd.Go(func() {
+					if _, err := q.Append(t.Context(), request(strconv.Itoa(caller)+"-"+strconv.Itoa(round), 1, 1)); err != nil {
+						t.Error(err)
+					}
+				})
+				synctest.Wait()
+			}
+			crowd.Wait()
+		}
+		q.Close()
+		if waited := time.Since(began) - 2*rounds*took; waited > 5*took {
+			t.Errorf("the appends took %v longer than their transactions", waited)
+		}
+	})
 }

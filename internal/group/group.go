@@ -159,54 +159,6 @@ func (g *Group[C]) Take(fits func(c C, first bool) bool) *Round[C] {
 	return r
 }
 
-// Choice is what becomes of a waiting call when a round is picked.
-type Choice int
-
-const (
-	Into Choice = iota // it is part of the round
-	Skip               // it keeps its place for a later round
-	Stop               // it and all after it wait for a later round
-)
-
-// Pick moves waiting calls into a round like Take, but choose may skip some. The round is empty if no call is chosen.
-func (g *Group[C]) Pick(choose func(c C, first bool) Choice) *Round[C] {
-	r := &Round[C]{}
-	g.abandon = nil
-	kept := g.waiting[:0]
-	stopped := false
-	for _, c := range g.waiting {
-		if c.member().phase == left {
-			continue
-		}
-		choice := Stop
-		if !stopped {
-			choice = choose(c, len(r.Calls) == 0)
-		}
-		if choice == Into {
-			c.member().round = &r.round
-			r.Calls = append(r.Calls, c)
-			continue
-		}
-		stopped = stopped || choice == Stop
-		kept = append(kept, c)
-	}
-	clear(g.waiting[len(kept):])
-	g.waiting = kept
-	r.live = len(r.Calls)
-	g.present -= len(r.Calls)
-	return r
-}
-
-// Any reports whether a function returns true for a waiting call. It calls the function in the order of the calls, up to the first such call.
-func (g *Group[C]) Any(is func(c C) bool) bool {
-	for _, c := range g.waiting {
-		if c.member().phase != left && is(c) {
-			return true
-		}
-	}
-	return false
-}
-
 const maxRoom = 1 << 10 // calls for which a round makes room at once
 
 // Leave takes out a call whose context is done. After Last, the caller usually waits for Done, as the work for its call is ending and its result

@@ -14,8 +14,6 @@ create unlogged table {schema}.requests (
 	weight      integer     not null, -- events
 	known       bigint      not null, -- parameters of the functions that append
 	known_token bigint      not null,
-	also        bigint[]    not null, -- positions and tokens of further records that the log must have, as with known
-	also_token  bigint[]    not null,
 	e_kind text[], e_id text[], e_version bigint[], e_type text[], e_data bytea[], e_meta text[],
 	c_kind text[], c_id text[], c_command text[], c_first bigint[], c_last bigint[],
 	s_kind text[], s_id text[], -- null if append_known writes it
@@ -41,18 +39,18 @@ select nextval(x.tableoid::regclass) from {schema}.rounds x;
 revoke all on {schema}.requests, {schema}.answers, {schema}.rounds from public;
 
 -- leave leaves a request.
-create function {schema}.leave(tokens bigint, known bigint, known_token bigint, also bigint[], also_token bigint[],
+create function {schema}.leave(tokens bigint, known bigint, known_token bigint,
 	e_kind text[], e_id text[], e_version bigint[], e_type text[], e_data bytea[], e_meta text[],
 	c_kind text[], c_id text[], c_command text[], c_first bigint[], c_last bigint[],
 	s_kind text[], s_id text[],
 	a_call integer[], a_stream integer[], a_expected bigint[], a_count integer[], a_command integer[])
 returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-	insert into {schema}.requests (ticket, xact, time, durable, weight, known, known_token, also, also_token,
+	insert into {schema}.requests (ticket, xact, time, durable, weight, known, known_token,
 		e_kind, e_id, e_version, e_type, e_data, e_meta, c_kind, c_id, c_command, c_first, c_last,
 		s_kind, s_id, a_call, a_stream, a_expected, a_count, a_command)
 	values (tokens, pg_current_xact_id()::xid, clock_timestamp(), current_setting('synchronous_commit'), coalesce(cardinality(e_kind), 0),
-		known, known_token, also, also_token,
+		known, known_token,
 		e_kind, e_id, e_version, e_type, e_data, e_meta, c_kind, c_id, c_command, c_first, c_last,
 		s_kind, s_id, a_call, a_stream, a_expected, a_count, a_command);
 end $$;
@@ -61,15 +59,6 @@ end $$;
 create function {schema}.write(r {schema}.requests, out start bigint, out verdicts integer[], out firsts bigint[], out lasts bigint[])
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 begin
-	if cardinality(r.also) > 0 then
-		-- The lock is held, so that no record goes between this and the write.
-		perform from unnest(r.also, r.also_token) a (position, token)
-		where not exists (select from {schema}.events e where e.position = a.position and e.token = a.token);
-		if found then
-			start := -1;
-			return;
-		end if;
-	end if;
 	if r.s_kind is null then
 		start := {schema}.append_known(r.ticket, r.known, r.known_token, r.e_kind, r.e_id, r.e_version, r.e_type, r.e_data, r.e_meta,
 			r.c_kind, r.c_id, r.c_command, r.c_first, r.c_last);
@@ -125,9 +114,9 @@ begin
 	held := 0;
 	served := -1;
 	loop
-		select x.last_value into round from {schema}.rounds x;
-		exit when pg_try_advisory_xact_lock({round} + round + 1);
-		perform pg_advisory_xact_lock_shared({round} + round + 1);
+		select x.last_value, pg_try_advisory_xact_lock({round} + x.last_value + 1) into round, there from {schema}.rounds x;
+		exit when there;
+		there := pg_advisory_xact_lock_shared({round} + round + 1) is null; -- an expression is faster than a query
 		-- In one snapshot, which has the request or its answer.
 		select x.ticket is not null, x.start, x.verdicts, x.firsts, x.lasts, exists (select from {schema}.requests q where q.ticket = mine)
 		into answered, start, verdicts, firsts, lasts, there
@@ -162,10 +151,8 @@ begin
 		where q.n between own.n - 256 and own.n + 256 and q.s_kind is null and q.weight > 0
 			and (q.ticket = mine or q.xmin = q.xact and q.durable = own.durable
 				and q.time between began - interval '5 s' and began + interval '1 s')
-			and (q.known = 0 or exists (select from {schema}.events e where e.position = q.known and e.token = q.known_token))
-			and not exists (select from unnest(q.also, q.also_token) x (position, token)
-				where not exists (select from {schema}.events e where e.position = x.position and e.token = x.token))
-			and not exists (select from {schema}.fences f where f.token = q.ticket)
+			and (q.known = 0 or (select e.token from {schema}.events e where e.position = q.known) = q.known_token)
+			and (select f.token from {schema}.fences f where f.token = q.ticket) is null
 		order by q.ticket <> mine, q.n limit 100) p
 	where p.total <= room;
 	if cardinality(tickets) > 1 then
@@ -230,25 +217,6 @@ begin
 	held := (extract(epoch from clock_timestamp() - began) * 1000000)::bigint;
 end $$;
 
--- together leaves a request, commits, and serves. It commits between the two, so it cannot have a search_path of its own: it names the
--- schema of all that it calls, and has no operators. It must not be called in a transaction.
-create procedure {schema}.together(tokens bigint, known bigint, known_token bigint, also bigint[], also_token bigint[],
-	e_kind text[], e_id text[], e_version bigint[], e_type text[], e_data bytea[], e_meta text[],
-	c_kind text[], c_id text[], c_command text[], c_first bigint[], c_last bigint[],
-	s_kind text[], s_id text[],
-	a_call integer[], a_stream integer[], a_expected bigint[], a_count integer[], a_command integer[],
-	inout start bigint, inout verdicts integer[], inout firsts bigint[], inout lasts bigint[],
-	inout waited bigint, inout held bigint, inout served integer)
-language plpgsql as $$
-begin
-	perform {schema}.leave(tokens, known, known_token, also, also_token, e_kind, e_id, e_version, e_type, e_data, e_meta,
-		c_kind, c_id, c_command, c_first, c_last, s_kind, s_id, a_call, a_stream, a_expected, a_count, a_command);
-	commit;
-	set transaction isolation level read committed;
-	select s.start, s.verdicts, s.firsts, s.lasts, s.waited, s.held, s.served into start, verdicts, firsts, lasts, waited, held, served
-	from {schema}.serve(tokens) s;
-end $$;
-
 -- withdraw removes a request that was resolved as not written. Its fence alone prevents that it is written.
 create function {schema}.withdraw(tokens bigint) returns void language plpgsql security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
@@ -267,4 +235,3 @@ begin
 end $$;
 
 revoke all on function {schema}.leave, {schema}.write, {schema}.serve, {schema}.withdraw, {schema}.sweep from public;
-revoke all on procedure {schema}.together from public;
