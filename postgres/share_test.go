@@ -54,7 +54,7 @@ func TestProjectionsLeaveConnectionsForOthers(t *testing.T) {
 		done := make(chan error, 1)
 		reacting, stop := context.WithCancel(ctx)
 		go func() {
-			done <- s.React(reacting, projection.Reaction{Name: "reacts", Handle: func(ctx context.Context, r es.Record) error {
+			done <- s.React(reacting, projection.Reaction{Name: "reacts", From: projection.Beginning(), Handle: func(ctx context.Context, r es.Record) error {
 				if _, err := drain(s.Read(ctx, r.Stream, 0)); err != nil {
 					return err
 				}

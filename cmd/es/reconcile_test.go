@@ -84,7 +84,7 @@ func (b recovery[Tx]) follow(t *testing.T, store, log string) {
 				})
 			}()
 			go func() {
-				done <- s.React(ctx, projection.Reaction{Name: "mail", Source: projection.FromLog(source), Handle: func(context.Context, es.Record) error { return nil }})
+				done <- s.React(ctx, projection.Reaction{Name: "mail", Source: projection.FromLog(source), From: projection.Beginning(), Handle: func(context.Context, es.Record) error { return nil }})
 			}()
 			await(t, func() bool {
 				shards, err := s.Status(t.Context())
