@@ -97,7 +97,7 @@ func (c *company) lost(err error) {
 	defer c.mu.Unlock()
 	c.failed++
 	switch classify(err).code {
-	case undefinedFunction, undefinedTable, insufficientPrivilege, invalidTermination, activeTransaction:
+	case undefinedFunction, undefinedTable, insufficientPrivilege:
 		c.off = true
 		c.now.Store(false)
 		c.logger.Warn("no sharing of flushes with other processes: run roles.sql again", "err", err)

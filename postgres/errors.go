@@ -24,14 +24,12 @@ const (
 	dataException         = "22" // a class
 	invalidParameterValue = "22023"
 	constraintViolation   = "23" // a class
-	activeTransaction     = "25001"
 	readOnlyTransaction   = "25006"
 	idleInTransaction     = "25P03"
 	transactionTimeout    = "25P04"
 	invalidStatementName  = "26000"
 	invalidAuthorization  = "28000"
 	invalidPassword       = "28P01"
-	invalidTermination    = "2D000" // a commit in a procedure that was called in a transaction
 	invalidCatalogName    = "3D000"
 	invalidSchemaName     = "3F000"
 	transactionRollback   = "40" // a class

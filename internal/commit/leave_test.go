@@ -182,6 +182,44 @@ func TestMemoryOfCallersThatLeft(t *testing.T) {
 	})
 }
 
+// A transaction that others may share goes on after its callers have left, and none of them waits for that.
+func TestCallersLeaveADetachedTransaction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := make(gate)
+		written := 0
+		q := commit.New(func(context.Context) (commit.Tx, error) {
+			return detached(func(requests []*commit.Request) {
+				<-g
+				written += len(requests)
+			}), nil
+		}, commit.Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		first := send(ctx, q, request("a", 1, 0))
+		synctest.Wait()
+		cancel()
+		(<-first).is(t, es.ErrUnknownOutcome)
+		closed := make(chan struct{})
+		go func() { q.Close(); close(closed) }()
+		synctest.Wait()
+		select {
+		case <-closed:
+			t.Error("closed while the transaction goes on")
+		default:
+		}
+		g <- struct{}{}
+		<-closed
+		if written != 1 {
+			t.Errorf("%d requests were written, want 1", written)
+		}
+	})
+}
+
+// detached is a transaction that goes on without its callers.
+type detached func(requests []*commit.Request)
+
+func (d detached) Write(_ context.Context, requests []*commit.Request) { d(requests) }
+func (d detached) Detached() bool                                      { return true }
+
 // inspect is a transaction that shows its requests to a function.
 type inspect func(requests []*commit.Request)
 
