@@ -150,6 +150,40 @@ func readPartition(ctx context.Context, config ConfigMap, t *Trouble, p Partitio
 	}
 }
 
+// seekOver is the gap between two messages that is skipped by a request instead of being read.
+const seekOver = 2000
+
+// ReadOffsets reads the messages of a partition at offsets, which must be sorted, with a client of its own. Those that do not exist are left out.
+func ReadOffsets(ctx context.Context, config ConfigMap, t *Trouble, p Partition, offsets []int64) iter.Seq2[*kafka.Message, error] {
+	return func(yield func(*kafka.Message, error) bool) {
+		for len(offsets) > 0 {
+			begin, last := offsets[0], int64(0)
+			seek := false
+			for m, err := range ReadPartition(ctx, config, t, p, begin, ToEnd) {
+				if err != nil {
+					yield(nil, err)
+					return
+				}
+				last = int64(m.TopicPartition.Offset)
+				wanted := false
+				for len(offsets) > 0 && offsets[0] <= last {
+					wanted = wanted || offsets[0] == last
+					offsets = offsets[1:]
+				}
+				if wanted && !yield(m, nil) {
+					return
+				}
+				if seek = len(offsets) > 0 && offsets[0]-last > seekOver; seek || len(offsets) == 0 {
+					break
+				}
+			}
+			if !seek {
+				return
+			}
+		}
+	}
+}
+
 // ReadToEnds reads committed messages of partitions, each from an offset on that exists, and stops when it has reached all their ends.
 // It uses r for nothing else.
 func ReadToEnds(ctx context.Context, r *Reader, from map[Partition]int64) iter.Seq2[*kafka.Message, error] {

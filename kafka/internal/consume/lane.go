@@ -35,7 +35,7 @@ func (l *lane) add(it item) {
 
 // run handles the items of a lane until the partition stops or the run fails.
 func (p *partition) run(l *lane) {
-	w := &worker{partition: p}
+	w := &worker{partition: p, lane: l}
 	defer w.flush() // so that entries already sent count, if there is time
 	for {
 		it, ok := p.next(l)

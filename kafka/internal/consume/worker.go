@@ -17,13 +17,14 @@ import (
 // worker processes the items of one lane.
 type worker struct {
 	*partition
+	lane   *lane
 	writer deadletter.Writer[item]
 }
 
 // process processes an item, and returns false if the lane must end.
 func (w *worker) process(it item) bool {
 	if it.m == nil {
-		return w.flush() && w.replay(it.request)
+		return w.flush() && w.replay(append(w.requests(it.request.Key), it.request))
 	}
 	store, r, err := wire.Decode(it.m)
 	if err != nil {
@@ -32,7 +33,7 @@ func (w *worker) process(it item) bool {
 		w.refuse(int64(it.m.TopicPartition.Offset), err)
 		return false
 	}
-	if _, parked := w.letters.Key(string(it.m.Key)); parked {
+	if w.letters.Parked(string(it.m.Key)) {
 		return w.park(it, wire.EntryBehind, nil, 0) && w.flushIfFull()
 	}
 	attempts, err := w.try(it.m, store, r)
@@ -166,48 +167,4 @@ func (w *worker) failed(err error) bool {
 		w.r.fail(w.r.errorf("write to the dead-letter topic: %w; the record is not committed", w.r.explain(err)))
 	}
 	return false
-}
-
-// replay tries the parked messages of a key in order until one fails. If none fails, the key is not parked any more.
-func (w *worker) replay(request deadletter.Request) bool {
-	for {
-		key, parked := w.letters.Key(request.Key)
-		if !parked {
-			w.log.Info("kafka: no parked records left", "key", request.Key)
-			return true
-		}
-		for m, err := range w.letters.Messages(w.ctx, request.Key, key) {
-			if err == nil {
-				err = w.retry(m, request)
-			}
-			switch {
-			case w.interrupted(err):
-				return false
-			case err != nil:
-				w.log.With("key", request.Key).Warn("kafka: a parked record failed again", logged(err)...)
-				return w.note(request.Key, wire.EntryTried, key.First, err) && w.flush()
-			case !w.note(request.Key, wire.EntryDone, int64(m.TopicPartition.Offset), nil), !w.flushIfFull():
-				return false
-			}
-		}
-		if !w.flush() {
-			return false
-		}
-	}
-}
-
-// retry tries one parked message, or drops it if that is requested.
-func (w *worker) retry(m *kafka.Message, request deadletter.Request) error {
-	if request.Kind == wire.EntryDrop && request.Of == int64(m.TopicPartition.Offset) {
-		w.log.Warn("kafka: dropping a parked record", "key", request.Key, "letter", request.Of)
-		return nil
-	}
-	store, r, err := wire.Decode(m)
-	if err != nil {
-		return err // an earlier release parked what is not a record; it can be dropped
-	}
-	if _, err = w.try(m, store, r); err == nil {
-		w.count(func(c *counts) { c.handled++ })
-	}
-	return err
 }

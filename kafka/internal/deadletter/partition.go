@@ -3,6 +3,8 @@ package deadletter
 import (
 	"context"
 	"iter"
+	"slices"
+	"sort"
 	"sync"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
@@ -29,8 +31,8 @@ type Partition struct {
 
 // Key is the state of a parked key.
 type Key struct {
-	First, Last int64 // entries: First is at or before the first parked message, Last is the last one
-	request     Request
+	Letters []int64 // the offsets of its parked messages
+	request Request
 }
 
 // Request asks the owner of a partition to try the parked messages of a key again. The zero Request means that there is none.
@@ -63,18 +65,27 @@ func (p *Partition) Loaded() <-chan struct{} {
 	return p.loaded
 }
 
-// Key returns the state of a key, and whether it is parked.
-func (p *Partition) Key(key string) (Key, bool) {
+// Parked reports whether a key is parked.
+func (p *Partition) Parked(key string) bool {
 	if p == nil {
-		return Key{}, false
+		return false
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	k := p.keys[key]
-	if k == nil {
-		return Key{}, false
+	return p.keys[key] != nil
+}
+
+// Letters returns the offsets of the parked messages of a key; none if it is not parked. The caller must not change them.
+func (p *Partition) Letters(key string) []int64 {
+	if p == nil {
+		return nil
 	}
-	return *k, true
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if k := p.keys[key]; k != nil {
+		return slices.Clip(k.Letters)
+	}
+	return nil
 }
 
 // Keys returns the number of parked keys.
@@ -108,15 +119,16 @@ func (p *Partition) apply(e wire.Entry, key string, offset int64) {
 	switch {
 	case e.Kind == wire.EntryParked || e.Kind == wire.EntryBehind:
 		if k == nil {
-			k = &Key{First: offset}
+			k = new(Key)
 			p.keys[key] = k
 		}
-		k.Last = offset
+		k.Letters = append(k.Letters, offset)
 	case k == nil: // about a key that is no longer parked
-	case e.Kind == wire.EntryDone && e.Of >= k.Last:
-		delete(p.keys, key)
 	case e.Kind == wire.EntryDone:
-		k.First = max(k.First, e.Of+1)
+		handled := sort.Search(len(k.Letters), func(i int) bool { return k.Letters[i] > e.Of })
+		if k.Letters = k.Letters[handled:]; len(k.Letters) == 0 {
+			delete(p.keys, key)
+		}
 		if k.request.Of == e.Of {
 			k.request.Kind = wire.EntryRetry // the entry to drop is gone
 		}
@@ -186,7 +198,7 @@ func (p *Partition) Uncommitted() (next int64, moved bool) {
 	defer p.mu.Unlock()
 	next = p.next
 	for _, k := range p.keys {
-		next = min(next, k.First)
+		next = min(next, k.Letters[0])
 	}
 	return next, next > p.committed
 }
@@ -198,20 +210,7 @@ func (p *Partition) SetCommitted(next int64) {
 	p.committed = next
 }
 
-// Messages reads the parked messages of a key, in order.
-func (p *Partition) Messages(ctx context.Context, key string, k Key) iter.Seq2[*kafka.Message, error] {
-	return func(yield func(*kafka.Message, error) bool) {
-		for m, err := range p.topics.read(ctx, p.Partition, k.First) {
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if kind := wire.ReadEntry(m).Kind; string(m.Key) == key && (kind == wire.EntryParked || kind == wire.EntryBehind) && !yield(m, nil) {
-				return
-			}
-			if int64(m.TopicPartition.Offset) >= k.Last {
-				return
-			}
-		}
-	}
+// Messages reads parked messages by their offsets, which must be sorted.
+func (p *Partition) Messages(ctx context.Context, offsets []int64) iter.Seq2[*kafka.Message, error] {
+	return p.topics.read(ctx, p.Partition, offsets)
 }

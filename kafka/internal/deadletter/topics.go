@@ -245,9 +245,9 @@ func (t *Topics) Forget(p *Partition) {
 	}
 }
 
-// read reads a dead-letter partition from an entry to its end.
-func (t *Topics) read(ctx context.Context, p client.Partition, from int64) iter.Seq2[*kafka.Message, error] {
-	return client.ReadPartition(ctx, t.reading, t.Trouble, p, from, client.ToEnd)
+// read reads entries of a dead-letter partition.
+func (t *Topics) read(ctx context.Context, p client.Partition, offsets []int64) iter.Seq2[*kafka.Message, error] {
+	return client.ReadOffsets(ctx, t.reading, t.Trouble, p, offsets)
 }
 
 // Close closes the clients. No writer may be in use.
