@@ -144,7 +144,7 @@ func TestADeadLetterTopicThatDropsLettersIsRefused(t *testing.T) {
 		c, got := parking(t, b), newCollector()
 		dead := kafka.DeadLetterTopic(b.topic, c.Group)
 		makeTopic(t, b.Bootstrap, dead, 1, map[string]string{"retention.ms": "604800000"})
-		if err := c.Run(t.Context(), got.handle); !errors.Is(err, es.ErrInvalid) || !strings.Contains(err.Error(), "topic "+dead+" deletes parked records after 168h0m0s") {
+		if err := c.Run(t.Context(), got.handle); !errors.Is(err, es.ErrInvalid) || !strings.Contains(err.Error(), "topic "+dead+" deletes records after 168h0m0s") {
 			t.Errorf("Run returned %v", err)
 		}
 		c.AllowCompacted = true

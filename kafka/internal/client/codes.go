@@ -66,7 +66,7 @@ func Passes(err error) bool {
 // remedies say what to do about permanent errors that are more than a missing right.
 var remedies = map[kafka.ErrorCode]string{
 	kafka.ErrInvalidTimestamp:            "raise message.timestamp.after.max.ms (or before) of the topic, or publish to another with Route",
-	kafka.ErrTopicException:              "it is invalid, or differs from another topic in dots and underscores only; name another with Route",
+	kafka.ErrTopicException:              "invalid, or like another topic but for dots and underscores; name another with Route",
 	kafka.ErrMsgSizeTooLarge:             "raise max.message.bytes of the topic",
 	kafka.ErrRecordListTooLarge:          "raise max.message.bytes and segment.bytes of the topic",
 	kafka.ErrInvalidRecord:               "a setting of the topic refuses the record; compare it with a topic that works",

@@ -64,7 +64,7 @@ var relayRules = rules{
 		"go.delivery.report.fields": "there are no reports",
 		"group.id":                  "a relay is in no group",
 	},
-	reason: "exactly once depends on it",
+	reason: "exactly once depends",
 }
 
 var readerRules = rules{
@@ -92,7 +92,7 @@ var readerRules = rules{
 		"group.id":          "give the group as the field Group",
 		"group.instance.id": "a static member that is gone holds its partitions until its session times out",
 	},
-	reason: "delivery guarantees depend on it",
+	reason: "delivery guarantees depend",
 }
 
 var deadLetterRules = rules{
@@ -112,7 +112,7 @@ var deadLetterRules = rules{
 		"transactional.id":  "it does not belong in the settings of a consumer",
 		"message.max.bytes": "the topic's max.message.bytes counts",
 	},
-	reason: "parked records depend on it",
+	reason: "parked records depend",
 }
 
 // aliases are librdkafka's other names of settings.
@@ -148,7 +148,7 @@ func (r rules) merge(c Cluster) (ConfigMap, error) {
 			return nil, Invalid("setting %s: %s; leave it out", name, why)
 		}
 		if required, ok := r.required[key]; ok && !sameSetting(value, required) && (key != "acks" || !sameSetting(value, -1)) {
-			return nil, Invalid("setting %s=%v: it must be %v, because %s; leave it out", name, value, required, r.reason)
+			return nil, Invalid("setting %s=%v: %s on %v; leave it out", name, value, r.reason, required)
 		}
 		config[key] = value
 	}

@@ -67,5 +67,5 @@ func KeepsRecords(topic string, s Settings) error {
 	if !s.Compacts() {
 		return nil
 	}
-	return Invalid("topic %s has cleanup.policy=%s, which deletes records: set it to delete, or set AllowCompacted", topic, s.Policy())
+	return Invalid("topic %s has cleanup.policy=%s, which drops records: set it to delete, or set AllowCompacted", topic, s.Policy())
 }

@@ -126,7 +126,7 @@ func (r *Run) groupOffsets(ctx context.Context, list []kafka.TopicPartition) (ma
 		}
 		id := r.topic(*t.Topic).ID
 		if t.Offset >= 0 && t.Metadata != nil && id != "" && *t.Metadata != id {
-			return nil, fmt.Errorf("topic %s was deleted and created again; set the group's offsets, which belong to the topic with id %s", *t.Topic, *t.Metadata)
+			return nil, fmt.Errorf("topic %s was deleted and created again; set the group's offsets, which are of topic id %s", *t.Topic, *t.Metadata)
 		}
 		offsets[client.PartitionOf(t)] = t.Offset
 	}

@@ -107,7 +107,7 @@ func (r *Run) neverBegan(ctx context.Context, topic string, list []kafka.TopicPa
 		return err
 	}
 	if slices.ContainsFunc(dead, func(p client.Partition) bool { return ends[p] > 0 }) {
-		return fmt.Errorf("the brokers have dropped the group's offsets of topic %s, of which it has parked records; set them, and see offsets.retention.minutes", topic)
+		return fmt.Errorf("the brokers have dropped the group's offsets of topic %s, of which it has parked records; set them", topic)
 	}
 	return nil
 }
@@ -121,9 +121,9 @@ func (r *Run) outOfRange(ctx context.Context, cause error) error {
 		}
 		switch next := p.position(); {
 		case next < low:
-			return r.errorf("%v: retention deleted offsets %d to %d before they were handled; set the group's offset: %w", p.Partition, next, low-1, cause)
+			return r.errorf("%v: retention deleted offsets %d to %d unhandled; set the group's offset: %w", p.Partition, next, low-1, cause)
 		case next > high:
-			return r.errorf("%v: the group's offset %d is beyond the end %d: records were lost, or the offset was set; set it again: %w", p.Partition, next, high, cause)
+			return r.errorf("%v: the group's offset %d is beyond the end %d, records were lost; set it: %w", p.Partition, next, high, cause)
 		}
 	}
 	return r.errorf("%w: retention deleted unhandled records, or the topic was created again; set the group's offsets", cause)

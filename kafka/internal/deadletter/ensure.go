@@ -79,7 +79,7 @@ func create(ctx context.Context, r *client.Reader, c Config, topic, name string,
 		err = firstError(results)
 	}
 	if err != nil {
-		err = fmt.Errorf("kafka: create dead-letter topic %s: %w; create it with %d partitions and unlimited retention", name, err, partitions)
+		err = fmt.Errorf("kafka: create dead-letter topic %s: %w; create it with %d partitions, retention.ms=-1", name, err, partitions)
 		return cmp.Or(client.Denied(err, "Create", "topic "+name+", or on the cluster"), err)
 	}
 	c.Log.Info("kafka: dead-letter topic created", "topic", name, "partitions", partitions)
@@ -147,9 +147,9 @@ func check(ctx context.Context, r *client.Reader, c Config, topic, name string) 
 	}
 	switch keeps := settings.Keeps(); {
 	case settings.Compacts():
-		return 0, client.Invalid("dead-letter topic %s has cleanup.policy=%s, which deletes parked records: set it to delete", name, settings.Policy())
+		return 0, client.Invalid("dead-letter topic %s has cleanup.policy=%s, which drops records: set it to delete", name, settings.Policy())
 	case keeps > 0 && !c.Drops:
-		return 0, client.Invalid("dead-letter topic %s deletes parked records after %v: set its retention.ms to -1, or set AllowCompacted", name, keeps)
+		return 0, client.Invalid("dead-letter topic %s deletes records after %v: set retention.ms=-1, or AllowCompacted", name, keeps)
 	}
 	want, err := limitFor(ctx, r, topic)
 	limit, failed := client.MessageLimit(name, settings)

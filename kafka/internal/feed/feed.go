@@ -221,7 +221,7 @@ func (f *feed) expect(store string, r es.Record) error {
 	case len(stores) > 0 && !slices.Contains(stores, store):
 		return client.Invalid("%v: %s is of store %s, which Stores does not name", f.Partition, r.ID(), store)
 	case len(stores) == 0 && f.store != "":
-		return client.Invalid("%v: %s is of store %s, earlier records of store %s; name both in Stores", f.Partition, r.ID(), store, f.store)
+		return client.Invalid("%v: %s is of store %s, others of %s; name both in Stores", f.Partition, r.ID(), store, f.store)
 	}
 	f.store = store
 	return nil
@@ -265,7 +265,7 @@ func (f *feed) outOfRange(ctx context.Context) error {
 	if f.next > high {
 		return truncated(f.Partition, f.next, high)
 	}
-	return client.Invalid("%v: retention deleted offsets %d to %d before they were read; republish, and keep records longer", f.Partition, f.next, low-1)
+	return client.Invalid("%v: retention deleted offsets %d to %d unread; republish, and keep records longer", f.Partition, f.next, low-1)
 }
 
 // Applied implements [projection.Feed]. Offsets are committed later.

@@ -97,7 +97,7 @@ func (s *Source) fit(ctx context.Context) error {
 func (s *Source) fits(topic string, settings client.Settings) error {
 	switch {
 	case s.Deduplicate && settings.AppendTime():
-		return client.Invalid("topic %s has message.timestamp.type=LogAppendTime: set it to CreateTime, or leave out Deduplicate", topic)
+		return client.Invalid("topic %s has message.timestamp.type=LogAppendTime: set CreateTime, or no Deduplicate", topic)
 	case s.Compacted:
 		return nil
 	}
@@ -154,7 +154,7 @@ func (s *Source) Feed(ctx context.Context, shard string, after projection.Cursor
 	case offset == 0 && low > 0 && s.Oldest:
 		after = projection.Cursor(low)
 	case offset < low:
-		return nil, client.Invalid("%v: retention deleted offsets %d to %d, which the read model lacks; republish, or Rebuild with Oldest", p, offset, low-1)
+		return nil, client.Invalid("%v: retention deleted offsets %d to %d unread; republish, or Rebuild with Oldest", p, offset, low-1)
 	}
 	return s.open(p, int64(after), high, filter)
 }
@@ -222,7 +222,7 @@ func (s *Source) changed(c client.Change) {
 		s.fail(client.Invalid("topic %s was deleted and created again; see what is lost, then Rebuild or raise the Version", c.Topic))
 		return
 	}
-	s.fail(client.Invalid("topic %s has grown from %d to %d partitions, which breaks the order of streams; republish to another topic",
+	s.fail(client.Invalid("topic %s has grown from %d to %d partitions, streams lose their order; use another topic",
 		c.Topic, c.Was.Partitions, c.Is.Partitions))
 }
 

@@ -73,7 +73,7 @@ func (r *Relay) loadCheckpoint(ctx context.Context, admin *kafka.AdminClient) (c
 			found = true
 			c = checkpoint{}
 			if err := json.Unmarshal(m.Value, &c); err != nil {
-				return c, false, nil, client.Permanentf("invalid checkpoint %v of relay %s: %w; find out what wrote it, then Reset the relay", m.TopicPartition, r.key, err)
+				return c, false, nil, client.Permanentf("invalid checkpoint of relay %s at %d: %w; Reset the relay", r.Name, m.TopicPartition.Offset, err)
 			}
 		}
 		if found || from == low {
@@ -115,8 +115,8 @@ func (r *Relay) checkHistory(ctx context.Context, c *checkpoint) error {
 		if record.Position == c.Last.Position && record.ID() == c.Last.ID && record.Time.Equal(c.Last.Time) {
 			return nil
 		}
-		return client.Permanentf("relay %s has published %s at position %d, the log has %s: database restored from an older copy and written to since; "+
-			"find where they part, then Reset the relay to there", r.key, c.Last.ID, c.Last.Position, record.ID())
+		return client.Permanentf("relay %s published %s at %d, the log has %s: database restored and written to since; Reset to where they part",
+			r.Name, c.Last.ID, c.Last.Position, record.ID())
 	}
-	return client.Permanentf("relay %s has published %s at position %d, the log has nothing there: database restored from an older copy", r.key, c.Last.ID, c.Last.Position)
+	return client.Permanentf("relay %s published %s at %d, the log has nothing there: database restored; Reset the relay", r.Name, c.Last.ID, c.Last.Position)
 }

@@ -139,7 +139,7 @@ func (s *session) begin(ctx context.Context) error {
 		return err
 	}
 	if found && (c.Store != r.store || c.Relay != r.Name) {
-		return client.Permanentf("checkpoint %s in %s is of relay %s of store %s; find out what wrote it, then Reset the relay", r.key, r.Checkpoints, c.Relay, c.Store)
+		return client.Permanentf("the checkpoint of relay %s is of relay %s of store %s; Reset the relay", r.Name, c.Relay, c.Store)
 	}
 	if !found && len(others) > 0 {
 		r.log.Info("kafka: relay has no checkpoint yet, other relays have", "topic", r.Checkpoints, "others", len(others))

@@ -76,7 +76,7 @@ func (d *destinations) examine(ctx context.Context, name string, c *checkpoint) 
 	case err != nil:
 		return nil, err
 	case !exists && known:
-		return nil, client.Permanentf("topic %s is gone, and with it what relay %s wrote; create it again with %d partitions and Reset the relay", name, d.r.key, before.Partitions)
+		return nil, client.Permanentf("topic %s is gone with its records; create it with %d partitions and Reset relay %s", name, before.Partitions, d.r.Name)
 	case !exists && d.r.Topics.Partitions == 0:
 		return nil, client.Permanentf("topic %s does not exist; create it, or set Topics", name)
 	case !exists:
@@ -99,9 +99,9 @@ func (d *destinations) examine(ctx context.Context, name string, c *checkpoint) 
 		}
 		c.Topics[name] = now
 	case before.ID != now.ID:
-		return nil, client.Permanentf("topic %s was deleted and created again, what relay %s wrote is lost; Reset the relay", name, d.r.key)
+		return nil, client.Permanentf("topic %s was deleted and created again, its records are lost; Reset relay %s", name, d.r.Name)
 	case before.Partitions > now.Partitions:
-		return nil, client.Permanentf("topic %s has %d partitions, it had %d when relay %s first wrote to it; Reset the relay", name, now.Partitions, before.Partitions, d.r.key)
+		return nil, client.Permanentf("topic %s has %d partitions, it had %d when relay %s began; Reset the relay", name, now.Partitions, before.Partitions, d.r.Name)
 	case before.Partitions < now.Partitions:
 		// Streams stay in order only if their partitions stay the same. To use the new partitions, publish to another topic.
 		d.r.log.Warn("kafka: topic has grown; relay uses only its first partitions", "topic", name, "partitions", now.Partitions, "used", before.Partitions)
@@ -141,7 +141,7 @@ func (to *destination) keepsRecord(r *es.Record) error {
 	if to.keeps == 0 || time.Since(r.Time) < to.keeps {
 		return nil
 	}
-	return client.Permanentf("topic %s deletes records older than %v, %s is of %s: set its retention.ms to -1, or set AllowCompacted",
+	return client.Permanentf("topic %s deletes records after %v, %s is of %s: set retention.ms=-1, or AllowCompacted",
 		to.name, to.keeps, r.ID(), r.Time.Format(time.DateOnly))
 }
 
@@ -217,8 +217,7 @@ func (d *destinations) notNew(ctx context.Context, name string, r es.Record) err
 	if _, known := last.Topics[name]; known {
 		return fmt.Errorf("kafka: topic %s has records since this relay took over: %w", name, errFenced)
 	}
-	return client.Permanentf("topic %s has %s of this store already, the checkpoint of relay %s is lost or another relay writes to it; "+
-		"Reset the relay to the last published position", name, r.ID(), d.r.key)
+	return client.Permanentf("topic %s has %s already, the checkpoint of relay %s is lost; Reset it to the last published position", name, r.ID(), d.r.Name)
 }
 
 // describe returns a topic, if it exists. If it is expected to exist, describe tries for a while.
@@ -269,7 +268,7 @@ func (r *Relay) checkCheckpointTopic(ctx context.Context, admin *kafka.AdminClie
 	case err != nil:
 		return err
 	case !exists && r.Topics.Partitions == 0:
-		return client.Permanentf("checkpoint topic %s does not exist; create it with one partition and cleanup.policy=compact, or set Topics", name)
+		return client.Permanentf("checkpoint topic %s does not exist; create it, compacted, with one partition, or set Topics", name)
 	case !exists:
 		one := r.Topics
 		one.Partitions = 1
@@ -280,7 +279,7 @@ func (r *Relay) checkCheckpointTopic(ctx context.Context, admin *kafka.AdminClie
 		}
 	}
 	if topic.Partitions != 1 {
-		return client.Permanentf("checkpoint topic %s has %d partitions, so that checkpoints have no order; create one with one partition, or use another Prefix", name, topic.Partitions)
+		return client.Permanentf("checkpoint topic %s has %d partitions, not one; create it with one, or use another Prefix", name, topic.Partitions)
 	}
 	settings, err := client.TopicSettings(ctx, admin, name)
 	if err != nil {

@@ -167,8 +167,8 @@ func (s *session) produceCheckpoint(ctx context.Context, c *checkpoint) error {
 		return fmt.Errorf("kafka: checkpoint: %w", err)
 	}
 	if len(value) > s.r.checkpointLimit-1024 {
-		return client.Permanentf("checkpoint of relay %s has %d bytes, topic %s allows %d; raise its max.message.bytes, or that of the parked records' topics",
-			s.r.key, len(value), s.r.Checkpoints, s.r.checkpointLimit)
+		return client.Permanentf("checkpoint of relay %s has %d bytes, its topic allows %d; raise the max.message.bytes of %s",
+			s.r.Name, len(value), s.r.checkpointLimit, s.r.Checkpoints)
 	}
 	err = s.enqueue(ctx, &kafka.Message{
 		TopicPartition: kafka.TopicPartition{Topic: &s.r.Checkpoints, Partition: 0},

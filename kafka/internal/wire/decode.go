@@ -18,7 +18,7 @@ import (
 // The record's data is the message's value, not a copy. An error wraps [es.ErrInvalid] and names the message.
 func Decode(m *kafka.Message) (store string, r es.Record, err error) {
 	if Foreign(m) {
-		return "", es.Record{}, fmt.Errorf("kafka: message %v: %w: foreign, it has no header of a relay; set SkipForeign, or stop its producer",
+		return "", es.Record{}, fmt.Errorf("kafka: message %v: %w: foreign, no header of a relay; set SkipForeign, or stop its producer",
 			m.TopicPartition, es.ErrInvalid)
 	}
 	r = es.Record{Data: m.Value}
@@ -35,7 +35,7 @@ func Decode(m *kafka.Message) (store string, r es.Record, err error) {
 		err = errors.New("null value") // a relay writes an empty one
 	}
 	if err != nil {
-		return "", es.Record{}, fmt.Errorf("kafka: message %v: %w: damaged, %w; have the relay publish to a new topic", m.TopicPartition, es.ErrInvalid, err)
+		return "", es.Record{}, fmt.Errorf("kafka: message %v: %w: damaged, %w; publish to a new topic", m.TopicPartition, es.ErrInvalid, err)
 	}
 	if len(r.Data) == 0 {
 		r.Data = nil
