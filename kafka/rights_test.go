@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -199,12 +198,10 @@ func secure(t *testing.T, b testserver.SecureBroker) secured {
 func TestTheDocumentedRightsSuffice(t *testing.T) {
 	t.Parallel()
 	testserver.EachSecureBroker(t, func(t *testing.T, b testserver.SecureBroker) {
-		if strings.HasSuffix(t.Name(), "/kafka") && os.Getenv("ES_TEST_LARGE") != "1" {
-			t.Skip("takes minutes on a real broker: run with ES_TEST_LARGE=1")
-		}
 		first := b
 		for _, name := range slices.Sorted(maps.Keys(roles(secured{SecureBroker: b}))) {
 			t.Run(name, func(t *testing.T) {
+				t.Parallel()
 				for missing := -1; missing < len(roles(secured{SecureBroker: b})[name].rights); missing++ {
 					own := first
 					own.Prefix = fmt.Sprintf("%s-%s-%d", first.Prefix, strings.ReplaceAll(name, " ", "-"), missing+1)

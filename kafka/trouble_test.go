@@ -45,7 +45,7 @@ func TestAnInvalidCheckpointTopicIsRefused(t *testing.T) {
 		r.Topics = kafka.Topics{}
 		runRelay(t, r).ends("checkpoint topic", "does not exist", "compact")
 		makeTopic(t, b.Bootstrap, kafka.CheckpointTopic(b.Prefix), 2, map[string]string{"cleanup.policy": "compact"})
-		runRelay(t, relay(b, log)).ends("has 2 partitions", "create one with one partition")
+		runRelay(t, relay(b, log)).ends("has 2 partitions", "create it with one")
 		deleteTopic(t, b.Bootstrap, kafka.CheckpointTopic(b.Prefix))
 		makeTopic(t, b.Bootstrap, kafka.CheckpointTopic(b.Prefix), 1, map[string]string{"cleanup.policy": "delete"})
 		runRelay(t, relay(b, log)).ends("cleanup.policy=delete", "set it to compact")

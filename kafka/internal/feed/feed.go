@@ -21,11 +21,13 @@ const (
 	gather     = 10 * time.Millisecond // how long a batch waits for more messages, if there are more
 )
 
-// feed reads one partition with its own client. So a feed that is not read delays no other, and prefetching is bounded.
+// feed reads one partition. It shares its client with others; see handle.
 type feed struct {
 	client.Partition
-	source  *Source
-	reader  *client.Reader
+	source *Source
+	handle *handle
+	queue
+	paused  bool // the handle's lock guards it
 	filter  es.Filter
 	began   int64 // the offset at which the feed was opened
 	next    int64 // everything below has been read
@@ -45,9 +47,9 @@ type feed struct {
 	reading client.Waiting // the last record read, if there are others after it
 }
 
-func newFeed(s *Source, p client.Partition, reader *client.Reader, offset, high int64, filter es.Filter) *feed {
+func newFeed(s *Source, p client.Partition, offset, high int64, filter es.Filter) *feed {
 	f := &feed{
-		Partition: p, source: s, reader: reader, filter: filter,
+		Partition: p, source: s, filter: filter, queue: queue{ready: make(chan struct{}, 1)},
 		began: offset, next: offset, end: max(high, offset), failed: make(chan error, 1),
 	}
 	f.stat = Stats{Shard: shardName(p), Read: offset, Lag: client.Lag{End: f.end}}
@@ -84,7 +86,7 @@ func (f *feed) Next(ctx context.Context, most int) (projection.Batch, error) {
 			return projection.Batch{}, err
 		}
 		wait := f.wait(&r)
-		event := f.reader.Poll(int(wait.Milliseconds()))
+		event := f.nextEvent(ctx, wait)
 		var err error
 		if done, err = f.process(ctx, &r, event, most); err != nil {
 			if f.next == began {
@@ -158,7 +160,7 @@ func (f *feed) fail(err error) {
 // transaction just read.
 func (f *feed) more() bool {
 	if f.end <= f.next+1 {
-		if _, high, err := f.reader.GetWatermarkOffsets(f.Topic, f.Number); err == nil {
+		if _, high, err := f.handle.reader.GetWatermarkOffsets(f.Topic, f.Number); err == nil {
 			f.end = max(f.end, high)
 		}
 	}
@@ -265,6 +267,9 @@ func (f *feed) outOfRange(ctx context.Context) error {
 	if f.next > high {
 		return truncated(f.Partition, f.next, high)
 	}
+	if f.next >= low {
+		return f.handle.again(f) // it was about another partition of the client
+	}
 	return client.Invalid("%v: retention deleted offsets %d to %d unread; republish, and keep records longer", f.Partition, f.next, low-1)
 }
 
@@ -284,5 +289,5 @@ func (f *feed) Applied(upTo projection.Cursor) {
 // Close implements [projection.Feed].
 func (f *feed) Close() error {
 	f.source.remove(f)
-	return f.reader.Close()
+	return f.source.closeFeed(f)
 }

@@ -39,7 +39,7 @@ type Source struct {
 	reading client.ConfigMap // of the clients
 	id      string
 	topics  map[string]client.Topic
-	client  *client.Reader // for questions and commits; each feed has its own
+	client  *client.Reader // for questions and commits; see handle
 	cancel  context.CancelFunc
 	work    sync.WaitGroup
 	watch   *client.Watch
@@ -50,13 +50,14 @@ type Source struct {
 	closed  bool
 	broken  error // why no feed can continue
 	feeds   map[*feed]struct{}
+	handles map[*handle]struct{}
 	applied map[client.Partition]int64 // to be committed
 }
 
 // Open connects to the cluster and looks up the topics.
 func Open(ctx context.Context, c Config) (*Source, error) {
 	s := &Source{
-		Config: c, suspect: make(chan struct{}, 1), feeds: make(map[*feed]struct{}), applied: make(map[client.Partition]int64),
+		Config: c, suspect: make(chan struct{}, 1), feeds: make(map[*feed]struct{}), handles: make(map[*handle]struct{}), applied: make(map[client.Partition]int64),
 	}
 	group := c.Group
 	if group == "" {
@@ -165,25 +166,23 @@ func truncated(p client.Partition, offset, high int64) error {
 }
 
 func (s *Source) open(p client.Partition, offset, high int64, filter es.Filter) (*feed, error) {
-	reader, err := client.OpenReader(s.reading, s.client.Trouble)
-	if err != nil {
+	f := newFeed(s, p, offset, high, filter)
+	if err := s.openFeed(f); err != nil {
 		return nil, err
 	}
-	f := newFeed(s, p, reader, offset, high, filter)
-	if err := reader.Assign([]kafka.TopicPartition{p.At(offset)}); err != nil {
-		return nil, errors.Join(fmt.Errorf("kafka: read %v: %w", p, err), reader.Close())
-	}
 	if err := s.add(f); err != nil {
-		return nil, errors.Join(err, reader.Close())
+		return nil, errors.Join(err, s.closeFeed(f))
 	}
 	return f, nil
 }
+
+var errClosed = fmt.Errorf("kafka: source: %w", es.ErrClosed)
 
 func (s *Source) add(f *feed) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return fmt.Errorf("kafka: source: %w", es.ErrClosed)
+		return errClosed
 	}
 	if s.broken != nil {
 		return s.broken
