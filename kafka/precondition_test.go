@@ -40,7 +40,7 @@ func TestARelayRefusesATopicThatDropsRecords(t *testing.T) {
 		"compacted and deleted":           {map[string]string{"cleanup.policy": "compact,delete"}, func(*kafka.Relay, *es.Mem) {}, "set it to delete, or set AllowCompacted"},
 		"compacted, at least once":        {map[string]string{"cleanup.policy": "compact"}, func(r *kafka.Relay, log *es.Mem) { r.AtLeastOnce = log }, "set it to delete, or set AllowCompacted"},
 		"compacted, which is accepted":    {map[string]string{"cleanup.policy": "compact"}, func(r *kafka.Relay, _ *es.Mem) { r.AllowCompacted = true }, ""},
-		"retention below the records age": {week, func(r *kafka.Relay, log *es.Mem) { r.Log = old{log} }, "set its retention.ms to -1, or set AllowCompacted"},
+		"retention below the records age": {week, func(r *kafka.Relay, log *es.Mem) { r.Log = old{log} }, "set retention.ms=-1, or AllowCompacted"},
 		"retention, which is accepted":    {week, func(r *kafka.Relay, log *es.Mem) { r.Log, r.AllowCompacted = old{log}, true }, ""},
 		"retention, which is wanted":      {week, func(r *kafka.Relay, log *es.Mem) { r.Log, r.Topics.Config = old{log}, week }, ""},
 		"retention above the records age": {week, func(*kafka.Relay, *es.Mem) {}, ""},

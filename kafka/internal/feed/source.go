@@ -98,7 +98,7 @@ func (s *Source) fit(ctx context.Context) error {
 func (s *Source) fits(topic string, settings client.Settings) error {
 	switch {
 	case s.Deduplicate && settings.AppendTime():
-		return client.Invalid("topic %s has message.timestamp.type=LogAppendTime: set CreateTime, or no Deduplicate", topic)
+		return client.Invalid("topic %s has message.timestamp.type=LogAppendTime: set it to CreateTime, or Deduplicate to false", topic)
 	case s.Compacted:
 		return nil
 	}
