@@ -8,6 +8,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/engine"
+	"github.com/thalo-go/es/internal/part"
 	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/projection/memory"
 )
@@ -280,4 +281,41 @@ func (in *injector) Rewind(ctx context.Context, tx *memory.Tx, k engine.Key, to 
 // Rename implements engine.Ledger.
 func (in *injector) Rename(ctx context.Context, tx *memory.Tx, old, name string) error {
 	return in.call(ctx, "Rename", true, func() error { return in.Ledger.Rename(ctx, tx, old, name) })
+}
+
+// Now implements engine.Ledger.
+func (in *injector) Now(ctx context.Context) (now int64, err error) {
+	err = in.call(ctx, "Now", false, func() (err error) {
+		now, err = in.Ledger.Now(ctx)
+		return err
+	})
+	return now, err
+}
+
+// Due implements engine.Ledger.
+func (in *injector) Due(ctx context.Context, k engine.Key, p part.Part, now int64, limit int) (due []engine.Timer, err error) {
+	err = in.call(ctx, "Due", false, func() (err error) {
+		due, err = in.Ledger.Due(ctx, k, p, now, limit)
+		return err
+	})
+	return due, err
+}
+
+// NextDue implements engine.Ledger.
+func (in *injector) NextDue(ctx context.Context, k engine.Key, p part.Part, now int64) (next, at int64, found bool, err error) {
+	err = in.call(ctx, "NextDue", false, func() (err error) {
+		next, at, found, err = in.Ledger.NextDue(ctx, k, p, now)
+		return err
+	})
+	return next, at, found, err
+}
+
+// Enrol implements engine.Ledger.
+func (in *injector) Enrol(ctx context.Context, tx *memory.Tx, k engine.Key, timers []engine.Timer) error {
+	return in.call(ctx, "Enrol", true, func() error { return in.Ledger.Enrol(ctx, tx, k, timers) })
+}
+
+// Settle implements engine.Ledger.
+func (in *injector) Settle(ctx context.Context, tx *memory.Tx, k engine.Key, p part.Part, last engine.Timer) error {
+	return in.call(ctx, "Settle", true, func() error { return in.Ledger.Settle(ctx, tx, k, p, last) })
 }
