@@ -20,8 +20,11 @@ const unclaimed = "unclaimed"
 // partitions is the number of shards of the transfer process.
 const partitions = 16
 
+// acceptance is how long a transfer waits for its acceptance: not as long as that of a real bank.
+const acceptance = 250 * time.Millisecond
+
 func (b *bank) process() transfer.Process {
-	return transfer.Process{Transfers: b.transfers, Accounts: b.accounts, Unclaimed: unclaimed}
+	return transfer.Process{Transfers: b.transfers, Accounts: b.accounts, Unclaimed: unclaimed, Limit: acceptance}
 }
 
 // workers returns what runs in the background: the transfer process and the read models.
@@ -29,6 +32,11 @@ func (b *bank) workers(read open.ReadSide) []func(context.Context) error {
 	return []func(context.Context) error{
 		func(ctx context.Context) error {
 			r := b.process().Reaction(partitions)
+			r.Lease = open.Lease
+			return read.React(ctx, r)
+		},
+		func(ctx context.Context) error {
+			r := b.process().Expiry()
 			r.Lease = open.Lease
 			return read.React(ctx, r)
 		},
@@ -49,6 +57,9 @@ func (b *bank) transfer(ctx context.Context, transfers int) error {
 	for n := range transfers {
 		customers.Go(func() error {
 			if _, err := b.transfers.Execute(ctx, b.transferID(n), b.ask(n)); err != nil {
+				return err
+			}
+			if err := b.accept(ctx, n); err != nil {
 				return err
 			}
 			return ended.wait(ctx, n)
@@ -72,10 +83,23 @@ func (b *bank) settled(ctx context.Context, read open.ReadSide) (es.Position, er
 		if err != nil {
 			return 0, err
 		}
-		if end, err := es.Head(ctx, b.log); err != nil || end == head { // the process has appended nothing since
+		waiting, err := timers(ctx, read)
+		if err != nil {
+			return 0, err
+		}
+		if end, err := es.Head(ctx, b.log); err != nil || end == head && waiting == 0 { // the process has appended nothing since
 			return end, err
 		}
 	}
+}
+
+// timers returns how many transfers may wait for their acceptance.
+func timers(ctx context.Context, read open.ReadSide) (n int, err error) {
+	all, err := read.Status(ctx)
+	for _, s := range all {
+		n += s.Waiting
+	}
+	return n, err
 }
 
 func (b *bank) transferID(n int) string { return fmt.Sprintf("%d-%d", b.run, n) }
@@ -90,7 +114,21 @@ func (b *bank) ask(n int) transfer.Ask {
 	if n%50 == 7 {
 		a.To = b.id("zoe")
 	}
+	a.Acceptance = n%50 == 11
 	return a
+}
+
+// accept tries to accept every other transfer that needs it. It may come too early or too late, and then the money is returned.
+func (b *bank) accept(ctx context.Context, n int) error {
+	if n%100 != 11 {
+		return nil
+	}
+	_, err := b.transfers.Execute(ctx, b.transferID(n), transfer.Accept{})
+	var refused *es.InvariantError
+	if errors.As(err, &refused) {
+		return nil
+	}
+	return err
 }
 
 // ends has a channel for each transfer, which is closed when the transfer ends.

@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/account"
@@ -21,6 +22,9 @@ type Process struct {
 	Transfers *es.Repo[Transfer, Command, Event]
 	Accounts  *es.Repo[account.Account, account.Command, account.Event]
 
+	// Limit is how long a transfer waits for its acceptance.
+	Limit time.Duration
+
 	// Unclaimed is the bank's account for money that can be neither delivered nor returned. It is never closed.
 	Unclaimed string
 }
@@ -28,6 +32,19 @@ type Process struct {
 // Reaction returns the process as a reaction.
 func (p Process) Reaction(partitions int) projection.Reaction {
 	return projection.Reaction{Name: "transfers", From: projection.Beginning(), Filter: es.Filter{Kinds: []string{Kind}}, Partitions: partitions, Handle: p.Handle}
+}
+
+// Expiry returns a reaction that turns transfers away whose time for acceptance has run out. The money is still with the transfer, which
+// then returns it.
+func (p Process) Expiry() projection.Reaction {
+	return projection.Reaction{
+		Name: "transfer-expiry", From: projection.Beginning(), Filter: es.Filter{Kinds: []string{Kind}, Types: []string{"taken"}},
+		Due: func(r es.Record) (time.Time, error) { return r.Time.Add(p.Limit), nil },
+		Handle: func(ctx context.Context, r es.Record) error {
+			_, err := p.Transfers.Execute(ctx, r.Stream.ID, TimeOut{}, es.Step("time out"))
+			return err
+		},
+	}
 }
 
 // Handle executes the step that one event of a transfer causes.
@@ -44,7 +61,10 @@ func (p Process) Handle(ctx context.Context, r es.Record) error {
 	switch event.(type) {
 	case Asked:
 		return p.step(ctx, r, t.From, account.Send{Amount: t.Amount}, Taken{}, func(code string) Command { return Refused{code} })
-	case Taken:
+	case Taken, Accepted:
+		if t.Stage != t.ready() {
+			return nil // it waits for its acceptance
+		}
 		return p.step(ctx, r, t.To, account.Receive{Amount: t.Amount}, Brought{}, func(code string) Command { return Turned{code} })
 	case Turned:
 		code, err := p.do(ctx, t.From, account.Receive{Amount: t.Amount})

@@ -6,8 +6,10 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/estest"
 	"github.com/thalo-go/es/examples/bank/account"
 	"github.com/thalo-go/es/examples/bank/transfer"
 	"github.com/thalo-go/es/internal/step"
@@ -251,4 +253,46 @@ func TestUndeliverableMoneyGoesToTheBank(t *testing.T) {
 	if err != nil || got.Stage != transfer.StageReturned || balance(t, p, "unclaimed") != 30 || closing == 0 {
 		t.Errorf("the transfer is %+v, %v; the bank has %d", got, err, balance(t, p, "unclaimed"))
 	}
+}
+
+// A transfer that has to be accepted is delivered once it is, or returned when its time has run out. The money is in one place.
+func TestAcceptance(t *testing.T) {
+	p := estest.NewProcess(t, time.Time{})
+	accounts := estest.Add(p, "account", account.Rules{}, account.Codec)
+	transfers := estest.Add(p, transfer.Kind, transfer.Rules{}, transfer.Codec)
+	process := transfer.Process{Transfers: transfers.Repo, Accounts: accounts.Repo, Unclaimed: "unclaimed", Limit: time.Hour}
+	p.React(process.Reaction(1), process.Expiry())
+	for id, cents := range map[string]int64{"ann": 100, "bob": 0} {
+		accounts.Given(id, account.Opened{Owner: id})
+		if cents > 0 {
+			accounts.Given(id, account.Deposited{Amount: cents})
+		}
+	}
+	balances := func(ann, bob int64) {
+		t.Helper()
+		if a, b := balance(t, process, "ann"), balance(t, process, "bob"); a != ann || b != bob {
+			t.Errorf("ann has %d and bob %d, want %d and %d", a, b, ann, bob)
+		}
+	}
+	for _, id := range []string{"accepted", "forgotten"} {
+		if err := transfers.When(id, transfer.Ask{From: "ann", To: "bob", Amount: 30, Acceptance: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	balances(40, 0)
+	p.Advance(time.Hour - time.Second)
+	balances(40, 0)
+	if err := transfers.When("accepted", transfer.Accept{}); err != nil {
+		t.Fatal(err)
+	}
+	transfers.Then("accepted", transfer.Accepted{}, transfer.Brought{})
+	balances(40, 30)
+	p.Advance(time.Second)
+	transfers.Then("accepted")
+	transfers.Then("forgotten", transfer.Turned{Code: transfer.NotAccepted}, transfer.Returned{Account: "ann"})
+	balances(70, 30)
+	if err := transfers.When("forgotten", transfer.Accept{}); err == nil {
+		t.Error("a returned transfer was accepted")
+	}
+	balances(70, 30)
 }

@@ -14,18 +14,21 @@ func (Rules) Evolve(t Transfer, e Event) Transfer { return e.apply(t) }
 
 // Transfer is the state. Its zero value is a transfer that was never requested.
 type Transfer struct {
-	From, To string // accounts
-	Amount   int64  // cents
-	Stage    Stage
+	From, To   string // accounts
+	Amount     int64  // cents
+	Acceptance bool   // whether the receiver must accept it
+	Stage      Stage
 }
 
 // Stage is the stage of a transfer. The paths are asked, taken, brought; asked, refused; and asked, taken, turned away, returned.
+// One that needs acceptance is accepted after it was taken, or turned away when its time has run out.
 type Stage string
 
 // The stages. Brought, Refused and Returned are final.
 const (
 	StageAsked    Stage = "asked"
 	StageTaken    Stage = "taken"
+	StageAccepted Stage = "accepted"
 	StageBrought  Stage = "brought"
 	StageRefused  Stage = "refused"
 	StageTurned   Stage = "turned away"
@@ -40,16 +43,27 @@ type (
 	Event interface{ apply(Transfer) Transfer }
 )
 
-// Ask is the customer's command.
+// Ask is the sender's command.
 type Ask struct {
-	From, To string
-	Amount   int64 // cents
+	From, To   string
+	Amount     int64 // cents
+	Acceptance bool  `json:",omitempty"` // whether the receiver must accept it
 }
+
+// Accept is the receiver's command. TimeOut is that of the process, when the time for it has run out.
+type (
+	Accept  struct{}
+	TimeOut struct{}
+)
+
+// NotAccepted is the code of a transfer whose time has run out.
+const NotAccepted = "NOT_ACCEPTED"
 
 // Events. All but the first are also commands, by which the process records them.
 type (
 	Asked    Ask
 	Taken    struct{}
+	Accepted struct{}
 	Brought  struct{}
 	Refused  struct{ Code string }    // why the sender's account refused
 	Turned   struct{ Code string }    // why the receiver's account refused
@@ -58,7 +72,7 @@ type (
 
 // Codec maps the events to their stored names.
 var Codec = es.JSON(map[string]Event{
-	"asked": Asked{}, "taken": Taken{}, "brought": Brought{}, "refused": Refused{}, "turned-away": Turned{}, "returned": Returned{},
+	"asked": Asked{}, "taken": Taken{}, "accepted": Accepted{}, "brought": Brought{}, "refused": Refused{}, "turned-away": Turned{}, "returned": Returned{},
 })
 
 func (c Ask) decide(t Transfer) ([]Event, error) {
@@ -73,9 +87,31 @@ func (c Ask) decide(t Transfer) ([]Event, error) {
 
 func (e Taken) decide(t Transfer) ([]Event, error)    { return t.step(StageAsked, e) }
 func (e Refused) decide(t Transfer) ([]Event, error)  { return t.step(StageAsked, e) }
-func (e Brought) decide(t Transfer) ([]Event, error)  { return t.step(StageTaken, e) }
-func (e Turned) decide(t Transfer) ([]Event, error)   { return t.step(StageTaken, e) }
+func (e Brought) decide(t Transfer) ([]Event, error)  { return t.step(t.ready(), e) }
+func (e Turned) decide(t Transfer) ([]Event, error)   { return t.step(t.ready(), e) }
 func (e Returned) decide(t Transfer) ([]Event, error) { return t.step(StageTurned, e) }
+
+func (Accept) decide(t Transfer) ([]Event, error) {
+	if !t.Acceptance || t.Stage != StageTaken {
+		return nil, es.Invariant("NOT_WAITING", "the transfer does not wait for acceptance: it is %q", t.Stage)
+	}
+	return []Event{Accepted{}}, nil
+}
+
+func (TimeOut) decide(t Transfer) ([]Event, error) {
+	if !t.Acceptance || t.Stage != StageTaken {
+		return nil, nil // settled
+	}
+	return []Event{Turned{NotAccepted}}, nil
+}
+
+// ready is the stage from which the money is delivered.
+func (t Transfer) ready() Stage {
+	if t.Acceptance {
+		return StageAccepted
+	}
+	return StageTaken
+}
 
 // step moves from one stage to the next.
 func (t Transfer) step(from Stage, e Event) ([]Event, error) {
@@ -85,8 +121,11 @@ func (t Transfer) step(from Stage, e Event) ([]Event, error) {
 	return []Event{e}, nil
 }
 
-func (e Asked) apply(Transfer) Transfer    { return Transfer{e.From, e.To, e.Amount, StageAsked} }
+func (e Asked) apply(Transfer) Transfer {
+	return Transfer{e.From, e.To, e.Amount, e.Acceptance, StageAsked}
+}
 func (Taken) apply(t Transfer) Transfer    { t.Stage = StageTaken; return t }
+func (Accepted) apply(t Transfer) Transfer { t.Stage = StageAccepted; return t }
 func (Brought) apply(t Transfer) Transfer  { t.Stage = StageBrought; return t }
 func (Refused) apply(t Transfer) Transfer  { t.Stage = StageRefused; return t }
 func (Turned) apply(t Transfer) Transfer   { t.Stage = StageTurned; return t }

@@ -39,7 +39,7 @@ func TestTransfer(t *testing.T) {
 
 func TestCodec(t *testing.T) {
 	estest.TestCodec(t, transfer.Codec, []transfer.Event{
-		transfer.Asked{From: "ann", To: "bob", Amount: 1}, transfer.Taken{}, transfer.Brought{}, transfer.Refused{Code: "x"},
+		transfer.Asked{From: "ann", To: "bob", Amount: 1, Acceptance: true}, transfer.Taken{}, transfer.Accepted{}, transfer.Brought{}, transfer.Refused{Code: "x"},
 		transfer.Turned{Code: "x"}, transfer.Returned{Account: "ann"},
 	})
 }

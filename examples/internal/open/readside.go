@@ -27,6 +27,9 @@ type ReadSide interface {
 	// WaitFor waits until a read model or a reaction has applied the records up to a position.
 	WaitFor(ctx context.Context, name string, position es.Position) error
 
+	// Status returns the state of the read models and reactions.
+	Status(ctx context.Context) ([]projection.Status, error)
+
 	// Query queries a read model and calls row with every row.
 	Query(ctx context.Context, row func(scan func(into ...any) error) error, sql string, args ...any) error
 }
