@@ -327,6 +327,7 @@ func (s *Store) settle(b *batch, a answer) {
 		r.Position = 0
 		if r.Err == nil && r.Events > 0 { // without events, the head may include writes newer than the fingerprint
 			position += es.Position(r.Events)
+			s.heads.note(b.epoch, r.Appends, position)
 			r.Position = position
 			last = b.last[n]
 			for j := range r.Appends {
@@ -336,7 +337,7 @@ func (s *Store) settle(b *batch, a answer) {
 		i += len(r.Appends)
 	}
 	if last > 0 && position > s.heads.position {
-		s.heads.position, s.heads.token = position, b.tokens+int64(last)
+		s.heads.setTop(position, b.tokens+int64(last))
 	}
 	s.grown(position)
 	if last > 0 {
@@ -372,10 +373,14 @@ func verdict(r *commit.Request, b *batch, a answer, i int) error {
 
 // rewind drops what the store knows of the log, because the database has lost its end, and takes a new fingerprint.
 func (t *groupTx) rewind(ctx context.Context) error {
-	s := t.store
-	position, token, err := s.top(ctx, t.conn.Conn())
+	s, conn := t.store, t.conn.Conn()
+	common, err := s.common(ctx, conn)
+	if err != nil {
+		return err
+	}
+	position, token, err := s.top(ctx, conn)
 	if err == nil {
-		s.heads.rewind(position, token)
+		s.heads.rewind(common, position, token)
 	}
 	return err
 }

@@ -26,6 +26,7 @@ type batch struct {
 	// What the server compares with the log, as of the time when the batch was filled; see heads.
 	known es.Position
 	token int64
+	epoch int // see heads
 
 	// Parameters of the function, as it names them.
 	eKind, eID, eVersion, eType, eData, eMeta   array
@@ -77,7 +78,7 @@ func (b *batch) fill(requests []*commit.Request, h *heads, look bool) {
 	defer h.mu.Unlock()
 	first := -1 // of stale, without those that are lost
 	// With the heads, because a rewind between the two would vouch for versions of a lost history.
-	b.known, b.token = h.position, h.token
+	b.known, b.token, b.epoch = h.position, h.token, h.epoch
 	for i, r := range requests {
 		if b.repeats(r) {
 			b.rest = requests[i:] // command ids are checked before the insert, so duplicates cannot share a batch

@@ -110,7 +110,8 @@ func (l *loader) readTogether(round *group.Round[*load]) {
 		ids.text(q.stream.ID)
 		afters.int8(int64(q.after))
 	}
-	m := l.store.heads.mark()
+	m, seen := l.store.heads.mark(), &l.store.heads.seen
+	epoch := seen.Epoch()
 	params := [][]byte{kinds.param(), ids.param(), afters.param(), int8Param(firstPage), int8Param(int64(m.position))}
 	pages := sharedPages{loads: loads, mark: m}
 	err := l.store.once(ctx, l.store.each, l.store.statements.streams, params, pages.take)
@@ -123,6 +124,11 @@ func (l *loader) readTogether(round *group.Round[*load]) {
 		err = fmt.Errorf("together with %d others: %w", len(loads)-1, err)
 		for _, q := range loads {
 			q.page = page{err: err}
+		}
+	}
+	for _, q := range loads {
+		if n := len(q.page.records); n > 0 {
+			seen.Note(epoch, q.page.records[n-1].Position, q.stream)
 		}
 	}
 	l.mu.Lock()

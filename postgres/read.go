@@ -285,6 +285,14 @@ func (s *Store) readPage(ctx context.Context, read func(conn *pgx.Conn) page) pa
 // it gets each piece but the last one, which is returned.
 func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, p page, stmt *statement, stream es.Stream, m mark, limit int, give func(page), params ...[]byte) page {
 	p.whole = true
+	epoch := s.heads.seen.Epoch()
+	known := func(records []es.Record) { // by the caller, soon
+		if n := len(records); stream.Kind == "" {
+			s.heads.seen.NoteAll(epoch, records)
+		} else if n > 0 {
+			s.heads.seen.Note(epoch, records[n-1].Position, stream)
+		}
+	}
 	var mem memory
 	p.err = s.each(ctx, conn, stmt, params, func(row [][]byte) error {
 		if row[1] == nil { // see filteredStatement
@@ -297,6 +305,7 @@ func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, p page, stmt *statem
 		}
 		if give != nil && len(p.records) == pieceOf {
 			p.more, p.whole = true, false
+			known(p.records)
 			give(p)
 			p.more, p.whole, p.records = false, true, nil
 		}
@@ -315,6 +324,7 @@ func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, p page, stmt *statem
 	if p.count == limit {
 		p.whole = false
 	}
+	known(p.records)
 	if n := len(p.records); n > 0 {
 		s.grown(p.records[n-1].Position)
 	}
@@ -408,11 +418,15 @@ func (s *Store) LoadSnapshot(ctx context.Context, stream es.Stream) (n es.Snapsh
 	if stream.Check() != nil {
 		return n, ctx.Err() // it has no snapshot, and the server would refuse the name
 	}
+	epoch := s.heads.seen.Epoch()
 	err = s.once(ctx, s.each, s.statements.loadSnapshot, [][]byte{[]byte(stream.Kind), []byte(stream.ID)}, func(row [][]byte) error {
 		n = es.Snapshot{
 			Stream: stream, Version: es.Version(getInt8(row[0])), Position: es.Position(getInt8(row[1])), Schema: int(getInt8(row[2])), Data: slices.Clone(row[3]),
 		}
 		return nil
 	})
+	if n.Version > 0 {
+		s.heads.seen.Note(epoch, n.Position, stream)
+	}
 	return n, within(ctx, "snapshot of "+stream.String(), err)
 }

@@ -69,6 +69,7 @@ func (t *groupTx) lookUp(ctx context.Context, b *batch, known es.Position) (agai
 			again = append(again, r)
 			continue
 		}
+		s.heads.note(b.epoch, r.Appends, position)
 		r.Position, r.Err = position, nil
 		s.watcher.wrote(position)
 	}

@@ -42,6 +42,34 @@ func TestRewind(t *testing.T) {
 			}
 			dense(t, s)
 		})
+		t.Run("streams that have lost nothing are appended to as before", func(t *testing.T) {
+			url := server.Database(t)
+			s := open(t, url)
+			for i := range 30 {
+				mustAppend(t, s, at(account(fmt.Sprint(i)), 0, 1))
+			}
+			mustAppend(t, s, at(account("lost"), 0, 2))
+			rewind(t, url, 31)
+			other := open(t, url)
+			for i := range 30 { // after the restore, by another process
+				mustAppend(t, other, at(account(fmt.Sprint(i)), 1, 1))
+			}
+			mustAppend(t, other, at(account("lost"), 1, 1), at(account("new"), 0, 1))
+			mustAppend(t, s, at(account("first"), 0, 1)) // notices the loss
+			for _, id := range []string{"0", "7", "29", "new"} {
+				head := es.Version(len(collect(t, s.Read(t.Context(), account(id), 0))))
+				if _, err := s.Append(t.Context(), at(account(id), head, 1)); err != nil {
+					t.Errorf("%s has lost nothing, but got %v", id, err)
+				}
+			}
+			for i, want := range []bool{true, false} {
+				if _, err := s.Append(t.Context(), at(account("lost"), 2, 1)); isRewound(err) != want || !want && err != nil {
+					t.Errorf("attempt %d at a version that is lost and was reached again: got %v", i, err)
+				}
+				collect(t, s.Read(t.Context(), account("lost"), 0))
+			}
+			dense(t, s)
+		})
 		t.Run("another append of the batch does not hide a lost version", func(t *testing.T) {
 			url := server.Database(t)
 			s := open(t, url)

@@ -4,7 +4,7 @@ package postgres
 type statements struct {
 	appendOne, appendKnown, appendJudged *statement
 	leave, serve, withdraw, sweep        *statement
-	resolve, head, time, idle            *statement
+	resolve, head, time, idle, marks     *statement
 	appendNext, fences                   *statement
 	stream, streams                      *statement
 	all, kinds, types, both              *statement
@@ -42,8 +42,10 @@ func (s *Store) prepare() {
 
 		resolve: s.newStatement("select r.at, r.by from {schema}.resolve($1, $2, $3) r"),
 		head:    s.newStatement("select position, token from {schema}.events order by position desc limit 1"),
-		idle:    s.newStatement("select set_config('idle_in_transaction_session_timeout', $1, true)"),
-		time:    s.newStatement("select time from {schema}.events order by position desc limit 1"),
+		marks: s.newStatement(`select e.position, e.token from rows from (unnest($1::bigint[]), unnest($2::bigint[])) as a (p, t)
+			join {schema}.events e on e.position = a.p and e.token = a.t`),
+		idle: s.newStatement("select set_config('idle_in_transaction_session_timeout', $1, true)"),
+		time: s.newStatement("select time from {schema}.events order by position desc limit 1"),
 
 		// The last column is the token at the position of the fingerprint; see heads.
 		stream: s.newStatement("select " + recordColumns + `, (select f.token from {schema}.events f where f.position = $5) from {schema}.events e

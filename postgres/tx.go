@@ -59,6 +59,7 @@ func (t *inTx) append(ctx context.Context, conn *pgx.Conn, r *commit.Request, b 
 	var none heads // the transaction may be rolled back, so nothing is learned from it
 	none.init()
 	b.fill([]*commit.Request{r}, &none, true)
+	epoch := t.store.heads.seen.Epoch()
 	a, err := t.store.send(ctx, t.store.each, conn, b, 0, 0)
 	if err != nil {
 		if classify(err).has(datum) {
@@ -69,6 +70,7 @@ func (t *inTx) append(ctx context.Context, conn *pgx.Conn, r *commit.Request, b 
 	if err := verdict(r, b, a, 0); err != nil {
 		return a, fmt.Errorf("postgres: %w", err)
 	}
+	t.store.heads.note(epoch, r.Appends, a.before+es.Position(r.Events))
 	return a, nil
 }
 

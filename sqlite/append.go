@@ -243,6 +243,11 @@ func (b *batch) committed() {
 		w.heads.Add(stream, version)
 		w.history.report(stream)
 	}
+	for i, r := range b.rows {
+		if i+1 == len(b.rows) || b.rows[i+1].stream != r.stream {
+			w.history.seen.Note(w.view.rewinds, b.head-es.Position(len(b.rows)-1-i), *r.stream)
+		}
+	}
 	last := b.rows[len(b.rows)-1]
 	w.history.saw(w.view, mark{b.head, b.time, *last.stream, last.version})
 }
@@ -369,7 +374,7 @@ func (b *batch) headOf(a *es.Append, careful bool) (es.Version, error) {
 // histories diverge. It reports that once for each stream.
 func (b *batch) isLost(a *es.Append, head es.Version) (bool, error) {
 	common, rewound := b.history.rewound(0)
-	if !rewound {
+	if !rewound || !b.history.seen.Suspect(a.Stream) {
 		return false, nil
 	}
 	if a.Expected <= head {

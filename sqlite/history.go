@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/seen"
 )
 
 // mark identifies a record and, because positions are dense and in commit order, the history up to it. The zero mark is the beginning.
@@ -36,7 +37,10 @@ type history struct {
 	rewinds int           // the number of times that the log was rewound
 	common  []es.Position // for each rewind, the position up to which no record was lost
 
-	// reported is the set of streams written, or reported as conflicting, since the rewind. A caller may have read any other stream
+	// seen knows the streams of which a caller may know a lost version. Appends to other streams are as before the rewind.
+	seen seen.Streams
+
+	// reported is the set of streams written, or reported as conflicting, since the rewind. A caller may have read another suspect stream
 	// before it, so the first append to each fails, which forces a reload.
 	reported *simplelru.LRU[es.Stream, struct{}]
 }
@@ -109,6 +113,7 @@ func (h *history) rewind(v view, end mark, has func(mark) (bool, error)) (view, 
 	h.rewinds++
 	h.common = append(h.common, common)
 	h.marks = marks
+	h.seen.Rewound(common)
 	h.reported, _ = simplelru.NewLRU[es.Stream, struct{}](knownHeads, nil) // returns an error only for a size below 1
 	return h.viewLocked(), nil
 }

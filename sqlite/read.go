@@ -138,6 +138,7 @@ func (s *Store) readPages(ctx context.Context, yield func(es.Record, error) bool
 		query, args := next(last, limit)
 		var whole bool
 		var err error
+		epoch := s.history.seen.Epoch()
 		page, whole, err = s.readPage(ctx, page[:0], query, args, limit, stream)
 		most = max(most, len(page))
 		if err != nil {
@@ -145,6 +146,11 @@ func (s *Store) readPages(ctx context.Context, yield func(es.Record, error) bool
 			return false
 		}
 		if n := len(page); n > 0 {
+			if stream.Kind == "" {
+				s.history.seen.NoteAll(epoch, page)
+			} else {
+				s.history.seen.Note(epoch, page[n-1].Position, stream)
+			}
 			if err := s.observe(ctx, &page[n-1]); err != nil {
 				yield(es.Record{}, s.within(ctx, what, err))
 				return false

@@ -182,6 +182,32 @@ func TestRestored(t *testing.T) {
 			}
 		})
 	}
+	t.Run("streams that have lost nothing are appended to as before", func(t *testing.T) {
+		path := file(t)
+		s := open(t, path)
+		add(t, s, at("a", 0, "1"), at("kept", 0, "2"))
+		old := backup(t, s)
+		add(t, s, at("a", 1, "lost"))
+		restore(t, old, path)
+		add(t, open(t, path), at("a", 1, "new"), at("kept", 1, "new"), at("new", 0, "new")) // by another process
+		add(t, s, at("first", 0, "x"))                                                      // notices the loss
+		for _, ids := range []string{"kept", "new"} {
+			head := es.Version(0)
+			for r, err := range s.Read(t.Context(), stream(ids), 0) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				head = r.Version
+			}
+			if _, err := s.Append(t.Context(), at(ids, head, "x")); err != nil {
+				t.Errorf("%s has lost nothing, but got %v", ids, err)
+			}
+		}
+		_, err := s.Append(t.Context(), at("a", 2, "x"))
+		expectError(t, err, es.ErrRewound)
+		add(t, s, at("a", 2, "x"))
+		all(t, s)
+	})
 	t.Run("a Repo forgets what was lost", func(t *testing.T) {
 		path := file(t)
 		s := open(t, path)

@@ -36,6 +36,7 @@ func (s *Store) SaveSnapshot(ctx context.Context, n es.Snapshot) error {
 func (s *Store) LoadSnapshot(ctx context.Context, stream es.Stream) (_ es.Snapshot, err error) {
 	defer cause.Set(ctx, &err)
 	n := es.Snapshot{Stream: stream}
+	epoch := s.history.seen.Epoch()
 	err = s.row(ctx, selectSnapshot, []any{stream.Kind, stream.ID}, &n.Version, &n.Position, &n.Schema, &n.Data)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
@@ -43,5 +44,6 @@ func (s *Store) LoadSnapshot(ctx context.Context, stream es.Stream) (_ es.Snapsh
 	case err != nil:
 		return es.Snapshot{}, fmt.Errorf("sqlite: snapshot of %s: %w", stream, s.explain(err))
 	}
+	s.history.seen.Note(epoch, n.Position, stream)
 	return n, nil
 }
