@@ -3,7 +3,6 @@ package relay
 import (
 	"context"
 	"encoding/json"
-	"maps"
 	"slices"
 	"time"
 
@@ -25,8 +24,12 @@ type checkpoint struct {
 	// Last is the last record published. If the log has a different record at its position, the database was restored from an older copy and written to since.
 	Last *published `json:"last,omitempty"`
 
-	// Topics are those that the relay has written to, as they were the first time.
+	// Topics are those that the relay has written to, as they were the first time. It is never changed, only replaced.
 	Topics map[string]client.Topic `json:"topics,omitempty"`
+
+	// List, if not 0, says that Topics are in the message of this number with the key of the checkpoint and listSuffix: there are too many to
+	// write them with each checkpoint.
+	List int64 `json:"list,omitempty"`
 
 	// Trusted, after a Reset, lets the relay write to topics that have records of this store already.
 	Trusted bool `json:"trusted,omitempty"`
@@ -46,9 +49,40 @@ type published struct {
 }
 
 func (c checkpoint) clone() checkpoint {
-	c.Topics = maps.Clone(c.Topics)
 	c.Parked = slices.Clone(c.Parked)
 	return c
+}
+
+const (
+	inlineTopics = 50        // the most topics that are written with each checkpoint
+	listAgain    = 150       // checkpoints after which the list is written again, so that it is among the last messages
+	listSuffix   = "/topics" // no name of a relay has a slash
+)
+
+// topicList is the topics of a relay that has many.
+type topicList struct {
+	Number int64                   `json:"number"`
+	Topics map[string]client.Topic `json:"topics"`
+}
+
+// list moves the topics of a checkpoint into a list if they are many. It returns the list if it has to be written: a new one after a change,
+// and at the beginning of a session, and the same one now and then.
+func (s *session) list(c *checkpoint) (written checkpoint, list *topicList) {
+	written = *c
+	if len(c.Topics) <= inlineTopics {
+		written.List, c.List, s.listed = 0, 0, 0
+		return written, nil
+	}
+	if c.List == 0 || len(c.Topics) != s.listed {
+		c.List++
+		s.listed, s.sinceList = len(c.Topics), 0
+	}
+	if s.sinceList%listAgain == 0 {
+		list = &topicList{c.List, c.Topics}
+	}
+	s.sinceList++
+	written.List, written.Topics = c.List, nil
+	return written, list
 }
 
 // loadCheckpoint reads the last checkpoint of this relay. It waits for transactions that are open at the time of the call.
@@ -59,6 +93,7 @@ func (r *Relay) loadCheckpoint(ctx context.Context, admin *kafka.AdminClient) (c
 		return c, false, nil, err
 	}
 	others = make(map[string]bool)
+	var list topicList
 	// Usually it is among the last messages, but other relays may have written after it.
 	for window := int64(200); ; window *= 10 {
 		from := max(low, high-window)
@@ -66,18 +101,29 @@ func (r *Relay) loadCheckpoint(ctx context.Context, admin *kafka.AdminClient) (c
 			if err != nil {
 				return c, false, nil, err
 			}
-			if string(m.Key) != r.key {
+			var into any = &c
+			switch string(m.Key) {
+			case r.key:
+				found, c = true, checkpoint{}
+			case r.key + listSuffix:
+				list, into = topicList{}, &list
+			default:
 				others[string(m.Key)] = true
 				continue
 			}
-			found = true
-			c = checkpoint{}
-			if err := json.Unmarshal(m.Value, &c); err != nil {
+			if err := json.Unmarshal(m.Value, into); err != nil {
 				return c, false, nil, client.Permanentf("invalid checkpoint of relay %s at %d: %w; Reset the relay", r.Name, m.TopicPartition.Offset, err)
 			}
 		}
-		if found || from == low {
+		if found && c.List != 0 && c.List == list.Number {
+			c.Topics = list.Topics
 			return c, found, others, nil
+		}
+		if found && c.List == 0 || !found && from == low {
+			return c, found, others, nil
+		}
+		if from == low {
+			return c, false, nil, client.Permanentf("checkpoint of relay %s lacks its list of topics %d; Reset the relay", r.Name, c.List)
 		}
 	}
 }

@@ -23,18 +23,20 @@ const (
 
 // session is one producer's lifetime.
 type session struct {
-	r       *Relay
-	p       *client.Producer
-	admin   *kafka.AdminClient
-	topics  *destinations
-	encoder *wire.Encoder
-	c       checkpoint // the committed one
-	found   bool       // c was read, so that it is not the first
-	plan    []outgoing // the messages of the current batch
-	last    time.Time  // when the last transaction was committed
-	checks  int        // batches whose topics were checked; see recheck
-	sending sending    // the current batch, or the last one
-	events  sync.WaitGroup
+	r         *Relay
+	p         *client.Producer
+	admin     *kafka.AdminClient
+	topics    *destinations
+	encoder   *wire.Encoder
+	c         checkpoint // the committed one
+	found     bool       // c was read, so that it is not the first
+	plan      []outgoing // the messages of the current batch
+	last      time.Time  // when the last transaction was committed
+	checks    int        // batches whose topics were checked; see recheck
+	sending   sending    // the current batch, or the last one
+	listed    int        // topics in the list that was written last
+	sinceList int        // checkpoints since then
+	events    sync.WaitGroup
 }
 
 // sessionExactlyOnce publishes until an error, and reports whether it has published anything.

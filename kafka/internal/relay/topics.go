@@ -94,10 +94,10 @@ func (d *destinations) examine(ctx context.Context, name string, c *checkpoint) 
 		if err != nil {
 			return nil, err
 		}
-		if c.Topics == nil {
-			c.Topics = make(map[string]client.Topic)
-		}
-		c.Topics[name] = now
+		topics := make(map[string]client.Topic, len(c.Topics)+1) // a copy, because other checkpoints share it
+		maps.Copy(topics, c.Topics)
+		topics[name] = now
+		c.Topics = topics
 	case before.ID != now.ID:
 		return nil, client.Permanentf("topic %s was deleted and created again, its records are lost; Reset relay %s", name, d.r.Name)
 	case before.Partitions > now.Partitions:

@@ -162,7 +162,18 @@ func (s *session) send(ctx context.Context, o *outgoing) error {
 }
 
 func (s *session) produceCheckpoint(ctx context.Context, c *checkpoint) error {
-	value, err := json.Marshal(c)
+	written, list := s.list(c)
+	if list != nil {
+		if err := s.produceState(ctx, s.r.key+listSuffix, list); err != nil {
+			return err
+		}
+	}
+	return s.produceState(ctx, s.r.key, written)
+}
+
+// produceState writes a message to the checkpoint topic.
+func (s *session) produceState(ctx context.Context, key string, state any) error {
+	value, err := json.Marshal(state)
 	if err != nil {
 		return fmt.Errorf("kafka: checkpoint: %w", err)
 	}
@@ -172,7 +183,7 @@ func (s *session) produceCheckpoint(ctx context.Context, c *checkpoint) error {
 	}
 	err = s.enqueue(ctx, &kafka.Message{
 		TopicPartition: kafka.TopicPartition{Topic: &s.r.Checkpoints, Partition: 0},
-		Key:            []byte(s.r.key), Value: value,
+		Key:            []byte(key), Value: value,
 	})
 	if err != nil {
 		return fmt.Errorf("kafka: write the checkpoint: %w", err)
