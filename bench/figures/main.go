@@ -33,7 +33,7 @@ func table() []figure {
 		sqliteFigures(),
 		postgresFigures(),
 		companyFigures(),
-		projectionFigures(),
+		projectionFigures(), timerFigures(),
 		inlineFigures(),
 		kafkaFigures(),
 	)

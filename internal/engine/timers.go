@@ -71,7 +71,7 @@ func (t *task[Tx]) clockTime() int64 {
 }
 
 // maxTimers is the most timers in a transaction.
-const maxTimers = 512
+const maxTimers = 1000
 
 // fire handles timers that are due, in one transaction. It reports whether there were any.
 func (s *shardWorker[Tx]) fire(ctx context.Context) (fired bool, err error) {
