@@ -89,7 +89,7 @@ func TestAHandlerThatWaitsForItselfEnds(t *testing.T) {
 	if stopped := (*projection.Error)(nil); errors.As(err, &stopped) || !errors.Is(err, es.ErrInvalid) || !strings.Contains(err.Error(), "calls its own store") {
 		t.Errorf("Project returned %v, want an error that says what the handler does", err)
 	}
-	for p := range s.Parked(t.Context()) {
-		t.Errorf("%s is parked: %s", p.Record.ID(), p.Error)
+	for p, err := range s.Parked(t.Context()) {
+		t.Errorf("%s is parked: %s; %v", p.Record.ID(), p.Error, err)
 	}
 }

@@ -86,7 +86,9 @@ func TestProjectionsLeaveConnectionsForOthers(t *testing.T) {
 			}
 		}
 		stop()
-		<-done
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
 	}
 	if n := holding.Load(); n != 2 {
 		t.Errorf("%d handlers have a connection of a pool of 4, want half of it", n)
@@ -220,8 +222,8 @@ func TestTheContextOfAHandlerEndsWithItsTransaction(t *testing.T) {
 				t.Fatal(err)
 			}
 			eventually(t, "the projection goes on", func() bool { return s.WaitFor(t.Context(), "p", last) == nil })
-			for p := range s.Parked(t.Context()) {
-				t.Errorf("%s is parked: %s", p.Record.ID(), p.Error)
+			for p, err := range s.Parked(t.Context()) {
+				t.Errorf("%s is parked: %s; %v", p.Record.ID(), p.Error, err)
 			}
 		})
 	}

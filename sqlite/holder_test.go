@@ -89,8 +89,8 @@ func TestAHandlerThatCallsItsOwnStoreEnds(t *testing.T) {
 					t.Errorf("Project returned %v, want an error that says what the handler does", err)
 				}
 				add(t, s, at("c", es.AnyVersion, "afterwards"))
-				for p := range s.Parked(t.Context()) {
-					t.Errorf("%s is parked: %s", p.Record.ID(), p.Error)
+				for p, err := range s.Parked(t.Context()) {
+					t.Errorf("%s is parked: %s; %v", p.Record.ID(), p.Error, err)
 				}
 				if err := s.Close(); err != nil {
 					t.Error(err)

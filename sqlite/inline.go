@@ -85,7 +85,8 @@ func (t *tx) project(ctx context.Context, before es.Position, records []es.Recor
 func (t *tx) apply(ctx context.Context, states []engine.State, before es.Position, records []es.Record) error {
 	s := t.store
 	by := s.inline.Handler()
-	defer s.held(by)()
+	returned := s.held(by)
+	defer returned()
 	return s.inline.Apply(context.WithValue(ctx, inside{}, s), t.inline, states, before, records, by)
 }
 

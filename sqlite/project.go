@@ -63,7 +63,8 @@ func (b *backend) Transact(ctx context.Context, o engine.Options, work func(ctx 
 	defer conn.Close()
 	defer tx.Rollback()
 	if o.Handler != nil {
-		defer b.store.held(o.Handler)()
+		returned := b.store.held(o.Handler)
+		defer returned()
 	}
 	err = work(context.WithValue(ctx, inside{}, b.store), tx)
 	if err == nil {
