@@ -78,12 +78,18 @@ func (v *reconcile) Run(s *session) (err error) {
 		return err
 	}
 	readers := map[string]database{s.cli.Store: db}
+	var opened []database
+	defer func() {
+		for _, with := range opened {
+			err = errors.Join(err, with.Close())
+		}
+	}()
 	for _, store := range v.With {
 		with, failed := s.openStore(store, true)
 		if failed != nil {
 			return failed
 		}
-		defer func() { err = errors.Join(err, with.Close()) }()
+		opened = append(opened, with)
 		if with.ID() != db.ID() {
 			readers[store] = with
 		} else if err := c.compare(with); err != nil {
@@ -112,12 +118,9 @@ func (c *reconciliation) readHead() error {
 	}
 	c.log = logObject{Log: c.db.where(), ID: c.db.ID(), Head: head}
 	c.common = head
-	if last, found, err := recordAt(c.s.ctx, c.db, head); err != nil || !found {
-		return err
-	} else {
-		c.log.Time = last.Time
-	}
-	return nil
+	last, _, err := recordAt(c.s.ctx, c.db, head)
+	c.log.Time = last.Time
+	return err
 }
 
 // recordAt returns the record at a position, if there is one.
