@@ -44,7 +44,7 @@ const (
 	firstPause  = time.Second            // between tries; it doubles
 	longPause   = time.Minute            // the most
 	handover    = 100.0                  // microseconds from one holder of the lock to the next
-	extraPart   = 0.5                    // of the time with the lock for each request, what combining adds
+	extraPart   = 1.0                    // what combining adds for each request, as a part of its time with the lock
 	keepFactor  = 0.7                    // a store in company stays in it down to this part of the break-even point
 	meetingSpan = 1.0 / 16               // the weight of a batch in the average
 	callSpan    = 1.0 / 16               // the weight of a call in the averages

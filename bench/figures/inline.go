@@ -10,7 +10,7 @@ import (
 
 func inlineFigures() []figure {
 	return []figure{
-		{"pg-inline", "appends of one event by 128 writers, with an inline projection (one upsert per batch), against without", atLeast(0.5), rates(pgInline(128))},
+		{"pg-inline", "appends of one event by 128 writers, with an inline projection (one upsert per batch), against without", atLeast(0.6), rates(pgInline(128))},
 	}
 }
 

@@ -20,7 +20,7 @@ func postgresFigures() []figure {
 		{"pg-insert-1000", "appends of one event by 1,000 writers, against one INSERT each", atLeast(4), rates(pgInsert(1000))},
 		{"pg-append-limit", "appends of one event by 1,000 writers, against COPY of the same rows, 1,000 per transaction", atLeast(0.7), rates(pgAppendLimit)},
 		{"pg-append-1", "appends of one event by one writer, against one INSERT each", atLeast(0.9), rates(pgInsert(1))},
-		{"pg-append-processes", "appends by four processes of 64 writers each, against one process of 256", atLeast(0.6), pgProcesses},
+		{"pg-append-processes", "appends by four processes of 64 writers each, against one process of 256", atLeast(0.85), pgProcesses},
 		{"pg-execute-warm", "commands of 128 callers, each on its own cached account, against Append of the same events alone", atLeast(0.8), rates(pgExecuteWarm)},
 		{"pg-execute-cold", "commands of 128 callers on accounts of 10 events that are not cached, against cached ones", atLeast(0.4), rates(pgExecuteCold)},
 		{"pg-hot", "commands of 64 callers on one account, against load, decide, append with retries on conflict", atLeast(60), rates(pgHot)},
