@@ -21,7 +21,7 @@ const (
 func triggering(triggers ...string) func(*faultySide) {
 	return func(f *faultySide) {
 		for _, sql := range triggers {
-			if _, err := f.DB().Exec(sql); err != nil {
+			if _, err := f.DB().ExecContext(context.Background(), sql); err != nil {
 				panic(err)
 			}
 		}

@@ -58,9 +58,9 @@ func (w workshop) brokenTimers() []defect[conformance.Listed] {
 			r.Due = func(r es.Record) (time.Time, error) {
 				at, err := due(r)
 				if err != nil || at.Year() > 9999 {
-					return time.Time{}, nil
+					at, err = time.Time{}, nil
 				}
-				return at, nil
+				return at, err
 			}
 		})).blocking(),
 		w.broken("transactions of timers are not bounded", timersMany, beginning(func(r *projection.Reaction) { r.Batch = 100_000 })),

@@ -56,9 +56,9 @@ func newMarks(l es.Log) *markRepo {
 		func(r es.Record) (string, error) { return r.Type, nil }))
 }
 
-// marked returns the state of an aggregate of marks.
-func (t *trial) marked(r *markRepo, id string) map[string]int {
-	at, err := r.Load(t.ctx, id)
+// marked returns the state of the aggregate of marks.
+func (t *trial) marked(r *markRepo) map[string]int {
+	at, err := r.Load(t.ctx, "all")
 	if err != nil {
 		t.Fatalf("Load returned %v", err)
 	}
@@ -129,7 +129,7 @@ func stepsApart(t *trial) {
 		t.react(s, t.marking(name, repo, "first", "second"))
 		t.reach(s, name, last)
 	}
-	t.equal("the commands", t.marked(repo, "all"), map[string]int{"points first": 5, "points second": 5, "mails first": 5, "mails second": 5})
+	t.equal("the commands", t.marked(repo), map[string]int{"points first": 5, "points second": 5, "mails first": 5, "mails second": 5})
 }
 
 func stepsOnce(t *trial) {
@@ -160,7 +160,7 @@ func stepsOnce(t *trial) {
 		t.react(s, r)
 		t.reach(s, name, last)
 	}
-	t.equal("the commands", t.marked(repo, "all"), map[string]int{"done": 3})
+	t.equal("the commands", t.marked(repo), map[string]int{"done": 3})
 	again := t.marking("before", repo) // the name is free: this is another reaction
 	again.Handle = func(ctx context.Context, _ es.Record) error {
 		_, err := repo.Execute(ctx, "all", "done", es.Step("only"))
@@ -168,7 +168,7 @@ func stepsOnce(t *trial) {
 	}
 	t.react(s, again)
 	t.reach(s, "before", last)
-	t.equal("the commands with those of another reaction of the name", t.marked(repo, "all"), map[string]int{"done": 6})
+	t.equal("the commands with those of another reaction of the name", t.marked(repo), map[string]int{"done": 6})
 }
 
 func stepsAgain(t *trial) {
@@ -188,9 +188,9 @@ func stepsAgain(t *trial) {
 		if i > 0 {
 			t.react(s, r)
 		}
-		t.until("the commands are repeated", func() bool { return t.marked(repo, "all")["again only"] >= 4+3*(i+1) })
+		t.until("the commands are repeated", func() bool { return t.marked(repo)["again only"] >= 4+3*(i+1) })
 	}
-	t.equal("the commands", t.marked(repo, "all"), map[string]int{"again only": 10})
+	t.equal("the commands", t.marked(repo), map[string]int{"again only": 10})
 }
 
 func stepsCarry(t *trial) {

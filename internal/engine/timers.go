@@ -75,6 +75,9 @@ const maxTimers = 1000
 
 // fire handles timers that are due, in one transaction. It reports whether there were any.
 func (s *shardWorker[Tx]) fire(ctx context.Context) (fired bool, err error) {
+	if !s.row.Delays {
+		return false, nil
+	}
 	if len(s.firing.records) == 0 {
 		if time.Now().Before(s.lookAt) {
 			return false, nil
