@@ -249,13 +249,11 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 		if err != nil {
 			return err
 		}
-		if s.row.Delays {
-			fired, err := s.fire(ctx)
-			if err != nil {
-				return err
-			}
-			more = more || fired
+		fired, err := s.fire(ctx)
+		if err != nil {
+			return err
 		}
+		more = more || fired
 		p := s.piece(o.barrier)
 		first := !s.row.AtEnd && p.end()
 		if len(p.records) > 0 || first || due && p.to > s.row.Cursor {
