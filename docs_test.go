@@ -200,3 +200,29 @@ func receiver(f *ast.FuncDecl) string {
 func begins(comment, name string) bool {
 	return regexp.MustCompile(`^(A |An |The )?` + regexp.QuoteMeta(name) + `\b`).MatchString(comment)
 }
+
+// Two branches that take the same next number meet here.
+func TestDecisionsAreNumberedAndListed(t *testing.T) {
+	list, err := os.ReadFile("docs/decisions/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	records, err := filepath.Glob("docs/decisions/0*.md")
+	if err != nil || len(records) == 0 {
+		t.Fatalf("%d records, error %v", len(records), err)
+	}
+	for i, file := range records {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		title, _, _ := strings.Cut(string(text), "\n")
+		name := filepath.Base(file)
+		if want := fmt.Sprintf("# %d. ", i+1); !strings.HasPrefix(title, want) || !strings.HasPrefix(name, fmt.Sprintf("%04d-", i+1)) {
+			t.Errorf("%s begins with %q, want %04d in its name and %q in its title", file, title, i+1, want)
+		}
+		if entry := fmt.Sprintf("- [%s](%s)\n", strings.TrimPrefix(title, "# "), name); !strings.Contains(string(list), entry) {
+			t.Errorf("docs/decisions/README.md lacks %q", entry)
+		}
+	}
+}

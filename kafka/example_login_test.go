@@ -2,6 +2,7 @@ package kafka_test
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/thalo-go/es/kafka"
@@ -14,13 +15,15 @@ func generateToken(context.Context, string) (token string, expires int64, err er
 
 // AWS IAM, for Amazon MSK: a signed request is the token.
 func ExampleCluster_iam() {
-	_ = kafka.Cluster{
+	cluster := kafka.Cluster{
 		Config: kafka.ConfigMap{"bootstrap.servers": "b-1.bank.kafka.eu-central-1.amazonaws.com:9098", "security.protocol": "SASL_SSL", "sasl.mechanisms": "OAUTHBEARER"},
 		Token: func(ctx context.Context) (kafka.Token, error) {
 			token, expires, err := generateToken(ctx, "eu-central-1") // signer.GenerateAuthToken
 			return kafka.Token{TokenValue: token, Expiration: time.UnixMilli(expires), Principal: "bank"}, err
 		},
 	}
+	fmt.Println(cluster.Config["sasl.mechanisms"])
+	// Output: OAUTHBEARER
 }
 
 // entraToken stands for a credential of github.com/Azure/azure-sdk-for-go/sdk/azidentity, whose GetToken returns both.
@@ -30,11 +33,13 @@ func entraToken(context.Context, string) (token string, expires time.Time, err e
 
 // Microsoft Entra, for Azure Event Hubs: the scope names the namespace.
 func ExampleCluster_entra() {
-	_ = kafka.Cluster{
+	cluster := kafka.Cluster{
 		Config: kafka.ConfigMap{"bootstrap.servers": "bank.servicebus.windows.net:9093", "security.protocol": "SASL_SSL", "sasl.mechanisms": "OAUTHBEARER"},
 		Token: func(ctx context.Context) (kafka.Token, error) {
 			token, expires, err := entraToken(ctx, "https://bank.servicebus.windows.net/.default") // credential.GetToken
 			return kafka.Token{TokenValue: token, Expiration: expires, Principal: "bank"}, err
 		},
 	}
+	fmt.Println(cluster.Config["sasl.mechanisms"])
+	// Output: OAUTHBEARER
 }

@@ -36,9 +36,9 @@ func ExampleFramed() {
 func ExampleFramed_protobuf() {
 	data := []byte{8, 5} // a message whose field 1 is 5
 	framed := kafka.Framed(7, data, 0)
-	fmt.Println(framed)
+	fmt.Printf("%v\n", framed)
 	schema, message, data, err := kafka.UnframedProtobuf(framed)
-	fmt.Println(schema, message, data, err)
+	fmt.Printf("%v %v %v %v\n", schema, message, data, err)
 	// Output:
 	// [0 0 0 0 7 0 8 5]
 	// 7 [0] [8 5] <nil>

@@ -42,7 +42,7 @@ func TestSizesOfProducers(t *testing.T) {
 		return Cluster{Config: more}
 	}
 	for name, merge := range map[string]func(Cluster) (ConfigMap, error){
-		"relay": func(c Cluster) (ConfigMap, error) { return RelayConfig(c) },
+		"relay": RelayConfig,
 		"transactional": func(c Cluster) (ConfigMap, error) {
 			config, err := RelayConfig(c)
 			if err != nil {

@@ -256,14 +256,14 @@ func (q *queue) full() bool {
 
 // next returns the next event, or nil if none comes within a time or before ctx ends.
 func (f *feed) nextEvent(ctx context.Context, wait time.Duration) kafka.Event {
-	if len(f.queue.current) == 0 && !f.take() {
+	if len(f.current) == 0 && !f.take() {
 		if wait <= 0 {
 			return nil
 		}
 		timer := time.NewTimer(wait)
 		defer timer.Stop()
 		select {
-		case <-f.queue.ready:
+		case <-f.ready:
 		case <-timer.C:
 		case <-ctx.Done():
 			return nil
@@ -272,9 +272,9 @@ func (f *feed) nextEvent(ctx context.Context, wait time.Duration) kafka.Event {
 			return nil
 		}
 	}
-	event := f.queue.current[0]
-	f.queue.current[0] = nil // for the garbage collector
-	f.queue.current = f.queue.current[1:]
+	event := f.current[0]
+	f.current[0] = nil // for the garbage collector
+	f.current = f.current[1:]
 	return event
 }
 
