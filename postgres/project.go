@@ -26,7 +26,7 @@ type backend struct{ store *Store }
 func (b backend) Dialect() engine.Dialect {
 	return engine.Dialect{
 		Prefix: b.store.schema + ".", Now: "(extract(epoch from clock_timestamp()) * 1000000)::bigint",
-		Lock: "for update", Skip: "for update skip locked", Parameter: "$",
+		Lock: "for update", Skip: "for update skip locked", Parameter: "$", Arrays: true,
 		Finish: qualify.SQL,
 	}
 }

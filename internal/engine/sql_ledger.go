@@ -36,6 +36,7 @@ type Dialect struct {
 	Lock      string // after a select: locks the rows, and waits for other transactions
 	Skip      string // after a select: locks the rows that are not locked, and omits the others
 	Parameter string // before the number of a parameter
+	Arrays    bool   // a parameter can be an array, and unnest makes rows of it
 
 	Finish func(text string) string // changes the text of each statement; nil leaves it
 }
@@ -58,6 +59,10 @@ type sqlLedger[Tx any] struct {
 
 func newSQLLedger[Tx any](db Database[Tx]) *sqlLedger[Tx] {
 	l := &sqlLedger[Tx]{db, prepare(db.Dialect())}
+	if db.Dialect().Arrays {
+		l.stmts.enrolAll = enrolmentOfArrays(db.Dialect())
+		return l
+	}
 	for _, rows := range enrolments {
 		l.stmts.enrol = append(l.stmts.enrol, enrolment(db.Dialect(), rows))
 	}

@@ -30,6 +30,7 @@ type statements struct {
 	// Timers.
 	now, due, nextDue, settle, timers, timerCounts, deleteTimers, timersBehind, renameTimers string
 	enrol                                                                                    []string // as in enrolments
+	enrolAll                                                                                 string   // any number, from arrays; empty where there are none
 
 	// State, for workers, WaitFor and Status.
 	state, cursors, status string
@@ -51,12 +52,23 @@ func clockOr(parameter string) string {
 	return "(select case when cast(" + parameter + " as bigint) > 0 then cast(" + parameter + " as bigint) else {now} end)"
 }
 
-const enrolParameters = 6 // of each row
+const (
+	enrolColumns    = "insert into {es}timers (name, version, due, position, kind, id, stream_version, hash) "
+	enrolOnce       = " on conflict (name, version, due, position) do nothing"
+	enrolParameters = 6 // of each row
+)
+
+// enrolmentOfArrays returns a statement that adds timers, with an array for each column.
+func enrolmentOfArrays(d Dialect) string {
+	return d.SQL(enrolColumns + `select $1, $2, t.due, t.position, t.kind, t.id, t.stream_version, t.hash
+		from rows from (unnest($3::bigint[]), unnest($4::bigint[]), unnest($5::text[]), unnest($6::text[]), unnest($7::bigint[]), unnest($8::bigint[]))
+		as t (due, position, kind, id, stream_version, hash)` + enrolOnce)
+}
 
 // enrolment returns a statement that adds a number of timers.
 func enrolment(d Dialect, rows int) string {
 	var text strings.Builder
-	text.WriteString("insert into {es}timers (name, version, due, position, kind, id, stream_version, hash) values ")
+	text.WriteString(enrolColumns + "values ")
 	for row := range rows {
 		if row > 0 {
 			text.WriteString(", ")
@@ -67,7 +79,7 @@ func enrolment(d Dialect, rows int) string {
 		}
 		text.WriteString(")")
 	}
-	text.WriteString(" on conflict (name, version, due, position) do nothing")
+	text.WriteString(enrolOnce)
 	return d.SQL(text.String())
 }
 

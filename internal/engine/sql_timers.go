@@ -46,6 +46,10 @@ func (l *sqlLedger[Tx]) Timers(ctx context.Context, k Key, after Timer, limit in
 
 // Enrol implements [Ledger].
 func (l *sqlLedger[Tx]) Enrol(ctx context.Context, tx Tx, k Key, timers []Timer) error {
+	if l.stmts.enrolAll != "" {
+		_, err := l.Exec(ctx, tx, l.stmts.enrolAll, k.with(arraysOf(timers)...)...)
+		return err
+	}
 	for i, rows := range enrolments {
 		for len(timers) >= rows {
 			args := k.with()
@@ -59,6 +63,18 @@ func (l *sqlLedger[Tx]) Enrol(ctx context.Context, tx Tx, k Key, timers []Timer)
 		}
 	}
 	return nil
+}
+
+// arraysOf returns an array for each column of timers.
+func arraysOf(timers []Timer) []any {
+	n := len(timers)
+	due, positions, versions, hashes := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
+	kinds, ids := make([]string, n), make([]string, n)
+	for i, t := range timers {
+		due[i], positions[i], kinds[i], ids[i] = t.Due, int64(t.Position), t.Stream.Kind, t.Stream.ID
+		versions[i], hashes[i] = int64(t.Version), int64(part.Hash(t.Stream.String()))
+	}
+	return []any{due, positions, kinds, ids, versions, hashes}
 }
 
 // Settle implements [Ledger].
