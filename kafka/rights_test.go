@@ -233,3 +233,32 @@ func TestTheDocumentedRightsSuffice(t *testing.T) {
 		}
 	})
 }
+
+// Listing the letters of a topic that may be written and not read says which right is missing. It neither waits nor lists nothing.
+func TestLettersThatMayNotBeReadAreNotListed(t *testing.T) {
+	t.Parallel()
+	testserver.EachSecureBroker(t, func(t *testing.T, b testserver.SecureBroker) {
+		if strings.HasSuffix(t.Name(), "/kafkatest") {
+			t.Skip("in answers of kafkatest that deny a read, the end of the partition is at 0")
+		}
+		s := secure(t, b)
+		letter := &kgo.Record{Topic: s.dead, Key: []byte("1"), Value: []byte("{}"), Headers: []kgo.RecordHeader{{Key: "es-dlt", Value: []byte("parked")}}}
+		if err := b.Admin.ProduceSync(t.Context(), letter).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		as := kafka.ConfigMap{}
+		for key, value := range b.User(t, "user",
+			testserver.Right{Operation: kmsg.ACLOperationWrite, Type: kmsg.ACLResourceTypeTopic, Name: s.dead},
+			testserver.Right{Operation: kmsg.ACLOperationRead, Type: kmsg.ACLResourceTypeGroup, Name: s.group}) {
+			as[key] = value
+		}
+		letters := &kafka.DeadLetters{Cluster: kafka.Cluster{Config: as}, Topic: s.topic, Group: s.group, Logger: testLog(t)}
+		var got error
+		for _, err := range letters.All(t.Context()) {
+			got = err
+		}
+		if got == nil || !strings.Contains(got.Error(), "Read on topic "+s.dead) {
+			t.Errorf("got %v, want the right that is missing", got)
+		}
+	})
+}

@@ -219,7 +219,8 @@ func readToEnds(ctx context.Context, r *Reader, from map[Partition]int64, visit 
 			ended[PartitionOf(kafka.TopicPartition(e))] = true
 		case kafka.Error:
 			if e.IsFatal() || !recovers(e) {
-				return fmt.Errorf("kafka: read %v: %w", assign, e)
+				err := fmt.Errorf("kafka: read %v: %w", assign, e)
+				return cmp.Or(Denied(err, "Read", "topic "+*assign[0].Topic), err)
 			}
 			r.Trouble.Event(e)
 		}
