@@ -43,16 +43,18 @@ func (s *shardWorker[Tx]) serve(ctx context.Context, requests []Request) (more b
 // retryParked tries the parked records of a stream, in order, until one fails or the time is over. It reports whether nothing is left to do.
 // The request is stored with the first of them, so that another worker can continue.
 func (s *shardWorker[Tx]) retryParked(ctx context.Context, stream es.Stream, until time.Time) (over bool, err error) {
-	for first := true; first || time.Now().Before(until); first = false {
+	for first := true; ; first = false {
 		p, want, found, err := s.engine.ledger.FirstParked(ctx, s.key, stream)
 		switch {
 		case err != nil:
 			return false, err
-		case !found:
+		case !found: // seen before anything else of the stream is handled, or that would be parked behind nothing
 			delete(s.parked, stream)
 			return true, nil
 		case want == "" && first:
 			return true, nil // already done
+		case !first && !time.Now().Before(until):
+			return false, nil
 		}
 		err = s.unpark(ctx, p.Record, want == RequestDrop)
 		f := s.handlerErrorIn(ctx, err)
@@ -67,7 +69,6 @@ func (s *shardWorker[Tx]) retryParked(ctx context.Context, stream es.Stream, unt
 			return true, s.recordParkedError(ctx, p.Record, f)
 		}
 	}
-	return false, nil
 }
 
 // unpark removes a parked record. Unless it is dropped, the handler gets it in the same transaction.

@@ -234,3 +234,52 @@ func TestPausesTakeNoTimeInABubble(t *testing.T) {
 		}
 	})
 }
+
+// The retry of the last parked record of a stream takes longer than retries may at a time. A timer of the stream that is due then must not be
+// parked behind a record that is not parked any more.
+func TestATimerThatIsDueAfterASlowRetryIsHandled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory.New(new(es.Mem))
+		add(t, s)
+		ctx, cancel := context.WithCancel(t.Context())
+		var handled []es.Version
+		done := make(chan error, 1)
+		attempts := 0
+		go func() {
+			done <- s.React(ctx, projection.Reaction{
+				Name: "mail", From: projection.Beginning(), Retries: -1, OnError: es.Park,
+				Due: func(r es.Record) (time.Time, error) {
+					if r.Version == 2 {
+						return r.Time.Add(time.Minute), nil
+					}
+					return time.Time{}, nil
+				},
+				Handle: func(_ context.Context, r es.Record) error {
+					if r.Version == 1 {
+						if attempts++; attempts == 1 {
+							return errors.New("the server is down")
+						}
+						time.Sleep(2 * time.Minute)
+					}
+					handled = append(handled, r.Version)
+					return nil
+				},
+			})
+		}()
+		time.Sleep(time.Second)
+		add(t, s)
+		time.Sleep(time.Second)
+		if err := s.Retry(t.Context(), "mail", 0, es.Stream{Kind: "account", ID: "ann"}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		for p, err := range s.Parked(t.Context()) {
+			t.Errorf("%s is parked, error %v", p.Record.ID(), err)
+		}
+		cancel()
+		<-done
+		if !slices.Equal(handled, []es.Version{1, 2}) {
+			t.Errorf("versions %d were handled, want 1 and 2", handled)
+		}
+	})
+}
