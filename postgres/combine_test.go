@@ -450,3 +450,41 @@ func TestRightsOfCombining(t *testing.T) {
 		})
 	})
 }
+
+// The process that serves others waits for a synchronous standby, and its wait is cancelled. What it has written is visible, but a failover can
+// lose it, so those that were served wait for the standby themselves.
+func TestServedRequestsWaitForTheStandby(t *testing.T) {
+	postgres.CombineAlways(func() {
+		server := testserver.StartPostgres(t, testserver.PostgresOptions{})
+		url := server.Database(t)
+		stores := several(t, 3, url)
+		for i, s := range stores {
+			mustAppend(t, s, at(account(fmt.Sprint(i)), 0, 1))
+		}
+		local, waiting, end := withoutStandby(t, url)
+		b := block(t, stores[0], url)
+		l := newLedger()
+		answered := make(chan error, len(stores))
+		for i, s := range stores {
+			go func() { answered <- l.append(t.Context(), s, named(fmt.Sprint(i), account(fmt.Sprint(i)), 1)) }()
+		}
+		waitForRequests(t, url, len(stores))
+		b.release(t)
+		eventually(t, "the one that serves waits", func() bool { return len(waiting()) == 1 })
+		before := warnings(server)
+		cancelWait(t, local, waiting()[0])
+		eventually(t, "its wait is over", func() bool { return warnings(server) > before })
+		eventually(t, "all wait, or one is answered", func() bool { return len(waiting()) == len(stores) || len(answered) > 0 })
+		if len(answered) > 0 {
+			t.Errorf("an append was answered with %v while its standby was not there", <-answered)
+			answered <- nil
+		}
+		end()
+		for range stores {
+			if err := <-answered; err != nil {
+				t.Error(err)
+			}
+		}
+		dense(t, stores[0])
+	})
+}

@@ -84,6 +84,10 @@ end $$;
 -- waited and held are microseconds: the wait for the lock, and the time with it. served is the number of other requests that were written,
 -- or -1 if another process has written this one.
 --
+-- A call that finds its answer has written nothing, so its commit would not wait for a synchronous standby. The process that has written the
+-- answer has waited, unless its wait was cancelled: then what it has written is visible, and a failover can lose it. So such a call writes a
+-- message to the WAL, and its own commit waits.
+--
 -- Requests whose client knows the versions are written by one insert for all, if it succeeds. What is left is written one by one.
 --
 -- The limits on others bound the time that the lock is held, the subtransactions (two for each request; the server caches 64), and the dead
@@ -124,6 +128,8 @@ begin
 		if answered or not there then
 			if not answered then
 				start := -3;
+			elsif current_setting('synchronous_standby_names') <> '' then
+				perform pg_logical_emit_message(true, 'es', '');
 			end if;
 			waited := (extract(epoch from clock_timestamp() - came) * 1000000)::bigint;
 			return;
@@ -140,6 +146,8 @@ begin
 		select x.start, x.verdicts, x.firsts, x.lasts into start, verdicts, firsts, lasts from {schema}.answers x where x.ticket = mine;
 		if not found then
 			start := -3;
+		elsif current_setting('synchronous_standby_names') <> '' then
+			perform pg_logical_emit_message(true, 'es', '');
 		end if;
 		return;
 	end if;
