@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,13 +13,13 @@ import (
 // A long wait is logged again and again, but not so often that the log fills up. A short one is not.
 func TestALongWaitIsLoggedLessAndLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log strings.Builder
+		var log lockedBuilder
 		s := &Store{config: Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}}
 		short := s.wait(forConnection)
 		time.Sleep(firstWaitLogged / 2)
 		short.done()
 		time.Sleep(time.Minute)
-		if log.Len() > 0 {
+		if log.String() != "" {
 			t.Errorf("a short wait was logged:\n%s", log.String())
 		}
 		long := s.wait(forConnection)
@@ -35,4 +36,22 @@ func TestALongWaitIsLoggedLessAndLessOften(t *testing.T) {
 			t.Errorf("the log lacks something:\n%.2000s", text)
 		}
 	})
+}
+
+// A lockedBuilder is written by the goroutine of a timer.
+type lockedBuilder struct {
+	mu      sync.Mutex
+	builder strings.Builder
+}
+
+func (b *lockedBuilder) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.builder.Write(p)
+}
+
+func (b *lockedBuilder) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.builder.String()
 }

@@ -18,7 +18,7 @@ const (
 	parkedAsIs     = "Parked returns records with error and attempts"
 	retryFrees     = "Retry applies the parked records of a stream in order"
 	retryStops     = "Retry stops at the first record that fails again"
-	retryInPieces  = "Retry does not delay other streams until all parked records are applied"
+	retryInPieces  = "Retry does not delay other streams until all parked are applied"
 	dropsFirst     = "Drop discards the first parked record of a stream"
 	parkedForNext  = "parked streams stay parked for the next worker"
 	parkedDivided  = "parked streams stay parked when partitions change"

@@ -30,7 +30,7 @@ func parkingClauses() []clause {
 		{"Retry stops at the first record that fails again",
 			"That record and those after it stay parked, with the new error and one more attempt. Otherwise later records are applied out of order.",
 			retriesFailing},
-		{"Retry does not delay other streams until all parked records are applied",
+		{"Retry does not delay other streams until all parked are applied",
 			"A stream may have thousands of parked records. If they are retried without a break, the other streams of the shard stand still.",
 			retriesInPieces},
 		{"Drop discards the first parked record of a stream",
