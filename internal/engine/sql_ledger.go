@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/thalo-go/es"
@@ -63,9 +64,12 @@ func newSQLLedger[Tx any](db Database[Tx]) *sqlLedger[Tx] {
 		l.stmts.enrolAll = enrolmentOfArrays(db.Dialect())
 		return l
 	}
-	for _, rows := range enrolments {
-		l.stmts.enrol = append(l.stmts.enrol, enrolment(db.Dialect(), rows))
-	}
+	l.stmts.enrol = sync.OnceValue(func() (list []string) {
+		for _, rows := range enrolments {
+			list = append(list, enrolment(db.Dialect(), rows))
+		}
+		return list
+	})
 	return l
 }
 

@@ -29,8 +29,8 @@ type statements struct {
 
 	// Timers.
 	now, due, nextDue, settle, timers, timerCounts, deleteTimers, timersBehind, renameTimers string
-	enrol                                                                                    []string // as in enrolments
-	enrolAll                                                                                 string   // any number, from arrays; empty where there are none
+	enrol                                                                                    func() []string // as in enrolments; built at the first use
+	enrolAll                                                                                 string          // any number, from arrays; empty where there are none
 
 	// State, for workers, WaitFor and Status.
 	state, cursors, status string

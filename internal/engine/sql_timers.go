@@ -56,7 +56,7 @@ func (l *sqlLedger[Tx]) Enrol(ctx context.Context, tx Tx, k Key, timers []Timer)
 			for _, t := range timers[:rows] {
 				args = append(args, t.Due, int64(t.Position), t.Stream.Kind, t.Stream.ID, int64(t.Version), int64(part.Hash(t.Stream.String())))
 			}
-			if _, err := l.Exec(ctx, tx, l.stmts.enrol[i], args...); err != nil {
+			if _, err := l.Exec(ctx, tx, l.stmts.enrol()[i], args...); err != nil {
 				return err
 			}
 			timers = timers[rows:]
