@@ -43,8 +43,13 @@ const (
 	parkedColumns  = "name, version, kind, id, stream_version, position, time, type, data, meta, error, attempts, at"
 )
 
-// inPart is the condition for a timer of part $3 of $4. Its hash is unsigned, and stored as a signed number.
-const inPart = "((((((hash >> 1) & 9223372036854775807) % $4) * 2) + (hash & 1)) % $4) = $3"
+// partOf is the part of a hash, of a number of parts. A hash is unsigned, and stored as a signed number.
+func partOf(hash, of string) string {
+	return fmt.Sprintf("((((((%[1]s >> 1) & 9223372036854775807) %% %[2]s) * 2) + (%[1]s & 1)) %% %[2]s)", hash, of)
+}
+
+// inPart is the condition for a timer of part $3 of $4.
+var inPart = partOf("hash", "$4") + " = $3"
 
 // clockOr returns the time in a parameter, or that of the database if the parameter is 0. A subquery is evaluated once, so an index can be
 // used up to it.
@@ -171,7 +176,7 @@ func prepare(d Dialect) statements { //nolint:funlen // a list
 		timers: d.SQL("select due, position, kind, id, stream_version from {es}timers" + thisProjection +
 			" and due >= $3 and (due, position) > ($3, $4) order by due, position limit $5"),
 		timerCounts: d.SQL(`select q.name, q.version, q.i, count(*), min(q.due) from (
-				select t.name, t.version, t.due, ((((((t.hash >> 1) & 9223372036854775807) % s.n) * 2) + (t.hash & 1)) % s.n) as i
+				select t.name, t.version, t.due, ` + partOf("t.hash", "s.n") + ` as i
 				from {es}timers t, (select name, version, count(*) as n from {es}shards group by name, version) s
 				where s.name = t.name and s.version = t.version) q
 			group by q.name, q.version, q.i`),
