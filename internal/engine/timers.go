@@ -28,13 +28,10 @@ type Timer struct {
 	Version  es.Version
 }
 
-// compare orders timers.
-func (t Timer) compare(other Timer) int {
-	return cmp.Or(cmp.Compare(t.Due, other.Due), cmp.Compare(t.Position, other.Position))
-}
-
 // CompareTimers orders timers by the time at which they are due, and then by their positions.
-func CompareTimers(a, b Timer) int { return a.compare(b) }
+func CompareTimers(a, b Timer) int {
+	return cmp.Or(cmp.Compare(a.Due, b.Due), cmp.Compare(a.Position, b.Position))
+}
 
 // latest is the latest time at which a record can be due. Databases keep it, and it can be written with four digits for the year.
 var latest = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
