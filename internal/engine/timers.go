@@ -159,12 +159,11 @@ func (s *shardWorker[Tx]) stillEarly(ctx context.Context, r es.Record) (later []
 	if err != nil || due == 0 {
 		return nil, err
 	}
-	now, err := s.engine.ledger.Now(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if s.task.now != nil {
-		now = s.task.clockTime()
+	now := s.task.clockTime()
+	if s.task.now == nil {
+		if now, err = s.engine.ledger.Now(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if due <= now {
 		return nil, nil
