@@ -220,23 +220,27 @@ func (e *Engine[Tx]) Forget(ctx context.Context, name string, version int) (err 
 
 // Parked implements [projection.Projections]. It reads the records in pages.
 func (e *Engine[Tx]) Parked(ctx context.Context) iter.Seq2[projection.Parked, error] {
-	const limit = 64
-	return func(yield func(projection.Parked, error) bool) {
-		var last projection.Parked
-		last.Version = -1
+	return pages(ctx, "parked records", projection.Parked{Version: -1}, 64, e.ledger.Parked)
+}
+
+// pages returns what a query returns after start, page by page. what is for its error.
+func pages[T any](ctx context.Context, what string, start T, limit int, query func(ctx context.Context, after T, limit int) ([]T, error)) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		last := start
 		for {
-			page, err := e.ledger.Parked(ctx, last, limit)
+			page, err := query(ctx, last, limit)
 			if err != nil {
 				if ctx.Err() != nil {
 					err = ctx.Err()
 				} else {
-					err = fmt.Errorf("es: parked records: %w", err)
+					err = fmt.Errorf("es: %s: %w", what, err)
 				}
-				yield(projection.Parked{}, cause.Of(ctx, err))
+				var none T
+				yield(none, cause.Of(ctx, err))
 				return
 			}
-			for _, p := range page {
-				if !yield(p, nil) {
+			for _, row := range page {
+				if !yield(row, nil) {
 					return
 				}
 			}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/internal/cause"
 	"github.com/thalo-go/es/internal/part"
 	"github.com/thalo-go/es/projection"
 )
@@ -296,29 +295,18 @@ func (a *alarm) stop() {
 
 // Timers implements [projection.Admin]. It reads them in pages.
 func (e *Engine[Tx]) Timers(ctx context.Context, name string) iter.Seq2[projection.Timer, error] {
-	const limit = 256
 	return func(yield func(projection.Timer, error) bool) {
-		last := Timer{Due: math.MinInt64}
-		for {
-			page, err := e.ledger.Timers(ctx, Key{name, 0}, last, limit)
-			if err != nil {
-				if ctx.Err() != nil {
-					err = ctx.Err()
-				} else {
-					err = fmt.Errorf("es: timers of %s: %w", name, err)
-				}
-				yield(projection.Timer{}, cause.Of(ctx, err))
+		query := func(ctx context.Context, after Timer, limit int) ([]Timer, error) {
+			return e.ledger.Timers(ctx, Key{name, 0}, after, limit)
+		}
+		for t, err := range pages(ctx, "timers of "+name, Timer{Due: math.MinInt64}, 256, query) {
+			var timer projection.Timer
+			if err == nil {
+				timer = projection.Timer{Name: name, Record: es.Record{Stream: t.Stream, Version: t.Version, Position: t.Position}, Due: TimeOf(t.Due)}
+			}
+			if !yield(timer, err) {
 				return
 			}
-			for _, t := range page {
-				if !yield(projection.Timer{Name: name, Record: es.Record{Stream: t.Stream, Version: t.Version, Position: t.Position}, Due: TimeOf(t.Due)}, nil) {
-					return
-				}
-			}
-			if len(page) < limit {
-				return
-			}
-			last = page[limit-1]
 		}
 	}
 }
