@@ -271,14 +271,8 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 			continue
 		}
 		if more { // parked records or timers, perhaps, but new records do not wait for them
-			if len(s.pending.Records) == 0 {
-				select {
-				case b := <-batches:
-					s.pending = b
-				case err := <-failed:
-					return err
-				default:
-				}
+			if err := s.poll(batches, failed); err != nil {
+				return err
 			}
 			due = true
 			continue
@@ -316,6 +310,21 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 			return ctx.Err()
 		}
 	}
+}
+
+// poll takes the next batch if it is there and needed.
+func (s *shardWorker[Tx]) poll(batches <-chan projection.Batch, failed <-chan error) error {
+	if len(s.pending.Records) > 0 {
+		return nil
+	}
+	select {
+	case b := <-batches:
+		s.pending = b
+	case err := <-failed:
+		return err
+	default:
+	}
+	return nil
 }
 
 // piece is what one transaction applies.
