@@ -95,9 +95,7 @@ func (s *Streams) note(epoch int, position es.Position, stream es.Stream) {
 			s.replaced = make(map[uint64]struct{})
 		}
 		s.replaced[at.stream] = struct{}{}
-	case at.position > position: // of a history whose loss was not noticed yet
-		s.forgotten = max(s.forgotten, at.position)
-	case at.position < position:
+	case at.position != position: // if it is higher, it is of a history whose loss was not noticed yet
 		s.forgotten = max(s.forgotten, at.position)
 	}
 	*at = slot{position, hash}
