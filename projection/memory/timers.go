@@ -13,12 +13,15 @@ import (
 func (r *rows) of(p part.Part) []engine.Timer {
 	var list []engine.Timer
 	for _, t := range r.timers {
-		if part.Of(t.Stream.String(), p.Of) == p {
+		if isOf(t, p) {
 			list = append(list, t)
 		}
 	}
 	return list
 }
+
+// isOf reports whether a timer is of a part of the streams.
+func isOf(t engine.Timer, p part.Part) bool { return part.Of(t.Stream.String(), p.Of) == p }
 
 func (r *rows) removeTimers(is func(t engine.Timer) bool) {
 	r.timers = slices.DeleteFunc(slices.Clone(r.timers), is)
@@ -35,7 +38,7 @@ func (l *ledger) Due(ctx context.Context, k engine.Key, p part.Part, at int64, l
 		if t.Due > at || len(list) == limit {
 			break
 		}
-		if part.Of(t.Stream.String(), p.Of) == p {
+		if isOf(t, p) {
 			list = append(list, t)
 		}
 	}
@@ -46,7 +49,7 @@ func (l *ledger) Due(ctx context.Context, k engine.Key, p part.Part, at int64, l
 func (l *ledger) NextDue(ctx context.Context, k engine.Key, p part.Part, at int64) (next, counts int64, found bool, err error) {
 	at = cmp.Or(at, now())
 	for _, t := range l.read(k).timers {
-		if part.Of(t.Stream.String(), p.Of) == p {
+		if isOf(t, p) {
 			return t.Due, at, true, l.check(ctx)
 		}
 	}
@@ -75,7 +78,7 @@ func (l *ledger) Enrol(_ context.Context, tx *Tx, k engine.Key, timers []engine.
 // Settle implements [engine.Ledger].
 func (l *ledger) Settle(_ context.Context, tx *Tx, k engine.Key, p part.Part, last engine.Timer) error {
 	l.edit(tx, k).removeTimers(func(t engine.Timer) bool {
-		return engine.CompareTimers(t, last) <= 0 && part.Of(t.Stream.String(), p.Of) == p
+		return engine.CompareTimers(t, last) <= 0 && isOf(t, p)
 	})
 	return nil
 }
