@@ -78,9 +78,6 @@ func (s *Store) attemptTogether(ctx context.Context, conn *pgx.Conn, b *batch, k
 func (s *Store) leaveAndServe(ctx context.Context, conn *pgx.Conn, request [][]byte, ticket []byte, read func(row [][]byte) error) (left bool, err error) {
 	var names [2]string
 	for i, stmt := range []*statement{s.statements.leave, s.statements.serve} {
-		if s.unprepared.Load() {
-			break
-		}
 		if names[i], err = s.prepareOn(ctx, conn, stmt); err != nil {
 			return false, err
 		}

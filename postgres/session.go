@@ -69,15 +69,13 @@ var binaryFormat = []int16{1} // for all parameters or columns
 
 // query runs a statement in one round trip. It prepares the statement once on each connection. Behind a pooler that lends connections
 // by transaction and does not support prepared statements, the statement is parsed each time.
-func (s *Store) query(ctx context.Context, conn *pgx.Conn, stmt *statement, prepared bool, params [][]byte) (*pgconn.ResultReader, error) {
-	if prepared {
-		name, err := s.prepareOn(ctx, conn, stmt)
-		if err != nil {
-			return nil, err
-		}
-		if name != "" {
-			return conn.PgConn().ExecPrepared(ctx, name, params, binaryFormat, binaryFormat), nil
-		}
+func (s *Store) query(ctx context.Context, conn *pgx.Conn, stmt *statement, params [][]byte) (*pgconn.ResultReader, error) {
+	name, err := s.prepareOn(ctx, conn, stmt)
+	if err != nil {
+		return nil, err
+	}
+	if name != "" {
+		return conn.PgConn().ExecPrepared(ctx, name, params, binaryFormat, binaryFormat), nil
 	}
 	return conn.PgConn().ExecParams(ctx, stmt.sql, params, nil, binaryFormat, binaryFormat), nil
 }
@@ -85,6 +83,9 @@ func (s *Store) query(ctx context.Context, conn *pgx.Conn, stmt *statement, prep
 // prepareOn prepares a statement and returns its name, or "" if it has to run without. It returns an error only if the connection broke,
 // because later errors would not say why. With any other error the statement fails in the same way without being prepared.
 func (s *Store) prepareOn(ctx context.Context, conn *pgx.Conn, stmt *statement) (name string, err error) {
+	if s.unprepared.Load() {
+		return "", nil
+	}
 	name = stmt.names[s.growth.Load()]
 	usable := !conn.IsClosed()
 	if _, err = conn.Prepare(ctx, name, stmt.sql); err == nil {
@@ -99,15 +100,13 @@ func (s *Store) prepareOn(ctx context.Context, conn *pgx.Conn, stmt *statement) 
 
 // enqueue adds a statement to a batch, prepared if the store does that.
 func (s *Store) enqueue(ctx context.Context, conn *pgx.Conn, batch *pgconn.Batch, stmt *statement, params [][]byte) error {
-	if !s.unprepared.Load() {
-		name, err := s.prepareOn(ctx, conn, stmt)
-		if err != nil {
-			return err
-		}
-		if name != "" {
-			batch.ExecPrepared(name, params, binaryFormat, binaryFormat)
-			return nil
-		}
+	name, err := s.prepareOn(ctx, conn, stmt)
+	if err != nil {
+		return err
+	}
+	if name != "" {
+		batch.ExecPrepared(name, params, binaryFormat, binaryFormat)
+		return nil
 	}
 	batch.ExecParams(stmt.sql, params, nil, binaryFormat, binaryFormat)
 	return nil
@@ -132,7 +131,7 @@ func (s *Store) each(ctx context.Context, conn *pgx.Conn, stmt *statement, param
 func (s *Store) exec(ctx context.Context, conn *pgx.Conn, stmt *statement, params [][]byte, f func(row [][]byte) error) (pgconn.CommandTag, error) {
 	for {
 		prepared := !s.unprepared.Load()
-		result, err := s.query(ctx, conn, stmt, prepared, params)
+		result, err := s.query(ctx, conn, stmt, params)
 		if err != nil {
 			return pgconn.CommandTag{}, err
 		}
