@@ -288,6 +288,5 @@ func (f *feed) Applied(upTo projection.Cursor) {
 
 // Close implements [projection.Feed].
 func (f *feed) Close() error {
-	f.source.remove(f)
 	return f.source.closeFeed(f)
 }

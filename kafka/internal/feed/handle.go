@@ -34,7 +34,7 @@ type handle struct {
 	feeds map[client.Partition]*feed
 }
 
-// open adds a feed at an offset to a handle that does not read its partition yet.
+// openFeed adds a feed at an offset to the source, and to a handle that does not read its partition yet.
 func (s *Source) openFeed(f *feed) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -45,7 +45,11 @@ func (s *Source) openFeed(f *feed) error {
 		return s.broken
 	}
 	for h := range s.handles {
-		if ok, err := h.add(f); ok || err != nil {
+		ok, err := h.add(f)
+		if ok {
+			s.feeds[f] = struct{}{}
+		}
+		if ok || err != nil {
 			return err
 		}
 	}
@@ -58,14 +62,15 @@ func (s *Source) openFeed(f *feed) error {
 	if _, err := h.add(f); err != nil {
 		return errors.Join(err, h.close())
 	}
-	s.handles[h] = struct{}{}
+	s.handles[h], s.feeds[f] = struct{}{}, struct{}{}
 	return nil
 }
 
-// closeFeed removes a feed from its handle, and closes the handle with its last feed.
+// closeFeed removes a feed from the source and its handle, and closes the handle with its last feed.
 func (s *Source) closeFeed(f *feed) error {
 	h := f.handle
 	s.mu.Lock()
+	delete(s.feeds, f)
 	last := h.remove(f)
 	if last {
 		delete(s.handles, h)
@@ -239,7 +244,7 @@ func (q *queue) put(event kafka.Event, bytes int) (full bool) {
 	q.mu.Lock()
 	q.events = append(q.events, event)
 	q.bytes += bytes
-	full = q.bytes >= queueBytes || len(q.events) >= queueEvents
+	full = q.fullLocked()
 	first := len(q.events) == 1
 	q.mu.Unlock()
 	if first {
@@ -251,8 +256,10 @@ func (q *queue) put(event kafka.Event, bytes int) (full bool) {
 func (q *queue) full() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.bytes >= queueBytes || len(q.events) >= queueEvents
+	return q.fullLocked()
 }
+
+func (q *queue) fullLocked() bool { return q.bytes >= queueBytes || len(q.events) >= queueEvents }
 
 // next returns the next event, or nil if none comes within a time or before ctx ends.
 func (f *feed) nextEvent(ctx context.Context, wait time.Duration) kafka.Event {

@@ -3,7 +3,6 @@ package feed
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -170,26 +169,10 @@ func (s *Source) open(p client.Partition, offset, high int64, filter es.Filter) 
 	if err := s.openFeed(f); err != nil {
 		return nil, err
 	}
-	if err := s.add(f); err != nil {
-		return nil, errors.Join(err, s.closeFeed(f))
-	}
 	return f, nil
 }
 
 var errClosed = fmt.Errorf("kafka: source: %w", es.ErrClosed)
-
-func (s *Source) add(f *feed) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return errClosed
-	}
-	if s.broken != nil {
-		return s.broken
-	}
-	s.feeds[f] = struct{}{}
-	return nil
-}
 
 // Close closes the source. Its feeds must be closed first.
 func (s *Source) Close() error {
@@ -293,10 +276,4 @@ func (s *Source) setApplied(p client.Partition, offset int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.applied[p] = offset
-}
-
-func (s *Source) remove(f *feed) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.feeds, f)
 }
