@@ -148,10 +148,10 @@ func (r *Relay) setCheckpoint(ctx context.Context, name string, to es.Position) 
 }
 
 // filterName is the name of a checkpoint that has the mark of the filter, and no position.
-func (r *Relay) filterName() string { return r.lease() + FilterSuffix }
+func (r *Relay) filterName() string { return r.lease() + filterSuffix }
 
-// FilterSuffix ends the name of a checkpoint that has the mark of a filter.
-const FilterSuffix = "/filter"
+// filterSuffix ends the name of a checkpoint that has the mark of a filter.
+const filterSuffix = "/filter"
 
 // filterMark is a hash of the filter, which is not 0.
 func (r *Relay) filterMark() es.Position { return es.Position(uint64(canon.Mark(r.filter))>>1 | 1) }
