@@ -3,11 +3,11 @@ package engine
 import (
 	"context"
 	"errors"
-	"runtime/debug"
 	"slices"
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/guard"
 	"github.com/thalo-go/es/internal/step"
 	"github.com/thalo-go/es/projection"
 )
@@ -272,19 +272,9 @@ func (s *shardWorker[Tx]) commitHandled(ctx context.Context, p piece, n int, lat
 
 // guard turns a panic of the program's code into an error, and logs its stack.
 func (t *task[Tx]) guard(f func() error) error {
-	err := guard(f)
+	err := guard.Call(f)
 	if p, ok := err.(*es.PanicError); ok { //nolint:errorlint // one that the code returned has its stack elsewhere
 		t.log.Error("panic", "err", p, "stack", string(p.Stack))
 	}
 	return err
-}
-
-// guard turns a panic into an error.
-func guard(f func() error) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &es.PanicError{Value: v, Stack: debug.Stack()}
-		}
-	}()
-	return f()
 }

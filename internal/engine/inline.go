@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/guard"
 	"github.com/thalo-go/es/internal/progress"
 	"github.com/thalo-go/es/projection"
 )
@@ -209,7 +210,7 @@ func (t *task[Tx]) give(ctx context.Context, tx Tx, records []es.Record, by *Han
 		}
 	}
 	for piece := range slices.Chunk(records, t.batch) {
-		if err := guard(func() error { return t.handle(ctx, tx, slices.Clip(piece)) }); err != nil {
+		if err := guard.Call(func() error { return t.handle(ctx, tx, slices.Clip(piece)) }); err != nil {
 			return by.verdict(err)
 		}
 	}
@@ -321,7 +322,7 @@ func (t *task[Tx]) step(ctx context.Context, after, head es.Position, limit int,
 			err = errLost
 		}
 		if err == nil && len(records) > 0 {
-			if err = guard(func() error { return t.handle(ctx, tx, slices.Clip(records)) }); err != nil {
+			if err = guard.Call(func() error { return t.handle(ctx, tx, slices.Clip(records)) }); err != nil {
 				err = &handlerError{err}
 			}
 		}

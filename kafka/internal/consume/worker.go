@@ -1,14 +1,13 @@
 package consume
 
 import (
-	"context"
 	"errors"
-	"runtime/debug"
 	"time"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/guard"
 	"github.com/thalo-go/es/kafka/internal/client"
 	"github.com/thalo-go/es/kafka/internal/deadletter"
 	"github.com/thalo-go/es/kafka/internal/wire"
@@ -72,7 +71,7 @@ func (w *worker) interrupted(err error) bool {
 func (w *worker) try(m *kafka.Message, store string, r es.Record) (attempts int, err error) {
 	failures := 0
 	for attempts = 1; ; attempts++ {
-		if err = handle(w.ctx, w.r.Handle, store, r); err != nil && !errors.Is(err, es.ErrUnavailable) {
+		if err = guard.Call(func() error { return w.r.Handle(w.ctx, store, r) }); err != nil && !errors.Is(err, es.ErrUnavailable) {
 			failures++
 		}
 		if err == nil || failures > w.r.Retries || w.interrupted(err) {
@@ -94,16 +93,6 @@ func (w *worker) failing(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.problem, w.problemAt = err.Error(), time.Now()
-}
-
-// handle calls a handler and returns its panic as an error.
-func handle(ctx context.Context, f func(context.Context, string, es.Record) error, store string, r es.Record) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &es.PanicError{Value: v, Stack: debug.Stack()}
-		}
-	}()
-	return f(ctx, store, r)
 }
 
 // logged returns an error as attributes of a log record, with the stack if it is a panic.

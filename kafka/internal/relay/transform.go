@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime/debug"
 	"slices"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/guard"
 	"github.com/thalo-go/es/kafka/internal/client"
 	"github.com/thalo-go/es/kafka/internal/wire"
 )
@@ -35,7 +35,8 @@ func (r *Relay) messages(all []outgoing, record *es.Record) ([]outgoing, error) 
 	if r.Transform == nil {
 		return append(all, outgoing{r: record}), nil
 	}
-	made, err := r.transform(*record)
+	var made []Message
+	err := guard.Call(func() (err error) { made, err = r.Transform(*record); return err })
 	switch {
 	case errors.Is(err, es.ErrUnavailable):
 		return all, fmt.Errorf("kafka: transform %s: %w", record.ID(), err)
@@ -50,16 +51,6 @@ func (r *Relay) messages(all []outgoing, record *es.Record) ([]outgoing, error) 
 		all = append(all, o)
 	}
 	return all, nil
-}
-
-// transform calls the user's function and returns its panic as an error.
-func (r *Relay) transform(record es.Record) (made []Message, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &es.PanicError{Value: v, Stack: debug.Stack()}
-		}
-	}()
-	return r.Transform(record)
 }
 
 // message returns a message that Transform has made, if readers accept it.
