@@ -38,7 +38,7 @@ type standing struct {
 	Remedy   string      `json:"remedy,omitempty"`
 }
 
-// A verdict reports whether a reader knows records that the log does not have.
+// A verdict is what was found out about a reader.
 type verdict string
 
 const (
@@ -47,6 +47,9 @@ const (
 	parted verdict = "parted"  // it has read a record that the log does not have, and the log has grown since
 	other  verdict = "unknown" // it reads topics, or another log
 )
+
+// lost reports whether a reader knows records that the log does not have.
+func (v verdict) lost() bool { return v == ahead || v == parted }
 
 // logObject is the JSON of the log.
 type logObject struct {
@@ -175,7 +178,7 @@ func (c *reconciliation) readStore(db database, store string) error {
 		} else if err := c.judge(&s, p.Time, ""); err != nil {
 			return err
 		}
-		lost[of(p)] = lost[of(p)] || s.Verdict == ahead || s.Verdict == parted
+		lost[of(p)] = lost[of(p)] || s.Verdict.lost()
 		c.standings = append(c.standings, s)
 	}
 	for i, p := range shards {
@@ -251,7 +254,7 @@ func (c *reconciliation) has(at time.Time, id string) (bool, error) {
 
 // propose says how to bring a projection or reaction back to the log.
 func (c *reconciliation) propose(s *standing, p projection.Status, store string) {
-	if s.Verdict != ahead && s.Verdict != parted {
+	if !s.Verdict.lost() {
 		return
 	}
 	program := "es -s " + shellWord(redact(store, store))
@@ -345,7 +348,7 @@ func (c *reconciliation) judgeRelay(r relayCheckpoint) error {
 func (c *reconciliation) report() error {
 	var found []standing
 	for _, s := range c.standings {
-		if s.Verdict == ahead || s.Verdict == parted {
+		if s.Verdict.lost() {
 			found = append(found, s)
 		}
 	}
