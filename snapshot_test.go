@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/logged"
 )
 
 // shelf keeps snapshots in memory. Tests can inspect it and inject faults.
@@ -53,26 +53,6 @@ func (s *shelf) versions() []es.Version {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.saved)
-}
-
-// journal is a log output that can be read while it is written.
-type journal struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
 }
 
 // withSnapshots returns a Repo without a cache, so that each command loads.
@@ -221,11 +201,11 @@ func TestUnusableSnapshotIsIgnored(t *testing.T) {
 		{"out of reach", func(_ *testing.T, s *shelf) { s.load = func() error { return errors.New("no route to host") } }, "no route to host", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			store, shelf, journal := newSpy(), new(shelf), new(journal)
+			store, shelf, journal := newSpy(), new(shelf), new(logged.Text)
 			ones(t, store, nil, 25, 10)
 			test.disturb(t, shelf)
 			repo := withSnapshots(store, shelf, 10)
-			repo.SnapshotSchema, repo.Logger = 1, journal.logger()
+			repo.SnapshotSchema, repo.Logger = 1, journal.Logger()
 			store.take()
 			at, err := repo.Load(t.Context(), "1")
 			state, version := at.State, at.Version
@@ -274,9 +254,9 @@ func (counting[S]) Decide(_ S, e added) ([]added, error) { return []added{e}, ni
 func (c counting[S]) Evolve(s S, e added) S              { return c.evolve(s, e) }
 
 func TestStateThatDoesNotSurviveJSONIsNotSaved(t *testing.T) {
-	journal, shelf := new(journal), new(shelf)
+	journal, shelf := new(logged.Text), new(shelf)
 	repo := es.NewRepo(new(es.Mem), "tally", counting[secretive]{func(s secretive, e added) secretive { return secretive{s.n + e.N} }}, tallyCodec)
-	repo.Snapshots, repo.SnapshotEvery, repo.Logger = shelf, 1, journal.logger()
+	repo.Snapshots, repo.SnapshotEvery, repo.Logger = shelf, 1, journal.Logger()
 	for range 10 {
 		if _, err := repo.Execute(t.Context(), "1", added{1}); err != nil {
 			t.Fatal(err)
@@ -295,10 +275,10 @@ func TestStateThatDoesNotSurviveJSONIsNotSaved(t *testing.T) {
 }
 
 func TestStateThatPanicsInJSONIsNotSaved(t *testing.T) {
-	journal, shelf := new(journal), new(shelf)
+	journal, shelf := new(logged.Text), new(shelf)
 	rules := counting[touchyState]{func(s touchyState, e added) touchyState { return touchyState{s.N + e.N} }}
 	repo := es.NewRepo(new(es.Mem), "tally", rules, tallyCodec)
-	repo.Snapshots, repo.SnapshotEvery, repo.Logger, repo.CacheSize = shelf, 1, journal.logger(), -1
+	repo.Snapshots, repo.SnapshotEvery, repo.Logger, repo.CacheSize = shelf, 1, journal.Logger(), -1
 	if err := shelf.Mem.SaveSnapshot(t.Context(), es.Snapshot{Stream: tally1, Version: 1, Position: 1, Data: []byte(`{}`)}); err != nil {
 		t.Fatal(err)
 	}
@@ -319,10 +299,10 @@ func TestStateThatPanicsInJSONIsNotSaved(t *testing.T) {
 }
 
 func TestFailedSaveIsLogged(t *testing.T) {
-	journal, shelf := new(journal), new(shelf)
+	journal, shelf := new(logged.Text), new(shelf)
 	shelf.save = func() error { return errors.New("disk full") }
 	repo := withSnapshots(newSpy(), shelf, 1)
-	repo.Logger = journal.logger()
+	repo.Logger = journal.Logger()
 	if _, err := repo.Execute(t.Context(), "1", add(1)); err != nil {
 		t.Fatal(err)
 	}
@@ -473,7 +453,7 @@ type timed struct {
 }
 
 func TestOneStateThatDoesNotSurviveJSONDoesNotStopTheOthers(t *testing.T) {
-	journal, shelf := new(journal), new(shelf)
+	journal, shelf := new(logged.Text), new(shelf)
 	rules := counting[timed]{func(s timed, e added) timed {
 		if e.N == 13 {
 			s.At = time.Now()
@@ -481,7 +461,7 @@ func TestOneStateThatDoesNotSurviveJSONDoesNotStopTheOthers(t *testing.T) {
 		return timed{s.N + e.N, s.At}
 	}}
 	repo := es.NewRepo(new(es.Mem), "tally", rules, tallyCodec)
-	repo.Snapshots, repo.SnapshotEvery, repo.Logger = shelf, 1, journal.logger()
+	repo.Snapshots, repo.SnapshotEvery, repo.Logger = shelf, 1, journal.Logger()
 	for _, step := range []struct {
 		id string
 		n  int

@@ -3,13 +3,13 @@ package kafka_test
 import (
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/logged"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/kafka/kafkatest"
@@ -80,10 +80,10 @@ func TestARelayRefusesAChangedFilter(t *testing.T) {
 func TestARelayAdoptsACheckpointWithoutAFilter(t *testing.T) {
 	t.Parallel()
 	b, log := testserver.FakeBroker(t, kafkatest.Options{}), new(es.Mem)
-	heard := new(lines)
+	heard := new(logged.Text)
 	filtered := func(types ...string) *kafka.Relay {
 		r := relay(b, log)
-		r.Filter.Types, r.Logger = types, slog.New(slog.NewTextHandler(heard, nil))
+		r.Filter.Types, r.Logger = types, heard.Logger()
 		return r
 	}
 	run := runRelay(t, filtered("a"))

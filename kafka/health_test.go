@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/logged"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/kafka/kafkatest"
@@ -32,7 +33,7 @@ func TestStatsSayThatThePasswordIsWrong(t *testing.T) {
 		} {
 			t.Run(promise, func(t *testing.T) {
 				t.Parallel()
-				log, heard := new(es.Mem), new(lines)
+				log, heard := new(es.Mem), new(logged.Text)
 				head := fill(t, log, 1000)
 				r := relay(b, log)
 				r.Cluster.Config, r.Logger = refused(b), slog.New(slog.NewTextHandler(heard, &slog.HandlerOptions{Level: slog.LevelWarn}))
@@ -58,7 +59,7 @@ func TestStatsSayThatThePasswordIsWrong(t *testing.T) {
 		}
 		t.Run("consumer", func(t *testing.T) {
 			t.Parallel()
-			heard := new(lines)
+			heard := new(logged.Text)
 			c := &kafka.Consumer{
 				Cluster: kafka.Cluster{Config: refused(b)}, Group: b.Prefix, Topics: []string{b.Prefix + ".account"},
 				Logger: slog.New(slog.NewTextHandler(heard, &slog.HandlerOptions{Level: slog.LevelWarn})),
@@ -174,10 +175,10 @@ func TestAConsumerStartsBeforeItsTopics(t *testing.T) {
 		for _, fromEnd := range []bool{false, true} {
 			testserver.EachBroker(t, func(t *testing.T, broker testserver.Broker) {
 				b, later := bank{broker, broker.Prefix + ".account"}, bank{broker, broker.Prefix + ".transfer"}
-				heard := new(lines)
+				heard := new(logged.Text)
 				c, got := consumer(t, b), newCollector()
 				c.Topics = append(c.Topics, later.topic)
-				c.OnError, c.FromEnd, c.Logger = onError, fromEnd, slog.New(slog.NewTextHandler(heard, nil))
+				c.OnError, c.FromEnd, c.Logger = onError, fromEnd, heard.Logger()
 				stop := start(t, func(ctx context.Context) error { return c.Run(ctx, got.handle) })
 				waits := func(topics ...string) {
 					t.Helper()
@@ -192,7 +193,7 @@ func TestAConsumerStartsBeforeItsTopics(t *testing.T) {
 					})
 				}
 				waits(b.topic, later.topic)
-				if n := strings.Count(heard.String(), "waits for a topic"); n != 2 {
+				if n := heard.Count("waits for a topic"); n != 2 {
 					t.Errorf("it was logged %d times that a topic does not exist:\n%s", n, heard)
 				}
 				// All of a topic that did not exist when the group began is new to it.
@@ -210,7 +211,7 @@ func TestAConsumerStartsBeforeItsTopics(t *testing.T) {
 					t.Errorf("Run returned %v", err)
 				}
 				got.inOrder(t)
-				if n := strings.Count(heard.String(), "waits for a topic"); n != 2 {
+				if n := heard.Count("waits for a topic"); n != 2 {
 					t.Errorf("it was logged %d times that a topic does not exist", n)
 				}
 			})

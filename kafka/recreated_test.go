@@ -2,9 +2,7 @@ package kafka_test
 
 import (
 	"context"
-	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -12,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/logged"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/kafka/kafkatest"
@@ -117,8 +116,8 @@ func TestARelayEndsAfterAFatalError(t *testing.T) {
 			t.Parallel()
 			b := testserver.FakeBroker(t, kafkatest.Options{})
 			log := new(es.Mem)
-			r, heard := relay(b, log), new(lines)
-			r.Leases, r.Logger = log, slog.New(slog.NewTextHandler(heard, nil))
+			r, heard := relay(b, log), new(logged.Text)
+			r.Leases, r.Logger = log, heard.Logger()
 			run := runRelay(t, r)
 			run.reaches(fill(t, log, 50))
 			b.Fake.Fail(name, fault, -1)
@@ -131,22 +130,4 @@ func TestARelayEndsAfterAFatalError(t *testing.T) {
 			}
 		})
 	}
-}
-
-// lines is what was logged.
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }

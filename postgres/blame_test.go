@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,6 +13,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/test/background"
+	"github.com/thalo-go/es/internal/test/logged"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
 	"github.com/thalo-go/es/projection"
@@ -38,9 +37,9 @@ func TestRecordsAreNotParkedForTheServersFaults(t *testing.T) {
 		t.Run(c.setting+", and the handler "+c.handlers, func(t *testing.T) {
 			schema, name := fmt.Sprint("es", i), fmt.Sprint("model", i)
 			s := openWith(t, postgres.Config{Schema: schema}, with(url, c.setting))
-			log := new(logged)
+			log := new(logged.Text)
 			background.Project(t, s, postgres.Projection{
-				Name: name, OnError: es.Park, Retries: -1, Batch: 2, Logger: slog.New(slog.NewTextHandler(log, nil)),
+				Name: name, OnError: es.Park, Retries: -1, Batch: 2, Logger: log.Logger(),
 				Prepare: func(ctx context.Context, tx pgx.Tx) error {
 					_, err := tx.Exec(ctx, "create table "+name+" (id text)")
 					return err
@@ -177,24 +176,6 @@ func TestCancelledInlineHandlersRefuseNothing(t *testing.T) {
 		slow.Store(false)
 		mustAppend(t, s, add(account("a"), 1))
 	}
-}
-
-// logged is what a logger has written.
-type logged struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 // statusOf returns the status of the only shard of a projection.

@@ -1,13 +1,10 @@
 package postgres_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"log/slog"
 	"net/url"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -15,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/logged"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
 )
@@ -72,8 +70,8 @@ func TestAStandbyIsPolled(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var log safeBuffer
-			r := openWith(t, postgres.Config{ReadOnly: true, Logger: slog.New(slog.NewTextHandler(&log, nil))}, standby.URL(u.Path[1:]))
+			var log logged.Text
+			r := openWith(t, postgres.Config{ReadOnly: true, Logger: log.Logger()}, standby.URL(u.Path[1:]))
 			f := follow(t, r, 0)
 			f.sees(t, 1, 1)
 			eventually(t, "the store has said that it polls", func() bool { return strings.Contains(log.String(), "notifications do not arrive") })
@@ -89,23 +87,6 @@ func TestAStandbyIsPolled(t *testing.T) {
 			}
 		})
 	}
-}
-
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 // endSessions ends the other sessions of a database, as an administrator does.

@@ -2,19 +2,19 @@ package postgres
 
 import (
 	"errors"
-	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/thalo-go/es/internal/test/logged"
 )
 
 // A long wait is logged again and again, but not so often that the log fills up. A short one is not.
 func TestALongWaitIsLoggedLessAndLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log lockedBuilder
-		s := &Store{config: Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}}
+		var log logged.Text
+		s := &Store{config: Config{Logger: log.Logger()}}
 		short := s.wait(forConnection)
 		time.Sleep(firstWaitLogged / 2)
 		short.done()
@@ -36,22 +36,4 @@ func TestALongWaitIsLoggedLessAndLessOften(t *testing.T) {
 			t.Errorf("the log lacks something:\n%.2000s", text)
 		}
 	})
-}
-
-// A lockedBuilder is written by the goroutine of a timer.
-type lockedBuilder struct {
-	mu      sync.Mutex
-	builder strings.Builder
-}
-
-func (b *lockedBuilder) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.builder.Write(p)
-}
-
-func (b *lockedBuilder) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.builder.String()
 }

@@ -3,11 +3,11 @@ package postgres_test
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"strings"
 	"testing"
 
+	"github.com/thalo-go/es/internal/test/logged"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
 )
@@ -41,11 +41,11 @@ func TestOpenLogsThatItWaits(t *testing.T) {
 		"for the migration of another program": {url, []string{`what="migration of the schema, perhaps by another process"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			log := new(logged)
+			log := new(logged.Text)
 			ctx, cancel := context.WithCancel(t.Context())
 			opened := make(chan error, 1)
 			go func() {
-				s, err := postgres.Config{Logger: slog.New(slog.NewTextHandler(log, nil))}.Open(ctx, c.url)
+				s, err := postgres.Config{Logger: log.Logger()}.Open(ctx, c.url)
 				if err == nil {
 					err = s.Close()
 				}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/test/background"
+	"github.com/thalo-go/es/internal/test/logged"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
 	"github.com/thalo-go/es/projection"
@@ -157,8 +157,8 @@ func TestAProjectionSaysThatItWaitsForAConnection(t *testing.T) {
 	}
 	mustAppend(t, s, add(account("a"), 1))
 	eventually(t, "the share is in use", func() bool { return holding.Load() == 2 })
-	log := new(logged)
-	background.Project(t, s, postgres.Projection{Name: "waits", Logger: slog.New(slog.NewTextHandler(log, nil)), Handle: func(context.Context, pgx.Tx, []es.Record) error { return nil }})
+	log := new(logged.Text)
+	background.Project(t, s, postgres.Projection{Name: "waits", Logger: log.Logger(), Handle: func(context.Context, pgx.Tx, []es.Record) error { return nil }})
 	const says = "all projections share 2 of the pool's 4: raise pool_max_conns"
 	eventually(t, "the projection exists", func() bool {
 		all, err := s.Status(t.Context())
@@ -197,8 +197,8 @@ func TestTheContextOfAHandlerEndsWithItsTransaction(t *testing.T) {
 			s := open(t, with(url, "pool_max_conns=2"))
 			var calls atomic.Int32
 			entered, cause, goOn := make(chan struct{}), make(chan error, 1), make(chan struct{})
-			log := new(logged)
-			background.Project(t, s, postgres.Projection{Name: "p", OnError: es.Park, Retries: -1, Lease: c.lease, Logger: slog.New(slog.NewTextHandler(log, nil)), Handle: func(ctx context.Context, _ pgx.Tx, _ []es.Record) error {
+			log := new(logged.Text)
+			background.Project(t, s, postgres.Projection{Name: "p", OnError: es.Park, Retries: -1, Lease: c.lease, Logger: log.Logger(), Handle: func(ctx context.Context, _ pgx.Tx, _ []es.Record) error {
 				if calls.Add(1) > 1 {
 					return nil
 				}
