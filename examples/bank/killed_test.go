@@ -2,30 +2,22 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/sqlite"
 )
 
-// childVariable makes this test binary run the bank on a file.
-const childVariable = "ES_BANK_CHILD"
-
 func TestMain(m *testing.M) {
-	if path := os.Getenv(childVariable); path != "" {
-		if err := run(context.Background(), path, 1_000_000, ""); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
+	child.Main(map[string]child.Func{
+		"bank": func(ctx context.Context, args []string) error { return run(ctx, args[0], 1_000_000, "") },
+	})
 	os.Exit(testserver.Run(m))
 }
 
@@ -38,12 +30,7 @@ func TestTheBankIsKilledAnywhere(t *testing.T) {
 	}
 	for range kills {
 		before := events(t, path)
-		child := exec.CommandContext(t.Context(), os.Args[0])
-		child.Env = append(os.Environ(), childVariable+"="+path)
-		child.Stderr = os.Stderr
-		if err := child.Start(); err != nil {
-			t.Fatal(err)
-		}
+		p := child.Start(t, "bank", path)
 		for events(t, path) < before+100 { // until the child appends
 			select {
 			case <-time.After(time.Millisecond):
@@ -52,10 +39,7 @@ func TestTheBankIsKilledAnywhere(t *testing.T) {
 			}
 		}
 		time.Sleep(rand.N(50 * time.Millisecond)) // not synchronization: a random moment for the kill
-		if err := child.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		_ = child.Wait() // reports the kill
+		p.Stop()
 	}
 	if err := run(t.Context(), path, 20, ""); err != nil {
 		t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,29 +14,24 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/orders/shop"
+	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/internal/test/eventually"
 	"github.com/thalo-go/es/sqlite"
 )
 
 const (
-	childVariable = "ES_ORDERS_CHILD" // makes this test binary run the shop on a file
-	limit         = 200 * time.Millisecond
-	cups          = 100_000
+	limit = 200 * time.Millisecond
+	cups  = 100_000
 )
 
 func TestMain(m *testing.M) {
-	if path := os.Getenv(childVariable); path != "" {
-		if err := child(context.Background(), path); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
+	child.Main(map[string]child.Func{"shop": runShop})
 	os.Exit(m.Run())
 }
 
-// child runs the shop, places orders and pays every third.
-func child(ctx context.Context, path string) error {
+// runShop runs the shop on a file in a child process, places orders and pays every third.
+func runShop(ctx context.Context, args []string) error {
+	path := args[0]
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, path, "localhost:0", limit) }()
 	store, err := sqlite.Open(path)
@@ -82,18 +76,10 @@ func TestTheShopIsKilledAnywhere(t *testing.T) {
 	}
 	for range kills {
 		before := expired(t, store)
-		cmd := exec.CommandContext(t.Context(), os.Args[0])
-		cmd.Env = append(os.Environ(), childVariable+"="+path)
-		cmd.Stderr = os.Stderr
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		running := child.Start(t, "shop", path)
 		eventually.True(t, "orders expire", func() bool { return expired(t, store) > before+10 })
 		time.Sleep(rand.N(50 * time.Millisecond)) // not synchronization: a random moment for the kill
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		_ = cmd.Wait() // reports the kill
+		running.Stop()
 	}
 	eventually.True(t, "no order is open", func() bool {
 		before := head(t, store)
