@@ -8,7 +8,7 @@ import (
 	"github.com/thalo-go/es/internal/part"
 )
 
-// finished reports whether a run that ends by itself has nothing left to do: all shards are at the end of the source, and nothing is due.
+// finished reports whether a run with Once has nothing left to do: all shards are at the end of the source, and nothing is due.
 // Then OnCaughtUp is called. What is appended or due after that is for another run.
 func (t *task[Tx]) finished(ctx context.Context) (bool, error) {
 	idle, err := t.isIdle(ctx)

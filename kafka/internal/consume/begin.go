@@ -107,7 +107,7 @@ func (r *Run) neverBegan(ctx context.Context, topic string, list []kafka.TopicPa
 		return err
 	}
 	if slices.ContainsFunc(dead, func(p client.Partition) bool { return ends[p] > 0 }) {
-		return fmt.Errorf("the brokers have dropped the group's offsets of topic %s, of which it has parked records; set them", topic)
+		return fmt.Errorf("the brokers have dropped the group's offsets of topic %s, whose records it has parked; set them", topic)
 	}
 	return nil
 }
