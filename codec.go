@@ -2,16 +2,19 @@ package es
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
+
+	"github.com/thalo-go/es/internal/tag"
 )
 
 // Codec turns events into records and back. [JSON] and [CodecFunc] return one.
 // Encode, Decode and Names may be called concurrently.
 //
-// Rename, Upcast and Retire configure a codec. They belong to its declaration, before its first use:
+// Rename, Upcast, Retire and Tag configure a codec. They belong to its declaration, before its first use:
 //
 //	var Codec = es.JSON(map[string]Event{
 //		"opened":       Opened{},
@@ -26,6 +29,8 @@ type Codec[E any] struct {
 	retired   map[string]bool            // stored names
 	marshal   func(v any) ([]byte, error)
 	unmarshal func(data []byte, v any) error
+
+	tags func(event E) []string // nil if events have none
 
 	encode func(event E) (Record, error) // of CodecFunc; otherwise nil
 	decode func(r Record) (E, error)     // of CodecFunc; otherwise nil
@@ -50,7 +55,7 @@ func JSON[E any](events map[string]E) *Codec[E] {
 
 // CodecFunc returns a codec of two functions, for events whose stored name does not follow from their Go type.
 //
-// Encode returns a record with Type, Data and, if needed, Meta, and an [*UnknownEventError] for an event that it cannot
+// Encode returns a record with Type, Data and, if needed, Meta and Tags, and an [*UnknownEventError] for an event that it cannot
 // store. Decode returns [ErrRetired] for an event to skip. Both may be called concurrently.
 func CodecFunc[E any](encode func(event E) (Record, error), decode func(r Record) (E, error)) *Codec[E] {
 	return &Codec[E]{encode: encode, decode: decode, marshal: json.Marshal, unmarshal: json.Unmarshal}
@@ -154,6 +159,43 @@ func (c *Codec[E]) Retire(names ...string) *Codec[E] {
 	return c
 }
 
+// Tag gives every event the tags that a function returns, such as "course:42", beside those that the encode function of a
+// [CodecFunc] returns. Tags are part of the stored event: they select records in a [Filter] and a [Condition]. The function
+// must depend on the event alone, and may be called concurrently.
+//
+// Tag panics if the codec has such a function already.
+func (c *Codec[E]) Tag(f func(event E) []string) *Codec[E] {
+	if f == nil || c.tags != nil {
+		panic("es: codec: Tag needs a function, and is called once")
+	}
+	c.tags = f
+	return c
+}
+
+// Tags returns the tags that the event of a stored record has by this codec, sorted and without duplicates. It decodes the
+// record, so events of an old shape have tags too. A retired event has none. Errors are those of Decode.
+func (c *Codec[E]) Tags(r Record) ([]string, error) {
+	event, err := c.Decode(r)
+	switch {
+	case errors.Is(err, ErrRetired):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case c.encode != nil:
+		r, err = c.Encode(event)
+		return r.Tags, err
+	}
+	return c.tagsOf(nil, event), nil
+}
+
+// tagsOf returns the tags of an event, given those that it has already.
+func (c *Codec[E]) tagsOf(tags []string, event E) []string {
+	if c.tags != nil {
+		tags = slices.Concat(tags, c.tags(event))
+	}
+	return tag.Set(tags)
+}
+
 // Names returns the names under which events are stored, sorted. It omits names that are only read, and returns none
 // for a [CodecFunc].
 func (c *Codec[E]) Names() []string {
@@ -165,7 +207,7 @@ func (c *Codec[E]) Names() []string {
 	return names
 }
 
-// Encode returns a record with the Type and Data of an event. An event without a name is an [*UnknownEventError].
+// Encode returns a record with the Type, Data and Tags of an event. An event without a name is an [*UnknownEventError].
 func (c *Codec[E]) Encode(event E) (Record, error) {
 	r, _, err := c.encodeExact(event)
 	return r, err
@@ -175,9 +217,10 @@ func (c *Codec[E]) Encode(event E) (Record, error) {
 func (c *Codec[E]) encodeExact(event E) (r Record, exact bool, err error) {
 	if c.encode != nil {
 		if r, err = c.encode(event); err != nil {
-			err = encodeError{err}
+			return r, false, encodeError{err}
 		}
-		return r, false, err
+		r.Tags = c.tagsOf(r.Tags, event)
+		return r, false, nil
 	}
 	t := reflect.TypeOf(event)
 	known, found := c.types[t]
@@ -191,7 +234,7 @@ func (c *Codec[E]) encodeExact(event E) (r Record, exact bool, err error) {
 	if altered(data, reflect.ValueOf(event)) {
 		return Record{}, false, invalid("encode %s: %+v has text that is not UTF-8: encode it as []byte", known.name, event)
 	}
-	return Record{Type: known.name, Data: data}, known.exact, nil
+	return Record{Type: known.name, Data: data, Tags: c.tagsOf(nil, event)}, known.exact, nil
 }
 
 // encodeError is the error of an event that could not be encoded. Projections tell it from a stored event that could not be decoded.

@@ -70,6 +70,10 @@ func TestDependencies(t *testing.T) {
 		only: []string{},
 		why:  "the root package and every backend link it",
 	}, {
+		pkg:  "./internal/tag",
+		only: []string{},
+		why:  "the root package and every backend link it",
+	}, {
 		pkg:  "./internal/migration",
 		only: []string{root, internal, xsync, lru},
 		why:  "every backend links it",

@@ -38,14 +38,19 @@ var (
 	ErrRetired = errors.New("retired event type")
 )
 
-// ConflictError reports that a stream was not at the version that an [Append] or [ExpectVersion] expected. Nothing was
-// written. [Repo.Execute] reloads and decides again up to [Config.Retries] times before it returns the error.
+// ConflictError reports that a stream was not at the version that an [Append] or [ExpectVersion] expected, or that the
+// [Condition] of an Append failed. Nothing was written. [Repo.Execute] reloads and decides again up to [Config.Retries] times
+// before it returns the error.
 type ConflictError struct {
 	Stream   Stream
 	Expected Version
+	Unless   Condition // the condition that failed; zero if it was the version
 }
 
 func (e *ConflictError) Error() string {
+	if len(e.Unless.Match) > 0 {
+		return fmt.Sprintf("conflict: append to %s: a record after position %d matches its condition", e.Stream, e.Unless.After)
+	}
 	if e.Expected == 0 {
 		return fmt.Sprintf("conflict: stream %s already exists", e.Stream)
 	}

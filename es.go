@@ -72,6 +72,10 @@ type Record struct {
 	Data []byte            // encoded event; nil and empty are equal
 	Meta map[string]string // correlation, causation and the program's own; nil if there is none
 
+	// Tags are what the event concerns besides its stream, such as "course:42"; see [Filter.Tags] and [Condition]. They are
+	// given by [Codec.Tag], sorted and without duplicates; nil if there are none.
+	Tags []string
+
 	// Part numbers the messages that kafka.Relay.Transform made of one record, from 1. It is 0 in every store.
 	Part int
 }
@@ -94,13 +98,27 @@ type Append struct {
 	// It counts events that earlier values of the same call append to the stream.
 	Expected Version
 
-	// Events are the records to write. Only Type, Data and Meta are used.
-	// With no events, Append only checks Expected and Command.
+	// Unless fails the append if a record matches. Records of the same call do not count.
+	Unless Condition
+
+	// Events are the records to write. Only Type, Data, Meta and Tags are used.
+	// With no events, Append only checks Expected, Unless and Command. So it can ask for the version of another stream.
 	Events []Record
 
 	// Command, if not empty, identifies the command that caused the events.
 	// A store accepts it at most once per stream. It is recorded only if there are events.
 	Command string
+}
+
+// Condition fails an [Append] with a [*ConflictError] if a record after a position matches one of the filters.
+// The zero value never fails.
+//
+// To decide on records of several streams, take the [Head] of the log, read the records that match, decide, and append with
+// the same filters and the head as After. Positions are dense and in commit order, so this condition is exact: it fails if and
+// only if a matching record was written since the head was taken.
+type Condition struct {
+	Match []Filter // at most [MaxConditions]; each needs a tag, because it would read the whole log otherwise
+	After Position // 0 means that no such record may exist at all
 }
 
 // Store keeps streams of events. [Mem] is the reference implementation; packages sqlite and postgres store events durably.
@@ -114,7 +132,8 @@ type Store interface {
 	// The records of one call have consecutive positions, in the order given.
 	//
 	// Errors:
-	//   - a [*ConflictError] if a stream is not at its expected version, including when the call loses a race
+	//   - a [*ConflictError] if a stream is not at its expected version, or a [Condition] fails, including when the call loses
+	//     a race. It is wrapped together with [ErrRewound] if a condition is about records after a position beyond the last one
 	//   - a [*DuplicateError] if a stream has the command already, whatever version is expected
 	//   - an error that wraps [ErrInvalid] if a limit is exceeded; see [CheckAppends]
 	//   - an error that wraps [ErrUnknownOutcome] if the store cannot determine whether the records were written
@@ -193,16 +212,30 @@ func Follow(ctx context.Context, log Log, after Position, filter Filter) iter.Se
 type Filter struct {
 	Kinds []string `json:"kinds,omitempty"` // kinds of streams: any of these
 	Types []string `json:"types,omitempty"` // types of events: any of these
+	Tags  []string `json:"tags,omitempty"`  // tags of events: all of these
 }
 
 // Match reports whether the filter matches a record.
 func (f Filter) Match(r Record) bool {
 	return (len(f.Kinds) == 0 || slices.Contains(f.Kinds, r.Stream.Kind)) &&
-		(len(f.Types) == 0 || slices.Contains(f.Types, r.Type))
+		(len(f.Types) == 0 || slices.Contains(f.Types, r.Type)) &&
+		(len(f.Tags) == 0 || f.matchTags(r.Tags))
+}
+
+func (f Filter) matchTags(tags []string) bool {
+	for _, tag := range f.Tags {
+		if !slices.Contains(tags, tag) {
+			return false
+		}
+	}
+	return true
 }
 
 // String describes the filter for messages and logs.
 func (f Filter) String() string {
+	if len(f.Tags) > 0 {
+		return fmt.Sprintf("kinds %q, types %q, tags %q", f.Kinds, f.Types, f.Tags)
+	}
 	if len(f.Kinds) == 0 && len(f.Types) == 0 {
 		return "everything"
 	}

@@ -15,8 +15,12 @@ const (
 	MaxData    = 16 << 20 // bytes of one event's data
 	MaxMeta    = 64 << 10 // bytes of one event's metadata, keys and values together
 	MaxCommand = 1024     // bytes of a command id; fits a Record.ID and a suffix
+	MaxTag     = 256      // bytes of one tag
+	MaxTags    = 16       // tags of one event, and of one filter of a Condition
 	MaxEvents  = 10_000   // events in one call of Store.Append
-	MaxBytes   = 64 << 20 // bytes of data and metadata in one call of Store.Append
+	MaxBytes   = 64 << 20 // bytes of data, metadata, tags and conditions in one call of Store.Append
+
+	MaxConditions = 64 // filters of one Condition
 )
 
 // Check reports what makes the stream's name invalid, or nil. The error wraps [ErrInvalid].
@@ -84,6 +88,9 @@ func (a *Append) check() (bytes int, err error) {
 			return 0, invalid("append to %s: command %.80q %s", a.Stream, a.Command, bad)
 		}
 	}
+	if bytes, err = a.Unless.check(a.Stream); err != nil {
+		return 0, err
+	}
 	for i := range a.Events {
 		n, err := a.Events[i].check(a.Stream)
 		if err != nil {
@@ -111,7 +118,61 @@ func (r *Record) check(stream Stream) (bytes int, err error) {
 	if meta > MaxMeta {
 		return 0, invalid("append to %s: event %q has %d bytes of metadata: the limit is %d; put it into the data", stream, r.Type, meta, MaxMeta)
 	}
-	return len(r.Data) + meta, nil
+	tags := 0
+	if len(r.Tags) > 0 {
+		if bad := badTags(r.Tags); bad != "" {
+			return 0, invalid("append to %s: event %q %s", stream, r.Type, bad)
+		}
+		for _, tag := range r.Tags {
+			tags += len(tag)
+		}
+	}
+	return len(r.Data) + meta + tags, nil
+}
+
+// check returns the size of the names in a condition of an append.
+func (c *Condition) check(stream Stream) (bytes int, err error) {
+	if len(c.Match) > MaxConditions {
+		return 0, invalid("append to %s: condition with %d filters: the limit is %d", stream, len(c.Match), MaxConditions)
+	}
+	if c.After < 0 {
+		return 0, invalid("append to %s: condition after position %d: must not be negative", stream, c.After)
+	}
+	for i := range c.Match {
+		f := &c.Match[i]
+		if len(f.Tags) == 0 {
+			return 0, invalid("append to %s: condition: filter %d has no tag: it would read the whole log", stream, i+1)
+		}
+		if bad := badTags(f.Tags); bad != "" {
+			return 0, invalid("append to %s: condition: filter %d %s", stream, i+1, bad)
+		}
+		for _, list := range []struct {
+			what  string
+			names []string
+			limit int
+		}{{"kind", f.Kinds, MaxKind}, {"type", f.Types, MaxType}, {"tag", f.Tags, MaxTag}} {
+			for _, name := range list.names {
+				if bad := badName(name, list.limit); bad != "" {
+					return 0, invalid("append to %s: condition: filter %d: %s %.80q %s", stream, i+1, list.what, name, bad)
+				}
+				bytes += len(name)
+			}
+		}
+	}
+	return bytes, nil
+}
+
+// badTags returns the rest of a sentence that says what is wrong with tags, or "".
+func badTags(tags []string) string {
+	if len(tags) > MaxTags {
+		return fmt.Sprintf("has %d tags: the limit is %d", len(tags), MaxTags)
+	}
+	for _, tag := range tags {
+		if bad := badName(tag, MaxTag); bad != "" {
+			return fmt.Sprintf("has tag %.80q that %s", tag, bad)
+		}
+	}
+	return ""
 }
 
 // badName returns the second half of a sentence that says what is wrong with a name, or "".

@@ -2,6 +2,7 @@ package es_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -71,6 +72,15 @@ func TestAppendLimits(t *testing.T) {
 		}
 		return appends
 	}
+	tags := func(n, bytes int) (tags []string) {
+		for i := range n {
+			tags = append(tags, fmt.Sprintf("%0*d", bytes, i))
+		}
+		return tags
+	}
+	unless := func(after es.Position, match ...es.Filter) []es.Append {
+		return []es.Append{{Stream: stream, Unless: es.Condition{After: after, Match: match}}}
+	}
 	for _, test := range []struct {
 		name    string
 		appends []es.Append
@@ -101,6 +111,24 @@ func TestAppendLimits(t *testing.T) {
 		{"no command twice", named("", ""), nil},
 		{"a command on two streams", []es.Append{{Stream: stream, Command: "c"}, {Stream: es.Stream{Kind: "account", ID: "43"}, Command: "c"}}, nil},
 
+		{"tags at the limit", with(es.Record{Type: "e", Tags: tags(es.MaxTags, es.MaxTag)}), nil},
+		{"too many tags", with(es.Record{Type: "e", Tags: tags(es.MaxTags+1, 9)}), []string{"account/42", `"e"`, "17 tags", "16"}},
+		{"a tag over the limit", with(es.Record{Type: "e", Tags: tags(1, es.MaxTag+1)}), []string{"account/42", `"e"`, "tag", "257 bytes", "256"}},
+		{"an empty tag", with(es.Record{Type: "e", Tags: []string{"a", ""}}), []string{"account/42", `"e"`, "tag", "empty"}},
+		{"a tag with NUL", with(es.Record{Type: "e", Tags: []string{"a\x00"}}), []string{"account/42", `"e"`, `tag "a\x00"`, "NUL"}},
+		{"a tag that is not UTF-8", with(es.Record{Type: "e", Tags: []string{"\xff"}}), []string{"account/42", `"e"`, "tag", "UTF-8"}},
+
+		{"a condition at the limit", unless(0, slices.Repeat([]es.Filter{{Tags: tags(es.MaxTags, es.MaxTag)}}, es.MaxConditions)...), nil},
+		{"a condition with too many filters", unless(0, slices.Repeat([]es.Filter{{Tags: tags(1, 9)}}, es.MaxConditions+1)...), []string{"account/42", "condition", "65 filters", "64"}},
+		{"a condition on kinds and types only", unless(0, es.Filter{Tags: tags(1, 9)}, es.Filter{Kinds: []string{"account"}, Types: []string{"e"}}), []string{"account/42", "condition", "filter 2", "no tag"}},
+		{"a condition on everything", unless(0, es.Filter{}), []string{"account/42", "condition", "filter 1", "no tag"}},
+		{"a condition with too many tags", unless(0, es.Filter{Tags: tags(es.MaxTags+1, 9)}), []string{"account/42", "condition", "filter 1", "17 tags"}},
+		{"a condition with an empty tag", unless(0, es.Filter{Tags: []string{""}}), []string{"account/42", "condition", "tag", "empty"}},
+		{"a condition on a kind over the limit", unless(0, es.Filter{Tags: tags(1, 9), Kinds: []string{letters(es.MaxKind + 1)}}), []string{"account/42", "condition", "kind", "129 bytes"}},
+		{"a condition on a type with NUL", unless(0, es.Filter{Tags: tags(1, 9), Types: []string{"\x00"}}), []string{"account/42", "condition", "type", "NUL"}},
+		{"a condition after a negative position", unless(-1, es.Filter{Tags: tags(1, 9)}), []string{"account/42", "condition", "-1"}},
+		{"no condition", unless(0), nil},
+
 		{"events at the limit", []es.Append{{Stream: stream, Events: sized(es.MaxEvents-1, 0)}, {Stream: stream, Events: sized(1, 0)}}, nil},
 		{"events over the limit, over all", []es.Append{{Stream: stream, Events: sized(es.MaxEvents, 0)}, {Stream: stream, Events: sized(1, 0)}}, []string{"10001 events", "10000", "several calls"}},
 		{"bytes at the limit", []es.Append{{Stream: stream, Events: sized(3, es.MaxData)}, {Stream: stream, Events: sized(1, es.MaxData)}}, nil},
@@ -129,7 +157,7 @@ func TestRecordIDFitsACommandID(t *testing.T) {
 }
 
 func TestFilters(t *testing.T) {
-	r := es.Record{Stream: es.Stream{Kind: "account", ID: "42"}, Type: "opened"}
+	r := es.Record{Stream: es.Stream{Kind: "account", ID: "42"}, Type: "opened", Tags: []string{"bank:1", "owner:ann"}}
 	for _, test := range []struct {
 		filter es.Filter
 		match  bool
@@ -142,6 +170,10 @@ func TestFilters(t *testing.T) {
 		{es.Filter{Types: []string{"closed"}}, false, `kinds [], types ["closed"]`},
 		{es.Filter{Kinds: []string{"account"}, Types: []string{"closed"}}, false, `kinds ["account"], types ["closed"]`},
 		{es.Filter{Kinds: []string{"loan"}, Types: []string{"opened"}}, false, `kinds ["loan"], types ["opened"]`},
+		{es.Filter{Tags: []string{"owner:ann"}}, true, `kinds [], types [], tags ["owner:ann"]`},
+		{es.Filter{Tags: []string{"owner:ann", "bank:1", "owner:ann"}}, true, `kinds [], types [], tags ["owner:ann" "bank:1" "owner:ann"]`},
+		{es.Filter{Tags: []string{"owner:ann", "bank:2"}}, false, `kinds [], types [], tags ["owner:ann" "bank:2"]`},
+		{es.Filter{Types: []string{"closed"}, Tags: []string{"owner:ann"}}, false, `kinds [], types ["closed"], tags ["owner:ann"]`},
 	} {
 		if got := test.filter.Match(r); got != test.match || test.filter.String() != test.prints {
 			t.Errorf("%s matches %t; want %s to match %t", test.filter, got, test.prints, test.match)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es/internal/cause"
+	"github.com/thalo-go/es/internal/tag"
 )
 
 // Mem is a [Log] in memory, with snapshots, leases and checkpoints, for tests and first steps. It is the reference
@@ -22,6 +23,7 @@ type Mem struct {
 	records     []Record            // by position; append-only, so that readers need no lock for what they have seen
 	streams     map[Stream][]Record // by version; append-only
 	commands    map[command]span
+	tagged      map[string][]Position // by tag, in order
 	snapshots   map[Stream]Snapshot
 	leases      map[string]memLease
 	checkpoints map[string]Position
@@ -65,10 +67,34 @@ func (m *Mem) check(appends []Append) error {
 		if !earlier {
 			head = Version(len(m.streams[a.Stream]))
 		}
+		if err := m.checkCondition(&a); err != nil {
+			return err
+		}
 		if a.Expected != AnyVersion && a.Expected != head {
-			return &ConflictError{a.Stream, a.Expected}
+			return &ConflictError{Stream: a.Stream, Expected: a.Expected}
 		}
 		heads[a.Stream] = head + Version(len(a.Events))
+	}
+	return nil
+}
+
+// checkCondition returns a ConflictError if a record matches the condition of an append.
+func (m *Mem) checkCondition(a *Append) error {
+	if len(a.Unless.Match) == 0 {
+		return nil
+	}
+	conflict := &ConflictError{Stream: a.Stream, Expected: a.Expected, Unless: a.Unless.clone()}
+	if a.Unless.After > Position(len(m.records)) {
+		return fmt.Errorf("%w: %w", conflict, ErrRewound)
+	}
+	for _, f := range a.Unless.Match {
+		positions := m.tagged[f.Tags[0]]
+		first, _ := slices.BinarySearch(positions, a.Unless.After+1)
+		for _, p := range positions[first:] {
+			if f.Match(m.records[p-1]) {
+				return conflict
+			}
+		}
 	}
 	return nil
 }
@@ -77,6 +103,7 @@ func (m *Mem) write(appends []Append) Position {
 	if m.streams == nil {
 		m.streams = make(map[Stream][]Record)
 		m.commands = make(map[command]span)
+		m.tagged = make(map[string][]Position)
 	}
 	before := len(m.records)
 	now := time.Now().UTC().Truncate(time.Microsecond)
@@ -88,9 +115,13 @@ func (m *Mem) write(appends []Append) Position {
 		first := Version(len(stream) + 1)
 		for _, e := range a.Events {
 			r := e.clone()
+			r.Tags = tag.Set(r.Tags)
 			r.Stream, r.Version, r.Position, r.Time = a.Stream, Version(len(stream)+1), Position(len(m.records)+1), now
 			stream = append(stream, r)
 			m.records = append(m.records, r)
+			for _, tag := range r.Tags {
+				m.tagged[tag] = append(m.tagged[tag], r.Position)
+			}
 		}
 		if len(a.Events) == 0 {
 			continue
@@ -303,5 +334,15 @@ func (r Record) clone() Record {
 		r.Meta = nil
 	}
 	r.Meta = maps.Clone(r.Meta)
+	r.Tags = slices.Clone(r.Tags)
 	return r
+}
+
+func (c Condition) clone() Condition {
+	c.Match = slices.Clone(c.Match)
+	for i := range c.Match {
+		f := &c.Match[i]
+		f.Kinds, f.Types, f.Tags = slices.Clone(f.Kinds), slices.Clone(f.Types), slices.Clone(f.Tags)
+	}
+	return c
 }

@@ -124,7 +124,7 @@ func (r *round[S, C, E]) decide(at state[S], c *call[S, C, E]) (a Append, next s
 		return a, at, false
 	}
 	if c.hasExpected && c.expected != at.Version {
-		c.err = fmt.Errorf("es: execute on %s: %w", r.stream, &ConflictError{r.stream, c.expected})
+		c.err = fmt.Errorf("es: execute on %s: %w", r.stream, &ConflictError{Stream: r.stream, Expected: c.expected})
 		return a, at, false
 	}
 	next = at

@@ -13,6 +13,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/cause"
+	"github.com/thalo-go/es/internal/commit"
 	"github.com/thalo-go/es/internal/progress"
 )
 
@@ -81,6 +82,10 @@ func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) it
 // All implements [es.Log]. It reads page by page, the next one while the loop body handles the one before.
 func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) iter.Seq2[es.Record, error] {
 	return func(yield func(es.Record, error) bool) {
+		if err := commit.CheckUntaggedFilter(filter); err != nil {
+			yield(es.Record{}, fmt.Errorf("postgres: read the log: %w", err))
+			return
+		}
 		ctx, cancel := context.WithCancel(ctx)
 		next := s.logReader(ctx, max(after, 0), filter)
 		ahead := make(chan page, 1)

@@ -25,6 +25,9 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (_ es.Position
 	if err := es.CheckAppends(appends...); err != nil {
 		return 0, err
 	}
+	if err := commit.CheckUntagged(appends); err != nil {
+		return 0, fmt.Errorf("sqlite: %w", err)
+	}
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}

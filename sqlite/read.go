@@ -15,6 +15,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/cause"
+	"github.com/thalo-go/es/internal/commit"
 	"github.com/thalo-go/es/internal/progress"
 )
 
@@ -64,6 +65,10 @@ func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) it
 // All implements [es.Log]. It reads each page in a transaction of its own.
 func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) iter.Seq2[es.Record, error] {
 	return func(yield func(es.Record, error) bool) {
+		if err := commit.CheckUntaggedFilter(filter); err != nil {
+			yield(es.Record{}, fmt.Errorf("sqlite: %s: %w", readLog, err))
+			return
+		}
 		after := max(after, 0)
 		if len(filter.Kinds) > 0 || len(filter.Types) > 0 {
 			s.filtered(ctx, yield, after, filter)

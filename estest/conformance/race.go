@@ -3,6 +3,7 @@ package conformance
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"github.com/thalo-go/es"
@@ -50,7 +51,7 @@ func oneWinner(t *trial, stores, each int) {
 				winners = append(winners, fmt.Sprint(i), fmt.Sprint(i))
 			case !errors.As(err, &conflict):
 				t.Errorf("a writer that lost the race for version %d got %v: want a *es.ConflictError", version+1, err)
-			case *conflict != es.ConflictError{Stream: a, Expected: version}:
+			case !reflect.DeepEqual(*conflict, es.ConflictError{Stream: a, Expected: version}):
 				t.Errorf("a writer that lost the race got the conflict %+v: want the stream and version it gave, %s and %d", *conflict, a, version)
 			}
 		}

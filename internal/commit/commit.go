@@ -163,6 +163,9 @@ func newRequest(appends []es.Append) *Request {
 		for j := range a.Events {
 			e := &a.Events[j]
 			r.Bytes += len(e.Type) + len(e.Data)
+			for _, tag := range e.Tags {
+				r.Bytes += len(tag)
+			}
 			for key, value := range e.Meta {
 				r.Bytes += len(key) + len(value)
 			}
@@ -179,8 +182,15 @@ func (r *Request) own() {
 		for j := range events {
 			events[j].Data = bytes.Clone(events[j].Data)
 			events[j].Meta = maps.Clone(events[j].Meta)
+			events[j].Tags = slices.Clone(events[j].Tags)
 		}
 		r.Appends[i].Events = events
+		match := slices.Clone(r.Appends[i].Unless.Match)
+		for j := range match {
+			f := &match[j]
+			f.Kinds, f.Types, f.Tags = slices.Clone(f.Kinds), slices.Clone(f.Types), slices.Clone(f.Tags)
+		}
+		r.Appends[i].Unless.Match = match
 	}
 }
 
