@@ -170,6 +170,7 @@ func (t *groupTx) write(ctx context.Context, requests []*commit.Request, attempt
 		case isolated:
 			err = nil
 		case declined:
+			s.company.count(func(c *Sharing) { c.Direct++ })
 			attempt, err = s.attempt, nil
 		case rolledBack:
 			return requests, err

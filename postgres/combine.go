@@ -46,9 +46,10 @@ func (t *groupTx) Detached() bool { return t.combines }
 // attemptTogether leaves a batch for the process that has the lock, or writes it with those of others.
 func (s *Store) attemptTogether(ctx context.Context, conn *pgx.Conn, b *batch, known es.Position, token int64) (a answer, err error) {
 	if b.size() > combinedBytes {
+		s.company.count(func(c *Sharing) { c.Direct++ })
 		return s.attempt(ctx, conn, b, known, token)
 	}
-	ctx, cancel := outlast(ctx, s.drainLimit)
+	ctx, cancel := outlast(ctx, s.drainLimit, s.drains)
 	defer cancel()
 	var c call
 	began := time.Now()
@@ -194,21 +195,37 @@ func (t *groupTx) withdraw(ctx context.Context, b *batch) {
 	_ = t.store.runner()(ctx, t.conn.Conn(), t.store.statements.withdraw, [][]byte{int8Param(b.tokens)}, func([][]byte) error { return nil })
 }
 
-// outlast returns a context that ends some time after its parent.
-func outlast(parent context.Context, by time.Duration) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(parent))
+// outlast returns a context that ends some time after its parent. during is called if the parent ends before cancel is called, and what it
+// returns when cancel is called or the time is over.
+func outlast(parent context.Context, by time.Duration, during func() (end func())) (ctx context.Context, cancel func()) {
+	ctx, end := context.WithCancel(context.WithoutCancel(parent))
+	over := make(chan struct{})
 	stop := context.AfterFunc(parent, func() {
+		defer close(over)
+		defer during()()
 		timer := time.NewTimer(by)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-			cancel()
+			end()
 		case <-ctx.Done():
 		}
 	})
 	return ctx, func() {
-		stop()
-		cancel()
+		end()
+		if !stop() {
+			<-over
+		}
+	}
+}
+
+// drains notes that a call goes on whose callers have left, until end is called.
+func (s *Store) drains() (end func()) {
+	s.company.count(func(c *Sharing) { c.Draining = true })
+	waits := s.wait("end of a batch whose callers have left")
+	return func() {
+		waits.done()
+		s.company.count(func(c *Sharing) { c.Draining = false })
 	}
 }
 

@@ -25,8 +25,8 @@ func combining(t *testing.T, test func(t *testing.T, server *testserver.Server))
 // wantCombined checks that a store has combined. A store that falls back to the direct way passes all other tests.
 func wantCombined(t *testing.T, s *postgres.Store) {
 	t.Helper()
-	if answered, failed := s.Combined(); answered == 0 || failed > 0 {
-		t.Errorf("%d batches were answered after they were left, and %d were not; want some, and none", answered, failed)
+	if got := s.Sharing(); got.Left == 0 || got.Unanswered > 0 {
+		t.Errorf("%d batches were left, and %d of them not answered; want some, and none", got.Left, got.Unanswered)
 	}
 }
 
@@ -320,7 +320,7 @@ func TestTimeLimitOfTheServer(t *testing.T) {
 				var err error
 				all.Go(func() { err = l.append(t.Context(), hasty, named("hasty", account("hasty"), es.AnyVersion)) })
 				waitForRequests(t, url, 2)
-				eventually(t, "the call is ended", func() bool { _, failed := hasty.Combined(); return failed > 0 })
+				eventually(t, "the call is ended", func() bool { return hasty.Sharing().Unanswered > 0 })
 				b.release(t)
 				all.Wait()
 				if err != nil && (errors.Is(err, es.ErrUnknownOutcome) || !strings.Contains(err.Error(), "nothing was written")) {
@@ -438,7 +438,7 @@ func TestRightsOfCombining(t *testing.T) {
 				s := open(t, writer)
 				mustAppend(t, s, add(account("a"), 1))
 				mustAppend(t, s, add(account("a"), 1))
-				if s.Combines() && right != "function es.withdraw" {
+				if s.Sharing().Active && right != "function es.withdraw" {
 					t.Errorf("without the right to execute %s, the store still combines", right)
 				}
 				if err := s.Resolve(t.Context(), 0); err != nil {

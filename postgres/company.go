@@ -23,14 +23,14 @@ type company struct {
 	logger *slog.Logger
 
 	mu      sync.Mutex
-	off     bool          // a right or a function is missing, or the store never combines
+	never   string        // why the store never combines; "" if it may
 	forced  bool          // always, for tests
 	meeting float64       // the part of recent direct batches that met another writer
 	calls   int           // of this stay in company
 	pause   time.Duration // until the next try, after one that did not pay
 	next    time.Time     // of that try
 
-	left, failed int64 // calls that brought an answer, and others, since the store was opened
+	counts Sharing // Active and Never are not set
 
 	// Moving averages of the calls, in microseconds.
 	served, waited, each average // others served, the wait for the lock, the time with the lock for each request
@@ -62,12 +62,15 @@ func (a *average) add(x float64) {
 	a.value += (x - a.value) * max(callSpan, 1/float64(a.n))
 }
 
-// init decides for a store that was just opened. A store that is not able to combine never does.
-func (c *company) init(able bool, logger *slog.Logger) {
+// init decides for a store that was just opened. never says why it never combines, or is "".
+func (c *company) init(never string, logger *slog.Logger) {
 	c.logger = logger
-	c.off = !able || combining.Load() == combinesNever
+	c.never = never
+	if combining.Load() == combinesNever {
+		c.never = "a test"
+	}
 	c.pause = firstPause
-	c.forced = !c.off && combining.Load() == combinesAlways
+	c.forced = c.never == "" && combining.Load() == combinesAlways
 	c.now.Store(c.forced)
 }
 
@@ -87,7 +90,14 @@ func (c *company) combines() bool { return c.now.Load() }
 func (c *company) able() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.off
+	return c.never == ""
+}
+
+// count changes a counter.
+func (c *company) count(change func(counts *Sharing)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(&c.counts)
 }
 
 // lost notes a call without an answer. If its error says that the role or the server cannot combine, because a right or a function is
@@ -95,12 +105,15 @@ func (c *company) able() bool {
 func (c *company) lost(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.failed++
+	c.counts.Left++
+	c.counts.Unanswered++
 	switch classify(err).code {
 	case undefinedFunction, undefinedTable, insufficientPrivilege:
-		c.off = true
+		c.never = err.Error()
 		c.now.Store(false)
 		c.logger.Warn("no sharing of flushes with other processes: run roles.sql again", "err", err)
+	default:
+		c.logger.Info("no answer to a shared batch", "err", err)
 	}
 }
 
@@ -113,7 +126,7 @@ func (c *company) met(other bool, took time.Duration) {
 		x = 1
 	}
 	c.meeting += (x - c.meeting) * meetingSpan
-	if c.off || !other || c.meeting < meetsOften || took < leastWait || time.Now().Before(c.next) {
+	if c.never != "" || !other || c.meeting < meetsOften || took < leastWait || time.Now().Before(c.next) {
 		return
 	}
 	c.calls, c.served, c.waited, c.each, c.flush, c.rest = 0, average{}, average{}, average{}, average{}, average{}
@@ -132,12 +145,14 @@ type call struct {
 func (c *company) called(call call) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.left++
+	c.counts.Left++
 	beyond := float64(call.took.Microseconds() - call.waited - call.held)
 	c.waited.add(float64(call.waited))
 	if call.served < 0 {
+		c.counts.Served++
 		c.rest.add(beyond)
 	} else {
+		c.counts.Others += int64(call.served)
 		c.flush.add(beyond)
 		c.served.add(float64(call.served))
 		c.each.add(float64(call.held) / float64(call.served+1))

@@ -179,7 +179,7 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 	s.prepare()
 	s.pace.init()
 	s.heads.init()
-	s.company.init(len(c.Inline) == 0 && !c.ReadOnly, c.Logger)
+	s.company.init(c.sharesNever(), c.Logger)
 	s.queue = commit.New(s.begin, commit.Options{})
 	s.loader.init(s)
 	s.watcher.init(s)
