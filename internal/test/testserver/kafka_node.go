@@ -66,6 +66,8 @@ func (k *Kafka) configuration(n *kafkaNode) (string, error) {
 
 		"broker.heartbeat.interval.ms": "500",
 		"broker.session.timeout.ms":    strconv.FormatInt(k.sessionTimeout().Milliseconds(), 10),
+		// On a busy machine a node may need longer than a minute to register. It would end.
+		"initial.broker.registration.timeout.ms": strconv.FormatInt(startLimit.Milliseconds(), 10),
 		// A transaction that has timed out is aborted within 1 s instead of 10 s.
 		"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
 	}
@@ -84,10 +86,11 @@ func (k *Kafka) configuration(n *kafkaNode) (string, error) {
 
 // sessionTimeout returns the time after which the controller fences a node that has sent no heartbeat. A cluster of several
 // nodes detects a killed node after 3 s instead of 9 s. A single node has no other to take over, so on a busy machine
-// fencing would only make every partition unavailable.
+// fencing would only make every partition unavailable. But a node that was killed cannot register again before the session
+// of its former process has ended, so the time must not be long.
 func (k *Kafka) sessionTimeout() time.Duration {
 	if len(k.nodes) == 1 {
-		return 10 * time.Minute
+		return 20 * time.Second
 	}
 	return 3 * time.Second
 }

@@ -50,6 +50,20 @@ func TestEachBroker(t *testing.T) {
 	})
 }
 
+// A single node comes back after it was killed: the controller must not wait for long for the session of the killed process.
+func TestASingleNodeComesBack(t *testing.T) {
+	k := testserver.StartKafka(t, testserver.KafkaOptions{})
+	c := client(t, k.Bootstrap())
+	createTopic(t, c, "a")
+	for what, end := range map[string]func(t testing.TB, node int){"killed": k.Kill, "stopped": k.Stop} {
+		end(t, 1)
+		k.Start(t, 1)
+		if err := produce(t, c, "a", what); err != nil {
+			t.Errorf("after the node was %s: %v", what, err)
+		}
+	}
+}
+
 func TestKafkaOfThreeNodes(t *testing.T) {
 	k := testserver.SharedKafka(t, 3)
 	t.Cleanup(func() { k.Recover(t) })
