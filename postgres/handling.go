@@ -30,15 +30,12 @@ type handling struct {
 
 const watchEvery = time.Second // of the connection, while the handler runs no statement
 
-// handle starts watching a transaction. end is called once if the server ends it, or if it is idle for longer than the lease. A lease of 0
-// is for a transaction of the application, which is not watched.
+// handle starts watching a transaction. end is called once if the server ends it, or if it is idle for longer than the lease.
 func handle(conn *pgx.Conn, lease time.Duration, end func(cause error)) *handling {
 	h := &handling{conn: conn, lease: lease, end: end, last: time.Now()}
-	if lease > 0 {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.timer = time.AfterFunc(min(watchEvery, lease), h.watch)
-	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.timer = time.AfterFunc(min(watchEvery, lease), h.watch)
 	return h
 }
 

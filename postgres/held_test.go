@@ -78,6 +78,51 @@ func TestAnInlineHandlerThatCallsItsOwnStoreEnds(t *testing.T) {
 	}
 }
 
+// An append in a transaction of the application has the lock of all appends until the handler returns. If the handler waits for another
+// append, that ends after the lease as well, with the transaction of the application.
+func TestAnInlineHandlerThatCallsItsOwnStoreEndsTheTransactionOfTheApplication(t *testing.T) {
+	t.Parallel()
+	outer, calls := context.Background(), false
+	var s *postgres.Store
+	s, err := postgres.Config{Inline: []postgres.Projection{{Name: "selfish", Lease: time.Second,
+		Handle: func(context.Context, pgx.Tx, []es.Record) error {
+			if !calls {
+				return nil
+			}
+			calls = false
+			_, err := s.Append(outer, add(account("b"), 1))
+			return err
+		}}}}.Open(t.Context(), with(testserver.Postgres(t, testserver.Postgres18).Database(t), "pool_max_conns=4"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	mustAppend(t, s, add(account("a"), 1))
+	tx, err := s.Pool().Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls = true
+	_, err = s.In(tx).Append(t.Context(), add(account("a"), 1))
+	if !errors.Is(err, es.ErrUnavailable) || !strings.Contains(err.Error(), "projection selfish has been in Handle for over 1s") {
+		t.Errorf("the append returned %v, want an error that names the projection", err)
+	}
+	if err := tx.Commit(t.Context()); err == nil {
+		t.Error("the transaction of the application committed")
+	}
+	mustAppend(t, s, add(account("c"), 1))
+	records := 0
+	for _, err := range s.Read(t.Context(), account("a"), 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		records++
+	}
+	if records != 1 {
+		t.Errorf("stream a has %d records, want the one that was acknowledged", records)
+	}
+}
+
 // A handler that waits for its own checkpoint, with a context other than its own, ends with an error that says so.
 func TestAHandlerThatWaitsForItselfEnds(t *testing.T) {
 	t.Parallel()

@@ -233,6 +233,13 @@ func (s *Store) handleInline(ctx context.Context, conn *pgx.Conn, before es.Posi
 // applyInline calls the handlers. If the server ends their transaction, which no other append can wait for, the appends of this store fail
 // until the handlers return, because a handler may wait for one of them.
 func (s *Store) applyInline(ctx context.Context, conn *pgx.Conn, t pgx.Tx, before es.Position, states []engine.State, records []es.Record) error {
+	return s.whileHeld(ctx, conn, func(ctx context.Context, h *handling, by *engine.Handler) error {
+		return s.inline.Apply(ctx, handlerTx{t, h, false}, states, before, records, by)
+	})
+}
+
+// whileHeld calls the handlers. Their context ends with their transaction.
+func (s *Store) whileHeld(ctx context.Context, conn *pgx.Conn, apply func(context.Context, *handling, *engine.Handler) error) error {
 	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, inHandler{}, s))
 	defer cancel(nil)
 	by := s.inline.Handler()
@@ -244,11 +251,16 @@ func (s *Store) applyInline(ctx context.Context, conn *pgx.Conn, t pgx.Tx, befor
 	h.whenLate(func() { s.queue.Block(hold.Overdue()) })
 	defer s.queue.Unblock()
 	defer h.stop() // also if a handler panics
-	err := s.inline.Apply(ctx, handlerTx{t, h, false}, states, before, records, by)
-	if verdict := h.verdict(err); !errors.Is(err, engine.ErrCallsStore) {
-		return verdict
+	err := apply(ctx, h, by)
+	h.stop()
+	if errors.Is(err, engine.ErrCallsStore) {
+		return err
 	}
-	return err
+	verdict := h.verdict(err)
+	if h.ended != nil && hold.Left() <= 0 {
+		return fmt.Errorf("%w: %w", hold.Overdue(), verdict)
+	}
+	return verdict
 }
 
 // checkTransaction checks that no handler ended or aborted the transaction.
@@ -367,8 +379,9 @@ func (t *inTx) appendPart(ctx context.Context, part pgx.Tx, r *commit.Request) (
 		states = append(states, state)
 	}
 	records := b.records(a, at)
-	h := handle(conn, 0, nil)
-	err = h.verdict(s.inline.ApplyAll(context.WithValue(ctx, inHandler{}, s), handlerTx{part, h, false}, states, a.before, records))
+	err = s.whileHeld(ctx, conn, func(ctx context.Context, h *handling, by *engine.Handler) error {
+		return s.inline.ApplyAll(ctx, handlerTx{part, h, false}, states, a.before, records, by)
+	})
 	if err == nil {
 		err = checkTransaction(conn)
 	}

@@ -147,8 +147,8 @@ func (x *Inline[Tx]) Apply(ctx context.Context, tx Tx, states []State, before es
 }
 
 // ApplyAll is Apply for callers that cannot call CatchUp.
-func (x *Inline[Tx]) ApplyAll(ctx context.Context, tx Tx, states []State, before es.Position, records []es.Record) error {
-	return x.apply(ctx, tx, states, before, records, int64(before), x.Handler())
+func (x *Inline[Tx]) ApplyAll(ctx context.Context, tx Tx, states []State, before es.Position, records []es.Record, by *Handler) error {
+	return x.apply(ctx, tx, states, before, records, int64(before), by)
 }
 
 func (x *Inline[Tx]) apply(ctx context.Context, tx Tx, states []State, before es.Position, records []es.Record, limit int64, by *Handler) error {
