@@ -81,7 +81,7 @@ func TestClose(t *testing.T) {
 					changed <- err
 				}()
 			}
-			inside(t, cap(changed), "postgres.(*watcher).wait")
+			inside(t, cap(changed), "growth.(*Growth).Wait")
 			seen := 0
 			for _, err := range s.All(t.Context(), 0, es.Filter{}) {
 				if seen++; seen == 1 {

@@ -266,7 +266,7 @@ func TestRestoreOfAnOlderCopy(t *testing.T) {
 			mustAppend(t, s, at(account("kept"), 2, 3))
 			mustAppend(t, s, at(account("lost"), 0, 2))
 			f := follow(t, s, 10)
-			inside(t, 1, "postgres.(*watcher).wait")
+			inside(t, 1, "growth.(*Growth).Wait")
 			server.Stop(t, testserver.Immediate)
 			server.Restore(t, backup)
 			server.Start(t)

@@ -319,7 +319,7 @@ func TestWakeByRewind(t *testing.T) {
 		t.Run("who waits is told that it is ahead", func(t *testing.T) {
 			s, url := prepare(t)
 			f := follow(t, s, 5)
-			inside(t, 1, "postgres.(*watcher).wait")
+			inside(t, 1, "growth.(*Growth).Wait")
 			rewind(t, url, 3)
 			if err := <-f.err; !isAhead(err) {
 				t.Errorf("got %v, want that position 5 is beyond the end of the log", err)
@@ -328,7 +328,7 @@ func TestWakeByRewind(t *testing.T) {
 		t.Run("who waits is told although the store itself writes on at once", func(t *testing.T) {
 			s, url := prepare(t)
 			f := follow(t, s, 5)
-			inside(t, 1, "postgres.(*watcher).wait")
+			inside(t, 1, "growth.(*Growth).Wait")
 			rewind(t, url, 0)
 			mustAppend(t, s, add(account("b"), 1))
 			if err := <-f.err; !isAhead(err) {
@@ -340,10 +340,10 @@ func TestWakeByRewind(t *testing.T) {
 				s, url := prepare(t)
 				other := open(t, url)
 				follow(t, s, 5)
-				inside(t, 1, "postgres.(*watcher).wait")
+				inside(t, 1, "growth.(*Growth).Wait")
 				rewind(t, url, 3)
 				f := follow(t, s, 3)
-				inside(t, 1, "postgres.(*watcher).wait")
+				inside(t, 1, "growth.(*Growth).Wait")
 				for i := range es.Position(5) {
 					mustAppend(t, other, add(account("a"), 1))
 					f.sees(t, 4+i, 4+i)

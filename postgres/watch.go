@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/growth"
 )
 
 // A watcher wakes the waiting calls of Changed when the log has grown. It notices this store's appends at once. Other stores send NOTIFY
@@ -18,22 +19,14 @@ import (
 //
 // A notification only triggers a look at the log's end. The watcher also polls, in case a notification is lost.
 type watcher struct {
-	store *Store
+	store   *Store
+	growth  *growth.Growth
+	lingers time.Duration // how long the connection is kept without waiters
 
-	mu       sync.Mutex
-	head     es.Position   // the last one seen
-	rewinds  int           // the number of times it was seen to go back
-	err      error         // of the last poll
-	grown    chan struct{} // closed when head changes or a poll fails
-	waiters  int
-	watching bool
-	ctx      context.Context
-	cancel   context.CancelFunc
-	work     sync.WaitGroup
-	lingers  time.Duration // how long the connection is kept without waiters
-
+	mu        sync.Mutex
 	notifying bool
 	pending   bool // the log has grown since the last notification
+	work      sync.WaitGroup
 }
 
 const (
@@ -45,45 +38,42 @@ const (
 )
 
 func (w *watcher) init(s *Store) {
-	w.store = s
-	w.grown = make(chan struct{})
-	w.lingers = lingers
-	w.ctx, w.cancel = context.WithCancel(context.Background())
+	w.store, w.lingers = s, lingers
+	w.growth = growth.New(w.run)
 }
 
 func (w *watcher) close() {
-	w.mu.Lock()
-	w.cancel() // under the lock, so that no goroutine is started afterwards
-	w.mu.Unlock()
+	w.growth.Close()
+	w.mu.Lock()   // no goroutine is started afterwards
+	w.mu.Unlock() //nolint:staticcheck // see above
 	w.work.Wait()
 }
 
 // wrote notes that this store has written up to a position, and notifies other stores.
 func (w *watcher) wrote(head es.Position) {
-	w.note(head, nil)
+	w.growth.Grew(head, nil)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.pending = true
-	if !w.notifying && w.ctx.Err() == nil {
+	if !w.notifying && w.growth.Context().Err() == nil {
 		w.notifying = true
-		w.work.Add(1)
-		go w.notify()
+		w.work.Go(w.notify)
 	}
 }
 
 // notify notifies other stores until none of this store's appends is pending. A failure is ignored, because they also poll.
 func (w *watcher) notify() {
-	defer w.work.Done()
+	closing := w.growth.Context()
 	for {
 		w.mu.Lock()
-		if !w.pending || w.ctx.Err() != nil {
+		if !w.pending || closing.Err() != nil {
 			w.notifying = false
 			w.mu.Unlock()
 			return
 		}
 		w.pending = false
 		w.mu.Unlock()
-		ctx, cancel := context.WithTimeout(w.ctx, lookEvery)
+		ctx, cancel := context.WithTimeout(closing, lookEvery)
 		pause := notifyInterval
 		if listeners, err := w.store.notify(ctx); err == nil && !listeners {
 			pause = unheardInterval
@@ -91,7 +81,7 @@ func (w *watcher) notify() {
 		cancel()
 		select {
 		case <-time.After(pause):
-		case <-w.ctx.Done():
+		case <-closing.Done():
 		}
 	}
 }
@@ -110,17 +100,6 @@ func (s *Store) notify(ctx context.Context) (listeners bool, err error) {
 	return listeners, err
 }
 
-// note notes the result of a poll or an append.
-func (w *watcher) note(head es.Position, err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.err = err
-	if head > w.head || err != nil {
-		w.head = max(head, w.head)
-		w.wake()
-	}
-}
-
 // Changed implements [es.Log]. It returns at once for this store's appends, and within milliseconds for those of other processes: by LISTEN
 // where that works, and otherwise by polling every [Config.PollInterval].
 //
@@ -128,7 +107,7 @@ func (w *watcher) note(head es.Position, err error) {
 // connection in between. A poll reads the end of an index, which takes about 0.1 ms of one CPU of the server.
 func (s *Store) Changed(ctx context.Context, after es.Position) (es.Position, error) {
 	for {
-		seen := s.watcher.seen()
+		seen := s.watcher.growth.Seen()
 		head, err := s.head(ctx)
 		switch {
 		case err != nil:
@@ -137,11 +116,11 @@ func (s *Store) Changed(ctx context.Context, after es.Position) (es.Position, er
 			return head, nil
 		case head < after:
 			return 0, fmt.Errorf("postgres: %w", &es.AheadError{After: after, Head: head})
-		case head < seen.head:
-			s.watcher.rewound(head)
+		case head < seen.Head:
+			s.watcher.growth.Rewound(head)
 			continue
 		}
-		head, err = s.watcher.wait(ctx, after, seen)
+		head, err = s.watcher.growth.Wait(ctx, after, seen.Rewinds)
 		if !errors.Is(err, es.ErrRewound) { // a rewound log is looked at again
 			return head, within(ctx, "wait for records", err)
 		}
@@ -158,86 +137,12 @@ func (s *Store) head(ctx context.Context) (head es.Position, err error) {
 	return head, err
 }
 
-// A view is what a watcher has seen of the log.
-type view struct {
-	head    es.Position
-	rewinds int
-}
-
-func (w *watcher) seen() view {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return view{w.head, w.rewinds}
-}
-
-// rewound notes that the database has lost its end, and wakes all waiters, because the records they wait for may be lost.
-func (w *watcher) rewound(head es.Position) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if head < w.head {
-		w.rewinds++
-		w.head = head
-		w.wake()
-	}
-}
-
-// wake wakes all waiters. The caller holds the lock.
-func (w *watcher) wake() {
-	if w.waiters > 0 {
-		close(w.grown)
-		w.grown = make(chan struct{})
-	}
-}
-
-// wait waits until the log has grown beyond a position, which was its end when it was looked up after seen. It returns es.ErrRewound if the
-// database has lost its end since.
-func (w *watcher) wait(ctx context.Context, after es.Position, seen view) (es.Position, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.waiters++
-	defer func() { w.waiters-- }()
-	if !w.watching {
-		if w.ctx.Err() != nil {
-			return 0, fmt.Errorf("store is %w", es.ErrClosed)
-		}
-		w.watching = true
-		w.err = nil
-		w.work.Add(1)
-		go w.run()
-	}
-	for {
-		switch {
-		case w.rewinds != seen.rewinds:
-			return 0, es.ErrRewound
-		case w.head > after:
-			return w.head, nil
-		}
-		grown := w.grown
-		w.mu.Unlock()
-		var err error
-		select {
-		case <-grown:
-		case <-ctx.Done():
-			err = ctx.Err()
-		case <-w.ctx.Done():
-			err = fmt.Errorf("store is %w", es.ErrClosed)
-		}
-		w.mu.Lock()
-		if err == nil {
-			err = w.err
-		}
-		if err != nil {
-			return 0, err
-		}
-	}
-}
-
 // run polls and, if possible, listens, until no call has waited for a while.
 func (w *watcher) run() {
-	defer w.work.Done()
+	closing := w.growth.Context()
 	notified := make(chan struct{}, 1)
 	listening := make(chan bool, 1) // whether notifications arrive, each time that changes
-	ctx, cancel := context.WithCancel(w.ctx)
+	ctx, cancel := context.WithCancel(closing)
 	var listener sync.WaitGroup
 	listener.Go(func() { w.store.listen(ctx, notified, listening) })
 	defer listener.Wait()
@@ -256,20 +161,18 @@ func (w *watcher) run() {
 			if arrives {
 				every = func(time.Duration) time.Duration { return lookEvery }
 			}
-		case <-w.ctx.Done():
+		case <-closing.Done():
 			return
 		}
-		w.mu.Lock()
-		if w.waiters > 0 {
+		waiting, must := w.growth.Leave(time.Since(idle) > w.lingers)
+		if must {
+			return
+		}
+		if waiting {
 			idle = time.Now()
-		} else if time.Since(idle) > w.lingers {
-			w.watching = false
-			w.mu.Unlock()
-			return
 		}
-		w.mu.Unlock()
 		w.look()
-		if now := w.seen().head; now != head {
+		if now := w.growth.Seen().Head; now != head {
 			grown, head = time.Now(), now
 		}
 		timer.Reset(every(time.Since(grown)))
@@ -284,15 +187,15 @@ func (c Config) pollAfter(quiet time.Duration) time.Duration {
 
 // look polls the end of the log. The waiters continue to wait while the server is not available.
 func (w *watcher) look() {
-	seen := w.seen()
-	ctx, cancel := context.WithTimeout(w.ctx, lookLimit)
+	seen, closing := w.growth.Seen(), w.growth.Context()
+	ctx, cancel := context.WithTimeout(closing, lookLimit)
 	defer cancel()
 	switch head, err := w.store.head(ctx); {
-	case classify(err).unreachable() || w.ctx.Err() != nil:
-	case err == nil && head < seen.head:
-		w.rewound(head)
+	case classify(err).unreachable() || closing.Err() != nil:
+	case err == nil && head < seen.Head:
+		w.growth.Rewound(head)
 	default:
-		w.note(head, err)
+		w.growth.Grew(head, err)
 	}
 }
 

@@ -178,7 +178,7 @@ func (t *tx) write(_ context.Context, requests []*commit.Request, careful bool) 
 	return t.conn.Raw(func(driver any) error {
 		err := w.try(driver.(*sqlite3.SQLiteConn), requests, careful, t.store.commit)
 		if err == nil {
-			t.store.watcher.advance(w.view, w.head)
+			t.store.growth.Note(w.view.seen(w.head), nil)
 		}
 		return err
 	})

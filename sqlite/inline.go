@@ -45,7 +45,7 @@ func (t *tx) writeInline(ctx context.Context, requests []*commit.Request, carefu
 		return err
 	}
 	b.committed()
-	s.watcher.advance(w.view, w.head)
+	s.growth.Note(w.view.seen(w.head), nil)
 	s.inline.Moved()
 	return nil
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
 	"github.com/thalo-go/es/internal/engine"
+	"github.com/thalo-go/es/internal/growth"
 	"github.com/thalo-go/es/projection"
 )
 
@@ -43,7 +44,7 @@ type Store struct {
 	log      logFile
 	files    openFiles
 	history  history
-	watcher  watcher
+	growth   *growth.Growth
 	inline   *engine.SQLInline[*sql.Tx] // nil without inline projections
 	pages    sync.Pool                  // of *[]es.Record: reused memory of pages
 	close    func() error               // runs closeOnce at most once
@@ -105,7 +106,7 @@ func (c Config) Open(path string) (*Store, error) {
 	s.queue = commit.New(s.beginAppend, commit.Options{})
 	projections := engine.NewSQL(&backend{store: s})
 	s.Projections = projections
-	s.watcher.init(s, cmp.Or(c.PollInterval, 10*time.Millisecond), s.readOnly || s.read != s.write)
+	s.growth = s.newGrowth(cmp.Or(c.PollInterval, 10*time.Millisecond))
 	if err := s.prepare(projections, c.Inline); err != nil {
 		return nil, errors.Join(fmt.Errorf("sqlite: open %s: %w", path, err), s.Close())
 	}
@@ -222,7 +223,7 @@ func (s *Store) Close() error { return s.close() }
 
 func (s *Store) closeOnce() error {
 	s.queue.Close()
-	s.watcher.close()
+	s.growth.Close()
 	var err error
 	if s.read != s.write {
 		// Readers first: the last connection to close checkpoints the write-ahead log, and only the writer's is set up to sync.
