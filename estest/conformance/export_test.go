@@ -27,6 +27,9 @@ func exported(clauses []clause) []Clause {
 // LogClauses returns the clauses of TestLog.
 func LogClauses() []Clause { return exported(slices.Concat(storeClauses(), logClauses())) }
 
+// ConditionClauses returns the clauses of TestConditions.
+func ConditionClauses() []Clause { return exported(conditionClauses()) }
+
 // SnapshotClauses returns the clauses of TestSnapshots.
 func SnapshotClauses() []Clause { return exported(snapshotClauses()) }
 

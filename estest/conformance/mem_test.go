@@ -14,6 +14,13 @@ func TestMem(t *testing.T) {
 	})
 }
 
+func TestMemConditions(t *testing.T) {
+	conformance.TestConditions(t, func(*testing.T) func() es.Log {
+		mem := new(es.Mem)
+		return func() es.Log { return mem }
+	})
+}
+
 func TestMemSnapshots(t *testing.T) {
 	conformance.TestSnapshots(t, func(*testing.T) func() es.Snapshots {
 		mem := new(es.Mem)

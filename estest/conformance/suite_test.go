@@ -53,7 +53,7 @@ func TestAClauseReports(t *testing.T) {
 }
 
 func TestClauseNamesCanBeTyped(t *testing.T) {
-	all := slices.Concat(conformance.LogClauses(), conformance.SnapshotClauses(), conformance.LeaseClauses(), conformance.CheckpointClauses(),
+	all := slices.Concat(conformance.LogClauses(), conformance.ConditionClauses(), conformance.SnapshotClauses(), conformance.LeaseClauses(), conformance.CheckpointClauses(),
 		conformance.ProjectionClauses(), conformance.SourceClauses())
 	for _, clause := range all {
 		if len(clause.Name) >= 70 {
