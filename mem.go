@@ -24,6 +24,7 @@ type Mem struct {
 	streams     map[Stream][]Record // by version; append-only
 	commands    map[command]span
 	tagged      map[string][]Position // by tag, in order
+	kinds       map[string]Position   // kinds whose events have tags; those up to this position may not have theirs yet
 	snapshots   map[Stream]Snapshot
 	leases      map[string]memLease
 	checkpoints map[string]Position
@@ -75,36 +76,15 @@ func (m *Mem) check(appends []Append) error {
 		}
 		heads[a.Stream] = head + Version(len(a.Events))
 	}
-	return nil
-}
-
-// checkCondition returns a ConflictError if a record matches the condition of an append.
-func (m *Mem) checkCondition(a *Append) error {
-	if len(a.Unless.Match) == 0 {
-		return nil
-	}
-	conflict := &ConflictError{Stream: a.Stream, Expected: a.Expected, Unless: a.Unless.clone()}
-	if a.Unless.After > Position(len(m.records)) {
-		return fmt.Errorf("%w: %w", conflict, ErrRewound)
-	}
-	for _, f := range a.Unless.Match {
-		positions := m.tagged[f.Tags[0]]
-		first, _ := slices.BinarySearch(positions, a.Unless.After+1)
-		for _, p := range positions[first:] {
-			if f.Match(m.records[p-1]) {
-				return conflict
-			}
-		}
-	}
-	return nil
+	return m.checkTags(appends)
 }
 
 func (m *Mem) write(appends []Append) Position {
 	if m.streams == nil {
 		m.streams = make(map[Stream][]Record)
 		m.commands = make(map[command]span)
-		m.tagged = make(map[string][]Position)
 	}
+	m.noteKinds(appends)
 	before := len(m.records)
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	if before > 0 && now.Before(m.records[before-1].Time) {
@@ -119,9 +99,7 @@ func (m *Mem) write(appends []Append) Position {
 			r.Stream, r.Version, r.Position, r.Time = a.Stream, Version(len(stream)+1), Position(len(m.records)+1), now
 			stream = append(stream, r)
 			m.records = append(m.records, r)
-			for _, tag := range r.Tags {
-				m.tagged[tag] = append(m.tagged[tag], r.Position)
-			}
+			m.index(&r)
 		}
 		if len(a.Events) == 0 {
 			continue
@@ -171,7 +149,12 @@ func (m *Mem) All(ctx context.Context, after Position, filter Filter) iter.Seq2[
 	return func(yield func(Record, error) bool) {
 		m.mu.Lock()
 		records := m.records
+		err := m.tagsAdded(filter)
 		m.mu.Unlock()
+		if err != nil {
+			yield(Record{}, err)
+			return
+		}
 		records = records[min(max(after, 0), Position(len(records))):]
 		each(ctx, records, filter, yield)
 	}
@@ -336,13 +319,4 @@ func (r Record) clone() Record {
 	r.Meta = maps.Clone(r.Meta)
 	r.Tags = slices.Clone(r.Tags)
 	return r
-}
-
-func (c Condition) clone() Condition {
-	c.Match = slices.Clone(c.Match)
-	for i := range c.Match {
-		f := &c.Match[i]
-		f.Kinds, f.Types, f.Tags = slices.Clone(f.Kinds), slices.Clone(f.Types), slices.Clone(f.Tags)
-	}
-	return c
 }

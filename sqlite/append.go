@@ -25,9 +25,6 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (_ es.Position
 	if err := es.CheckAppends(appends...); err != nil {
 		return 0, err
 	}
-	if err := commit.CheckUntagged(appends); err != nil {
-		return 0, fmt.Errorf("sqlite: %w", err)
-	}
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -212,6 +209,7 @@ type batch struct {
 	heads    map[es.Stream]es.Version
 	commands map[command]span
 	rows     []row
+	byTag    map[string][]int // rows; nil if none has tags
 	head     es.Position
 	time     int64 // microseconds since 1970
 }
@@ -266,6 +264,7 @@ type (
 		version es.Version
 		event   *es.Record
 		meta    any // string or nil
+		tags    string
 	}
 )
 
@@ -307,6 +306,9 @@ func (b *batch) judge(appends []es.Append, careful bool) (versions []es.Version,
 			} else if found {
 				return nil, &es.DuplicateError{Stream: a.Stream, Command: a.Command, First: c.first, Last: c.last}, nil
 			}
+		}
+		if verdict, err := b.holds(a); verdict != nil || err != nil {
+			return nil, verdict, err
 		}
 		head, earlier := heads[a.Stream]
 		if !earlier {
@@ -352,6 +354,9 @@ func (b *batch) take(a *es.Append, version es.Version) error {
 				return err
 			}
 			r.meta = string(meta)
+		}
+		if len(e.Tags) > 0 {
+			b.noteTags(&r)
 		}
 		b.rows = append(b.rows, r)
 	}

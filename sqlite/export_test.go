@@ -25,7 +25,10 @@ func (s *Store) OnWriter(f func(conn *sqlite3.SQLiteConn) error) error {
 
 // Queries are the statements that must use an index.
 var Queries = []string{selectStream, selectAll, selectFiltered, selectTop, selectMark, selectMarks, selectPosition, selectLast, selectStreamHead, selectCommand, selectSnapshot,
-	selectLease, deleteLease, selectCheckpoint, updateCheckpoint}
+	selectTagged, selectMatch, selectTagSpan, selectHasKind, selectTaggedKind, selectLease, deleteLease, selectCheckpoint, updateCheckpoint}
+
+// SetHash sets the function by which tags are indexed.
+func (s *Store) SetHash(hash func(tag string) int64) { s.writer.hash = hash }
 
 // FileURI returns the URI of a file.
 var FileURI = fileURI

@@ -15,6 +15,7 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
 	"github.com/thalo-go/es/internal/engine"
+	"github.com/thalo-go/es/internal/tag"
 )
 
 // writeInline writes requests in the open transaction, lets the inline projections handle them, ends it, and returns the connection to the pool.
@@ -118,6 +119,7 @@ func (b *batch) records() []es.Record {
 		if len(r.event.Meta) > 0 {
 			records[i].Meta = maps.Clone(r.event.Meta)
 		}
+		records[i].Tags = tag.Set(r.event.Tags)
 	}
 	return records
 }
@@ -129,15 +131,15 @@ func (s *Store) between(_ context.Context, t *sql.Tx, after, upTo es.Position, m
 		return nil, fmt.Errorf("sqlite: %s: %w", readLog, s.explain(err))
 	}
 	err = s.each(rows, func(scan func(...any) error) error {
-		var values [8]any
-		var into [8]any
+		var values [9]any
+		var into [9]any
 		for i := range values {
 			into[i] = &values[i]
 		}
 		if err := scan(into[:]...); err != nil {
 			return err
 		}
-		var row [8]driver.Value
+		var row [9]driver.Value
 		for i := range values {
 			row[i] = values[i]
 		}

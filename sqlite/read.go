@@ -15,8 +15,8 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/cause"
-	"github.com/thalo-go/es/internal/commit"
 	"github.com/thalo-go/es/internal/progress"
+	"github.com/thalo-go/es/internal/tag"
 )
 
 // background is for calls of the driver that do not block. For a context that can end, the driver starts a goroutine.
@@ -36,9 +36,9 @@ const filterSpan = 20_000
 
 // The filtered read scans by position ("not indexed"). With the index on kinds, SQLite would sort all matches for each page.
 const (
-	selectStream   = "select position, version, time, type, data, meta from es_events where kind = ? and id = ? and version > ? order by version limit ?"
-	selectAll      = "select position, version, time, type, data, meta, kind, id from es_events where position > ? order by position limit ?"
-	selectFiltered = `select position, version, time, type, data, meta, kind, id from es_events not indexed
+	selectStream   = "select position, version, time, type, data, meta, tags from es_events where kind = ? and id = ? and version > ? order by version limit ?"
+	selectAll      = "select position, version, time, type, data, meta, tags, kind, id from es_events where position > ? order by position limit ?"
+	selectFiltered = `select position, version, time, type, data, meta, tags, kind, id from es_events not indexed
 		where position > ?1 and position <= ?2
 		and (?4 is null or kind in (select value from json_each(?4)))
 		and (?5 is null or type in (select value from json_each(?5)))
@@ -65,11 +65,11 @@ func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) it
 // All implements [es.Log]. It reads each page in a transaction of its own.
 func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) iter.Seq2[es.Record, error] {
 	return func(yield func(es.Record, error) bool) {
-		if err := commit.CheckUntaggedFilter(filter); err != nil {
-			yield(es.Record{}, fmt.Errorf("sqlite: %s: %w", readLog, err))
+		after := max(after, 0)
+		if len(filter.Tags) > 0 {
+			s.tagged(ctx, yield, after, filter)
 			return
 		}
-		after := max(after, 0)
 		if len(filter.Kinds) > 0 || len(filter.Types) > 0 {
 			s.filtered(ctx, yield, after, filter)
 			return
@@ -242,9 +242,9 @@ func scan(ctx context.Context, page []es.Record, rows driver.Rows, limit int, st
 
 // record sets r from a row. The values are not shared with other rows.
 func record(r *es.Record, values []driver.Value, stream es.Stream) error {
-	if len(values) > 6 {
-		stream.Kind, _ = values[6].(string)
-		stream.ID, _ = values[7].(string)
+	if len(values) > 7 {
+		stream.Kind, _ = values[7].(string)
+		stream.ID, _ = values[8].(string)
 	}
 	position, _ := values[0].(int64)
 	version, _ := values[1].(int64)
@@ -252,6 +252,9 @@ func record(r *es.Record, values []driver.Value, stream es.Stream) error {
 	r.Stream, r.Version, r.Position, r.Time = stream, es.Version(version), es.Position(position), time.UnixMicro(micros).UTC()
 	r.Type, _ = values[3].(string)
 	r.Data, _ = values[4].([]byte)
+	if tags, _ := values[6].(string); tags != "" {
+		r.Tags = tag.Split(tags)
+	}
 	if meta, ok := values[5].(string); ok {
 		if err := json.Unmarshal([]byte(meta), &r.Meta); err != nil {
 			return fmt.Errorf("metadata of %s at position %d: %w", r.ID(), position, err)

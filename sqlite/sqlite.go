@@ -24,6 +24,7 @@ import (
 	"github.com/thalo-go/es/internal/commit"
 	"github.com/thalo-go/es/internal/engine"
 	"github.com/thalo-go/es/internal/growth"
+	"github.com/thalo-go/es/internal/tag"
 	"github.com/thalo-go/es/projection"
 )
 
@@ -102,7 +103,7 @@ func (c Config) Open(path string) (*Store, error) {
 	if err := s.connect(path); err != nil {
 		return nil, fmt.Errorf("sqlite: open %s: %w", path, s.explain(err))
 	}
-	s.writer.history, s.writer.turns = &s.history, &s.turns
+	s.writer.history, s.writer.turns, s.writer.hash = &s.history, &s.turns, tag.Hash
 	s.queue = commit.New(s.beginAppend, commit.Options{})
 	projections := engine.NewSQL(&backend{store: s})
 	s.Projections = projections

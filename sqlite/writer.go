@@ -28,6 +28,8 @@ type writer struct {
 	head        es.Position
 	time        int64 // of the record at head, in microseconds since 1970
 	heads       *simplelru.LRU[es.Stream, es.Version]
+	kinds       taggedKinds // nil if unknown
+	hash        func(tag string) int64
 	args        []driver.NamedValue
 }
 
@@ -43,6 +45,9 @@ const (
 	insertEvents      = "insert into es_events (position, kind, id, version, time, type, data, meta) values "
 	eventValues       = "(?, ?, ?, ?, ?, ?, ?, ?)"
 	eventColumns      = 8
+
+	insertTaggedEvents = "insert into es_events (position, kind, id, version, time, type, data, meta, tags) values "
+	taggedEventValues  = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 // insertSizes are the numbers of rows that one statement can insert. Larger ones save calls of C; each is a statement to prepare.
@@ -75,6 +80,7 @@ func (w *writer) ready(conn *sqlite3.SQLiteConn) error {
 		return err
 	}
 	w.heads.Purge()
+	w.kinds = nil
 	w.dataVersion, w.head, w.time, w.known = version[0], last.position, last.time, true
 	return nil
 }
@@ -122,7 +128,7 @@ func (w *writer) close() (err error) {
 	return err
 }
 
-func (w *writer) forget() { w.known = false }
+func (w *writer) forget() { w.known, w.kinds = false, nil }
 
 func (w *writer) selectHead(stream es.Stream) (es.Version, error) {
 	var version [1]int64
@@ -152,6 +158,14 @@ func (b *batch) insert() error {
 		return nil
 	}
 	b.head, b.time = b.writer.head, max(b.writer.time, time.Now().UnixMicro())
+	if b.byTag != nil {
+		if err := b.noteKinds(); err != nil {
+			return err
+		}
+		if err := b.insertTags(); err != nil {
+			return err
+		}
+	}
 	for rows := b.rows; len(rows) > 0; {
 		n := chunk(rows)
 		if err := b.insertRows(rows[:n]); err != nil {
@@ -200,20 +214,32 @@ func (b *batch) insertRows(rows []row) error {
 			add(r.event.Data)
 		}
 		add(r.meta)
+		if b.byTag != nil {
+			add(r.tags)
+		}
 	}
 	b.args = args
-	err := b.exec(insertStatement[len(rows)], args)
+	statements := insertStatement
+	if b.byTag != nil {
+		statements = insertTaggedStatement
+	}
+	err := b.exec(statements[len(rows)], args)
 	clear(args) // releases the callers' memory
 	return err
 }
 
-var insertStatement = func() map[int]string {
+var (
+	insertStatement       = insertStatements(insertEvents, eventValues)
+	insertTaggedStatement = insertStatements(insertTaggedEvents, taggedEventValues) // of a batch in which an event has tags
+)
+
+func insertStatements(insert, values string) map[int]string {
 	statements := make(map[int]string)
 	for _, n := range insertSizes {
-		statements[n] = insertEvents + strings.Repeat(eventValues+", ", n-1) + eventValues
+		statements[n] = insert + strings.Repeat(values+", ", n-1) + values
 	}
 	return statements
-}()
+}
 
 // query runs a statement that returns at most one row of integers, and reports whether there was one.
 func (w *writer) query(query string, row []int64, args ...driver.Value) (found bool, err error) {

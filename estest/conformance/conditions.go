@@ -66,6 +66,11 @@ func unless(after es.Position, tags ...string) es.Condition {
 
 // write appends events to a stream under a condition.
 func write(stream es.Stream, c es.Condition, events ...es.Record) es.Append {
+	for i := range events {
+		if len(events[i].Tags) == 0 {
+			events[i].Tags = []string{"plain"} // because others of its kind have tags
+		}
+	}
 	return es.Append{Stream: stream, Expected: es.AnyVersion, Unless: c, Events: events}
 }
 

@@ -185,12 +185,7 @@ func (r *Request) own() {
 			events[j].Tags = slices.Clone(events[j].Tags)
 		}
 		r.Appends[i].Events = events
-		match := slices.Clone(r.Appends[i].Unless.Match)
-		for j := range match {
-			f := &match[j]
-			f.Kinds, f.Types, f.Tags = slices.Clone(f.Kinds), slices.Clone(f.Types), slices.Clone(f.Tags)
-		}
-		r.Appends[i].Unless.Match = match
+		r.Appends[i].Unless = CloneCondition(r.Appends[i].Unless)
 	}
 }
 

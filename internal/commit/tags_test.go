@@ -8,19 +8,19 @@ import (
 	"github.com/thalo-go/es/internal/commit"
 )
 
-func TestABackendWithoutTagsRefusesThem(t *testing.T) {
-	tagged := []es.Append{{}, {Events: []es.Record{{Type: "e"}, {Type: "e", Tags: []string{"t"}}}}}
-	unless := []es.Append{{}, {Unless: es.Condition{Match: []es.Filter{{Tags: []string{"t"}}}}}}
-	for what, err := range map[string]error{
-		"tags":        commit.CheckUntagged(tagged),
-		"a condition": commit.CheckUntagged(unless),
-		"a filter":    commit.CheckUntaggedFilter(es.Filter{Tags: []string{"t"}}),
+func TestCheckTagsAdded(t *testing.T) {
+	for _, test := range []struct {
+		pending, kinds []string
+		refused        bool
+	}{
+		{nil, nil, false},
+		{[]string{"a"}, nil, true},
+		{[]string{"a", "b"}, []string{"c", "b"}, true},
+		{[]string{"a", "b"}, []string{"c"}, false},
 	} {
-		if !errors.Is(err, es.ErrInvalid) {
-			t.Errorf("%s: %v; want it refused", what, err)
+		err := commit.CheckTagsAdded(test.pending, es.Filter{Kinds: test.kinds, Tags: []string{"t"}})
+		if errors.Is(err, es.ErrUnavailable) != test.refused {
+			t.Errorf("kinds %q while %q have no tags yet: %v; want it refused: %t", test.kinds, test.pending, err, test.refused)
 		}
-	}
-	if err := commit.CheckUntagged([]es.Append{{Events: []es.Record{{Type: "e"}}}}); err != nil {
-		t.Errorf("an append without tags: %v", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"slices"
+	"strings"
 )
 
 // Set returns a copy of tags, sorted and without duplicates, or nil if there are none.
@@ -21,4 +22,51 @@ func Set(tags []string) []string {
 func Hash(tag string) int64 {
 	sum := sha256.Sum256([]byte(tag))
 	return int64(binary.BigEndian.Uint64(sum[:8]))
+}
+
+// separator begins each tag in a joined text, and ends the last one.
+const separator = "\x1f"
+
+var (
+	escape   = strings.NewReplacer(`\`, `\\`, separator, `\s`)
+	unescape = strings.NewReplacer(`\\`, `\`, `\s`, separator)
+)
+
+// Join returns the text in which stores keep a set of tags. It is empty for an empty set. It contains the [Term] of a tag if and only if the
+// set has the tag, so a database can compare tags by searching the text.
+func Join(set []string) string {
+	if len(set) == 0 {
+		return ""
+	}
+	var text strings.Builder
+	for _, tag := range set {
+		text.WriteString(separator)
+		text.WriteString(escaped(tag))
+	}
+	text.WriteString(separator)
+	return text.String()
+}
+
+// Term returns what a joined text contains if it has a tag.
+func Term(tag string) string { return separator + escaped(tag) + separator }
+
+func escaped(tag string) string {
+	if strings.ContainsAny(tag, `\`+separator) {
+		return escape.Replace(tag)
+	}
+	return tag
+}
+
+// Split returns the set of a joined text, or nil if it is empty.
+func Split(text string) []string {
+	if text == "" {
+		return nil
+	}
+	set := strings.Split(strings.Trim(text, separator), separator)
+	if strings.Contains(text, `\`) {
+		for i := range set {
+			set[i] = unescape.Replace(set[i])
+		}
+	}
+	return set
 }
