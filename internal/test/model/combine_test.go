@@ -447,17 +447,20 @@ func TestCombiningKeepsEachPromise(t *testing.T) {
 	}
 }
 
+// broken are protocols with a seeded fault each.
+var broken = map[string]protocol{
+	"no fence":                             {noFence: true},
+	"a served request stays":               {keepsRequest: true},
+	"an answer before the commit":          {answersEarly: true},
+	"an error is told as not written":      {errorIsNotWritten: true},
+	"no answer is told as not written":     {goneIsNotWritten: true},
+	"resolve does not take the lock":       {resolvesUnlocked: true},
+	"a fenced request is served by others": {servesFenced: true},
+}
+
 func TestBrokenCombiningIsFound(t *testing.T) {
 	t.Parallel()
-	for name, p := range map[string]protocol{
-		"no fence":                             {noFence: true},
-		"a served request stays":               {keepsRequest: true},
-		"an answer before the commit":          {answersEarly: true},
-		"an error is told as not written":      {errorIsNotWritten: true},
-		"no answer is told as not written":     {goneIsNotWritten: true},
-		"resolve does not take the lock":       {resolvesUnlocked: true},
-		"a fenced request is served by others": {servesFenced: true},
-	} {
+	for name, p := range broken {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for _, faults := range budgets {
