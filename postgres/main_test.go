@@ -221,5 +221,6 @@ var children = map[string]child.Func{
 	"inline":   appendInlineInChild,
 	"opener":   openInChild,
 	"racer":    raceInChild,
+	"trace":    traceInChild,
 	"write":    writeInChild,
 }
