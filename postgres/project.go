@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
 	"sync"
 	"time"
@@ -247,3 +248,8 @@ func (b backend) Hold() time.Duration { return 0 }
 
 // Log implements engine.Database.
 func (b backend) Log() es.Log { return b.store }
+
+// Recall implements engine.Database.
+func (b backend) Recall(ctx context.Context, positions []es.Position) iter.Seq2[es.Record, error] {
+	return b.store.recall(ctx, positions)
+}

@@ -144,6 +144,36 @@ func (s *Store) logReader(ctx context.Context, after es.Position, filter es.Filt
 	}
 }
 
+// recall returns the records at positions, which are in order, page by page.
+func (s *Store) recall(ctx context.Context, positions []es.Position) iter.Seq2[es.Record, error] {
+	return func(yield func(es.Record, error) bool) {
+		for left := positions; len(left) > 0; {
+			asked := 0
+			p := s.readPage(ctx, func(conn *pgx.Conn) page {
+				return s.paced(ctx, len(left), false, func(limit int, _ es.Position) page {
+					asked = limit
+					var at array
+					at.reset(oidInt8)
+					for _, position := range left[:limit] {
+						at.int8(int64(position))
+					}
+					return s.pageOn(ctx, conn, page{}, s.statements.at, es.Stream{}, mark{}, limit+1, nil, at.param())
+				})
+			})
+			whole := p.whole
+			if p.whole = false; !handOut(ctx, p, "read records again", yield) {
+				return
+			}
+			if whole || len(p.records) == 0 {
+				left = left[asked:]
+				continue
+			}
+			next, _ := slices.BinarySearch(left, p.records[len(p.records)-1].Position+1)
+			left = left[next:]
+		}
+	}
+}
+
 // nextLimit returns the number of records of the page after one: four times as many, or fewer if they would exceed the page's bytes.
 // The server does not know that limit, so records beyond it would be sent and dropped.
 func nextLimit(p page, limit, most int) int {

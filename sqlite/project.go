@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"time"
 
@@ -170,6 +171,11 @@ func (b *backend) Hold() time.Duration { return hold }
 
 // Log implements engine.Database.
 func (b *backend) Log() es.Log { return b.store }
+
+// Recall implements engine.Database.
+func (b *backend) Recall(ctx context.Context, positions []es.Position) iter.Seq2[es.Record, error] {
+	return b.store.recall(ctx, positions)
+}
 
 // beginTx begins a transaction and returns it as a [sql.Tx].
 func (s *Store) beginTx(ctx context.Context) (conn *sql.Conn, tx *sql.Tx, err error) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -38,6 +39,7 @@ const filterSpan = 20_000
 const (
 	selectStream   = "select position, version, time, type, data, meta, tags from es_events where kind = ? and id = ? and version > ? order by version limit ?"
 	selectAll      = "select position, version, time, type, data, meta, tags, kind, id from es_events where position > ? order by position limit ?"
+	selectAt       = "select position, version, time, type, data, meta, tags, kind, id from es_events where position in (select value from json_each(?)) order by position limit ?"
 	selectFiltered = `select position, version, time, type, data, meta, tags, kind, id from es_events not indexed
 		where position > ?1 and position <= ?2
 		and (?4 is null or kind in (select value from json_each(?4)))
@@ -85,6 +87,20 @@ func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) it
 
 const readLog = "read the log"
 
+// recall returns the records at positions, which are in order. It reads each page in a transaction of its own.
+func (s *Store) recall(ctx context.Context, positions []es.Position) iter.Seq2[es.Record, error] {
+	return func(yield func(es.Record, error) bool) {
+		s.readPagesFrom(ctx, len(positions)+1, yield, "read records again", func(last *es.Record, limit int) (string, []driver.Value) {
+			if last != nil {
+				next, _ := slices.BinarySearch(positions, last.Position+1)
+				positions = positions[next:]
+			}
+			list, _ := json.Marshal(positions) // cannot fail for numbers
+			return selectAt, []driver.Value{string(list), int64(limit)}
+		}, es.Stream{})
+	}
+}
+
 func (s *Store) filtered(ctx context.Context, yield func(es.Record, error) bool, after es.Position, filter es.Filter) {
 	_, head, err := s.end(ctx)
 	if err != nil {
@@ -128,6 +144,11 @@ func names(list []string) driver.Value {
 // readPages reads page by page and yields the records. next returns the query for the page after a record, or for the first page if last is nil.
 // readPages reports whether it reached the end without an error, and the loop did not break.
 func (s *Store) readPages(ctx context.Context, yield func(es.Record, error) bool, what string, next func(last *es.Record, limit int) (string, []driver.Value), stream es.Stream) bool {
+	return s.readPagesFrom(ctx, firstPage, yield, what, next, stream)
+}
+
+// readPagesFrom is readPages with another size of the first page.
+func (s *Store) readPagesFrom(ctx context.Context, first int, yield func(es.Record, error) bool, what string, next func(last *es.Record, limit int) (string, []driver.Value), stream es.Stream) bool {
 	reused, _ := s.pages.Get().(*[]es.Record)
 	if reused == nil {
 		reused = new([]es.Record)
@@ -139,7 +160,7 @@ func (s *Store) readPages(ctx context.Context, yield func(es.Record, error) bool
 		s.pages.Put(reused)
 	}()
 	var last *es.Record
-	for limit := firstPage; ; limit = min(4*limit, lastPage) {
+	for limit := first; ; limit = min(4*limit, lastPage) {
 		query, args := next(last, limit)
 		var whole bool
 		var err error

@@ -14,10 +14,15 @@ import (
 )
 
 func timerFigures() []figure {
-	const what = "enrolment and firing of 100,000 timers that are due at once into an empty handler, against a reaction without Due over the same records"
+	const (
+		atOnce = "100,000 records that are due when they are read, as when a process begins with the past, into an empty handler, against a reaction without Due over the same records"
+		later  = "enrolment of 100,000 timers, and in another run, when all are due at once, firing into an empty handler, against a reaction without Due over the same records"
+	)
 	return []figure{
-		{"pg-timers", what, atLeast(0.4), once(3, pgTimers)},
-		{"sqlite-timers", what, atLeast(0.4), once(3, sqliteTimers)},
+		{"pg-timers", atOnce, atLeast(0.4), once(3, pgTimers(timersAtOnce))},
+		{"sqlite-timers", atOnce, atLeast(0.4), once(3, sqliteTimers(timersAtOnce))},
+		{"pg-timers-later", later, atLeast(0.4), once(3, pgTimers(timersLater))},
+		{"sqlite-timers-later", later, atLeast(0.4), once(3, sqliteTimers(timersLater))},
 		{"pg-timer-late-p99", "lateness of a timer on an idle system, 99th percentile", atMost(50, "ms"), pgTimerLate},
 		{
 			"pg-timers-enrol", "appends by 128 writers while a reaction enrols each of them, over 1,000,000 timers not yet due, against a reaction without Due",
@@ -32,41 +37,69 @@ type reactive interface {
 	React(ctx context.Context, r projection.Reaction) error
 }
 
-func pgTimers(ctx context.Context, r *round) (ours, theirs measure.Side, err error) {
-	store, _, err := r.session.pgStore(ctx, r)
-	if err != nil {
-		return ours, theirs, err
-	}
-	return timersOf(ctx, r, store)
+// sides returns the sides of a round over the records of a store.
+type sides func(store reactive, records int) (ours, theirs measure.Side)
+
+func timersAtOnce(store reactive, records int) (ours, theirs measure.Side) {
+	due := func(r es.Record) (time.Time, error) { return r.Time, nil }
+	return reacts("with Due", store, records, due, 0), reacts("without Due", store, records, nil, 0)
 }
 
-func sqliteTimers(ctx context.Context, r *round) (ours, theirs measure.Side, err error) {
-	store, err := sqliteStore(r)
-	if err != nil {
-		return ours, theirs, err
-	}
-	return timersOf(ctx, r, store)
+func timersLater(store reactive, records int) (ours, theirs measure.Side) {
+	at := time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
+	due := func(es.Record) (time.Time, error) { return at, nil }
+	return reacts("with Due", store, records, due, time.Until(at)), reacts("without Due", store, records, nil, 0)
 }
 
-func timersOf(ctx context.Context, r *round, store reactive) (ours, theirs measure.Side, err error) {
+func pgTimers(of sides) setUp {
+	return func(ctx context.Context, r *round) (ours, theirs measure.Side, err error) {
+		store, _, err := r.session.pgStore(ctx, r)
+		if err != nil {
+			return ours, theirs, err
+		}
+		return timersOf(ctx, r, store, of)
+	}
+}
+
+func sqliteTimers(of sides) setUp {
+	return func(ctx context.Context, r *round) (ours, theirs measure.Side, err error) {
+		store, err := sqliteStore(r)
+		if err != nil {
+			return ours, theirs, err
+		}
+		return timersOf(ctx, r, store, of)
+	}
+}
+
+func timersOf(ctx context.Context, r *round, store reactive, of sides) (ours, theirs measure.Side, err error) {
 	records := min(100_000, r.session.records)
 	if err := work.Fill(ctx, work.To(store), records, payload); err != nil {
 		return ours, theirs, err
 	}
-	due := func(r es.Record) (time.Time, error) { return r.Time, nil }
-	return reacts("with Due", store, records, due), reacts("without Due", store, records, nil), nil
+	ours, theirs = of(store, records)
+	return ours, theirs, nil
 }
 
-// reacts returns one caller that runs a new reaction over the whole log, again and again.
-func reacts(name string, store reactive, records int, due func(es.Record) (time.Time, error)) measure.Side {
+// reacts returns one caller that runs a new reaction over the whole log, again and again. With a delay, one run enrols the records, and another
+// handles them when the clock has been moved by the delay.
+func reacts(name string, store reactive, records int, due func(es.Record) (time.Time, error), delay time.Duration) measure.Side {
 	runs := 0
 	return measure.Side{Name: name, Callers: 1, Units: records, Op: func(ctx context.Context, _ int) error {
 		var handled atomic.Int64
 		runs++
-		err := store.React(ctx, projection.Reaction{
-			Name: fmt.Sprint(name, " ", runs), From: projection.Beginning(), Due: due, Once: true,
+		now := time.Now()
+		reaction := projection.Reaction{
+			Name: fmt.Sprint(name, " ", runs), From: projection.Beginning(), Due: due, Once: true, Now: func() time.Time { return now },
 			Handle: func(context.Context, es.Record) error { handled.Add(1); return nil },
-		})
+		}
+		err := store.React(ctx, reaction)
+		if err == nil && delay > 0 {
+			if n := handled.Load(); n > 0 {
+				return fmt.Errorf("%s: %d records were handled early", name, n)
+			}
+			now = now.Add(delay)
+			err = store.React(ctx, reaction)
+		}
 		if n := handled.Load(); err == nil && n != int64(records) {
 			err = fmt.Errorf("%s: %d records were handled, want %d", name, n, records)
 		}

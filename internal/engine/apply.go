@@ -229,7 +229,7 @@ func (s *shardWorker[Tx]) reactTo(ctx context.Context, p piece) error {
 		switch {
 		case err != nil && !s.isBlocked(r):
 			return s.commitHandled(ctx, p, i, later, &handlerError{err})
-		case due > 0:
+		case due > 0 && !s.isDue(due):
 			later = append(later, timerOf(r, due))
 			continue
 		case s.isBlocked(r), p.due != nil && r.Version == 0:

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"time"
 
@@ -34,10 +35,9 @@ type Ledger[Tx any] interface {
 	Requests(ctx context.Context, k Key) ([]Request, error)
 	// FirstParked returns the first parked record of a stream and the request that is stored with it.
 	FirstParked(ctx context.Context, k Key, stream es.Stream) (p projection.Parked, request string, found bool, err error)
-	// Due returns the first timers of a part of the streams that are due, in their order. now replaces the clock of the ledger unless it is 0.
-	Due(ctx context.Context, k Key, p part.Part, now int64, limit int) ([]Timer, error)
-	// NextDue returns when the first timer of a part of the streams is due, and the time that counts for it.
-	NextDue(ctx context.Context, k Key, p part.Part, now int64) (next, at int64, found bool, err error)
+	// Due returns the first timers of a part of the streams that are due, at most limit. The caller knows that there are none before from: a
+	// database would look for them among what was removed. now replaces the clock of the ledger unless it is 0.
+	Due(ctx context.Context, k Key, p part.Part, from Timer, now int64, limit int) (Due, error)
 	// Timers returns at most limit timers behind the given one, in their order.
 	Timers(ctx context.Context, k Key, after Timer, limit int) ([]Timer, error)
 	// Now returns the time of the ledger's clock, in microseconds since 1970.
@@ -115,8 +115,8 @@ type Ledger[Tx any] interface {
 	FailParked(ctx context.Context, tx Tx, k Key, r es.Record, message string) error
 	// Enrol adds timers. One that is there already stays.
 	Enrol(ctx context.Context, tx Tx, k Key, timers []Timer) error
-	// Settle removes the timers of a part of the streams up to a timer, in their order.
-	Settle(ctx context.Context, tx Tx, k Key, p part.Part, last Timer) error
+	// Settle removes the timers of a part of the streams from one to another, both included, in their order.
+	Settle(ctx context.Context, tx Tx, k Key, p part.Part, first, last Timer) error
 	// Workers returns the number of workers with a recent heartbeat.
 	Workers(ctx context.Context, tx Tx, k Key) (int, error)
 	// Forget removes a projection and all that belongs to it.
@@ -140,6 +140,10 @@ type Store[Tx any] interface {
 
 	// Log is the log of the database.
 	Log() es.Log
+
+	// Recall returns the records of that log at positions, which are in order. It omits a position at which there is no record. It needs
+	// one statement for each page of records, however far they are apart.
+	Recall(ctx context.Context, positions []es.Position) iter.Seq2[es.Record, error]
 }
 
 // Options configure a transaction.
@@ -216,6 +220,13 @@ type Overview struct {
 	Workers int  // with a recent heartbeat
 	Asked   bool // whether there are requests to retry or drop parked records
 	Shards  []Shard
+}
+
+// Due is what is due at a time.
+type Due struct {
+	Timers []Timer // in their order
+	Now    int64   // the time
+	Next   int64   // when the first timer is due that is not due yet; 0 if there is none
 }
 
 func (o Overview) names() []string {

@@ -39,8 +39,8 @@ func (t *task[Tx]) isIdle(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	if seen.Delays {
-		next, now, found, err := t.engine.ledger.NextDue(ctx, t.key, part.Part{Of: 1}, t.clockTime())
-		if err != nil || found && next <= now {
+		due, err := t.engine.ledger.Due(ctx, t.key, part.Part{Of: 1}, Timer{}, t.clockTime(), 1)
+		if err != nil || len(due.Timers) > 0 {
 			return false, err
 		}
 	}

@@ -219,7 +219,7 @@ func (t *task[Tx]) supervise(ctx context.Context) error {
 	called := t.onCaughtUp == nil || t.once
 	every := min(max(t.lease/10, 10*time.Millisecond), time.Second)
 	if t.once {
-		every = 10 * time.Millisecond
+		every = min(every, 100*time.Millisecond) // for what other workers do; those of this run report that they are idle
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -253,6 +253,14 @@ func (t *task[Tx]) supervise(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+// hasReached has the supervisor see whether all shards are at the end.
+func (t *task[Tx]) hasReached() {
+	select {
+	case t.reached <- struct{}{}:
+	default:
 	}
 }
 

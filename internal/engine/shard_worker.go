@@ -39,9 +39,11 @@ type shardWorker[Tx any] struct {
 
 	// Of a reaction with timers.
 	firing    piece     // due, read again, and not yet handled
+	from      Timer     // no timer of the shard comes before it
 	lookAt    time.Time // when to look for timers that are due; zero means now
 	lookedAt  time.Time // when the ledger had the time lookedNow
 	lookedNow int64
+	sawAll    bool // whether that look found all that was due
 }
 
 // order is what the supervisor requires of a shard worker.
@@ -190,7 +192,7 @@ func (s *shardWorker[Tx]) follow(ctx context.Context) error {
 		return err
 	}
 	s.parked, s.pending = make(map[es.Stream]bool), projection.Batch{Next: s.row.Cursor, End: maxCursor}
-	s.firing, s.lookAt = piece{}, time.Time{}
+	s.firing, s.from, s.lookAt, s.sawAll = piece{}, Timer{}, time.Time{}, false
 	for _, stream := range streams {
 		s.parked[stream] = true
 	}
@@ -262,10 +264,7 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 			}
 			feed.Applied(s.row.Cursor)
 			if first {
-				select {
-				case s.task.reached <- struct{}{}:
-				default:
-				}
+				s.task.hasReached()
 			}
 			due, idling = false, false
 			continue
@@ -290,6 +289,9 @@ func (s *shardWorker[Tx]) loop(ctx context.Context, feed projection.Feed, batche
 				idling = true
 			}
 			quiet, awaited = timer.C, s.engine.awaited.wait()
+		}
+		if s.task.once && s.row.AtEnd && p.to <= s.row.Cursor {
+			s.task.hasReached() // and nothing is due, perhaps
 		}
 		var early <-chan time.Time // when the next timer is due, or before
 		if s.row.Delays {
@@ -385,6 +387,7 @@ func (s *shardWorker[Tx]) piece(barrier projection.Cursor) piece {
 func (s *shardWorker[Tx]) applied(p piece) error {
 	n := len(p.records)
 	if p.due != nil {
+		s.from = p.due[n-1]
 		s.firing, s.pause = s.firing.part(n, len(s.firing.records)), pause{}
 		return nil
 	}

@@ -28,9 +28,9 @@ type statements struct {
 	park, waiting, parkedOf, unpark, failParked, request, requests, parkedStreams, reshard, deleteParked, deleteBehind, renameParked, parked string
 
 	// Timers.
-	now, due, nextDue, settle, timers, timerCounts, deleteTimers, timersBehind, renameTimers string
-	enrol                                                                                    func() []string // as in enrolments; built at the first use
-	enrolAll                                                                                 string          // any number, from arrays; empty where there are none
+	now, due, settle, timers, timerCounts, deleteTimers, timersBehind, renameTimers string
+	enrol                                                                           func() []string // as in enrolments; built at the first use
+	enrolAll                                                                        string          // any number, from arrays; empty where there are none
 
 	// State, for workers, WaitFor and Status.
 	state, cursors, status string
@@ -51,11 +51,9 @@ func partOf(hash, of string) string {
 // inPart is the condition for a timer of part $3 of $4.
 var inPart = partOf("hash", "$4") + " = $3"
 
-// clockOr returns the time in a parameter, or that of the database if the parameter is 0. A subquery is evaluated once, so an index can be
-// used up to it.
-func clockOr(parameter string) string {
-	return "(select case when cast(" + parameter + " as bigint) > 0 then cast(" + parameter + " as bigint) else {now} end)"
-}
+// fromTimer is the condition for a timer that does not come before that of $5 and $6. An index keeps removed rows for a while: without it, each
+// look would begin with all that have fired.
+const fromTimer = " and (due, position) >= ($5, $6)"
 
 const (
 	enrolColumns    = "insert into {es}timers (name, version, due, position, kind, id, stream_version, hash) "
@@ -169,12 +167,17 @@ func prepare(d Dialect) statements { //nolint:funlen // a list
 			order by name, version, position, kind, id, stream_version limit $7`),
 
 		now: d.SQL("select {now}"),
-		due: d.SQL("select due, position, kind, id, stream_version from {es}timers" + thisProjection + " and due <= " + clockOr("$5") +
-			" and " + inPart + " order by due, position limit $6"),
-		nextDue: d.SQL("select coalesce((select due from {es}timers" + thisProjection + " and " + inPart + " order by due, position limit 1), 0), " + clockOr("$5")),
-		settle:  d.SQL("delete from {es}timers" + thisProjection + " and due <= $5 and (due, position) <= ($5, $6) and " + inPart),
+		// The time is read once, so that no timer becomes due between the two lists. Being in a subquery, it bounds the part of the index that is read.
+		due: d.SQL(`with clock as materialized (select case when cast($7 as bigint) > 0 then cast($7 as bigint) else {now} end as now)
+			select 0 as later, t.due, t.position, t.kind, t.id, t.stream_version from (
+				select due, position, kind, id, stream_version from {es}timers` + thisProjection + fromTimer + ` and due <= (select now from clock)
+				and ` + inPart + ` order by due, position limit $8) t
+			union all select 1, n.due, 0, '', '', 0 from (
+				select due from {es}timers` + thisProjection + ` and due > (select now from clock) and ` + inPart + ` order by due, position limit 1) n
+			union all select 2, now, 0, '', '', 0 from clock`),
+		settle: d.SQL("delete from {es}timers" + thisProjection + fromTimer + " and (due, position) <= ($7, $8) and " + inPart),
 		timers: d.SQL("select due, position, kind, id, stream_version from {es}timers" + thisProjection +
-			" and due >= $3 and (due, position) > ($3, $4) order by due, position limit $5"),
+			" and (due, position) > ($3, $4) order by due, position limit $5"),
 		timerCounts: d.SQL(`select q.name, q.version, q.i, count(*), min(q.due) from (
 				select t.name, t.version, t.due, ` + partOf("t.hash", "s.n") + ` as i
 				from {es}timers t, (select name, version, count(*) as n from {es}shards group by name, version) s

@@ -29,14 +29,23 @@ func (l *sqlLedger[Tx]) Now(ctx context.Context) (now int64, err error) {
 }
 
 // Due implements [Ledger].
-func (l *sqlLedger[Tx]) Due(ctx context.Context, k Key, p part.Part, now int64, limit int) ([]Timer, error) {
-	return l.timersOf(ctx, l.stmts.due, k.with(int64(p.I), int64(p.Of), now, int64(limit))...)
-}
-
-// NextDue implements [Ledger].
-func (l *sqlLedger[Tx]) NextDue(ctx context.Context, k Key, p part.Part, now int64) (next, at int64, found bool, err error) {
-	err = l.View(ctx, func(scan func(...any) error) error { return scan(&next, &at) }, l.stmts.nextDue, k.with(int64(p.I), int64(p.Of), now)...)
-	return next, at, next > 0, err
+func (l *sqlLedger[Tx]) Due(ctx context.Context, k Key, p part.Part, from Timer, now int64, limit int) (d Due, err error) {
+	err = l.View(ctx, func(scan func(...any) error) error {
+		var t Timer
+		list := 0
+		err := scan(&list, &t.Due, &t.Position, &t.Stream.Kind, &t.Stream.ID, &t.Version)
+		switch list {
+		case 0:
+			d.Timers = append(d.Timers, t)
+		case 1:
+			d.Next = t.Due
+		default:
+			d.Now = t.Due
+		}
+		return err
+	}, l.stmts.due, k.with(int64(p.I), int64(p.Of), from.Due, int64(from.Position), now, int64(limit))...)
+	slices.SortFunc(d.Timers, CompareTimers) // as they are, but no clause says so
+	return d, err
 }
 
 // Timers implements [Ledger].
@@ -78,8 +87,8 @@ func arraysOf(timers []Timer) []any {
 }
 
 // Settle implements [Ledger].
-func (l *sqlLedger[Tx]) Settle(ctx context.Context, tx Tx, k Key, p part.Part, last Timer) error {
-	return l.set(ctx, tx, l.stmts.settle, k.with(int64(p.I), int64(p.Of), last.Due, int64(last.Position))...)
+func (l *sqlLedger[Tx]) Settle(ctx context.Context, tx Tx, k Key, p part.Part, first, last Timer) error {
+	return l.set(ctx, tx, l.stmts.settle, k.with(int64(p.I), int64(p.Of), first.Due, int64(first.Position), last.Due, int64(last.Position))...)
 }
 
 // countTimers fills in the timers of each shard.

@@ -14,7 +14,7 @@ import (
 	"github.com/thalo-go/es/projection"
 )
 
-// A timer is a record that a reaction handles later. It is enrolled in the transaction that moves the checkpoint past the record, and removed
+// A timer is a record that a reaction handles later. A record that is due when it is read is handled like one without a time. A timer is enrolled in the transaction that moves the checkpoint past the record, and removed
 // in the one that notes that it was handled. Both compare the claim of a shard: that of the record's stream. The row has the stream and no
 // shard, so a new division of the streams moves no timer. When a timer is due, its record is read again and handled like any other: it can
 // be retried, parked, or wait for a parked record of its stream.
@@ -85,37 +85,41 @@ func (s *shardWorker[Tx]) fire(ctx context.Context) (fired bool, err error) {
 	return true, s.apply(ctx, s.firing.part(0, min(len(s.firing.records), s.limit)))
 }
 
-// look looks for timers that are due, and decides when to look again: at once if there may be more, or else when the next is due, but after
+// look looks for timers that are due, and decides when to look again: at once if there are more, or else when the next is due, but after
 // a third of the lease at the latest, because clocks step.
 func (s *shardWorker[Tx]) look(ctx context.Context) error {
 	p, err := part.Parse(s.shard)
 	if err != nil {
 		return err
 	}
-	limit, now := min(s.task.batch, maxTimers), s.task.clockTime()
-	due, err := s.engine.ledger.Due(ctx, s.key, p, now, limit)
+	limit := min(s.task.batch, maxTimers)
+	due, err := s.engine.ledger.Due(ctx, s.key, p, s.from, s.task.clockTime(), limit)
 	if err != nil {
 		return err
 	}
-	if len(due) > 0 {
-		if due, err = s.readAgain(ctx, due); err != nil {
-			return err
-		}
+	n := len(due.Timers)
+	s.lookedAt, s.lookedNow, s.sawAll = time.Now(), due.Now, n < limit
+	s.lookAt = s.lookedAt.Add(s.task.lease / 3)
+	if due.Next > 0 {
+		s.expect(due.Next)
 	}
-	if len(due) > 0 {
-		s.lookAt = time.Time{}
+	if n == 0 {
 		return nil
 	}
-	next, now, found, err := s.engine.ledger.NextDue(ctx, s.key, p, now)
-	if err != nil {
+	s.from = due.Timers[0]
+	if err := s.readAgain(ctx, due.Timers); err != nil {
 		return err
 	}
-	s.lookedAt, s.lookedNow = time.Now(), now
-	s.lookAt = s.lookedAt.Add(s.task.lease / 3)
-	if found {
-		s.expect(next)
+	if s.sawAll = s.sawAll && len(s.firing.due) == n; !s.sawAll {
+		s.lookAt = time.Time{}
 	}
 	return nil
+}
+
+// isDue reports whether a record can be handled at once: it is due, and so were no timers that have not been handled. It costs no statement,
+// so a record that becomes due about now may be enrolled first.
+func (s *shardWorker[Tx]) isDue(at int64) bool {
+	return s.sawAll && at <= s.lookedNow && len(s.firing.records) == 0
 }
 
 // expect has the worker look again when a timer is due, or before. If the clock has stepped, another look finds out.
@@ -138,17 +142,23 @@ func (s *shardWorker[Tx]) keepTimers(ctx context.Context, tx Tx, p piece) error 
 	if err != nil {
 		return err
 	}
-	return s.engine.ledger.Settle(ctx, tx, s.key, shard, p.due[len(p.due)-1])
+	return s.engine.ledger.Settle(ctx, tx, s.key, shard, p.due[0], p.due[len(p.due)-1])
 }
 
-// enrolled notes that timers have been enrolled. What was found due before is looked for again, because the timers are removed in order.
+// enrolled notes that timers have been enrolled. Timers are removed in order, so those that were found due and come after one of them are
+// looked for again.
 func (s *shardWorker[Tx]) enrolled(timers []Timer) {
 	if len(timers) == 0 {
 		return
 	}
-	s.firing = piece{}
-	for _, t := range timers {
-		s.expect(t.Due)
+	first := slices.MinFunc(timers, CompareTimers)
+	s.expect(first.Due)
+	s.sawAll = s.sawAll && first.Due > s.lookedNow
+	if CompareTimers(first, s.from) < 0 {
+		s.from = first
+	}
+	if n, _ := slices.BinarySearchFunc(s.firing.due, first, CompareTimers); n < len(s.firing.due) {
+		s.firing = s.firing.part(0, n)
 	}
 }
 
@@ -170,29 +180,34 @@ func (s *shardWorker[Tx]) stillEarly(ctx context.Context, r es.Record) (later []
 	return []Timer{timerOf(r, due)}, nil
 }
 
-// Limits of reading records again.
-const (
-	closeBy     = 32      // records at most so far apart are read together
-	recallBytes = 8 << 20 // in one batch of timers
-)
-
-// readAgain reads the records of timers, and makes them the next to handle. It returns the timers that it has made so. A record that is not
-// in the log any more is zero.
-func (s *shardWorker[Tx]) readAgain(ctx context.Context, timers []Timer) ([]Timer, error) {
-	log := logOf(s.task.source)
-	records, fit, err := recall(ctx, log, timers)
-	for err == nil && !fit && len(timers) > 1 {
+// readAgain reads the records of timers, and makes them the next to handle: fewer if they have too many bytes. A record that is not in the log
+// any more is zero.
+func (s *shardWorker[Tx]) readAgain(ctx context.Context, timers []Timer) error {
+	var r recall
+	for {
+		r.begin(timers)
+		fit, err := r.read(s.recalled(ctx, &r))
+		if err != nil {
+			return classifySourceError(fmt.Errorf("shard %s: read records that are due: %w", s.shard, err))
+		}
+		if fit {
+			break
+		}
 		timers = timers[:len(timers)/2]
-		records, fit, err = recall(ctx, log, timers)
 	}
-	if err != nil {
-		return nil, classifySourceError(fmt.Errorf("shard %s: read records that are due: %w", s.shard, err))
+	if err := s.reportMissing(ctx, logOf(s.task.source), timers, r.records); err != nil {
+		return err
 	}
-	if err := s.reportMissing(ctx, log, timers, records); err != nil {
-		return nil, err
+	s.firing = piece{records: r.records, due: timers, last: maxCursor}
+	return nil
+}
+
+// recalled returns the records of timers, and perhaps others, in the order of their positions.
+func (s *shardWorker[Tx]) recalled(ctx context.Context, r *recall) iter.Seq2[es.Record, error] {
+	if log := logOf(s.task.source); log != s.engine.ledger.Log() {
+		return r.from(ctx, log)
 	}
-	s.firing = piece{records: records, due: timers, last: maxCursor}
-	return timers, nil
+	return s.engine.ledger.Recall(ctx, r.positions())
 }
 
 // reportMissing logs which records are not in the log any more. It returns an error if the log has not got that far, such as on a replica.
@@ -214,53 +229,6 @@ func (s *shardWorker[Tx]) reportMissing(ctx context.Context, log es.Log, timers 
 		s.task.log.Warn("timer dropped: its record is not in the log any more", "stream", t.Stream.String(), "version", int64(t.Version), "position", int64(t.Position))
 	}
 	return nil
-}
-
-// recall reads the records of timers from a log. They do not fit if they have too many bytes.
-func recall(ctx context.Context, log es.Log, timers []Timer) (records []es.Record, fit bool, err error) {
-	order := make([]int, len(timers))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(timers[a].Position, timers[b].Position) })
-	records = make([]es.Record, len(timers))
-	bytes := 0
-	take := func(i int, r es.Record) bool {
-		t := timers[i]
-		if r.Position == t.Position && r.Stream == t.Stream && r.Version == t.Version {
-			records[i] = r
-			bytes += len(r.Data)
-		}
-		return bytes <= recallBytes || len(timers) == 1
-	}
-	for len(order) > 0 {
-		n := 1
-		for n < len(order) && timers[order[n]].Position-timers[order[n-1]].Position <= closeBy {
-			n++
-		}
-		group := order[:n]
-		order = order[n:]
-		first := timers[group[0]]
-		seq := log.All(ctx, first.Position-1, es.Filter{})
-		if n == 1 {
-			seq = log.Read(ctx, first.Stream, first.Version-1)
-		}
-		for r, err := range seq {
-			if err != nil {
-				return nil, false, err
-			}
-			for len(group) > 0 && (n == 1 || timers[group[0]].Position <= r.Position) {
-				if !take(group[0], r) {
-					return nil, false, nil
-				}
-				group = group[1:]
-			}
-			if len(group) == 0 {
-				break
-			}
-		}
-	}
-	return records, true, nil
 }
 
 // with returns a piece some of whose records are handled later.

@@ -293,21 +293,12 @@ func (in *injector) Now(ctx context.Context) (now int64, err error) {
 }
 
 // Due implements engine.Ledger.
-func (in *injector) Due(ctx context.Context, k engine.Key, p part.Part, now int64, limit int) (due []engine.Timer, err error) {
+func (in *injector) Due(ctx context.Context, k engine.Key, p part.Part, from engine.Timer, now int64, limit int) (due engine.Due, err error) {
 	err = in.call(ctx, "Due", false, func() (err error) {
-		due, err = in.Ledger.Due(ctx, k, p, now, limit)
+		due, err = in.Ledger.Due(ctx, k, p, from, now, limit)
 		return err
 	})
 	return due, err
-}
-
-// NextDue implements engine.Ledger.
-func (in *injector) NextDue(ctx context.Context, k engine.Key, p part.Part, now int64) (next, at int64, found bool, err error) {
-	err = in.call(ctx, "NextDue", false, func() (err error) {
-		next, at, found, err = in.Ledger.NextDue(ctx, k, p, now)
-		return err
-	})
-	return next, at, found, err
 }
 
 // Enrol implements engine.Ledger.
@@ -316,6 +307,6 @@ func (in *injector) Enrol(ctx context.Context, tx *memory.Tx, k engine.Key, time
 }
 
 // Settle implements engine.Ledger.
-func (in *injector) Settle(ctx context.Context, tx *memory.Tx, k engine.Key, p part.Part, last engine.Timer) error {
-	return in.call(ctx, "Settle", true, func() error { return in.Ledger.Settle(ctx, tx, k, p, last) })
+func (in *injector) Settle(ctx context.Context, tx *memory.Tx, k engine.Key, p part.Part, first, last engine.Timer) error {
+	return in.call(ctx, "Settle", true, func() error { return in.Ledger.Settle(ctx, tx, k, p, first, last) })
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -52,6 +53,11 @@ func (l *ledger) Hold() time.Duration { return 0 }
 
 // Log implements [engine.Store].
 func (l *ledger) Log() es.Log { return l.log }
+
+// Recall implements [engine.Store].
+func (l *ledger) Recall(ctx context.Context, positions []es.Position) iter.Seq2[es.Record, error] {
+	return engine.RecallFrom(ctx, l.log, positions)
+}
 
 // Overview implements [engine.Ledger].
 func (l *ledger) Overview(ctx context.Context, k engine.Key) (engine.Overview, error) {
@@ -117,10 +123,9 @@ func (l *ledger) Status(ctx context.Context) ([]projection.Status, error) {
 				}
 			}
 			if p, err := part.Parse(s.Name); err == nil {
-				timers := r.of(p)
-				if status.Waiting = len(timers); len(timers) > 0 {
-					status.NextDue = engine.TimeOf(timers[0].Due)
-				}
+				var next int64
+				status.Waiting, next = r.timers.of(p)
+				status.NextDue = engine.TimeOf(next)
 			}
 			list = append(list, status)
 		}
@@ -324,7 +329,7 @@ func (l *ledger) Rewind(_ context.Context, tx *Tx, k engine.Key, to projection.C
 		}
 	}
 	r.parked = slices.DeleteFunc(r.parked, func(p *parked) bool { return projection.Cursor(p.Record.Position) > to })
-	r.removeTimers(func(t engine.Timer) bool { return projection.Cursor(t.Position) > to })
+	r.timers = r.timers.without(engine.Timer{}, lastTimer, func(t engine.Timer) bool { return projection.Cursor(t.Position) > to })
 	return nil
 }
 

@@ -41,9 +41,9 @@ type beat struct {
 // rows are those of one projection. What is committed is not changed any more: a transaction changes a copy.
 type rows struct {
 	header engine.Header
-	shards []shard        // by name
-	parked []*parked      // by position and stream
-	timers []engine.Timer // in their order; changed copies replace them
+	shards []shard   // by name
+	parked []*parked // by position and stream
+	timers timers
 }
 
 type shard struct {

@@ -207,12 +207,12 @@ func (l *lossy) Enrol(ctx context.Context, tx *memory.Tx, k engine.Key, timers [
 	return l.Ledger.Enrol(ctx, tx, k, timers)
 }
 
-func (l *lossy) Settle(ctx context.Context, tx *memory.Tx, k engine.Key, p part.Part, last engine.Timer) error {
+func (l *lossy) Settle(ctx context.Context, tx *memory.Tx, k engine.Key, p part.Part, first, last engine.Timer) error {
 	if l.settle {
 		time.Sleep(time.Second) // or the timers would fire again at once, and the time of the bubble would not pass
 		return nil
 	}
-	return l.Ledger.Settle(ctx, tx, k, p, last)
+	return l.Ledger.Settle(ctx, tx, k, p, first, last)
 }
 
 func TestALedgerThatLosesTimersIsNoticed(t *testing.T) {
