@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -24,6 +25,11 @@ func TestReadsMakeProgressWithinTheTimeLimitOfStatements(t *testing.T) {
 	s := open(t, url)
 	rare := es.Append{Stream: es.Stream{Kind: "rare", ID: "0"}, Expected: es.AnyVersion, Events: []es.Record{{Type: "x"}}}
 	mustAppend(t, s, rare)
+	far, proxy := through(t, postgres.Config{}, url, "pool_max_conns=2&statement_timeout=25ms") // it does not know what comes now
+	despiteTheLimit(t, func() error {
+		_, err := far.Append(t.Context(), es.Append{Stream: es.Stream{Kind: "rare", ID: "far"}, Expected: es.AnyVersion})
+		return err
+	})
 	run(t, url, fmt.Sprintf(`insert into es.events (position, kind, id, version, time, type, data, meta, token)
 		select 1 + n, 'common', 'one', n, clock_timestamp(), 'e', '\x7b7d7b7d7b7d7b7d7b7d7b7d7b7d7b7d7b7d7b7d7b7d7b7d7b7d7b7d7b7d7b7d7b7d7b7d7b7d7b7d', '', n
 		from generate_series(1, %d) n`, common), "analyze es.events")
@@ -76,6 +82,25 @@ func TestReadsMakeProgressWithinTheTimeLimitOfStatements(t *testing.T) {
 		})
 		if last != common {
 			t.Errorf("read up to version %d, want %d", last, common)
+		}
+	})
+	t.Run("the outcome of an append whose answer was lost", func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		despiteTheLimit(t, func() error {
+			proxy.LoseAnswer("lost")
+			_, err := far.Append(ctx, es.Append{Stream: es.Stream{Kind: "common", ID: "lost"}, Expected: es.AnyVersion, Events: []es.Record{{Type: "e"}}})
+			return err
+		})
+		records := 0
+		for _, err := range s.Read(t.Context(), es.Stream{Kind: "common", ID: "lost"}, 0) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			records++
+		}
+		if records != 1 {
+			t.Errorf("%d records were written, want 1", records)
 		}
 	})
 	for _, inline := range []bool{false, true} {

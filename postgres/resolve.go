@@ -19,7 +19,7 @@ func (t *groupTx) resolve(ctx context.Context, b *batch, known es.Position, caus
 	waits := t.store.wait("outcome of an append")
 	defer waits.done()
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		again, err := t.lookUp(ctx, b, known)
+		again, err := t.lookUp(ctx, b, &known)
 		if err == nil {
 			return again, nil
 		}
@@ -43,16 +43,20 @@ func (t *groupTx) resolve(ctx context.Context, b *batch, known es.Position, caus
 	}
 }
 
-// lookUp asks the server which events of a batch it has, and fences off the batch if it has none.
-func (t *groupTx) lookUp(ctx context.Context, b *batch, known es.Position) (again []*commit.Request, err error) {
+// lookUp asks the server which events of a batch it has behind a known position, and fences off the batch if it has none. It moves the
+// known position.
+func (t *groupTx) lookUp(ctx context.Context, b *batch, known *es.Position) (again []*commit.Request, err error) {
 	s := t.store
 	if t.conn == nil {
 		if t.conn, err = s.acquire(ctx); err != nil {
 			return nil, err
 		}
 	}
+	if err := t.pass(ctx, b, known); err != nil {
+		return nil, err
+	}
 	landed := make(map[int64]es.Position) // by the number of the event in the batch
-	params := [][]byte{int8Param(int64(known)), int8Param(b.tokens + 1), int8Param(b.tokens + int64(b.events))}
+	params := [][]byte{int8Param(int64(*known)), int8Param(b.tokens + 1), int8Param(b.tokens + int64(b.events))}
 	read := func(row [][]byte) error {
 		landed[getInt8(row[1])-b.tokens] = es.Position(getInt8(row[0]))
 		return nil
@@ -74,4 +78,23 @@ func (t *groupTx) lookUp(ctx context.Context, b *batch, known es.Position) (agai
 		s.watcher.wrote(position)
 	}
 	return again, nil
+}
+
+// pass moves a position, behind which the events of a batch are if they were written, beyond what others have appended. No event is inserted
+// before one that can be read. The statement that fences off the batch has the lock of all appends, and so it must not read much.
+func (t *groupTx) pass(ctx context.Context, b *batch, known *es.Position) error {
+	const most = 10_000 // records that a statement reads
+	for {
+		var end, read int64
+		landed := false
+		params := [][]byte{int8Param(int64(*known)), int8Param(b.tokens + 1), int8Param(b.tokens + int64(b.events)), int8Param(most)}
+		err := t.store.runner()(ctx, t.conn.Conn(), t.store.statements.pass, params, func(row [][]byte) error {
+			end, read, landed = getInt8(row[0]), getInt8(row[1]), row[2][0] != 0
+			return nil
+		})
+		if err != nil || landed || read < most {
+			return err
+		}
+		*known = es.Position(end)
+	}
 }

@@ -4,7 +4,8 @@ package postgres
 type statements struct {
 	appendOne, appendKnown, appendJudged *statement
 	leave, serve, withdraw, sweep        *statement
-	resolve, head, time, idle, marks     *statement
+	resolve, pass, head, time, idle      *statement
+	marks                                *statement
 	appendNext, fences                   *statement
 	stream, streams                      *statement
 	all, at, kinds, types, both          *statement
@@ -41,7 +42,9 @@ func (s *Store) prepare() {
 		fences: s.newStatement(`select f.oid, pg_sequence_last_value(f.oid) from (select pg_get_serial_sequence($1, 'number')::regclass::oid as oid) f`),
 
 		resolve: s.newStatement("select r.at, r.by from {schema}.resolve($1, $2, $3) r"),
-		head:    s.newStatement("select position, token from {schema}.events order by position desc limit 1"),
+		pass: s.newStatement(`select coalesce(max(e.position), 0), count(*), coalesce(bool_or(e.token >= $2 and e.token <= $3), false)
+			from (select position, token from {schema}.events where position > $1 order by position limit $4) e`),
+		head: s.newStatement("select position, token from {schema}.events order by position desc limit 1"),
 		marks: s.newStatement(`select e.position, e.token from rows from (unnest($1::bigint[]), unnest($2::bigint[])) as a (p, t)
 			join {schema}.events e on e.position = a.p and e.token = a.t`),
 		idle: s.newStatement("select set_config('idle_in_transaction_session_timeout', $1, true)"),
