@@ -8,29 +8,47 @@ import (
 	"testing"
 
 	confluent "github.com/confluentinc/confluent-kafka-go/v2/kafka"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/thalo-go/es"
 )
 
-// offsetsOf returns the offsets that a group has committed of the first partitions of a topic; -1 for none.
+// offsetsOf returns the offsets that a group has committed of the first partitions of a topic; -1 for none. It does not ask librdkafka, whose
+// ListConsumerGroupOffsets ends the process with a segmentation fault when the coordinator has moved (2.11.1).
 func (b bank) offsetsOf(t testing.TB, group, topic string, partitions int32) []int64 {
 	t.Helper()
-	var list []confluent.TopicPartition
-	for i := range partitions {
-		list = append(list, confluent.TopicPartition{Topic: &topic, Partition: i})
-	}
+	c := watcher(t, b.Bootstrap, kgo.MaxVersions(kversion.V3_0_0())) // later versions name topics by their ids
+	of := kmsg.NewOffsetFetchRequestGroup()
+	in := kmsg.NewOffsetFetchRequestGroupTopic()
+	in.Topic = topic
 	offsets := make([]int64, partitions)
-	answer, err := b.admin(t).ListConsumerGroupOffsets(t.Context(), []confluent.ConsumerGroupTopicPartitions{{Group: group, Partitions: list}})
-	if err != nil { // there is no such group yet
-		t.Log(err)
-		for i := range offsets {
-			offsets[i] = -1
+	for i := range partitions {
+		in.Partitions, offsets[i] = append(in.Partitions, i), -1
+	}
+	of.Group, of.Topics = group, append(of.Topics, in)
+	insist(t, "the offsets of a group", func() error {
+		request := kmsg.NewOffsetFetchRequest()
+		request.Groups = append(request.Groups, of)
+		answer, err := request.RequestWith(t.Context(), c)
+		if err == nil {
+			err = kerr.ErrorForCode(answer.Groups[0].ErrorCode)
 		}
-		return offsets
-	}
-	for _, p := range answer.ConsumerGroupsTopicPartitions[0].Partitions {
-		offsets[p.Partition] = max(int64(p.Offset), -1)
-	}
+		if errors.Is(err, kerr.GroupIDNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, topic := range answer.Groups[0].Topics {
+			for _, p := range topic.Partitions {
+				offsets[p.Partition] = max(p.Offset, -1)
+			}
+		}
+		return nil
+	})
 	return offsets
 }
 

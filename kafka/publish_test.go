@@ -37,6 +37,7 @@ func newPublisher(t testing.TB, b bank, largest ...int) *publisher {
 	p, err := confluent.NewProducer(&confluent.ConfigMap{
 		"bootstrap.servers": b.Bootstrap, "transactional.id": b.Prefix, "partitioner": "murmur2_random",
 		"go.delivery.reports": false, "enable.metrics.push": false, "log_level": 3, "message.max.bytes": slices.Max(append(largest, 1_000_000)),
+		"max.in.flight.requests.per.connection": 1, // so that the first request of a partition is not lost when its leader has just been elected
 	})
 	if err != nil {
 		t.Fatal(err)

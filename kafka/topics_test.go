@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 
@@ -12,7 +13,8 @@ import (
 	"github.com/thalo-go/es/kafka"
 )
 
-// makeTopic creates a topic on any broker.
+// makeTopic creates a topic on any broker, and returns when the topic is there. Like all that changes a cluster here, it repeats what fails:
+// a controller on a busy machine may have no broker for a moment.
 func makeTopic(t testing.TB, bootstrap, name string, partitions int32, settings map[string]string) {
 	t.Helper()
 	c := watcher(t, bootstrap)
@@ -23,15 +25,18 @@ func makeTopic(t testing.TB, bootstrap, name string, partitions int32, settings 
 		config.Name, config.Value = key, new(value)
 		topic.Configs = append(topic.Configs, config)
 	}
-	request := kmsg.NewCreateTopicsRequest()
-	request.Topics = append(request.Topics, topic)
-	answer, err := request.RequestWith(t.Context(), c)
-	if err == nil {
-		err = kerr.ErrorForCode(answer.Topics[0].ErrorCode)
-	}
-	if err != nil {
-		t.Fatalf("make topic %s: %v", name, err)
-	}
+	insist(t, "topic "+name+" is created", func() error {
+		request := kmsg.NewCreateTopicsRequest()
+		request.Topics = append(request.Topics, topic)
+		answer, err := request.RequestWith(t.Context(), c)
+		if err == nil {
+			err = kerr.ErrorForCode(answer.Topics[0].ErrorCode)
+		}
+		if errors.Is(err, kerr.TopicAlreadyExists) { // by an attempt without an answer
+			return nil
+		}
+		return err
+	})
 	eventually(t, "topic "+name+" is there", func() bool {
 		all, err := topicsOf(t.Context(), c, name)
 		return err == nil && len(all[name]) == int(partitions)
@@ -43,15 +48,18 @@ func deleteTopic(t testing.TB, bootstrap, name string) {
 	c := watcher(t, bootstrap)
 	topic := kmsg.NewDeleteTopicsRequestTopic()
 	topic.Topic = &name
-	request := kmsg.NewDeleteTopicsRequest()
-	request.Topics, request.TopicNames = append(request.Topics, topic), []string{name}
-	answer, err := request.RequestWith(t.Context(), c)
-	if err == nil {
-		err = kerr.ErrorForCode(answer.Topics[0].ErrorCode)
-	}
-	if err != nil {
-		t.Fatalf("delete topic %s: %v", name, err)
-	}
+	insist(t, "topic "+name+" is deleted", func() error {
+		request := kmsg.NewDeleteTopicsRequest()
+		request.Topics, request.TopicNames = append(request.Topics, topic), []string{name}
+		answer, err := request.RequestWith(t.Context(), c)
+		if err == nil {
+			err = kerr.ErrorForCode(answer.Topics[0].ErrorCode)
+		}
+		if errors.Is(err, kerr.UnknownTopicOrPartition) { // an attempt without an answer has deleted it
+			return nil
+		}
+		return err
+	})
 	eventually(t, "topic "+name+" is gone", func() bool {
 		all, err := topicsOf(t.Context(), c, name)
 		return err == nil && len(all) == 0
@@ -66,37 +74,41 @@ func setting(t testing.TB, bootstrap, topic, name, value string) {
 	resource := kmsg.NewIncrementalAlterConfigsRequestResource()
 	resource.ResourceType, resource.ResourceName = kmsg.ConfigResourceTypeTopic, topic
 	resource.Configs = append(resource.Configs, config)
-	request := kmsg.NewIncrementalAlterConfigsRequest()
-	request.Resources = append(request.Resources, resource)
-	answer, err := request.RequestWith(t.Context(), c)
-	if err == nil {
-		err = kerr.ErrorForCode(answer.Resources[0].ErrorCode)
-	}
-	if err != nil {
-		t.Fatalf("set %s of %s: %v", name, topic, err)
-	}
+	insist(t, "set "+name+" of "+topic, func() error {
+		request := kmsg.NewIncrementalAlterConfigsRequest()
+		request.Resources = append(request.Resources, resource)
+		answer, err := request.RequestWith(t.Context(), c)
+		if err == nil {
+			err = kerr.ErrorForCode(answer.Resources[0].ErrorCode)
+		}
+		return err
+	})
 }
 
 // settingsOf returns the named settings of a topic.
 func settingsOf(t testing.TB, bootstrap, topic string, names ...string) map[string]string {
 	t.Helper()
+	c := watcher(t, bootstrap)
 	resource := kmsg.NewDescribeConfigsRequestResource()
 	resource.ResourceType, resource.ResourceName, resource.ConfigNames = kmsg.ConfigResourceTypeTopic, topic, names
-	request := kmsg.NewDescribeConfigsRequest()
-	request.Resources = append(request.Resources, resource)
-	answer, err := request.RequestWith(t.Context(), watcher(t, bootstrap))
-	if err == nil {
-		err = kerr.ErrorForCode(answer.Resources[0].ErrorCode)
-	}
-	if err != nil {
-		t.Fatalf("settings of topic %s: %v", topic, err)
-	}
 	settings := make(map[string]string)
-	for _, config := range answer.Resources[0].Configs {
-		if slices.Contains(names, config.Name) && config.Value != nil {
-			settings[config.Name] = *config.Value
+	insist(t, "settings of topic "+topic, func() error {
+		request := kmsg.NewDescribeConfigsRequest()
+		request.Resources = append(request.Resources, resource)
+		answer, err := request.RequestWith(t.Context(), c)
+		if err == nil {
+			err = kerr.ErrorForCode(answer.Resources[0].ErrorCode)
 		}
-	}
+		if err != nil {
+			return err
+		}
+		for _, config := range answer.Resources[0].Configs {
+			if slices.Contains(names, config.Name) && config.Value != nil {
+				settings[config.Name] = *config.Value
+			}
+		}
+		return nil
+	})
 	return settings
 }
 

@@ -107,6 +107,9 @@ var deadLetterRules = rules{
 		"acks":                "all",
 		"enable.idempotence":  true,
 		"go.delivery.reports": true,
+
+		// With two, the first request could be lost: a partition accepts any sequence number from a producer that it has not seen.
+		"max.in.flight.requests.per.connection": 1,
 	},
 	refused: map[string]string{
 		"transactional.id":  "it does not belong in the settings of a consumer",

@@ -79,6 +79,17 @@ func TestSizesOfProducers(t *testing.T) {
 	}
 }
 
+// The letters of several workers go to one partition. With two requests in flight, the first could be lost; see relay.first.
+func TestDeadLettersAreSentByOneRequestAtATime(t *testing.T) {
+	config, err := DeadLetterConfig(Cluster{Config: ConfigMap{"bootstrap.servers": "127.0.0.1:1"}})
+	if err != nil || config["max.in.flight.requests.per.connection"] != 1 {
+		t.Errorf("%v requests are in flight, %v", config["max.in.flight.requests.per.connection"], err)
+	}
+	if _, err = DeadLetterConfig(Cluster{Config: ConfigMap{"bootstrap.servers": "127.0.0.1:1", "max.in.flight": 5}}); err == nil {
+		t.Error("5 requests in flight are accepted")
+	}
+}
+
 // All clients are opened in this package, with their sizes and their login.
 func TestClientsAreOpenedHere(t *testing.T) {
 	opens := regexp.MustCompile(`kafka\.New(Producer|Consumer|AdminClient)\(`)

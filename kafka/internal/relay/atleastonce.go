@@ -112,14 +112,18 @@ func (s *session) publishAtLeastOnce(ctx context.Context, b batch, reports *repo
 // deliver sends a batch, and returns when all of it is acknowledged.
 func (s *session) deliver(ctx context.Context, reports *reports) error {
 	for i := range s.plan {
-		if err := s.send(ctx, &s.plan[i]); err != nil {
+		if err := s.send(ctx, i); err != nil {
 			return err
 		}
 	}
 	if err := s.r.step("produced"); err != nil {
 		return err
 	}
-	return reports.await(ctx, len(s.plan))
+	if err := reports.await(ctx, len(s.plan)); err != nil {
+		return err
+	}
+	s.firstsAcknowledged()
+	return nil
 }
 
 func (r *Relay) resetAtLeastOnce(ctx context.Context, to es.Position) error {

@@ -31,6 +31,7 @@ type session struct {
 	c         checkpoint // the committed one
 	found     bool       // c was read, so that it is not the first
 	plan      []outgoing // the messages of the current batch
+	firsts    []*first   // of the partitions whose first message is not acknowledged yet
 	last      time.Time  // when the last transaction was committed
 	checks    int        // batches whose topics were checked; see recheck
 	sending   sending    // the current batch, or the last one

@@ -23,6 +23,7 @@ type destination struct {
 	keeps   time.Duration // how old a record becomes before the cluster deletes it; 0 if its age does not matter
 	checked time.Time     // when it was last seen to be the same topic
 	check   int           // session.checks of the last batch with a record for it
+	first   []first       // of each partition
 }
 
 // destinations are the topics of a session. Each is examined when the first record goes to it.
@@ -119,7 +120,9 @@ func (d *destinations) examine(ctx context.Context, name string, c *checkpoint) 
 	if err != nil {
 		return nil, err
 	}
-	return &destination{name: name, topic: now, limit: min(limit, client.LargestMessage), keeps: keeps, checked: time.Now()}, nil
+	return &destination{
+		name: name, topic: now, limit: min(limit, client.LargestMessage), keeps: keeps, checked: time.Now(), first: make([]first, now.Partitions),
+	}, nil
 }
 
 // keeps returns for how long a topic keeps a record, from the record's time. It refuses a topic that is compacted, unless that is wanted.

@@ -92,6 +92,7 @@ func (s *session) transactionWith(ctx context.Context, b batch, change func(*che
 		return err
 	}
 	s.last = time.Now()
+	s.firstsAcknowledged()
 	s.r.Stats.published(int(c.Records-s.c.Records), c.Position)
 	s.c = c
 	s.showParked()
@@ -136,7 +137,7 @@ func (s *session) produce(ctx context.Context, c *checkpoint) error {
 		return err
 	}
 	for i := range s.plan {
-		if err := s.send(ctx, &s.plan[i]); err != nil {
+		if err := s.send(ctx, i); err != nil {
 			return err
 		}
 		if i == len(s.plan)/2 {
@@ -148,17 +149,43 @@ func (s *session) produce(ctx context.Context, c *checkpoint) error {
 	return nil
 }
 
-// send hands a message to librdkafka, for its partition of a topic.
-func (s *session) send(ctx context.Context, o *outgoing) error {
-	m, err := s.encoder.Encode(o.r, &o.to.name, o.extra)
+// send hands a message of the plan to librdkafka, unless sendFirsts has.
+func (s *session) send(ctx context.Context, i int) error {
+	o := &s.plan[i]
+	if o.sent {
+		return nil
+	}
+	m, err := s.encode(o)
 	if err != nil {
 		return err
 	}
-	m.TopicPartition.Partition = wire.Partition(m.Key, o.to.topic.Partitions)
+	if first := &o.to.first[m.TopicPartition.Partition]; *first != firstAcknowledged {
+		if *first == firstSent {
+			if err := s.sendFirsts(ctx, i); err != nil {
+				return err
+			}
+			if m, err = s.encode(o); err != nil { // again, because the encoder has reused its memory
+				return err
+			}
+		} else {
+			*first = firstSent
+			s.firsts = append(s.firsts, first)
+		}
+	}
 	if err := s.enqueue(ctx, m); err != nil {
 		return fmt.Errorf("kafka: publish %s to %s: %w", o.r.ID(), o.to.name, err)
 	}
 	return nil
+}
+
+// encode returns a message for its partition of a topic. It is valid until the next call.
+func (s *session) encode(o *outgoing) (*kafka.Message, error) {
+	m, err := s.encoder.Encode(o.r, &o.to.name, o.extra)
+	if err != nil {
+		return nil, err
+	}
+	m.TopicPartition.Partition = wire.Partition(m.Key, o.to.topic.Partitions)
+	return m, nil
 }
 
 func (s *session) produceCheckpoint(ctx context.Context, c *checkpoint) error {
@@ -166,6 +193,11 @@ func (s *session) produceCheckpoint(ctx context.Context, c *checkpoint) error {
 	if list != nil {
 		if err := s.produceState(ctx, s.r.key+listSuffix, list); err != nil {
 			return err
+		}
+		if s.last.IsZero() { // the first message of the partition
+			if err := s.acknowledged(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	return s.produceState(ctx, s.r.key, written)

@@ -28,6 +28,7 @@ type outgoing struct {
 	r     *es.Record // the record, or what Transform made of it
 	extra *wire.Extra
 	to    *destination
+	sent  bool // by sendFirsts
 }
 
 // messages appends the messages of a record to all, without their destinations. Without a Transform that is the record itself.
