@@ -14,13 +14,18 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // variable names the environment variable with the name of the function that a child process runs.
 const variable = "ES_TEST_CHILD"
+
+// parentVariable names the environment variable with the process ID of the test.
+const parentVariable = "ES_TEST_PARENT"
 
 // Func is what a child process does. Its context ends when the standard input does.
 type Func func(ctx context.Context, args []string) error
@@ -36,6 +41,7 @@ func Main(funcs map[string]Func) {
 		_, _ = io.Copy(io.Discard, os.Stdin) // the end is all that matters
 		cancel()
 	}()
+	go exitWith(os.Getenv(parentVariable))
 	do, found := funcs[name]
 	if !found {
 		do = func(context.Context, []string) error { return fmt.Errorf("there is no child function %q", name) }
@@ -45,6 +51,15 @@ func Main(funcs map[string]Func) {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// exitWith ends this process when its parent has ended, even if the function ignores its context.
+func exitWith(parent string) {
+	for range time.Tick(time.Second) {
+		if strconv.Itoa(os.Getppid()) != parent {
+			os.Exit(3)
+		}
+	}
 }
 
 // Say prints a line for the test. It is written in one piece, so that a process that is killed leaves no partial line.

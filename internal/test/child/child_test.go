@@ -30,6 +30,18 @@ func TestMain(m *testing.M) {
 			<-ctx.Done()
 			return nil
 		},
+		"parent": func(ctx context.Context, _ []string) error {
+			cmd, err := child.Command(ctx, []string{"ES_TEST_CHILD=stubborn"})
+			if err != nil {
+				return err
+			}
+			cmd.Stdout = os.Stdout
+			return cmd.Run()
+		},
+		"stubborn": func(context.Context, []string) error {
+			child.Say("runs")
+			select {}
+		},
 		"fail": func(context.Context, []string) error { return errors.New("a failure") },
 	})
 	os.Exit(m.Run())
@@ -63,6 +75,18 @@ func TestStop(t *testing.T) {
 		t.Errorf("Lines returned %q, want the complete line", lines)
 	}
 	p.Stop()
+}
+
+// A child ends after its parent was killed, also if it ignores its context. It has the output of its parent, which ends with it.
+func TestOrphansEnd(t *testing.T) {
+	p := child.Start(t, "parent")
+	p.Await(1)
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if lines := p.Await(2); len(lines) != 1 {
+		t.Errorf("Await returned %q", lines)
+	}
 }
 
 func TestFailuresAreReported(t *testing.T) {

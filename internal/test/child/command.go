@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 )
 
 // Command returns a command that runs this program with the given arguments and further environment variables. Under the race
@@ -20,7 +21,7 @@ func Command(ctx context.Context, environment []string, args ...string) (*exec.C
 // CommandOf is [Command] for another program.
 func CommandOf(ctx context.Context, program string, environment []string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = append(append(os.Environ(), "GORACE=atexit_sleep_ms=0 halt_on_error=1 "+os.Getenv("GORACE")), environment...)
+	cmd.Env = append(append(os.Environ(), parentVariable+"="+strconv.Itoa(os.Getpid()), "GORACE=atexit_sleep_ms=0 halt_on_error=1 "+os.Getenv("GORACE")), environment...)
 	return cmd
 }
 
