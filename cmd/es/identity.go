@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -11,9 +10,11 @@ import (
 
 type replay struct {
 	Projection string    `arg:"" help:"The projection or reaction, as es status names it: balances, or balances@2."`
-	After      *int64    `help:"Begin behind this position; 0 is the beginning."`
-	Since      time.Time `help:"Begin with the first record of this time, as 2026-11-30T08:00:00Z."`
-	Yes        bool      `help:"Confirm: records that were handled before are handled again."`
+	After      *int64    `xor:"from" required:"" help:"Begin behind this position; 0 is the beginning."`
+	Since      time.Time `xor:"from" required:"" help:"Begin with the first record of this time, as 2026-11-30T08:00:00Z."`
+	Beginning  bool      `xor:"from" required:"" help:"Begin at the beginning: handle everything again."`
+	Head       bool      `xor:"from" required:"" help:"Begin at the end of the log: what it has not handled yet is skipped, parked records and timers stay."`
+	Yes        bool      `help:"Confirm: records that were handled before are handled again, or skipped."`
 }
 
 type refilter struct {
@@ -33,10 +34,14 @@ func (v *replay) Run(s *session) error {
 	name, version := parseProjection(v.Projection)
 	var from projection.Start
 	switch {
-	case (v.After == nil) == v.Since.IsZero():
-		return errors.New("say where to begin: give --after or --since")
+	case !v.Yes && v.Head:
+		return fmt.Errorf("replay has %s skip what it has not handled: confirm with --yes", printable(v.Projection))
 	case !v.Yes:
 		return fmt.Errorf("replay has %s handle records again: confirm with --yes", printable(v.Projection))
+	case v.Head:
+		from = projection.Head()
+	case v.Beginning:
+		from = projection.Beginning()
 	case v.After != nil:
 		from = projection.After(es.Position(*v.After))
 	default:

@@ -17,7 +17,11 @@ func TestReplayRefilterAndRename(t *testing.T) {
 		args   []string
 	}{
 		{exitFailed, "", "confirm with --yes", []string{"replay", "balances@2", "--after", "0"}},
-		{exitFailed, "", "give --after or --since", []string{"replay", "balances@2", "--yes"}},
+		{exitUsage, "", "--head", []string{"replay", "balances@2", "--yes"}},
+		{exitUsage, "", "--head", []string{"replay", "balances@2", "--head", "--after", "0", "--yes"}},
+		{exitFailed, "", "skip what it has not handled: confirm with --yes", []string{"replay", "balances@2", "--head"}},
+		{exitOK, "balances@2: replay requested", "", []string{"replay", "balances@2", "--head", "--yes"}},
+		{exitOK, "balances@2: replay requested", "", []string{"replay", "balances@2", "--beginning", "--yes"}},
 		{exitFailed, "", "cannot start after position 99", []string{"replay", "balances@2", "--after", "99", "--yes"}},
 		{exitOK, "balances@2: replay requested", "", []string{"replay", "balances@2", "--after", "0", "--yes"}},
 		{exitUsage, "", "past", []string{"refilter", "balances@2"}},
