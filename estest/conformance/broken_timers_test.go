@@ -3,6 +3,7 @@ package conformance_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/thalo-go/es"
@@ -18,6 +19,8 @@ const (
 	dueFails      = "error of Due is an error of its record"
 	timersMany    = "many timers are worked off while new records go on"
 	dueChanges    = "timer keeps its time when Due changes"
+	timersBack    = "clock that is set back delays timers and loses none"
+	timersInTurn  = "record that is due when it is read takes its turn"
 	timersRemoved = "Replay and Forget remove timers"
 	timersShown   = "Status and Timers show what waits"
 	dueNeedsALog  = "Due needs a source that can be read again"
@@ -74,6 +77,26 @@ func (w workshop) brokenTimers() []defect[conformance.Listed] {
 				return f.Store.React(ctx, r)
 			}
 		}),
+		w.broken("the clock of timers never goes back", timersBack, beginning(func() func(r *projection.Reaction) {
+			var latest atomic.Int64
+			return func(r *projection.Reaction) {
+				now := r.Now
+				r.Now = func() time.Time {
+					latest.Store(max(latest.Load(), now().UnixMicro()))
+					return time.UnixMicro(latest.Load())
+				}
+			}
+		}())),
+		w.broken("a record that is due when it is read goes before timers", timersInTurn, beginning(func(r *projection.Reaction) {
+			due, now := r.Due, r.Now
+			r.Due = func(r es.Record) (time.Time, error) {
+				at, err := due(r)
+				if at.Before(now()) {
+					at = time.Time{}
+				}
+				return at, err
+			}
+		})),
 		w.broken("Replay keeps the timers", timersRemoved, func(f *faultySide) {
 			f.onReplay = func(ctx context.Context, name string, version int, from projection.Start) error {
 				_, err := f.DB().ExecContext(ctx, "create table kept as select * from es_timers")

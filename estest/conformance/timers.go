@@ -37,6 +37,12 @@ func timerClauses() []clause {
 		{"timer keeps its time when Due changes",
 			"What was promised stays. A reaction whose Due was removed still handles what was enrolled.",
 			dueChanges},
+		{"clock that is set back delays timers and loses none",
+			"Clocks are corrected. What is due by the clock as it was must not be taken for due, nor be forgotten.",
+			timersBack},
+		{"record that is due when it is read takes its turn",
+			"It waits for no timer that is due later, and for those of its stream that were due before it.",
+			timersInTurn},
 		{"Replay and Forget remove timers",
 			"A timer behind the place of a Replay would be handled beside the record that comes again.",
 			timersRemoved},
@@ -274,6 +280,61 @@ func dueChanges(t *trial) {
 	h.move(time.Hour)
 	t.allFired(s, r.Name)
 	t.equal("the handled records", j.read(), recordIDs("a", 3, 4, 1, 2))
+}
+
+func timersBack(t *trial) {
+	s, j, h := t.side(), new(journal), newHand()
+	r, began := t.timed("set back", j, h, nil), h.now()
+	r.Due = func(r es.Record) (time.Time, error) {
+		delays := map[es.Version]time.Duration{1: time.Hour, 2: 10 * time.Minute}
+		return began.Add(delays[r.Version]), nil
+	}
+	var reads atomic.Int64
+	r.Now = func() time.Time {
+		reads.Add(1)
+		return h.now()
+	}
+	run := t.react(s, r)
+	t.reach(s, r.Name, t.append(s, add(stream("a"), 1)))
+	h.move(59 * time.Minute)
+	before := reads.Load()
+	t.until("the clock has been read", func() bool { return reads.Load() > before+1 })
+	t.cancel(run)
+	h.move(-58 * time.Minute)
+	t.react(s, r)
+	t.reach(s, r.Name, t.append(s, add(stream("a"), 1)))
+	t.equal("the records handled while the clock is back", len(j.read()), 0)
+	if n := t.waiting(s, r.Name); n != 2 {
+		t.Fatalf("%d timers wait, want 2", n)
+	}
+	h.move(9 * time.Minute)
+	t.until("the second timer has fired", func() bool { return t.waiting(s, r.Name) == 1 })
+	h.move(50 * time.Minute)
+	t.allFired(s, r.Name)
+	t.equal("the handled records", j.read(), recordIDs("a", 2, 1))
+}
+
+func timersInTurn(t *trial) {
+	s, j, h := t.side(), new(journal), newHand()
+	r := t.timed("in turn", j, h, nil)
+	r.Batch = 2
+	began := h.now()
+	r.Due = func(r es.Record) (time.Time, error) {
+		if r.Stream.ID == "b" {
+			return began.Add(3 * time.Hour), nil
+		}
+		return began.Add(time.Duration(r.Version) * time.Minute), nil
+	}
+	run := t.react(s, r)
+	t.append(s, add(stream("b"), 1))
+	t.reach(s, r.Name, t.append(s, add(stream("a"), 7)))
+	t.cancel(run)
+	last := t.append(s, add(stream("a"), 3))
+	h.move(2 * time.Hour)
+	t.react(s, r)
+	t.reach(s, r.Name, last)
+	t.until("one timer waits", func() bool { return t.waiting(s, r.Name) == 1 })
+	t.equal("the handled records", j.read(), recordIDs("a", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10))
 }
 
 func timersRemoved(t *trial) {
