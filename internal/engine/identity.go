@@ -244,7 +244,7 @@ func (e *Engine[Tx]) Replay(ctx context.Context, name string, version int, from 
 		case !isKnown, h.Partitions == 0 && known != 0, known < 0:
 			return fmt.Errorf("%w: its source is not the log of this store: only Beginning is possible, or After for another log", es.ErrInvalid)
 		}
-		if h.Kind == projection.KindReaction && from != projection.Head() { // from the end on, nothing comes again but what was under way
+		if h.Kind == projection.KindReaction && from != projection.Head() { // from the end on, nothing comes again but what is in progress
 			if err := e.ledger.SetIdentity(ctx, tx, k, nextIdentity(h.Identity)); err != nil {
 				return err
 			}

@@ -64,7 +64,7 @@ type Counts struct {
 	Records, Streams                       int
 	Sent, Acknowledged, Refused, Conflicts int
 	Failed, Unknown, Unsaid                int
-	Retried, Published                     int
+	Retried, Published, Timers             int // Timers: effects of timers
 }
 
 // A checker compares the parts of the evidence. It notes at most 100 violations of each guarantee.
@@ -127,6 +127,9 @@ func Check(e Evidence) ([]Violation, Counts, error) {
 	c.money(e)
 	for _, m := range e.Models {
 		c.model(m)
+		if m.Name == reactionReminder || m.Name == reactionNudge {
+			c.Timers += len(m.Rows)
+		}
 	}
 	c.Published = len(e.Published)
 	if e.Relayed {

@@ -137,7 +137,7 @@ type damage struct {
 }
 
 func TestCheckFinds(t *testing.T) {
-	for _, test := range slices.Concat(damagesOfAppends(), damagesOfOrder(), damagesOfReaders(), damagesOfTopics()) {
+	for _, test := range slices.Concat(damagesOfAppends(), damagesOfOrder(), damagesOfReaders(), damagesOfTimers(), damagesOfTopics()) {
 		t.Run(test.name, func(t *testing.T) {
 			s := newStory(t)
 			test.doctor(s)
@@ -279,6 +279,36 @@ func damagesOfReaders() []damage {
 		},
 		guaranteeProcess, "writer-1.1: no more",
 	}}
+}
+
+// remind adds the effects of timers of a withdrawal to the log, and then the models of both reactions.
+func (s *story) remind(after time.Duration, kinds ...string) {
+	cause := es.Record{Stream: accountStream(0), Version: 99, Type: "withdrawn", Time: time.Unix(100, 0)}
+	for at, is := reminderDue(cause); !is || at.Equal(cause.Time); at, is = reminderDue(cause) {
+		cause.Version++
+	}
+	at, _ := reminderDue(cause)
+	log := []es.Record{cause}
+	for _, kind := range kinds {
+		log = append(log, es.Record{Stream: es.Stream{Kind: kind, ID: "a"}, Type: "deposited", Time: at.Add(after), Meta: map[string]string{es.MetaCausation: cause.ID()}})
+	}
+	s.models = reminders(log)
+}
+
+func TestCheckFindsNothingWhereTimersFireOnceAndLate(t *testing.T) {
+	s := newStory(t)
+	s.remind(0, reactionReminder, reactionNudge)
+	if violations, _, err := Check(s.evidence()); err != nil || len(violations) > 0 || len(s.models[0].Want) == 0 {
+		t.Errorf("%v, %v", violations, err)
+	}
+}
+
+func damagesOfTimers() []damage {
+	return []damage{
+		{"a timer that was lost", func(s *story) { s.remind(0, reactionReminder) }, guaranteeModel, "nudge: account/a000/"},
+		{"a timer whose effect came twice", func(s *story) { s.remind(0, reactionReminder, reactionNudge, reactionReminder) }, guaranteeExactly, "reminder: account/a000/"},
+		{"a timer that fired early", func(s *story) { s.remind(-time.Microsecond, reactionReminder, reactionNudge) }, guaranteeModel, "is given 1µs early"},
+	}
 }
 
 func damagesOfTopics() []damage {

@@ -14,6 +14,7 @@ const (
 	leastAcknowledged = 60
 	leastRecords      = 120
 	leastOthers       = 4
+	leastTimers       = 10
 	leastReached      = 20 // records in each read model, during fault injection
 )
 
@@ -29,6 +30,7 @@ type happenings struct {
 	records      int
 	relayed      bool // the run has topics
 	published    int
+	timers       int            // effects of timers
 	reached      map[string]int // records by read model, during fault injection
 }
 
@@ -64,6 +66,7 @@ func tooLittle(h happenings) (shortfalls []string) {
 	}
 	least("acknowledged commands", h.acknowledged, leastAcknowledged)
 	least("records", h.records, leastRecords)
+	least("effects of timers", h.timers, leastTimers)
 	if h.relayed {
 		least("published records", h.published, leastRecords)
 	}

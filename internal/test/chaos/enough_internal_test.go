@@ -10,7 +10,7 @@ import (
 // plenty is a run of two minutes that shows something.
 func plenty() happenings {
 	return happenings{
-		lasts: 2 * time.Minute, kills: 9, restarts: 9, acknowledged: 2000, records: 4000, relayed: true, published: 4000,
+		lasts: 2 * time.Minute, kills: 9, restarts: 9, acknowledged: 2000, records: 4000, timers: 400, relayed: true, published: 4000,
 		reached: map[string]int{"the ledger": 2000, "the model": 2000},
 		faults: map[string]*tally{
 			"kill a process":  {kindProcesses, 10, 9},
@@ -41,6 +41,7 @@ func TestARunMustHaveSeenSomething(t *testing.T) {
 		{"a fault has no effect", func(h *happenings) { h.faults["kill a process"] = &tally{kindProcesses, 8, 0} }, `"kill a process" was drawn 8 times and had an effect 0 times`},
 		{"a kind rarely has an effect", func(h *happenings) { h.faults["kill a broker"] = &tally{kindBrokers, 6, 1} }, `faults of kind "brokers": 6 were drawn and 1 had an effect`},
 		{"a process is not restarted", func(h *happenings) { h.restarts = 8 }, "killed 9 times but restarted 8 times"},
+		{"no timer has had its effect", func(h *happenings) { h.timers = 0 }, "effects of timers: 0 in 2m0s, want at least 20"},
 		{"the other release never ran", func(h *happenings) { h.beside = true }, "starts of the other release: 0"},
 		{"nothing was acknowledged", func(h *happenings) { h.acknowledged = 0 }, "acknowledged commands: 0"},
 		{"nothing was written", func(h *happenings) { h.records = 48 }, "records: 48 in 2m0s, want at least 240"},

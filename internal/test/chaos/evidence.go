@@ -50,7 +50,7 @@ func (r *run) collect() Evidence {
 	balances, statement, bonus, err := projected(e.Log)
 	r.must("fold the log", err)
 	balances.Rows, statement.Rows = r.rows(selectBalances), r.rows(selectStatement)
-	e.Models = append(e.Models, balances, statement, bonus)
+	e.Models = append(append(e.Models, balances, statement, bonus), reminders(e.Log)...)
 	if r.prefix != "" {
 		ctx, cancel := context.WithTimeout(r.t.Context(), r.patience())
 		defer cancel()

@@ -165,6 +165,9 @@ func (r *run) faultsToDo() []fault {
 	if r.server != nil {
 		faults = slices.Concat(faults, serverFaults(), proxyFaults())
 	}
+	if r.prefix != "" {
+		faults = slices.Concat(faults, leaseFaults())
+	}
 	faults = slices.Concat(faults, r.powerFaults())
 	if r.kafka != nil {
 		faults = slices.Concat(faults, kafkaFaults())

@@ -33,16 +33,24 @@ func sqlFaults() []fault {
 			return r.session(r.between(time.Second, 10*time.Second), "begin isolation level serializable; select count(*) from "+r.table("events")+"; create temporary table t as select 1")
 		}},
 		{"fill the connection slots", kindSQL, 1, func(*run) string { return "slots" }, fillSlots},
-		{"expire leases", kindSQL, 3, leases, update("leases", "until = until - interval '1 hour'")},
-		{"extend leases", kindSQL, 1, leases, update("leases", "until = until + interval '5 seconds'")},
 		{"expire workers' claims", kindSQL, 2, leases, update("workers", "expires = expires - 3600000000")},
 		{"rebuild a read model", kindSQL, 1, func(*run) string { return "read models" }, func(r *run, _ string) strike {
 			name := []string{projectionBalances, projectionStatement}[r.random.IntN(2)]
 			return r.sql("update "+r.table("projections")+" set rebuild = true where name = $1", name) // as Rebuild does
 		}},
-		{"delete leases", kindSQL, 1, leases, func(r *run, _ string) strike {
-			return r.sql("delete from " + r.table("leases"))
-		}},
+	}
+}
+
+// leaseFaults returns the faults of leases, which only relays have.
+func leaseFaults() []fault {
+	leases := func(*run) string { return "leases" }
+	change := func(name string, weight int, what string) fault {
+		return fault{name, kindSQL, weight, leases, func(r *run, _ string) strike { return r.sql(fmt.Sprintf(what, r.table("leases"))) }}
+	}
+	return []fault{
+		change("expire leases", 3, "update %s set until = until - interval '1 hour'"),
+		change("extend leases", 1, "update %s set until = until + interval '5 seconds'"),
+		change("delete leases", 1, "delete from %s"),
 	}
 }
 

@@ -45,7 +45,7 @@ func modelled(sql, schema string) string {
 	return strings.ReplaceAll(sql, "{models}", pgx.Identifier{models(schema)}.Sanitize())
 }
 
-// runProjections runs all projections and the reaction. Every process in this role does so.
+// runProjections runs all projections and reactions. Every process in this role does so.
 func runProjections(ctx context.Context, a *actor) error {
 	store, err := a.open(ctx)
 	if err != nil {
@@ -57,6 +57,7 @@ func runProjections(ctx context.Context, a *actor) error {
 		group.Go(func() error { return a.went(ctx, p.Name, store.Project(inner, p)) })
 	}
 	group.Go(func() error { return a.went(ctx, reactionBonus, store.React(inner, a.bonus(bonuses))) })
+	group.Go(func() error { return a.runReminders(inner, store, store.React) })
 	err = group.Wait()
 	return errors.Join(err, bonuses.Close(context.Background()), store.Close())
 }

@@ -317,7 +317,7 @@ func (r *run) drain() {
 	}
 }
 
-// await waits until all readers have read the whole log. The reaction appends, so the end moves for a while.
+// await waits until all readers have read the whole log. The reactions append, so the end moves for a while.
 func (r *run) await() {
 	store := r.open()
 	defer store.Close()
@@ -333,6 +333,9 @@ func (r *run) await() {
 					err = fmt.Errorf("%s: %w", name, err)
 				}
 			}
+		}
+		if err == nil {
+			err = r.awaitReminders(ctx, store, head)
 		}
 		if err != nil {
 			status, _ := store.Status(r.t.Context())

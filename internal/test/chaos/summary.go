@@ -33,7 +33,7 @@ func (r *run) happened(c Counts) happenings {
 	return happenings{
 		lasts: r.Duration, faults: r.faults, kills: processes.kills, restarts: processes.restarts, acknowledged: c.Acknowledged,
 		beside: r.Beside != "", others: processes.others,
-		records: c.Records, relayed: r.prefix != "", published: c.Published, reached: r.watch.reached,
+		records: c.Records, relayed: r.prefix != "", published: c.Published, timers: c.Timers, reached: r.watch.reached,
 	}
 }
 
@@ -63,6 +63,7 @@ func (r *run) summary(c Counts) string {
 	for _, model := range slices.Sorted(maps.Keys(r.watch.reached)) {
 		line("  during faults", "%d reached %s", r.watch.reached[model], model)
 	}
+	line("timers", "%d effects", c.Timers)
 	line("commands sent", "%d: %d acknowledged, %d refused, %d lost races, %d failed, %d unknown, %d unanswered; %d sent again",
 		c.Sent, c.Acknowledged, c.Refused, c.Conflicts, c.Failed, c.Unknown, c.Unsaid, c.Retried)
 	line("violations", "%d", len(r.violations))

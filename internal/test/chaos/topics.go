@@ -64,7 +64,7 @@ func (c *checker) topics(store string, log []es.Record, published []Published) {
 }
 
 func topicsOf(prefix string) []string {
-	return []string{prefix + "." + kindAccount, prefix + "." + kindBonus}
+	return []string{prefix + "." + kindAccount, prefix + "." + kindBonus, prefix + "." + reactionReminder, prefix + "." + reactionNudge}
 }
 
 const partitionsOfTopic = 4
