@@ -236,7 +236,7 @@ func TestConsumerRefusesInvalidSettings(t *testing.T) {
 		"a reset in the topic config": func(c *kafka.Consumer) {
 			c.Cluster.Config["default.topic.config"] = kafka.ConfigMap{"auto.offset.reset": "latest"}
 		},
-		"a static member":        func(c *kafka.Consumer) { c.Cluster.Config["group.instance.id"] = "1" },
+		"another group protocol": func(c *kafka.Consumer) { c.Cluster.Config["group.protocol"] = "consumer" },
 		"the group as a setting": func(c *kafka.Consumer) { c.Cluster.Config["group.id"] = "1" },
 		"an unknown setting":     func(c *kafka.Consumer) { c.Cluster.Config["no.such.thing"] = "1" },
 		"acks while parking":     func(c *kafka.Consumer) { c.Cluster.Config["acks"], c.OnError = 1, es.Park },

@@ -19,7 +19,7 @@ import (
 )
 
 // patience is how long a test waits for an expected condition.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // publisher writes records to topics as a relay does, in transactions that the test commits or aborts.
 type publisher struct {

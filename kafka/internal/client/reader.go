@@ -206,30 +206,45 @@ func readToEnds(ctx context.Context, r *Reader, from map[Partition]int64, visit 
 		return fmt.Errorf("kafka: read %v: %w", assign, err)
 	}
 	slow := time.Now().Add(AskFor)
+	silent := maps.Clone(from) // the partitions without a message so far
 	for ended := make(map[Partition]bool); len(ended) < len(from); {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		switch e := r.Poll(int(PollFor.Milliseconds())).(type) {
 		case *kafka.Message:
+			delete(silent, PartitionOf(e.TopicPartition))
 			if !visit(e) {
 				return nil
 			}
 		case kafka.PartitionEOF:
 			ended[PartitionOf(kafka.TopicPartition(e))] = true
 		case kafka.Error:
-			if e.IsFatal() || !recovers(e) {
-				err := fmt.Errorf("kafka: read %v: %w", assign, e)
-				return cmp.Or(Denied(err, "Read", "topic "+*assign[0].Topic), err)
+			if err := r.readError(e, assign); err != nil {
+				return err
 			}
-			r.Trouble.Event(e)
 		}
 		if time.Now().After(slow) {
 			slow = time.Now().Add(AskFor)
 			r.Trouble.log.Warn("kafka: reading waits for open transactions or for the cluster", "partitions", fmt.Sprint(assign))
 		}
 	}
+	if len(silent) > 0 { // an answer that denies the read may have an end too, which is reported before its error
+		if e, failed := r.Poll(int(PollFor.Milliseconds())).(kafka.Error); failed {
+			return r.readError(e, assign)
+		}
+	}
 	return nil
+}
+
+// readError returns the error if the reader does not recover from it.
+func (r *Reader) readError(e kafka.Error, from []kafka.TopicPartition) error {
+	if !e.IsFatal() && recovers(e) {
+		r.Trouble.Event(e)
+		return nil
+	}
+	err := fmt.Errorf("kafka: read %v: %w", from, e)
+	return cmp.Or(Denied(err, "Read", "topic "+*from[0].Topic), err)
 }
 
 // recovers reports whether librdkafka recovers from an error of a reader.

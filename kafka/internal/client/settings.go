@@ -89,8 +89,7 @@ var readerRules = rules{
 		"check.crcs":                      true,
 	},
 	refused: map[string]string{
-		"group.id":          "give the group as the field Group",
-		"group.instance.id": "a static member that is gone holds its partitions until its session times out",
+		"group.id": "give the group as the field Group",
 	},
 	reason: "delivery guarantees depend",
 }
@@ -170,8 +169,15 @@ func sameSetting(a, b kafka.ConfigValue) bool {
 // RelayConfig returns the configuration of a relay's producer, for [Transactional] or [Gapless] to complete.
 func RelayConfig(c Cluster) (ConfigMap, error) { return relayRules.merge(c) }
 
-// ReaderConfig returns the configuration of a consumer in a group.
+// ReaderConfig returns the configuration of a consumer that uses the offsets of a group and does not join it.
 func ReaderConfig(c Cluster, group string) (ConfigMap, error) {
+	config, err := memberConfig(c, group)
+	delete(config, "group.instance.id") // brokers accept it only from that member
+	return config, err
+}
+
+// memberConfig returns the configuration of a member of a group.
+func memberConfig(c Cluster, group string) (ConfigMap, error) {
 	config, err := readerRules.merge(c)
 	if err != nil {
 		return nil, err
@@ -187,7 +193,7 @@ const pollInterval = time.Minute
 
 // ConsumerConfig returns the configuration of a consumer that polls all the time, except while it waits up to drain for its handlers.
 func ConsumerConfig(c Cluster, group string, drain time.Duration) (ConfigMap, error) {
-	config, err := ReaderConfig(c, group)
+	config, err := memberConfig(c, group)
 	if err != nil {
 		return nil, err
 	}
