@@ -11,7 +11,7 @@
 #	FIGURES    figures: names of the figures; all if empty
 #	SEED       chaos: seed of the run to repeat; a new one if empty
 #	BESIDE     chaos: revision of another release that half of the processes run; none if empty
-#	CHAOS      chaos: further flags: -powercut, -brokers 3, -keep, -postgres URL, -kafka HOST:PORT
+#	CHAOS      chaos: further flags: -powercut, -secure, -brokers 3, -keep, -postgres URL, -kafka HOST:PORT
 #	VERSION    release-check: version to release, such as v0.9.0
 #	LOANS      examples: log for examples/loans
 MINUTES   = 1

@@ -18,7 +18,13 @@ import (
 	"github.com/thalo-go/es/sqlite"
 )
 
-func (a *actor) cluster() kafka.ConfigMap { return kafka.ConfigMap{"bootstrap.servers": a.Kafka} }
+func (a *actor) cluster() kafka.ConfigMap {
+	config := kafka.ConfigMap{"bootstrap.servers": a.Kafka}
+	for name, value := range a.Login {
+		config[name] = value
+	}
+	return config
+}
 
 // logger writes the logs of the components to standard error, which is a file.
 func (a *actor) logger() *slog.Logger {

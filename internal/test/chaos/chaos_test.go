@@ -23,6 +23,7 @@ var (
 	brokers  = flag.Int("brokers", 1, "number of nodes of the started cluster, 1 or 3; 0 leaves Kafka out")
 	beside   = flag.String("beside", "", "test binary of this package built from another release, which half of the processes run")
 	powerCut = flag.Bool("powercut", false, "cut the power of the started server, and of the read models in SQLite; Linux with a C compiler only")
+	secure   = flag.Bool("secure", false, "give the started cluster TLS, SCRAM and an authorizer")
 	keep     = flag.Bool("keep", false, "keep the evidence of a run that passed")
 )
 
@@ -45,7 +46,7 @@ func TestChaos(t *testing.T) {
 		*seed = rand.Uint64N(1_000_000) + 1
 	}
 	chaos.Run(t, chaos.Options{Duration: time.Duration(*minutes * float64(time.Minute)), Seed: *seed, Postgres: *database, Keep: *keep,
-		Kafka: *cluster, Brokers: *brokers, NoKafka: *brokers == 0, Beside: *beside, PowerCut: *powerCut})
+		Kafka: *cluster, Brokers: *brokers, NoKafka: *brokers == 0, Beside: *beside, PowerCut: *powerCut, Secure: *secure})
 }
 
 // The release before keeps working beside this one: half of the processes are of either, as in a rolling deployment.

@@ -41,8 +41,9 @@ type assignment struct {
 	Accounts    int
 	Goroutines  int
 	Lease       time.Duration
-	Kafka       string // bootstrap.servers
-	Prefix      string // of topics
+	Kafka       string         // bootstrap.servers
+	Prefix      string         // of topics
+	Login       map[string]any // librdkafka's settings to log in; nil if there are no users
 }
 
 const assignmentVariable = "ES_CHAOS_ROLE"

@@ -32,6 +32,7 @@ type Options struct {
 	Kafka    string        // bootstrap.servers of a cluster to use instead of starting one
 	NoKafka  bool          // leaves out topics and the processes that read them
 	Brokers  int           // nodes of the started cluster, 1 or 3; 0 means 1
+	Secure   bool          // gives the started cluster TLS, SCRAM and an authorizer, and each role a user with no more rights than documented
 	Keep     bool          // keeps the evidence of a run that passed
 	PowerCut bool          // adds power cuts of the started server, and of the read models in SQLite that are built from topics
 	Beside   string        // test binary of this package of another release, which half of the processes run
@@ -171,7 +172,7 @@ func (r *run) setUp() {
 		_, err := conn.PgConn().Exec(ctx, modelled(createModels, r.schema)).ReadAll()
 		return err
 	}))
-	kafka := r.setUpKafka()
+	kafka, logins := r.setUpKafka()
 	for n := range r.Writers {
 		r.start(assignment{Role: RoleWriter, Name: fmt.Sprint("writer-", n+1), Postgres: r.through(writersNetwork), Goroutines: 6})
 	}
@@ -184,7 +185,7 @@ func (r *run) setUp() {
 	r.setUpModelDisk()
 	for n := range 2 {
 		for _, role := range []Role{RoleRelay, RoleConsumer, RoleFed} {
-			r.start(assignment{Role: role, Name: fmt.Sprintf("%s-%d", role, n+1), Postgres: r.through(readersNetwork), Kafka: kafka, Prefix: r.prefix})
+			r.start(assignment{Role: role, Name: fmt.Sprintf("%s-%d", role, n+1), Postgres: r.through(readersNetwork), Kafka: kafka, Prefix: r.prefix, Login: logins[role]})
 		}
 	}
 }
@@ -201,17 +202,20 @@ func (r *run) setUpModelDisk() {
 	r.must("follow the files of the read models", r.modelDisk.Attach(folder))
 }
 
-// setUpKafka creates the topics and returns the bootstrap.servers for the processes.
-func (r *run) setUpKafka() (bootstrap string) {
+// setUpKafka creates the topics and returns the bootstrap.servers for the processes, and how they log in.
+func (r *run) setUpKafka() (bootstrap string, logins map[Role]map[string]any) {
 	if r.NoKafka || r.Kafka == "" && r.Postgres != "" {
-		return ""
+		return "", nil
 	}
 	r.prefix, r.bootstrap = newPrefix(r.Seed), r.Kafka
 	bootstrap = r.bootstrap
 	if r.Kafka == "" {
-		r.kafka = testserver.StartKafka(r.t, testserver.KafkaOptions{Nodes: max(r.Brokers, 1)})
+		r.kafka = testserver.StartKafka(r.t, testserver.KafkaOptions{Nodes: max(r.Brokers, 1), Secure: r.Secure})
 		r.bootstrap = r.kafka.Bootstrap()
 		bootstrap, r.kafkaProxies = r.kafka.Proxies(r.t)
+		if r.Secure {
+			logins = r.logins(bootstrap)
+		}
 	}
 	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
 	defer cancel()
@@ -220,7 +224,7 @@ func (r *run) setUpKafka() (bootstrap string) {
 		_, err := conn.Exec(ctx, modelled(createLedger, r.schema))
 		return err
 	}))
-	return bootstrap
+	return bootstrap, logins
 }
 
 // Indexes of the proxies.

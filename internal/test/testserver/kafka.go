@@ -67,7 +67,7 @@ func brokerPrefix(t testing.TB) string {
 // KafkaOptions are the options of a Kafka cluster.
 type KafkaOptions struct {
 	Nodes    int               // 1 (0 means 1), or 3 with replication factor 3 and 2 in-sync replicas
-	Secure   bool              // a further listener with TLS, SCRAM and an authorizer; see SecureBroker
+	Secure   bool              // a further listener with TLS, SCRAM and an authorizer, and the same for Proxies; see SecureBroker
 	Settings map[string]string // override the defaults below, for every node
 }
 

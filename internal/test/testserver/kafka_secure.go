@@ -73,7 +73,13 @@ func EachSecureBroker(t *testing.T, test func(t *testing.T, b SecureBroker)) {
 	})
 }
 
-func admin(t *testing.T, bootstrap string, options ...kgo.Opt) *kgo.Client {
+// Secured returns a cluster that was started with Secure, as clients reach it by a listener with TLS, SCRAM and an authorizer: by bootstrap, from Proxies.
+func (k *Kafka) Secured(t testing.TB, bootstrap, prefix string) SecureBroker {
+	t.Helper()
+	return SecureBroker{bootstrap, prefix, admin(t, k.Bootstrap())}
+}
+
+func admin(t testing.TB, bootstrap string, options ...kgo.Opt) *kgo.Client {
 	t.Helper()
 	c, err := kgo.NewClient(append(options, kgo.SeedBrokers(strings.Split(bootstrap, ",")...))...)
 	if err != nil {
@@ -213,7 +219,8 @@ func makeCertificate() keyPair {
 	}
 }
 
-// secure adds a listener with TLS, SCRAM and an authorizer to a node's settings. Clients of the other listeners may do everything.
+// secure adds a listener with TLS, SCRAM and an authorizer to a node's settings, and gives them to that of the proxies. Clients of the other
+// listeners may do everything.
 func (n *kafkaNode) secure(settings map[string]string) error {
 	keys := filepath.Join(n.folder, "keys.pem")
 	pair := certificate()
@@ -223,10 +230,12 @@ func (n *kafkaNode) secure(settings map[string]string) error {
 	address := fmt.Sprintf(",SECURE://127.0.0.1:%d", n.ports.secure)
 	settings["listeners"] += address
 	settings["advertised.listeners"] += address
-	settings["listener.security.protocol.map"] += ",SECURE:SASL_SSL"
+	settings["listener.security.protocol.map"] = "CLIENT:PLAINTEXT,PROXIED:SASL_SSL,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL"
 	settings["sasl.enabled.mechanisms"] = "SCRAM-SHA-256,OAUTHBEARER"
-	settings["listener.name.secure.oauthbearer.sasl.jaas.config"] = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;"
-	settings["listener.name.secure.scram-sha-256.sasl.jaas.config"] = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+	for _, listener := range []string{"secure", "proxied"} {
+		settings["listener.name."+listener+".oauthbearer.sasl.jaas.config"] = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;"
+		settings["listener.name."+listener+".scram-sha-256.sasl.jaas.config"] = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+	}
 	settings["ssl.keystore.type"], settings["ssl.keystore.location"] = "PEM", keys
 	settings["authorizer.class.name"] = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
 	settings["super.users"] = "User:ANONYMOUS"
