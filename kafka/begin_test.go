@@ -67,21 +67,18 @@ func (b bank) dropOffsets(t testing.TB, group string) {
 // sendTo writes records to a partition, in one transaction.
 func (p *publisher) sendTo(partition int32, records ...es.Record) {
 	p.t.Helper()
-	if err := p.producer.BeginTransaction(); err != nil {
-		p.t.Fatal(err)
-	}
-	for _, r := range records {
-		m, err := p.encoding.Encode(p.store, r, p.topic)
-		if err != nil {
-			p.t.Fatal(err)
+	p.transact(true, func() error {
+		for _, r := range records {
+			m, err := p.encoding.Encode(p.store, r, p.topic)
+			if err != nil {
+				return err
+			}
+			m.TopicPartition.Partition = partition
+			// The producer learns of a new partition after a moment.
+			insist(p.t, "a record is sent", func() error { return p.producer.Produce(m, nil) })
 		}
-		m.TopicPartition.Partition = partition
-		// The producer learns of a new partition after a moment.
-		insist(p.t, "a record is sent", func() error { return p.producer.Produce(m, nil) })
-	}
-	if err := p.producer.CommitTransaction(p.t.Context()); err != nil {
-		p.t.Fatal(err)
-	}
+		return nil
+	})
 }
 
 func TestAPartitionAddedToAGroupThatBeganAtTheEndIsReadFromItsBeginning(t *testing.T) {

@@ -67,28 +67,61 @@ func (p *publisher) record(id, data string) es.Record {
 // send writes records to their topics in one transaction, which it commits or aborts.
 func (p *publisher) send(commit bool, records ...es.Record) {
 	p.t.Helper()
-	if err := p.producer.BeginTransaction(); err != nil {
-		p.t.Fatal(err)
-	}
-	for _, r := range records {
-		m, err := p.encoding.Encode(p.store, r, p.topic)
-		if err != nil {
+	p.transact(commit, func() error {
+		for _, r := range records {
+			m, err := p.encoding.Encode(p.store, r, p.topic)
+			if err != nil {
+				return err
+			}
+			for err = p.producer.Produce(m, nil); full(err); err = p.producer.Produce(m, nil) {
+				p.producer.Flush(100)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// transact produces in a transaction, which it commits or aborts. If a busy broker makes it fail, it aborts and begins again.
+func (p *publisher) transact(commit bool, produce func() error) {
+	p.t.Helper()
+	for {
+		err := p.producer.BeginTransaction()
+		if err == nil {
+			err = produce()
+		}
+		switch {
+		case err != nil:
+		case commit:
+			err = p.end(p.producer.CommitTransaction)
+		default:
+			p.producer.Flush(10_000) // otherwise aborted messages never reach the topic
+			err = p.end(p.producer.AbortTransaction)
+		}
+		if err == nil {
+			return
+		}
+		var e confluent.Error
+		if !errors.As(err, &e) || !e.TxnRequiresAbort() {
 			p.t.Fatal(err)
 		}
-		for err = p.producer.Produce(m, nil); full(err); err = p.producer.Produce(m, nil) {
-			p.producer.Flush(100)
-		}
-		if err != nil {
+		p.t.Logf("sending again: %v", err)
+		if err := p.end(p.producer.AbortTransaction); err != nil {
 			p.t.Fatal(err)
 		}
 	}
-	end := p.producer.CommitTransaction
-	if !commit {
-		p.producer.Flush(10_000) // otherwise aborted messages never reach the topic
-		end = p.producer.AbortTransaction
-	}
-	if err := end(p.t.Context()); err != nil {
-		p.t.Fatal(err)
+}
+
+// end ends a transaction. It repeats a call that had no answer in time.
+func (p *publisher) end(call func(context.Context) error) error {
+	for limit := time.Now().Add(patience); ; {
+		err := call(p.t.Context())
+		var e confluent.Error
+		if !errors.As(err, &e) || !e.IsRetriable() || time.Now().After(limit) {
+			return err
+		}
 	}
 }
 
