@@ -15,6 +15,7 @@ import (
 	"time"
 
 	confluent "github.com/confluentinc/confluent-kafka-go/v2/kafka"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -54,9 +55,15 @@ func topicsOf(ctx context.Context, c *kgo.Client, prefix string) (map[string]map
 		return nil, err
 	}
 	ends := make(map[string]map[int32]int64)
+	if err := kerr.ErrorForCode(answer.ErrorCode); err != nil {
+		return nil, err
+	}
 	for _, topic := range answer.Topics {
 		if topic.Topic == nil || !strings.HasPrefix(*topic.Topic, prefix) {
 			continue
+		}
+		if err := kerr.ErrorForCode(topic.ErrorCode); err != nil {
+			return nil, err
 		}
 		ends[*topic.Topic] = make(map[int32]int64)
 		for _, p := range topic.Partitions {
@@ -81,7 +88,7 @@ func end(ctx context.Context, c *kgo.Client, topic string, partition int32, isol
 			return 0, shard.Err
 		}
 		for _, answer := range shard.Resp.(*kmsg.ListOffsetsResponse).Topics {
-			return answer.Partitions[0].Offset, nil
+			return answer.Partitions[0].Offset, kerr.ErrorForCode(answer.Partitions[0].ErrorCode)
 		}
 	}
 	return 0, errors.New("no answer")

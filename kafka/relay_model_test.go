@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"pgregory.net/rapid"
 
@@ -73,6 +74,7 @@ type relayModel struct {
 	last   es.Position
 	relays []*modelRelay
 	ended  []*modelRelay // which may run again
+	faults []*kfake.FaultHandle
 }
 
 type modelRelay struct {
@@ -197,7 +199,7 @@ var modelRequests = []kmsg.Key{kmsg.InitProducerID, kmsg.AddPartitionsToTxn, kms
 
 func (m *relayModel) fail(r *rapid.T) {
 	request := rapid.SampledFrom(modelRequests).Draw(r, "request")
-	m.broker.Fake.Fail(request, rapid.SampledFrom(modelFaults[request]).Draw(r, "error"), rapid.IntRange(1, 2).Draw(r, "times"))
+	m.faults = append(m.faults, m.broker.Fake.Fail(request, rapid.SampledFrom(modelFaults[request]).Draw(r, "error"), rapid.IntRange(1, 2).Draw(r, "times")))
 	m.append(r)
 }
 
@@ -212,6 +214,7 @@ func (m *relayModel) lose(r *rapid.T) {
 }
 
 func (m *relayModel) restart(*rapid.T) {
+	m.faults = nil // a restart ends them
 	if err := m.broker.Fake.Restart(); err != nil {
 		m.Fatal(err)
 	}
@@ -265,6 +268,9 @@ func (m *relayModel) finish() {
 	m.append(m.rapid)
 	m.reaches()
 	m.leave()
+	for _, f := range m.faults { // which would hit the audit
+		f.Remove()
+	}
 	audit(m, m.broker.Bootstrap, m.broker.Prefix, m.log, es.Filter{})
 }
 
