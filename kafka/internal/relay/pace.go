@@ -60,6 +60,7 @@ func (p *pace) committed(bytes int, took time.Duration) {
 	case p.limit < p.known:
 		p.limit = min(2*p.limit, p.known)
 	default:
+		p.limit = max(p.limit, bytes) // a batch has at least one record, which may be larger
 		p.limit += p.limit/32 + 1
 	}
 	if p.limit >= p.most {

@@ -65,3 +65,15 @@ func TestPaceUnderAQuota(t *testing.T) {
 		}
 	}
 }
+
+// A batch of one record is larger than a limit that came from a broker which did not answer. What was fast is no limit any more.
+func TestPaceGrowsFromASingleRecord(t *testing.T) {
+	p := pace{most: 16 << 20, target: time.Second, longer: 4 * time.Second}
+	p.timedOut(112, 0, 4*time.Second)
+	for range 40 {
+		p.committed(max(112, p.bytes()), time.Millisecond)
+	}
+	if p.limit != 0 && p.limit < 224 {
+		t.Errorf("after 40 fast batches a batch has %d bytes", p.limit)
+	}
+}
