@@ -293,6 +293,7 @@ func (s *Store) send(ctx context.Context, run runner, conn *pgx.Conn, b *batch, 
 type answer struct {
 	before                  es.Position // the one before the first event, or answerRewound, or answerCollided
 	verdicts, firsts, lasts []int64     // of each append, if the function judged them
+	served                  bool        // another process has written it
 }
 
 // Answers and verdicts of the functions in migrations/001.sql.
@@ -344,7 +345,10 @@ func (s *Store) settle(b *batch, a answer) {
 		s.heads.setTop(position, b.tokens+int64(last))
 	}
 	s.grown(position)
-	if last > 0 {
+	switch {
+	case last > 0 && a.served:
+		s.watcher.served(position)
+	case last > 0:
 		s.watcher.wrote(position)
 	}
 }

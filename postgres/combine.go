@@ -64,6 +64,7 @@ func (s *Store) attemptTogether(ctx context.Context, conn *pgx.Conn, b *batch, k
 	case err != nil && !left:
 		return answer{}, err
 	case err != nil:
+		s.watcher.announce() // it may have written the batches of others
 		if !s.giveUpPrepared(err) && !s.setsIsolation(err) { // which happens once
 			s.company.lost(err)
 		}
@@ -71,6 +72,10 @@ func (s *Store) attemptTogether(ctx context.Context, conn *pgx.Conn, b *batch, k
 	}
 	c.took = time.Since(began)
 	s.company.called(c)
+	if c.served > 0 {
+		s.watcher.announce() // also if its own batch is not written
+	}
+	a.served = c.served < 0
 	return a, nil
 }
 

@@ -158,3 +158,49 @@ func TestSharingSaysWhyNever(t *testing.T) {
 		}
 	})
 }
+
+// The process that writes for others notifies the readers, and the others need not. Each notification is a transaction of its own.
+func TestTheOneThatServesNotifies(t *testing.T) {
+	postgres.CombineAlways(func() {
+		url := testserver.Postgres(t, testserver.Postgres18).Database(t)
+		reader, stores := open(t, url), several(t, 4, url)
+		var all sync.WaitGroup
+		all.Go(func() {
+			if _, err := reader.Changed(t.Context(), 0); err != nil {
+				t.Error(err)
+			}
+		})
+		eventually(t, "the reader listens", func() bool {
+			return scalar[int](t, url, "select count(*)::integer from pg_locks where locktype = 'advisory' and mode = 'ShareLock' and granted") == 1
+		})
+		listener := connect(t, url)
+		if _, err := listener.Exec(t.Context(), `listen "es:es"`); err != nil {
+			t.Fatal(err)
+		}
+		b := block(t, stores[0], url)
+		for i, s := range stores {
+			all.Go(func() { mustAppend(t, s, at(account(string(rune('a'+i))), 0, 1)) })
+		}
+		waitForRequests(t, url, len(stores))
+		b.release(t)
+		all.Wait()
+		for _, s := range stores {
+			s.AwaitNotify()
+		}
+		run(t, url, `notify "es:es", 'end'`)
+		senders := make(map[uint32]bool)
+		for {
+			n, err := listener.WaitForNotification(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n.Payload == "end" {
+				break
+			}
+			senders[n.PID] = true
+		}
+		if len(senders) != 1 {
+			t.Errorf("%d processes have notified, want 1", len(senders))
+		}
+	})
+}

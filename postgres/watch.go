@@ -52,6 +52,15 @@ func (w *watcher) close() {
 // wrote notes that this store has written up to a position, and notifies other stores.
 func (w *watcher) wrote(head es.Position) {
 	w.growth.Grew(head, nil)
+	w.announce()
+}
+
+// served notes that another process has written for this store up to a position. That process notifies other stores. If it ends before it does,
+// they notice when they poll.
+func (w *watcher) served(head es.Position) { w.growth.Grew(head, nil) }
+
+// announce notifies other stores.
+func (w *watcher) announce() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.pending = true
