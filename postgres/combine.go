@@ -64,7 +64,7 @@ func (s *Store) attemptTogether(ctx context.Context, conn *pgx.Conn, b *batch, k
 	case err != nil && !left:
 		return answer{}, err
 	case err != nil:
-		s.watcher.announce() // it may have written the batches of others
+		s.watcher.announce()                                 // it may have written the batches of others
 		if !s.giveUpPrepared(err) && !s.setsIsolation(err) { // which happens once
 			s.company.lost(err)
 		}

@@ -1,5 +1,7 @@
 package postgres
 
+import "time"
+
 // CombineAlways makes stores that are opened while a function runs combine whenever their roles may. Tests that call it must not run in parallel
 // with others that open stores.
 func CombineAlways(during func()) { combineAs(combinesAlways, during) }
@@ -11,3 +13,6 @@ func combineAs(mode int32, during func()) {
 	defer combining.Store(combining.Swap(mode))
 	during()
 }
+
+// DrainLimit sets how long a call goes on after its last caller has left. It must be called before the first append.
+func (s *Store) DrainLimit(d time.Duration) { s.drainLimit = d }

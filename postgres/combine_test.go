@@ -103,6 +103,7 @@ func TestOneProcessServesTheOthers(t *testing.T) {
 	combining(t, func(t *testing.T, server *testserver.Server) {
 		url := server.Database(t)
 		stores := several(t, 12, url)
+		serveOld(t, url)
 		l := newLedger()
 		for i, s := range stores {
 			for name, a := range map[string]es.Append{

@@ -66,6 +66,7 @@ func TestManyRequestsWait(t *testing.T) {
 		}
 	}
 
+	serveOld(t, url)
 	for i := range 3 {
 		leaveEvents(t, c, 2*base+int64(i)*10_000, 2000)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -241,7 +242,14 @@ func change(t *testing.T, url, function, old, by string) {
 	if !strings.Contains(text, old) {
 		t.Fatalf("function %s does not have %q", function, old)
 	}
-	run(t, url, strings.Replace(text, old, by, 1))
+	run(t, url, strings.ReplaceAll(text, old, by))
+}
+
+// serveOld takes the limits of time from the function that serves, so that a test that counts what is served holds on a busy machine.
+func serveOld(t *testing.T, url string) {
+	t.Helper()
+	change(t, url, "serve", "interval '5 s'", "interval '1 day'")
+	change(t, url, "serve", "interval '20 ms'", "interval '1 day'")
 }
 
 // A server whose functions break a rule is found by what it does.
@@ -249,7 +257,7 @@ func TestTracesOfBrokenFunctionsAreRejected(t *testing.T) {
 	for name, test := range map[string]struct{ function, old, by, want string }{
 		"none":                                 {"serve", "", "", ""},
 		"a request is removed without a fence": {"resolve", "insert into \"es\".fences (token) values (first_token - 1) on conflict do nothing;", "", "without a fence"},
-		"a request is served again":            {"serve", "with gone as (delete from \"es\".requests q where q.ticket = any (tickets) returning q.ticket, q.n, q.weight)", "with gone as (select q.ticket, q.n, q.weight from \"es\".requests q where q.ticket = any (tickets))", "written: true"},
+		"a request is served again":            {"serve", "with gone as (delete from \"es\".requests q where q.ticket = any (tickets) returning q.ticket, q.n, q.weight)", "with gone as (select q.ticket, q.n, q.weight from \"es\".requests q where q.ticket = any (tickets))", "served and still lies there|written: true"},
 		"a fenced request is served":           {"serve", "and (select f.token from \"es\".fences f where f.token = q.ticket) is null", "", "fenced off"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -260,6 +268,7 @@ func TestTracesOfBrokenFunctionsAreRejected(t *testing.T) {
 				mustAppend(t, s, named(fmt.Sprint("first ", i), account(fmt.Sprint(i)), 0))
 			}
 			run(t, url, startTrace)
+			serveOld(t, url)
 			if test.want != "" {
 				change(t, url, test.function, test.old, test.by)
 			}
@@ -290,7 +299,8 @@ func TestTracesOfBrokenFunctionsAreRejected(t *testing.T) {
 				}
 				eventually(t, "all wait", func() bool { return scalar[int](t, url, countRequests+" where ticket <> 1000000") >= len(stores) })
 				if round == 1 {
-					scalar[int](t, url, terminateWaiters)
+					ended := 0
+					eventually(t, "all are ended", func() bool { ended += scalar[int](t, url, terminateWaiters); return ended == len(stores) })
 				}
 				b.release(t)
 				all.Wait()
@@ -300,7 +310,7 @@ func TestTracesOfBrokenFunctionsAreRejected(t *testing.T) {
 			switch {
 			case test.want == "" && (len(objections) > 0 || served == 0):
 				t.Errorf("%d were served by others, and the checker objects: %s", served, text)
-			case test.want != "" && !strings.Contains(text, test.want):
+			case test.want != "" && !regexp.MustCompile(test.want).MatchString(text):
 				t.Errorf("the checker finds %s, want %q", text, test.want)
 			}
 		})
