@@ -12,8 +12,8 @@ import (
 
 const spread = 1 << 20 // between the tickets of two tokens of the model, so that a fence has only its own
 
-// walk takes random steps until none is left, and returns the first objection of the checker, and the steps.
-func (p protocol) walk(random *rand.Rand, m machine) (objection error, steps []string) {
+// walk takes random steps until none is left or the checker objects, and returns them and the objection.
+func (p protocol) walk(random *rand.Rand, m machine) (steps []string, objection error) {
 	var c trace.Checker
 	run := 0
 	for objection == nil {
@@ -34,7 +34,7 @@ func (p protocol) walk(random *rand.Rand, m machine) (objection error, steps []s
 		objection = judge(&c, p, run, m, next.m, next.step)
 		m = next.m
 	}
-	return objection, steps
+	return steps, objection
 }
 
 // judge shows the checker a step of the model.
@@ -108,7 +108,7 @@ func TestTracesOfTheModelAreAccepted(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, p := range []protocol{{}, {old: true}} {
 		for range 3000 {
-			if err, steps := p.walk(random, allFaults); err != nil {
+			if steps, err := p.walk(random, allFaults); err != nil {
 				t.Fatalf("%+v: %v after %v", p, err, steps)
 			}
 		}
@@ -122,7 +122,7 @@ func TestTracesOfBrokenModelsAreRejected(t *testing.T) {
 			t.Parallel()
 			random := rand.New(rand.NewPCG(1, 2))
 			for range 20_000 {
-				if err, _ := p.walk(random, allFaults); err != nil {
+				if _, err := p.walk(random, allFaults); err != nil {
 					t.Log(err)
 					return
 				}

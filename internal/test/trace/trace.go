@@ -101,9 +101,7 @@ func (c *Checker) Commit(t Transaction) error {
 	for _, e := range t.Wrote {
 		errs = append(errs, c.wrote(e))
 	}
-	for _, ticket := range t.Fenced {
-		c.fences = append(c.fences, ticket)
-	}
+	c.fences = append(c.fences, t.Fenced...)
 	for _, ticket := range t.Removed {
 		if _, lies := c.left[ticket]; !lies {
 			errs = append(errs, fmt.Errorf("request %d was removed and did not lie there", ticket))
