@@ -22,6 +22,10 @@ type pace struct {
 	longer time.Duration // after this long a batch times out
 }
 
+// leastBatch is a limit in bytes below which a batch does not arrive sooner. One that is so small was slow for another reason than a quota, such
+// as a broker that did not answer, and one record a transaction would only prolong that.
+const leastBatch = 4096
+
 // newPace reads the timeout of a batch from the settings of its producer.
 func newPace(producer client.ConfigMap, most int, transactional bool) pace {
 	longer := milliseconds(producer["message.timeout.ms"], 5*time.Minute)
@@ -55,7 +59,7 @@ func (p *pace) committed(bytes int, took time.Duration) {
 	}
 	switch {
 	case slow:
-		p.limit = max(int(float64(bytes)*float64(p.target)/float64(took)), bytes/4, 1)
+		p.limit = max(int(float64(bytes)*float64(p.target)/float64(took)), bytes/4, leastBatch)
 		p.known = p.limit
 	case p.limit < p.known:
 		p.limit = min(2*p.limit, p.known)
@@ -75,7 +79,7 @@ func (p *pace) timedOut(bytes int, share float64, after time.Duration) {
 		within = bytes / 2
 	}
 	// What has arrived is no measure of a quota, which lets the bytes of some seconds through at once. So the next batch is much smaller.
-	p.limit = max(min(within, bytes/2)/4, 1)
+	p.limit = max(min(within, bytes/2)/4, leastBatch)
 	p.known = p.limit
 }
 
