@@ -27,9 +27,6 @@ func (s *Store) Append(ctx context.Context, appends ...es.Append) (_ es.Position
 	if err := es.CheckAppends(appends...); err != nil {
 		return 0, err
 	}
-	if err := commit.CheckUntagged(appends); err != nil {
-		return 0, fmt.Errorf("postgres: %w", err)
-	}
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -153,6 +150,15 @@ func (t *groupTx) write(ctx context.Context, requests []*commit.Request, attempt
 		if len(b.requests) == 0 {
 			return b.rest, nil
 		}
+		if len(b.tags.kinds) > 0 {
+			if err := s.startKinds(ctx, s.runner(), t.conn.Conn(), b, true); err != nil {
+				if t.conn.Conn().IsClosed() {
+					t.dropConn()
+				}
+				fail(b.requests, fmt.Errorf("nothing was written: %w", err))
+				return b.unwritten(), nil
+			}
+		}
 		a, err := attempt(ctx, t.conn.Conn(), b, b.known, b.token)
 		if err == nil {
 			err = replicated(t.conn.Conn())
@@ -161,8 +167,12 @@ func (t *groupTx) write(ctx context.Context, requests []*commit.Request, attempt
 		case written:
 			t.most *= 2
 			s.settle(b, a)
+			b.refuse(a.before)
 			return b.rest, nil
 		case rewound:
+			for _, r := range requests {
+				r.Broken = false // by a record that may be lost
+			}
 			err = t.rewind(ctx)
 		case collided:
 			s.cautious = cautiousBatches
@@ -285,8 +295,17 @@ func (s *Store) attempt(ctx context.Context, conn *pgx.Conn, b *batch, known es.
 // send calls the function that writes a batch, in one round trip.
 func (s *Store) send(ctx context.Context, run runner, conn *pgx.Conn, b *batch, known es.Position, token int64) (a answer, err error) {
 	stmt, params := b.call(&s.statements, known, token)
-	err = run(ctx, conn, stmt, params, func(row [][]byte) error { return a.read(row, b.look) })
+	err = run(ctx, conn, stmt, params, func(row [][]byte) error { return b.read(&a, row) })
 	return a, err
+}
+
+// read reads the row that the function of a batch returned.
+func (b *batch) read(a *answer, row [][]byte) error {
+	err := a.read(row, b.look)
+	if err == nil && b.tags.used && a.before >= 0 {
+		err = b.tags.read(row[4:])
+	}
+	return err
 }
 
 // An answer is what the functions that append return.
@@ -371,6 +390,11 @@ func verdict(r *commit.Request, b *batch, a answer, i int) error {
 		x := &r.Appends[j]
 		switch a.verdicts[i+j] {
 		case verdictConflict:
+			if b.tags.used {
+				if err := b.tags.verdict(x, i+j, a.before); err != nil {
+					return err
+				}
+			}
 			return conflictOf(x, b.lost[i+j])
 		case verdictDuplicate:
 			return &es.DuplicateError{Stream: x.Stream, Command: x.Command, First: es.Version(a.firsts[i+j]), Last: es.Version(a.lasts[i+j])}
@@ -388,6 +412,7 @@ func (t *groupTx) rewind(ctx context.Context) error {
 	}
 	position, token, err := s.top(ctx, conn)
 	if err == nil {
+		s.taggedKinds.Clear()
 		s.heads.rewind(common, position, token)
 	}
 	return err

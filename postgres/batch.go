@@ -34,6 +34,7 @@ type batch struct {
 	sKind, sID                                  array
 	aCall, aStream, aExpected, aCount, aCommand array
 	anyMeta                                     bool
+	tags                                        tagArrays
 	params                                      params
 	heads                                       map[es.Stream]es.Version // after the batch, if they are known
 	streams                                     map[es.Stream]int        // index into s_*
@@ -50,6 +51,7 @@ func (b *batch) reset() {
 	clear(b.stale)
 	b.params.reset()
 	b.requests, b.stale, b.rest, b.last, b.lost, b.look, b.events, b.anyMeta = b.requests[:0], b.stale[:0], nil, b.last[:0], b.lost[:0], false, 0, false
+	b.tags.reset()
 	b.tokens = rand.Int64N(math.MaxInt64 - 2*es.MaxEvents)
 	for _, a := range []*array{&b.eKind, &b.eID, &b.eType, &b.eMeta, &b.cKind, &b.cID, &b.cCommand, &b.sKind, &b.sID} {
 		a.reset(oidText)
@@ -81,8 +83,12 @@ func (b *batch) fill(requests []*commit.Request, h *heads, look bool) {
 	b.known, b.token, b.epoch = h.position, h.token, h.epoch
 	for i, r := range requests {
 		if b.repeats(r) {
-			b.rest = requests[i:] // command ids are checked before the insert, so duplicates cannot share a batch
-			return
+			b.rest = slices.Concat(b.rest, requests[i:]) // command ids are checked before the insert, so duplicates cannot share a batch
+			break
+		}
+		if b.waits(r) {
+			b.rest = append(b.rest, r)
+			continue
 		}
 		if r.Err = stale(r, h); r.Err == nil {
 			b.take(r, h)
@@ -102,7 +108,24 @@ func (b *batch) fill(requests []*commit.Request, h *heads, look bool) {
 // unwritten returns the requests that need another batch because this one was not written.
 func (b *batch) unwritten() []*commit.Request { return slices.Concat(b.stale, b.rest) }
 
+// waits reports whether a request needs another batch than this one, because the server checks conditions before it writes, and an event of
+// this batch may break one of its conditions.
+func (b *batch) waits(r *commit.Request) bool {
+	if !b.tags.used || r.Broken {
+		return false
+	}
+	_, waits := b.tags.touched.Matches(r, math.MaxInt64)
+	return waits
+}
+
 func (b *batch) take(r *commit.Request, h *heads) {
+	if tagsOf(r) {
+		b.tags.use(b.events)
+		b.look = true
+		if !r.Broken {
+			b.tags.touched.Add(r)
+		}
+	}
 	var reached map[es.Stream]es.Version // including the appends of the request so far
 	if h.rewound {
 		reached = make(map[es.Stream]es.Version, len(r.Appends))
@@ -143,7 +166,7 @@ func stale(r *commit.Request, h *heads) error {
 	a := &r.Appends[0]
 	known := h.version(a.Stream)
 	switch {
-	case a.Command != "" || a.Expected == es.AnyVersion:
+	case a.Command != "" || a.Expected == es.AnyVersion || len(a.Unless.Match) > 0:
 		return nil
 	case h.isLost(a, known):
 		return conflictOf(a, true)
@@ -181,6 +204,9 @@ func (b *batch) add(call int, a *es.Append, lost bool, h *heads) {
 		b.sID.text(a.Stream.ID)
 	}
 	b.lost = append(b.lost, lost)
+	if b.tags.used {
+		b.tags.condition(len(b.lost), &a.Unless)
+	}
 	b.aCall.int4(call)
 	b.aStream.int4(stream)
 	b.aExpected.int8(expected)
@@ -206,6 +232,9 @@ func (b *batch) add(call int, a *es.Append, lost bool, h *heads) {
 		b.eType.text(e.Type)
 		b.eData.bytes(e.Data)
 		b.eMeta.text(b.meta(e.Meta))
+		if b.tags.used {
+			b.tags.event(b.events, a.Stream.Kind, e.Tags)
+		}
 	}
 	b.heads[a.Stream] = head
 }
@@ -244,6 +273,9 @@ func (b *batch) call(s *statements, known es.Position, token int64) (*statement,
 	if b.anyMeta {
 		p.values[len(p.values)-1] = b.eMeta.param()
 	}
+	if b.tags.used {
+		p.add(b.tags.eTags.param())
+	}
 	commands := []*array{&b.cKind, &b.cID, &b.cCommand, &b.cFirst, &b.cLast}
 	if b.look {
 		commands = commands[:3]
@@ -260,6 +292,10 @@ func (b *batch) call(s *statements, known es.Position, token int64) (*statement,
 	}
 	for _, a := range []*array{&b.sKind, &b.sID, &b.aCall, &b.aStream, &b.aExpected, &b.aCount, &b.aCommand} {
 		p.add(a.param())
+	}
+	if b.tags.used {
+		b.tags.params(p)
+		return s.appendTagged, p.values
 	}
 	return s.appendJudged, p.values
 }

@@ -45,7 +45,7 @@ func (t *groupTx) Detached() bool { return t.combines }
 
 // attemptTogether leaves a batch for the process that has the lock, or writes it with those of others.
 func (s *Store) attemptTogether(ctx context.Context, conn *pgx.Conn, b *batch, known es.Position, token int64) (a answer, err error) {
-	if b.size() > combinedBytes {
+	if b.tags.used || b.size() > combinedBytes {
 		s.company.count(func(c *Sharing) { c.Direct++ })
 		return s.attempt(ctx, conn, b, known, token)
 	}

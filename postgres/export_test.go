@@ -177,3 +177,6 @@ func (r recorder) Dialect() engine.Dialect {
 func MigrationKey(schema string) int64 {
 	return (&Store{config: Config{Schema: schema}}).lockKey("migrate")
 }
+
+// SetHash sets the function by which tags are indexed.
+func (s *Store) SetHash(hash func(tag string) int64) { s.batch.tags.hash = hash }

@@ -17,6 +17,7 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
 	"github.com/thalo-go/es/internal/engine"
+	"github.com/thalo-go/es/internal/tag"
 	"github.com/thalo-go/es/projection"
 )
 
@@ -134,7 +135,7 @@ func (s *Store) beginInline(ctx context.Context, conn *pgx.Conn, b *batch, known
 	err = exchange(ctx, conn, &batch, func(i int, row [][]byte) (err error) {
 		switch {
 		case i == first-2:
-			return a.read(row, b.look)
+			return b.read(&a, row)
 		case i == first-1:
 			at = getTime(row[0])
 		case i >= first:
@@ -192,7 +193,7 @@ func (b *batch) records(a answer, at time.Time) []es.Record {
 					e := &x.Events[k]
 					records = append(records, es.Record{
 						Stream: x.Stream, Version: es.Version(version), Position: a.before + es.Position(len(records)+1), Time: at,
-						Type: e.Type, Data: bytes.Clone(e.Data), Meta: cloneMeta(e.Meta),
+						Type: e.Type, Data: bytes.Clone(e.Data), Meta: cloneMeta(e.Meta), Tags: tag.Set(e.Tags),
 					})
 				}
 				n++
@@ -353,7 +354,7 @@ func (t *inTx) appendInline(ctx context.Context, r *commit.Request) (es.Position
 }
 
 func (t *inTx) appendPart(ctx context.Context, part pgx.Tx, r *commit.Request) (es.Position, error) {
-	s, b, conn := t.store, new(batch), part.Conn()
+	s, b, conn := t.store, t.store.newBatch(), part.Conn()
 	a, err := t.append(ctx, conn, r, b)
 	if err != nil {
 		return 0, err

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/tag"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
 )
@@ -39,17 +40,17 @@ func TestPlans(t *testing.T) {
 			return s
 		}
 
-		for _, table := range []string{"events", "commands", "fences"} {
+		for _, table := range []string{"events", "commands", "fences", "tags"} {
 			run(t, url, fmt.Sprintf("alter table es.%s set (autovacuum_enabled = off)", table))
 		}
 		small := early("while the table is small")
-		run(t, url, "set es.change_history = 'on'", "delete from es.events", "delete from es.commands", "vacuum analyze es.events, es.commands, es.fences")
+		run(t, url, "set es.change_history = 'on'", "delete from es.events", "delete from es.commands", "delete from es.tags", "vacuum analyze es.events, es.commands, es.fences, es.tags")
 		none := early("while the table is known to be empty")
 		fill(t, url, rows)
 		check("a session from when the table was small", small)
 		check("a session from when the table was known to be empty", none)
 		check("a new session, with statistics of an empty table", session())
-		run(t, url, "analyze es.events, es.commands, es.fences")
+		run(t, url, "analyze es.events, es.commands, es.fences, es.tags")
 		check("a new session, with statistics", session())
 	})
 }
@@ -58,7 +59,7 @@ type scanned struct{ read, index int64 }
 
 func scans(t testing.TB, url string) (n scanned) {
 	t.Helper()
-	const sql = `select sum(seq_tup_read)::bigint, sum(idx_scan)::bigint from pg_stat_user_tables where relname in ('events', 'commands', 'fences', 'snapshots')`
+	const sql = `select sum(seq_tup_read)::bigint, sum(idx_scan)::bigint from pg_stat_user_tables where relname in ('events', 'commands', 'fences', 'snapshots', 'tags')`
 	if err := connect(t, url).QueryRow(t.Context(), sql).Scan(&n.read, &n.index); err != nil {
 		t.Fatal(err)
 	}
@@ -70,6 +71,7 @@ func fill(t testing.TB, url string, rows int) {
 	t.Helper()
 	run(t, url, fmt.Sprintf(`insert into es.events (position, kind, id, version, time, type, data, meta, token)
 		select (select coalesce(max(position), 0) from es.events) + n, 'filler', 'f' || (n / 10), n %% 10 + 1, now(), 'deposited', 'some data', '', -n from generate_series(1, %d) n`, rows),
+		fmt.Sprintf(`insert into es.tags (hash, position) select %d, position from es.events where kind = 'filler'`, tag.Hash("hot")),
 		fmt.Sprintf(`insert into es.commands (kind, id, command, first, last) select 'filler', 'f' || n, 'c', 1, 1 from generate_series(1, %d) n`, rows/10))
 }
 
@@ -103,6 +105,13 @@ func everything(t testing.TB, s, other *postgres.Store, name string) {
 		if got := len(collect(t, s.All(t.Context(), head-2, filter))); got != 2 {
 			t.Fatalf("read %d records of the log with %v, want 2", got, filter)
 		}
+	}
+	own := es.Append{Stream: es.Stream{Kind: "tagged", ID: name}, Expected: es.AnyVersion, Events: []es.Record{{Type: "deposited", Tags: []string{"hot", name}}}}
+	mustAppend(t, s, own)
+	own.Unless = es.Condition{After: head, Match: []es.Filter{{Tags: []string{"cold " + name}}, {Tags: []string{"hot", "cold " + name}, Types: []string{"deposited"}}}}
+	mustAppend(t, s, own, own)
+	if got := len(collect(t, s.All(t.Context(), head, es.Filter{Tags: []string{"hot", name}}))); got != 3 {
+		t.Fatalf("read %d records by tag, want 3", got)
 	}
 	together, err := s.ReadTogether(t.Context(), account(name), account("none"), account(name+" new"))
 	if err != nil || len(together[0]) != 6 || len(together[1]) != 0 || len(together[2]) != 2 {

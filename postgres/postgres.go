@@ -26,6 +26,7 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/commit"
 	"github.com/thalo-go/es/internal/engine"
+	"github.com/thalo-go/es/internal/tag"
 	"github.com/thalo-go/es/projection"
 )
 
@@ -40,23 +41,24 @@ type Store struct {
 	channel string // of notifications
 	id      string
 
-	unprepared atomic.Bool  // a pooler does not support prepared statements
-	wrapped    atomic.Bool  // the server's default isolation level is not read committed
-	growth     atomic.Int32 // of the log, as the store knows it; see statement
-	pace       pace
-	statements statements
-	heads      heads
-	queue      *commit.Queue
-	batch      batch // being written
-	solo       soloWriter
-	cautious   int // batches that look up heads before they write, because of a recent conflict
-	company    company
-	loader     loader
-	watcher    watcher
-	share      *share
-	inline     *engine.SQLInline[pgx.Tx] // nil without inline projections
-	closing    chan struct{}
-	close      sync.Once
+	unprepared  atomic.Bool  // a pooler does not support prepared statements
+	wrapped     atomic.Bool  // the server's default isolation level is not read committed
+	growth      atomic.Int32 // of the log, as the store knows it; see statement
+	pace        pace
+	statements  statements
+	heads       heads
+	queue       *commit.Queue
+	batch       batch    // being written
+	taggedKinds sync.Map // kinds of which the database knows that their events have tags
+	solo        soloWriter
+	cautious    int // batches that look up heads before they write, because of a recent conflict
+	company     company
+	loader      loader
+	watcher     watcher
+	share       *share
+	inline      *engine.SQLInline[pgx.Tx] // nil without inline projections
+	closing     chan struct{}
+	close       sync.Once
 
 	abandonAfter time.Duration // see the constant
 	drainLimit   time.Duration // see the constant
@@ -175,6 +177,7 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, connectTimeout)
 	c.PollInterval = cmp.Or(c.PollInterval, pollInterval)
 	s := &Store{pool: pool, config: c, schema: pgx.Identifier{c.Schema}.Sanitize(), channel: "es:" + c.Schema, closing: make(chan struct{}), abandonAfter: abandonAfter, drainLimit: drainLimit}
+	s.batch.tags.hash = tag.Hash
 	s.unprepared.Store(pool.Config().ConnConfig.DefaultQueryExecMode != pgx.QueryExecModeCacheStatement)
 	s.prepare()
 	s.pace.init()

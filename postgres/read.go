@@ -13,8 +13,8 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/cause"
-	"github.com/thalo-go/es/internal/commit"
 	"github.com/thalo-go/es/internal/progress"
+	"github.com/thalo-go/es/internal/tag"
 )
 
 // Pages are buffered so that no connection is held while the loop body runs. They grow, so that reading a few records is cheap, and their
@@ -36,6 +36,7 @@ type page struct {
 	err     error
 	upTo    es.Position // if not 0, the filter excludes the records after the last one up to here
 	head    es.Position // of the log, if the statement returns it
+	spanEnd es.Position // of the events of a tag that the statement has scanned, if there may be more
 
 	// Of the page up to and including this piece.
 	count int  // of records
@@ -82,10 +83,6 @@ func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) it
 // All implements [es.Log]. It reads page by page, the next one while the loop body handles the one before.
 func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) iter.Seq2[es.Record, error] {
 	return func(yield func(es.Record, error) bool) {
-		if err := commit.CheckUntaggedFilter(filter); err != nil {
-			yield(es.Record{}, fmt.Errorf("postgres: read the log: %w", err))
-			return
-		}
 		ctx, cancel := context.WithCancel(ctx)
 		next := s.logReader(ctx, max(after, 0), filter)
 		ahead := make(chan page, 1)
@@ -119,6 +116,9 @@ func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) it
 
 // logReader returns a function that reads the next page of the log.
 func (s *Store) logReader(ctx context.Context, after es.Position, filter es.Filter) func(limit int, room []es.Record) page {
+	if len(filter.Tags) > 0 {
+		return s.taggedReader(ctx, after, filter)
+	}
 	stmt, names := s.filtered(filter)
 	return func(want int, room []es.Record) page {
 		p := s.readPage(ctx, func(conn *pgx.Conn) page {
@@ -332,6 +332,9 @@ func (s *Store) pageOn(ctx context.Context, conn *pgx.Conn, p page, stmt *statem
 	p.err = s.each(ctx, conn, stmt, params, func(row [][]byte) error {
 		if row[1] == nil { // see filteredStatement
 			p.head = es.Position(getInt8(row[0]))
+			if row[6] != nil {
+				p.spanEnd = es.Position(getInt8(row[6]))
+			}
 			return nil
 		}
 		if p.size > pageBytes {
@@ -418,6 +421,9 @@ func (m *memory) record(row [][]byte, stream es.Stream) (r es.Record, token int6
 		Time:     getTime(row[2]),
 		Type:     m.name(row[3]),
 		Data:     m.bytes(row[4]),
+	}
+	if tags := row[len(row)-1]; len(tags) > 0 {
+		r.Tags = tag.Split(string(tags))
 	}
 	if len(row[5]) > 0 {
 		if r.Meta, err = metaOf(row[5]); err != nil {

@@ -13,7 +13,8 @@ grant usage on schema es to es_writer, es_reader;
 
 -- A writer can add events and commands, but not change or delete them.
 grant select on es.meta, es.history to es_writer;
-grant select, insert on es.events, es.commands to es_writer;
+grant select, insert on es.events, es.commands, es.tags to es_writer;
+grant select on es.tagged to es_writer; -- the functions tag_kind and add_tags change it, and fill in tags that older events lack
 grant select, insert, update on es.snapshots to es_writer; -- each replaces the one before
 grant select, insert, delete on es.fences to es_writer;    -- fences are kept for a week
 grant usage on sequence es.fences_number_seq to es_writer;
@@ -22,6 +23,6 @@ grant select, insert, update on es.checkpoints to es_writer;
 grant select, insert, update, delete on es.projections, es.shards, es.workers, es.parked, es.timers to es_writer; -- grant the tables of read models separately
 grant execute on all functions in schema es to es_writer;
 
-grant select on es.meta, es.events, es.snapshots, es.leases, es.checkpoints, es.history to es_reader;
+grant select on es.meta, es.events, es.tags, es.tagged, es.snapshots, es.leases, es.checkpoints, es.history to es_reader;
 grant select on es.projections, es.shards, es.workers, es.parked, es.timers to es_reader;
 grant execute on function es.as_jsonb to es_reader; -- for es.history

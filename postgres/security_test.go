@@ -127,6 +127,20 @@ func writerAppends(t *testing.T, w *postgres.Store, url string) {
 	mustAppend(t, w, add(account("a"), 1), at(account("b"), 0, 2))
 	once := es.Append{Stream: account("c"), Expected: 0, Events: events(1), Command: "once"}
 	mustAppend(t, w, once)
+	tagged := es.Append{Stream: es.Stream{Kind: "tagged", ID: "a"}, Expected: es.AnyVersion, Events: []es.Record{{Type: "deposited", Tags: []string{"a"}}}}
+	mustAppend(t, w, tagged)
+	tagged.Unless = es.Condition{Match: []es.Filter{{Tags: []string{"a"}}}}
+	if _, err := w.Append(t.Context(), tagged); !errors.As(err, new(*es.ConflictError)) {
+		t.Errorf("got %v, want a conflict", err)
+	}
+	old := es.Append{Stream: es.Stream{Kind: "old", ID: "a"}, Expected: es.AnyVersion, Events: events(1)}
+	mustAppend(t, w, old)
+	if err := w.AddTags(t.Context(), "old", func(es.Record) ([]string, error) { return []string{"old"}, nil }); err != nil {
+		t.Error(err)
+	}
+	if got := collect(t, w.All(t.Context(), 0, es.Filter{Tags: []string{"old"}})); len(got) != 1 {
+		t.Errorf("%d records have the tag that was added, want 1", len(got))
+	}
 	_, errs := w.WriteTogether(t.Context(), []es.Append{once}, []es.Append{at(account("b"), 0, 1)})
 	if _, conflicts, _ := count(errs); conflicts != 1 || !errors.As(errs[0], new(*es.DuplicateError)) {
 		t.Errorf("got %v, want a duplicate and a conflict", errs)

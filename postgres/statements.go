@@ -3,6 +3,9 @@ package postgres
 // statements are the prepared statements of a store.
 type statements struct {
 	appendOne, appendKnown, appendJudged *statement
+	appendTagged                         *statement
+	tagKind, taggedKind, addTags         *statement
+	tagStart, tagged                     *statement
 	leave, serve, withdraw, sweep        *statement
 	resolve, pass, head, time, idle      *statement
 	marks                                *statement
@@ -17,7 +20,7 @@ type statements struct {
 	notify                               *statement
 }
 
-// The columns that memory.record reads. The token is for the fingerprint; see heads.
+// The first columns that memory.record reads. The token is for the fingerprint; see heads. The last column is that of the tags.
 const recordColumns = "e.position, e.version, e.time, e.type, e.data, e.meta, e.token"
 
 func (s *Store) prepare() {
@@ -25,6 +28,24 @@ func (s *Store) prepare() {
 		appendOne:    s.newStatement("select {schema}.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9)"),
 		appendKnown:  s.newStatement("select {schema}.append_known($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"),
 		appendJudged: s.newStatement("select start, verdicts, firsts, lasts from {schema}.append_judged($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"),
+
+		// See tags.go.
+		appendTagged: s.newStatement("select start, verdicts, firsts, lasts, failed, lacking, pending from {schema}.append_tagged($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)"),
+		tagKind:      s.newStatement("select {schema}.tag_kind($1)"),
+		taggedKind:   s.newStatement("select x.done, x.upto from {schema}.tagged x where x.kind = $1"),
+		addTags:      s.newStatement("select {schema}.add_tags($1, $2, $3, $4, $5, $6)"),
+		// The number of events of each tag after a position, up to 1,000, and then the kinds of which events lack their tags.
+		tagStart: s.newStatement(`select h.hash, (select count(*) from (select from {schema}.tags t where t.hash = h.hash and t.position > $1 limit 1000) c), null::text
+			from unnest($2::bigint[]) as h (hash)
+			union all select 0::bigint, 0::bigint, x.kind from {schema}.tagged x where x.done < x.upto`),
+		// The records of a span of the events of a tag, and in a last row the end of the log, and that of the span if there may be more. Limits
+		// within the subqueries keep the planner from other indexes.
+		tagged: s.newStatement("(select " + recordColumns + `, e.kind, e.id, e.tags
+				from (select t.position from {schema}.tags t where t.hash = $4 and t.position > $1 order by t.position limit $3) t
+				cross join lateral (select * from {schema}.events x where x.position = t.position limit 1) e
+				where e.tags ~~ $5 and ($6::text[] is null or e.kind = any ($6::text[])) and ($7::text[] is null or e.type = any ($7::text[])) order by e.position limit $2)
+			union all (select h.position, null, null, null, null, null, (select s.last from (select max(x.position) as last, count(*) as n from (select t.position from {schema}.tags t where t.hash = $4 and t.position > $1 order by t.position limit $3) x) s where s.n = $3), null, null, null
+				from (select position from {schema}.events order by position desc limit 1) h)`),
 
 		// See combine.go.
 		leave:    s.newStatement("select {schema}.leave($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"),
@@ -50,17 +71,17 @@ func (s *Store) prepare() {
 		idle: s.newStatement("select set_config('idle_in_transaction_session_timeout', $1, true)"),
 		time: s.newStatement("select time from {schema}.events order by position desc limit 1"),
 
-		// The last column is the token at the position of the fingerprint; see heads.
-		stream: s.newStatement("select " + recordColumns + `, (select f.token from {schema}.events f where f.position = $5) from {schema}.events e
+		// Beside the columns of the record, the token at the position of the fingerprint; see heads.
+		stream: s.newStatement("select " + recordColumns + `, (select f.token from {schema}.events f where f.position = $5), e.tags from {schema}.events e
 			where e.kind = $1 and e.id = $2 and e.version > $3 order by e.version limit $4`),
 		// Many streams in one round trip. The lateral join forces the index, stream by stream and each in order. An order by clause would make the
 		// server sort the sorted rows, a sixth of its work; sharedPages checks the order.
-		streams: s.newStatement("select " + recordColumns + `, (select f.token from {schema}.events f where f.position = $5), q.n
+		streams: s.newStatement("select " + recordColumns + `, (select f.token from {schema}.events f where f.position = $5), q.n, e.tags
 			from rows from (unnest($1::text[]), unnest($2::text[]), unnest($3::bigint[])) with ordinality as q (kind, id, after, n)
 			cross join lateral (select * from {schema}.events e
 				where e.kind = q.kind and e.id = q.id and e.version > q.after order by e.version limit $4) e`),
 
-		all: s.newStatement("select " + recordColumns + `, e.kind, e.id from {schema}.events e
+		all: s.newStatement("select " + recordColumns + `, e.kind, e.id, e.tags from {schema}.events e
 			where e.position > $1 order by e.position limit $2`),
 		// Records at any places in one round trip. The lateral join forces the index, place by place, whatever the planner thinks of the array.
 		at: s.newStatement("select " + recordColumns + `, e.kind, e.id from unnest($1::bigint[]) as q (position)
@@ -103,7 +124,7 @@ func (s *Store) prepare() {
 // The limit within the subquery keeps the planner from other indexes and from scanning more than the span. Positions have no gaps, so it is the
 // number of positions.
 func (s *Store) filteredStatement(condition string) *statement {
-	return s.newStatement("(select " + recordColumns + `, e.kind, e.id
+	return s.newStatement("(select " + recordColumns + `, e.kind, e.id, e.tags
 			from (select * from {schema}.events where position > $1 order by position limit $3) e where ` + condition + ` order by e.position limit $2)
-		union all (select position, null, null, null, null, null, null, null, null from {schema}.events order by position desc limit 1)`)
+		union all (select position, null, null, null, null, null, null, null, null, null from {schema}.events order by position desc limit 1)`)
 }

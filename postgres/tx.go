@@ -44,7 +44,7 @@ func (t *inTx) Append(ctx context.Context, appends ...es.Append) (es.Position, e
 	if t.store.inline != nil && r.Events > 0 {
 		return t.appendInline(ctx, r)
 	}
-	a, err := t.append(ctx, t.tx.Conn(), r, new(batch))
+	a, err := t.append(ctx, t.tx.Conn(), r, t.store.newBatch())
 	if err != nil {
 		return 0, err
 	}
@@ -60,6 +60,9 @@ func (t *inTx) append(ctx context.Context, conn *pgx.Conn, r *commit.Request, b 
 	none.init()
 	b.fill([]*commit.Request{r}, &none, true)
 	epoch := t.store.heads.seen.Epoch()
+	if err := t.store.startKinds(ctx, t.store.each, conn, b, false); err != nil {
+		return answer{}, within(ctx, "append", err)
+	}
 	a, err := t.store.send(ctx, t.store.each, conn, b, 0, 0)
 	if err != nil {
 		if classify(err).has(datum) {

@@ -29,6 +29,8 @@ type Request struct {
 	Position es.Position
 	Err      error
 
+	Broken bool // the condition of an append has failed already; for Tx.Write
+
 	group.Member
 	detached bool // it is part of a transaction that may outlast its callers; guarded by Queue.mu
 }

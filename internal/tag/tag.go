@@ -24,37 +24,41 @@ func Hash(tag string) int64 {
 	return int64(binary.BigEndian.Uint64(sum[:8]))
 }
 
-// separator begins each tag in a joined text, and ends the last one.
+// separator is before and after each tag in a joined text.
 const separator = "\x1f"
 
 var (
 	escape   = strings.NewReplacer(`\`, `\\`, separator, `\s`)
 	unescape = strings.NewReplacer(`\\`, `\`, `\s`, separator)
+	literal  = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 )
 
 // Join returns the text in which stores keep a set of tags. It is empty for an empty set. It contains the [Term] of a tag if and only if the
 // set has the tag, so a database can compare tags by searching the text.
 func Join(set []string) string {
-	if len(set) == 0 {
-		return ""
-	}
 	var text strings.Builder
 	for _, tag := range set {
-		text.WriteString(separator)
-		text.WriteString(escaped(tag))
+		text.WriteString(Term(tag))
 	}
-	text.WriteString(separator)
 	return text.String()
 }
 
 // Term returns what a joined text contains if it has a tag.
-func Term(tag string) string { return separator + escaped(tag) + separator }
-
-func escaped(tag string) string {
+func Term(tag string) string {
 	if strings.ContainsAny(tag, `\`+separator) {
-		return escape.Replace(tag)
+		tag = escape.Replace(tag)
 	}
-	return tag
+	return separator + tag + separator
+}
+
+// Pattern returns the pattern of the operator LIKE that a joined text matches if it has all tags of a set.
+func Pattern(set []string) string {
+	var text strings.Builder
+	text.WriteString("%")
+	for _, tag := range set {
+		text.WriteString(literal.Replace(Term(tag)) + "%")
+	}
+	return text.String()
 }
 
 // Split returns the set of a joined text, or nil if it is empty.
@@ -62,7 +66,7 @@ func Split(text string) []string {
 	if text == "" {
 		return nil
 	}
-	set := strings.Split(strings.Trim(text, separator), separator)
+	set := strings.Split(strings.Trim(text, separator), separator+separator)
 	if strings.Contains(text, `\`) {
 		for i := range set {
 			set[i] = unescape.Replace(set[i])

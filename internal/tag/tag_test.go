@@ -23,7 +23,7 @@ func TestTheFormOfTagsIsFrozen(t *testing.T) {
 	if got := tag.Hash("course:7"); got != 9173543646578383542 {
 		t.Errorf("the hash of course:7 is %d", got)
 	}
-	if got := tag.Join([]string{`a\`, "b\x1fc", "d"}); got != "\x1fa\\\\\x1fb\\sc\x1fd\x1f" {
+	if got := tag.Join([]string{`a\`, "b\x1fc", "d"}); got != "\x1fa\\\\\x1f\x1fb\\sc\x1f\x1fd\x1f" {
 		t.Errorf("the tags are joined as %q", got)
 	}
 }
