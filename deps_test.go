@@ -42,6 +42,10 @@ func TestDependencies(t *testing.T) {
 		only: []string{root, internal, xsync, lru},
 		why:  "rules never see a database",
 	}, {
+		pkg:  "./examples/courses/enrolment",
+		only: []string{root, internal, xsync, lru},
+		why:  "rules never see a database",
+	}, {
 		pkg:  "./examples/orders/shop",
 		only: []string{root, root + "/projection", internal, xsync, lru},
 		why:  "a process never sees a database",

@@ -14,9 +14,10 @@ import (
 //
 // The first caller runs its own command. Commands that arrive while a round is running are queued and run in batches
 // (rounds) by a background goroutine, so that one caller's cancellation or panic does not affect the others.
-// Repo.mu guards it.
+// core.mu guards it.
 type lane[S, C, E any] struct {
 	group.Group[*call[S, C, E]]
+	key   string          // in core.lanes
 	round *round[S, C, E] // the one that is running
 }
 
@@ -25,9 +26,11 @@ type call[S, C, E any] struct {
 	group.Member
 	ctx     context.Context
 	command C
+	scope   *scope[S] // of a decision; nil for a command on one aggregate
 	settings
 
 	running   bool // the rules run for this call
+	refused   bool // the rules refused the command
 	conflicts int  // attempts that ended in a conflict
 
 	// Results. The goroutine that runs the round writes them. The caller reads them once it has run the round itself,
@@ -39,48 +42,49 @@ type call[S, C, E any] struct {
 }
 
 // run executes a call on an aggregate and returns when its results are set, or with an error if its caller gave up.
-func (r *Repo[S, C, E]) run(stream Stream, c *call[S, C, E]) error {
-	l, lead, err := r.enter(stream, c)
+func (k *core[S, C, E]) run(on subject[S], c *call[S, C, E]) error {
+	l, lead, err := k.enter(on, c)
 	switch {
 	case err != nil:
 		return err
 	case !lead:
-		return r.wait(l, c)
+		return k.wait(l, c)
 	}
-	if r.finish(stream, l) {
-		go r.drain(stream, l)
+	if k.finish(l) {
+		go k.drain(l)
 	}
 	return nil
 }
 
 // enter joins the lane of an aggregate. If the lane was idle, the caller leads: it must run the round of its call.
-func (r *Repo[S, C, E]) enter(stream Stream, c *call[S, C, E]) (l *lane[S, C, E], lead bool, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return nil, false, fmt.Errorf("repo is %w", ErrClosed)
+func (k *core[S, C, E]) enter(on subject[S], c *call[S, C, E]) (l *lane[S, C, E], lead bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return nil, false, k.closedError()
 	}
-	if l = r.lanes[stream.ID]; l == nil {
-		l = &lane[S, C, E]{}
-		r.lanes[stream.ID] = l
-		r.busy.Add(1)
+	key := on.lane()
+	if l = k.lanes[key]; l == nil {
+		l = &lane[S, C, E]{key: key}
+		k.lanes[key] = l
+		k.busy.Add(1)
 	}
 	if lead = l.Join(c); lead {
-		l.round = r.newRound(stream, l.Lead(c))
+		l.round = k.newRound(on, l.Lead(c))
 	}
 	return l, lead, nil
 }
 
 // wait waits for the results of a call, or until its context is done.
-func (r *Repo[S, C, E]) wait(l *lane[S, C, E], c *call[S, C, E]) error {
+func (k *core[S, C, E]) wait(l *lane[S, C, E], c *call[S, C, E]) error {
 	select {
 	case <-c.Done():
 		return nil
 	case <-c.ctx.Done():
 	}
-	r.mu.Lock()
+	k.mu.Lock()
 	outcome := l.Leave(c)
-	r.mu.Unlock()
+	k.mu.Unlock()
 	switch outcome {
 	case group.Withdrawn:
 		return c.ctx.Err()
@@ -92,28 +96,28 @@ func (r *Repo[S, C, E]) wait(l *lane[S, C, E], c *call[S, C, E]) error {
 }
 
 // drain runs the rounds of a lane until its queue is empty.
-func (r *Repo[S, C, E]) drain(stream Stream, l *lane[S, C, E]) {
+func (k *core[S, C, E]) drain(l *lane[S, C, E]) {
 	growStack()
-	for r.finish(stream, l) {
+	for k.finish(l) {
 	}
 }
 
 // finish runs the round of a lane and begins the next. It reports whether there is one.
-func (r *Repo[S, C, E]) finish(stream Stream, l *lane[S, C, E]) (more bool) {
+func (k *core[S, C, E]) finish(l *lane[S, C, E]) (more bool) {
 	finished := false
 	defer func() {
 		if !finished {
-			r.exit(l) // the rules called runtime.Goexit, which ends this goroutine
+			k.exit(l) // the rules called runtime.Goexit, which ends this goroutine
 		}
-		switch more = r.next(stream, l); {
+		switch more = k.next(l); {
 		case !more:
-			r.busy.Done()
+			k.busy.Done()
 		case !finished:
-			go r.drain(stream, l)
+			go k.drain(l)
 		}
 	}()
 	if p := protect(l.round.settle); p != nil {
-		r.logPanic(stream, p) // Evolve panicked on stored events, so no call of the round can be served
+		k.logPanic(l.round.on.stream, p) // Evolve panicked on stored events, so no call of the round can be served
 		l.round.abort(l.round.Calls, func(c *call[S, C, E]) { c.panicked = p })
 	}
 	finished = true
@@ -131,57 +135,94 @@ func growStack() {
 
 // exit handles runtime.Goexit in the rules. The call for which they ran exits, and the others move to the next round.
 // If the rules ran on stored events, all calls exit.
-func (r *Repo[S, C, E]) exit(l *lane[S, C, E]) {
+func (k *core[S, C, E]) exit(l *lane[S, C, E]) {
 	calls := l.round.Calls
 	if i := slices.IndexFunc(calls, func(c *call[S, C, E]) bool { return c.running }); i >= 0 {
 		others := slices.Concat(calls[:i], calls[i+1:])
 		calls = calls[i : i+1]
-		r.mu.Lock()
+		k.mu.Lock()
 		l.PutBack(slices.DeleteFunc(others, group.IsAnswered)...)
-		r.mu.Unlock()
+		k.mu.Unlock()
 	}
 	l.round.abort(calls, func(c *call[S, C, E]) { c.exited = true })
 }
 
-// next begins a round of the queued calls. It removes the lane if there are none.
-func (r *Repo[S, C, E]) next(stream Stream, l *lane[S, C, E]) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// next begins a round of the queued calls. It removes the lane if there are none. Decisions on one query can begin with different states:
+// each such state has rounds of its own.
+func (k *core[S, C, E]) next(l *lane[S, C, E]) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if !l.Next() {
-		delete(r.lanes, stream.ID)
+		delete(k.lanes, l.key)
 		return false
 	}
-	l.round = r.newRound(stream, l.Take(nil))
+	on := l.round.on
+	var fits func(c *call[S, C, E], first bool) bool
+	if on.scope != nil {
+		fits = func(c *call[S, C, E], first bool) bool {
+			if first {
+				on.scope = c.scope
+			}
+			return c.scope.begins(on.scope)
+		}
+	}
+	calls := l.Take(fits)
+	l.round = k.newRound(on, calls)
 	return true
 }
 
 // newRound returns the round of some calls. Its context is that of its only call, or ends when the last caller leaves.
-func (r *Repo[S, C, E]) newRound(stream Stream, calls *group.Round[*call[S, C, E]]) *round[S, C, E] {
+func (k *core[S, C, E]) newRound(on subject[S], calls *group.Round[*call[S, C, E]]) *round[S, C, E] {
 	ctx := calls.Calls[0].ctx
 	if len(calls.Calls) > 1 {
 		ctx = calls.Context(ctx)
 	}
-	return &round[S, C, E]{Round: calls, repo: r, stream: stream, ctx: ctx}
+	return &round[S, C, E]{Round: calls, core: k, on: on, ctx: ctx}
 }
 
 // claim marks calls as possibly sent. It leaves out those that have an answer or were abandoned.
 func (r *round[S, C, E]) claim(calls []*call[S, C, E]) []*call[S, C, E] {
-	r.repo.mu.Lock()
-	defer r.repo.mu.Unlock()
+	r.core.mu.Lock()
+	defer r.core.mu.Unlock()
+	switch stats := &r.core.stats; {
+	case r.counted:
+	case r.fresh:
+		stats.CacheMisses++
+	default:
+		stats.CacheHits++
+	}
+	r.counted = true
 	return group.Claim(calls)
 }
 
 // unclaim marks calls as not sent.
 func (r *round[S, C, E]) unclaim(calls []*call[S, C, E]) {
-	r.repo.mu.Lock()
-	defer r.repo.mu.Unlock()
+	r.core.mu.Lock()
+	defer r.core.mu.Unlock()
 	group.Unclaim(calls)
 }
 
 // answer hands the results in the calls to their callers.
 func (r *round[S, C, E]) answer(calls ...*call[S, C, E]) {
-	r.repo.mu.Lock()
-	defer r.repo.mu.Unlock()
+	r.core.mu.Lock()
+	defer r.core.mu.Unlock()
+	r.core.answer(calls)
+}
+
+// answer hands the results in calls to their callers and counts them. The lock must be held.
+func (k *core[S, C, E]) answer(calls []*call[S, C, E]) {
+	for _, c := range calls {
+		if group.IsAnswered(c) {
+			continue
+		}
+		k.stats.Commands++
+		switch {
+		case c.result.Repeated:
+			k.stats.Repeated++
+		case c.refused:
+			k.stats.Refused++
+		}
+	}
 	group.Answer(calls...)
 }
 
@@ -194,28 +235,28 @@ func (r *round[S, C, E]) fail(calls []*call[S, C, E], err error) {
 
 // abort answers the calls of a round that did not complete; set sets the result.
 func (r *round[S, C, E]) abort(calls []*call[S, C, E], set func(*call[S, C, E])) {
-	r.repo.mu.Lock()
-	defer r.repo.mu.Unlock()
+	r.core.mu.Lock()
+	defer r.core.mu.Unlock()
 	for _, c := range calls {
 		if !group.IsAnswered(c) {
 			set(c)
 		}
 	}
-	group.Answer(calls...)
+	r.core.answer(calls)
 }
 
 // guard runs code of the user for one call, which gets its panic.
-func (r *round[S, C, E]) guard(c *call[S, C, E], f func()) {
+func (k *core[S, C, E]) guard(stream Stream, c *call[S, C, E], f func()) {
 	c.running = true
 	c.panicked = protect(f)
 	c.running = false // not reached if f calls runtime.Goexit
 	if c.panicked != nil {
-		r.repo.logPanic(r.stream, c.panicked)
+		k.logPanic(stream, c.panicked)
 	}
 }
 
-func (r *Repo[S, C, E]) logPanic(stream Stream, p *PanicError) {
-	r.log().Error("es: panic in the rules", "stream", stream.String(), "err", p, "stack", string(p.Stack))
+func (k *core[S, C, E]) logPanic(stream Stream, p *PanicError) {
+	k.log.Error("es: panic in the rules", "stream", stream.String(), "err", p, "stack", string(p.Stack))
 }
 
 // protect runs code of the user and returns its panic.

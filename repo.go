@@ -3,35 +3,13 @@ package es
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
-	"runtime"
-	"sync"
 	"time"
 
 	"github.com/thalo-go/es/internal/cause"
 )
 
-// Defaults of the settings.
-const (
-	defaultRetries       = 16
-	defaultCacheSize     = 10_000
-	defaultSnapshotEvery = 100
-)
-
-// Config holds the settings of a [Repo]. Set them before the first use.
-type Config struct {
-	// Retries is the number of attempts after a conflict with another writer, with a growing jittered pause between
-	// them. 0 means 16, negative none.
-	Retries int
-
-	// CacheSize is the number of states kept in memory; the least recently used are dropped. 0 means 10,000, negative none.
-	CacheSize int
-
-	// Logger receives warnings that have no caller to return to, such as that of a corrupt snapshot, and the stacks of
-	// panics. nil discards.
-	Logger *slog.Logger
-}
+const defaultSnapshotEvery = 100
 
 // Repo runs commands on the aggregates of one kind. It loads, decides, appends, and retries on conflict.
 //
@@ -57,20 +35,8 @@ type Repo[S, C, E any] struct {
 	// used. A change of the layout of S is detected without it.
 	SnapshotSchema int
 
-	store Store
-	kind  string
-	rules Aggregate[S, C, E]
-	codec *Codec[E]
-
-	init      sync.Once
-	settings  error // what is wrong with the settings
-	cache     cache[S]
-	snapshots snapshotter[S]
-
-	mu     sync.Mutex // guards lanes, what they contain, and closed
-	lanes  map[string]*lane[S, C, E]
-	closed bool
-	busy   sync.WaitGroup // lanes in use
+	kind string
+	core core[S, C, E]
 }
 
 // NewRepo returns a Repo for the aggregates of one kind, such as "account". It panics if store, rules or codec is nil.
@@ -83,7 +49,9 @@ func NewRepo[S, C, E any](store Store, kind string, rules Aggregate[S, C, E], co
 	case codec == nil:
 		panic("es: NewRepo: codec is nil")
 	}
-	return &Repo[S, C, E]{store: store, kind: kind, rules: rules, codec: codec}
+	r := &Repo[S, C, E]{kind: kind, core: core[S, C, E]{store: store, rules: rules, codec: codec, name: "repo is"}}
+	r.core.history = r
+	return r
 }
 
 // Versioned is a state and its place in the log.
@@ -127,47 +95,14 @@ func (r *Repo[S, C, E]) Execute(ctx context.Context, id string, command C, optio
 	for _, option := range options {
 		option(&c.settings)
 	}
-	stream := Stream{r.kind, id}
-	if err := c.resolveStep(ctx, stream); err != nil {
-		return Result[S, E]{}, err
-	}
-	if err := r.check(stream, c.settings); err != nil {
-		return Result[S, E]{}, err
-	}
-	if err := ctx.Err(); err != nil {
-		return Result[S, E]{}, err
-	}
 	if err := r.start(); err != nil {
 		return Result[S, E]{}, err
 	}
-	if err := r.run(stream, c); err != nil {
-		return Result[S, E]{}, fmt.Errorf("es: execute on %s: %w", stream, err)
-	}
-	if c.panicked != nil {
-		panic(c.panicked)
-	}
-	if c.exited {
-		runtime.Goexit()
-	}
-	if c.err != nil {
-		return Result[S, E]{}, c.err
-	}
-	return c.result, nil
+	return r.core.execute(ctx, r.subject(id), c)
 }
 
-func (r *Repo[S, C, E]) check(stream Stream, s settings) error {
-	if err := stream.Check(); err != nil {
-		return err
-	}
-	if s.hasCommandID {
-		if bad := badName(s.commandID, MaxCommand); bad != "" {
-			return invalid("command id %.80q for %s %s", s.commandID, stream, bad)
-		}
-	}
-	if s.hasExpected && s.expected < 0 {
-		return invalid("expected version %d of %s: give 0 or more, or leave ExpectVersion out", s.expected, stream)
-	}
-	return nil
+func (r *Repo[S, C, E]) subject(id string) subject[S] {
+	return subject[S]{stream: Stream{r.kind, id}, key: id}
 }
 
 // Load returns the current state of an aggregate, or the zero Versioned if it has no events.
@@ -176,11 +111,10 @@ func (r *Repo[S, C, E]) Load(ctx context.Context, id string) (_ Versioned[S], er
 	if err := r.start(); err != nil {
 		return Versioned[S]{}, err
 	}
-	at, err := r.current(ctx, Stream{r.kind, id})
+	at, err := r.core.current(ctx, r.subject(id))
 	if err != nil {
 		return Versioned[S]{}, err
 	}
-	r.cache.put(id, at)
 	return at.Versioned, nil
 }
 
@@ -198,7 +132,7 @@ func (r *Repo[S, C, E]) LoadAt(ctx context.Context, id string, version Version) 
 	if version < 0 {
 		return Versioned[S]{}, invalid("%s at version %d: must not be negative", stream, version)
 	}
-	at, err := r.load(ctx, stream, version)
+	at, err := r.loadAt(ctx, stream, version)
 	if err == nil && at.Version != version {
 		err = invalid("%s has no version %d: its version is %d", stream, version, at.Version)
 	}
@@ -211,42 +145,18 @@ func (r *Repo[S, C, E]) LoadAt(ctx context.Context, id string, version Version) 
 // Close waits for commands and snapshots in flight, at most until ctx is done, and then returns the error of ctx.
 // Later commands fail with an error that wraps [ErrClosed]. It does not close the store.
 // Close is optional; without it, pending snapshots may be lost.
-func (r *Repo[S, C, E]) Close(ctx context.Context) error {
-	r.mu.Lock()
-	r.closed = true
-	r.mu.Unlock()
-	done := make(chan struct{})
-	go func() {
-		r.busy.Wait() // a command in flight may still schedule a snapshot
-		r.snapshots.close()
-		close(done)
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		r.snapshots.abandon()
-		return fmt.Errorf("es: close: %w", cause.Of(ctx, ctx.Err()))
-	}
-}
+func (r *Repo[S, C, E]) Close(ctx context.Context) error { return r.core.close(ctx) }
+
+// Stats returns the counters since NewRepo.
+func (r *Repo[S, C, E]) Stats() RepoStats { return r.core.count() }
 
 // start prepares the Repo once. The error says which setting is invalid.
 func (r *Repo[S, C, E]) start() error {
-	r.init.Do(func() {
+	return r.core.begin(r.Config, func(log *slog.Logger) error {
 		if r.SnapshotEvery < 0 {
-			r.settings = invalid("SnapshotEvery is %d: must not be negative; set Snapshots to nil to keep none", r.SnapshotEvery)
-			return
+			return invalid("SnapshotEvery is %d: must not be negative; set Snapshots to nil to keep none", r.SnapshotEvery)
 		}
-		r.cache.init(cmp.Or(r.CacheSize, defaultCacheSize))
-		r.lanes = make(map[string]*lane[S, C, E])
-		r.snapshots.init(r.Snapshots, r.SnapshotSchema, cmp.Or(r.SnapshotEvery, defaultSnapshotEvery), r.log())
+		r.core.snapshots.init(r.Snapshots, r.SnapshotSchema, cmp.Or(r.SnapshotEvery, defaultSnapshotEvery), log)
+		return nil
 	})
-	return r.settings
-}
-
-func (r *Repo[S, C, E]) log() *slog.Logger {
-	if r.Logger == nil {
-		return slog.New(slog.DiscardHandler)
-	}
-	return r.Logger
 }

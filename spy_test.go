@@ -36,6 +36,7 @@ type notes struct {
 	Records int          // that were read
 	Appends []int        // how many appends each call had
 	Changed int
+	Alls    []es.Position // the after of each All
 }
 
 func newSpy() *spy { return &spy{Log: new(es.Mem)} }
@@ -77,6 +78,11 @@ func (s *spy) Read(ctx context.Context, stream es.Stream, after es.Version) iter
 			}
 		}
 	}
+}
+
+func (s *spy) All(ctx context.Context, after es.Position, filter es.Filter) iter.Seq2[es.Record, error] {
+	s.note(func(n *notes) { n.Alls = append(n.Alls, after) })
+	return s.Log.All(ctx, after, filter)
 }
 
 func (s *spy) Changed(ctx context.Context, after es.Position) (es.Position, error) {

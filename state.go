@@ -13,8 +13,13 @@ import (
 
 // state is a state with its place in the log, and a digest of the record at that place.
 type state[S any] struct {
-	Versioned[S]
-	digest uint64
+	Versioned[S] // in a decision, Version is the number of records in the state
+	digest       uint64
+	ahead        int // events that were decided and are not yet written; -n as Position is the n-th of them
+
+	// Of a decision only.
+	upTo  Position  // the state is that at this position, which is not before Position
+	scope *scope[S] // what the state began with
 }
 
 // derivesFrom reports whether s is of the history in which r is the record at the version of s.
@@ -50,7 +55,7 @@ func (c *cache[S]) put(id string, s state[S]) {
 	if c.states == nil || s.Version == 0 {
 		return
 	}
-	if cached, found := c.states.Peek(id); !found || cached.Version < s.Version {
+	if cached, found := c.states.Peek(id); !found || cached.Version < s.Version || cached.upTo < s.upTo {
 		c.states.Add(id, s)
 	}
 }
@@ -67,35 +72,31 @@ func (c *cache[S]) drop(id string) {
 	}
 }
 
-// current returns the state that the store has now.
-func (r *Repo[S, C, E]) current(ctx context.Context, stream Stream) (state[S], error) {
-	if cached, found := r.cache.get(stream.ID); found {
-		return r.refresh(ctx, stream, cached)
-	}
-	return r.load(ctx, stream, math.MaxInt64)
+func (r *Repo[S, C, E]) load(ctx context.Context, on subject[S]) (state[S], error) {
+	return r.loadAt(ctx, on.stream, math.MaxInt64)
 }
 
 // refresh applies the events after a state.
-func (r *Repo[S, C, E]) refresh(ctx context.Context, stream Stream, base state[S]) (state[S], error) {
-	next, err := r.fold(ctx, stream, base, math.MaxInt64, nil)
+func (r *Repo[S, C, E]) refresh(ctx context.Context, on subject[S], base state[S]) (state[S], error) {
+	next, err := r.fold(ctx, on.stream, base, math.MaxInt64, nil)
 	if errors.Is(err, errDiverged) {
-		r.log().Warn("es: cached state does not match the store's history, reading all events", "stream", stream.String(), "version", base.Version)
-		r.cache.drop(stream.ID)
-		return r.load(ctx, stream, math.MaxInt64)
+		r.core.log.Warn("es: cached state does not match the store's history, reading all events", "stream", on.stream.String(), "version", base.Version)
+		r.core.cache.drop(on.key)
+		return r.load(ctx, on)
 	}
 	return next, err
 }
 
-// load reads a state from the store, up to a version. It starts with a snapshot if there is a suitable one.
-func (r *Repo[S, C, E]) load(ctx context.Context, stream Stream, upTo Version) (state[S], error) {
-	from, found := r.snapshots.load(ctx, stream, upTo)
+// loadAt reads a state from the store, up to a version. It starts with a snapshot if there is a suitable one.
+func (r *Repo[S, C, E]) loadAt(ctx context.Context, stream Stream, upTo Version) (state[S], error) {
+	from, found := r.core.snapshots.load(ctx, stream, upTo)
 	at, err := r.fold(ctx, stream, from, upTo, nil)
 	if found && errors.Is(err, errDiverged) {
-		r.log().Warn("es: snapshot does not match the store's history, reading all events", "stream", stream.String(), "version", from.Version)
+		r.core.log.Warn("es: snapshot does not match the store's history, reading all events", "stream", stream.String(), "version", from.Version)
 		return r.fold(ctx, stream, state[S]{}, upTo, nil)
 	}
 	if err == nil {
-		r.snapshots.consider(stream, from.Version, at)
+		r.core.snapshots.consider(stream, from.Version, at)
 	}
 	return at, err
 }
@@ -110,7 +111,7 @@ func (r *Repo[S, C, E]) fold(ctx context.Context, stream Stream, at state[S], up
 	}
 	verified := at.Version == 0
 	var last Record
-	for record, err := range r.store.Read(ctx, stream, max(at.Version-1, 0)) {
+	for record, err := range r.core.store.Read(ctx, stream, max(at.Version-1, 0)) {
 		if err != nil {
 			return at, fmt.Errorf("es: load %s: %w", stream, err)
 		}
@@ -142,13 +143,13 @@ func (r *Repo[S, C, E]) fold(ctx context.Context, stream Stream, at state[S], up
 }
 
 func (r *Repo[S, C, E]) evolve(at *state[S], record Record, see func(E)) error {
-	event, err := r.codec.Decode(record)
+	event, err := r.core.codec.Decode(record)
 	switch {
 	case errors.Is(err, ErrRetired):
 	case err != nil:
 		return err
 	default:
-		at.State = r.rules.Evolve(at.State, event)
+		at.State = r.core.rules.Evolve(at.State, event)
 		if see != nil {
 			see(event)
 		}
@@ -157,10 +158,27 @@ func (r *Repo[S, C, E]) evolve(at *state[S], record Record, see func(E)) error {
 	return nil
 }
 
+// before returns the state before a position.
+func (r *Repo[S, C, E]) before(ctx context.Context, on subject[S], p Position) (at state[S], err error) {
+	for record, err := range r.core.store.Read(ctx, on.stream, 0) {
+		if err != nil {
+			return at, fmt.Errorf("es: load %s: %w", on.stream, err)
+		}
+		if record.Position >= p {
+			break
+		}
+		if err := r.evolve(&at, record, nil); err != nil {
+			return at, err
+		}
+	}
+	return at, nil
+}
+
 // firstOutcome returns the original result of a command that the store has already.
-func (r *Repo[S, C, E]) firstOutcome(ctx context.Context, stream Stream, d *DuplicateError) (Result[S, E], error) {
+func (r *Repo[S, C, E]) firstOutcome(ctx context.Context, on subject[S], d *DuplicateError) (Result[S, E], error) {
 	var events []E
-	at, err := r.load(ctx, stream, d.First-1)
+	stream := on.stream
+	at, err := r.loadAt(ctx, stream, d.First-1)
 	if err == nil {
 		at, err = r.fold(ctx, stream, at, d.Last, func(event E) { events = append(events, event) })
 	}
@@ -170,7 +188,7 @@ func (r *Repo[S, C, E]) firstOutcome(ctx context.Context, stream Stream, d *Dupl
 	if err != nil {
 		return Result[S, E]{}, err
 	}
-	first := result(at, events)
+	first := result(on, at, events)
 	first.Repeated = true
 	return first, nil
 }

@@ -1,0 +1,212 @@
+package es
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+
+	"github.com/thalo-go/es/internal/cause"
+)
+
+// Defaults of the settings.
+const (
+	defaultRetries   = 16
+	defaultCacheSize = 10_000
+)
+
+// Config holds the settings of a [Repo] and of [Decisions]. Set them before the first use.
+type Config struct {
+	// Retries is the number of attempts after a conflict with another writer, with a growing jittered pause between
+	// them. 0 means 16, negative none.
+	Retries int
+
+	// CacheSize is the number of states kept in memory; the least recently used are dropped. 0 means 10,000, negative none.
+	CacheSize int
+
+	// Logger receives warnings that have no caller to return to, such as that of a corrupt snapshot, and the stacks of
+	// panics. nil discards.
+	Logger *slog.Logger
+}
+
+// RepoStats are the counters of a [Repo] or [Decisions] since it was made.
+type RepoStats struct {
+	Commands    int64 // commands that got an outcome or an error from a round, including those below
+	Refused     int64 // commands that the rules refused
+	Repeated    int64 // commands that had taken effect before
+	Retries     int64 // attempts after a conflict
+	CacheHits   int64 // rounds that began with a cached state
+	CacheMisses int64 // rounds that read their state from the store
+}
+
+// core is what Repo and Decisions share: it runs the rounds of commands, each on its subject.
+type core[S, C, E any] struct {
+	store   Store
+	rules   Aggregate[S, C, E]
+	codec   *Codec[E]
+	history history[S, E]
+	name    string // with its verb, in errors
+
+	init      sync.Once
+	settings  error // what is wrong with the settings
+	retries   int
+	log       *slog.Logger
+	cache     cache[S]
+	snapshots snapshotter[S]
+
+	mu     sync.Mutex // guards lanes, what they contain, and what follows
+	lanes  map[string]*lane[S, C, E]
+	stats  RepoStats
+	closed bool
+	busy   sync.WaitGroup // lanes in use, and transactions
+}
+
+// subject is what commands are decided on: the events of one stream, or the records that a query selects.
+type subject[S any] struct {
+	stream Stream    // where the events go
+	key    string    // of the state in the cache
+	scope  *scope[S] // nil for the events of the stream
+}
+
+// lane returns the key of the lane in which the commands on a subject wait.
+func (s *subject[S]) lane() string {
+	if s.scope != nil {
+		return s.scope.lane
+	}
+	return s.key
+}
+
+// history reads the states of subjects.
+type history[S, E any] interface {
+	// load returns the state that the store has now.
+	load(ctx context.Context, on subject[S]) (state[S], error)
+
+	// refresh is load, given an earlier state.
+	refresh(ctx context.Context, on subject[S], base state[S]) (state[S], error)
+
+	// before returns the state before a position.
+	before(ctx context.Context, on subject[S], p Position) (state[S], error)
+
+	// firstOutcome returns the original result of a command that the store has already.
+	firstOutcome(ctx context.Context, on subject[S], d *DuplicateError) (Result[S, E], error)
+}
+
+// begin applies the settings once.
+func (k *core[S, C, E]) begin(c Config, more func(log *slog.Logger) error) error {
+	k.init.Do(func() {
+		k.log = c.Logger
+		if k.log == nil {
+			k.log = slog.New(slog.DiscardHandler)
+		}
+		k.retries = max(0, cmp.Or(c.Retries, defaultRetries))
+		k.cache.init(cmp.Or(c.CacheSize, defaultCacheSize))
+		k.lanes = make(map[string]*lane[S, C, E])
+		k.settings = more(k.log)
+	})
+	return k.settings
+}
+
+// execute runs a command on a subject.
+func (k *core[S, C, E]) execute(ctx context.Context, on subject[S], c *call[S, C, E]) (Result[S, E], error) {
+	if err := c.resolveStep(ctx, on.stream); err != nil {
+		return Result[S, E]{}, err
+	}
+	if err := c.check(on.stream); err != nil {
+		return Result[S, E]{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return Result[S, E]{}, err
+	}
+	if err := k.run(on, c); err != nil {
+		return Result[S, E]{}, fmt.Errorf("es: execute on %s: %w", on.stream, err)
+	}
+	if c.panicked != nil {
+		panic(c.panicked)
+	}
+	if c.exited {
+		runtime.Goexit()
+	}
+	if c.err != nil {
+		return Result[S, E]{}, c.err
+	}
+	return c.result, nil
+}
+
+// check reports what is wrong with the options of a command.
+func (s *settings) check(stream Stream) error {
+	if err := stream.Check(); err != nil {
+		return err
+	}
+	if s.hasCommandID {
+		if bad := badName(s.commandID, MaxCommand); bad != "" {
+			return invalid("command id %.80q for %s %s", s.commandID, stream, bad)
+		}
+	}
+	if s.hasExpected && s.expected < 0 {
+		return invalid("expected version %d of %s: give 0 or more, or leave ExpectVersion out", s.expected, stream)
+	}
+	return nil
+}
+
+// start returns the state from which a round begins, and whether it was cached.
+func (k *core[S, C, E]) start(ctx context.Context, on subject[S]) (base state[S], cached bool, err error) {
+	base, cached = k.cached(on)
+	if !cached {
+		if base, err = k.history.load(ctx, on); err == nil {
+			k.cache.put(on.key, base)
+		}
+	}
+	return base, cached, err
+}
+
+// cached returns the cached state of a subject.
+func (k *core[S, C, E]) cached(on subject[S]) (state[S], bool) {
+	at, found := k.cache.get(on.key)
+	if found && on.scope != nil && !on.scope.begins(at.scope) {
+		k.cache.drop(on.key)
+		return state[S]{}, false
+	}
+	return at, found
+}
+
+// current returns the state that the store has now.
+func (k *core[S, C, E]) current(ctx context.Context, on subject[S]) (at state[S], err error) {
+	if base, found := k.cached(on); found {
+		at, err = k.history.refresh(ctx, on, base)
+	} else {
+		at, err = k.history.load(ctx, on)
+	}
+	if err == nil {
+		k.cache.put(on.key, at)
+	}
+	return at, err
+}
+
+func (k *core[S, C, E]) closedError() error { return fmt.Errorf("%s %w", k.name, ErrClosed) }
+
+func (k *core[S, C, E]) count() RepoStats {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.stats
+}
+
+func (k *core[S, C, E]) close(ctx context.Context) error {
+	k.mu.Lock()
+	k.closed = true
+	k.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		k.busy.Wait() // a command in flight may still schedule a snapshot
+		k.snapshots.close()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		k.snapshots.abandon()
+		return fmt.Errorf("es: close: %w", cause.Of(ctx, ctx.Err()))
+	}
+}
