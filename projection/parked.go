@@ -55,13 +55,14 @@ type recordJSON struct {
 	Data     json.RawMessage   `json:"data,omitempty"`       // if it is JSON
 	Base64   []byte            `json:"dataBase64,omitempty"` // if not
 	Meta     map[string]string `json:"meta,omitempty"`
+	Tags     []string          `json:"tags,omitempty"`
 }
 
 // MarshalJSON implements [json.Marshaler]. Data that is not JSON becomes dataBase64.
 func (p Parked) MarshalJSON() ([]byte, error) {
 	r := recordJSON{
 		ID: p.Record.ID(), Stream: p.Record.Stream.String(), Version: p.Record.Version, Position: p.Record.Position, Time: p.Record.Time,
-		Type: p.Record.Type, Meta: p.Record.Meta,
+		Type: p.Record.Type, Meta: p.Record.Meta, Tags: p.Record.Tags,
 	}
 	if json.Valid(p.Record.Data) {
 		r.Data = p.Record.Data
@@ -83,7 +84,7 @@ func (p *Parked) UnmarshalJSON(data []byte) error {
 	}
 	r := es.Record{
 		Stream: stream, Version: j.Record.Version, Position: j.Record.Position, Time: j.Record.Time,
-		Type: j.Record.Type, Data: j.Record.Data, Meta: j.Record.Meta,
+		Type: j.Record.Type, Data: j.Record.Data, Meta: j.Record.Meta, Tags: j.Record.Tags,
 	}
 	if j.Record.Base64 != nil {
 		r.Data = j.Record.Base64

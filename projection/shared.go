@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/canon"
 	"github.com/thalo-go/es/internal/part"
 	"github.com/thalo-go/es/internal/progress"
 )
@@ -63,7 +64,7 @@ func stopAll(over []*scan) {
 
 // share adds a feed to the reader of those that partition the log the same way.
 func (s *logSource) share(f *logFeed) {
-	key := fmt.Sprintf("%d %q %q", f.part.Of, f.filter.Kinds, f.filter.Types)
+	key := fmt.Sprintf("%d %s", f.part.Of, canon.Filter(f.filter)) // which has every field of a filter
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.shared[key] == nil {

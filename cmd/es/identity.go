@@ -21,6 +21,7 @@ type refilter struct {
 	Projection string   `arg:"" help:"The projection or reaction, as es status names it: balances, or balances@2."`
 	Kinds      []string `help:"The kinds of streams of the new filter; none means all."`
 	Types      []string `help:"The types of events of the new filter; none means all."`
+	Tags       []string `name:"tag" sep:"none" help:"A tag that events of the new filter have. May be repeated."`
 	Past       string   `required:"" enum:"skip,replay" help:"What happens to past records that the new filter adds: skip, or replay."`
 }
 
@@ -63,7 +64,7 @@ func (v *refilter) Run(s *session) error {
 		past = projection.ReplayPast
 	}
 	return s.write(func(db database) error {
-		if err := db.Refilter(s.ctx, name, version, es.Filter{Kinds: v.Kinds, Types: v.Types}, past); err != nil {
+		if err := db.Refilter(s.ctx, name, version, es.Filter{Kinds: v.Kinds, Types: v.Types, Tags: v.Tags}, past); err != nil {
 			return err
 		}
 		return s.asked(db, "changed filter accepted", name, version)

@@ -47,6 +47,7 @@ type recordObject struct {
 	Data     json.RawMessage   `json:"data,omitempty"`       // if it is JSON
 	Base64   []byte            `json:"dataBase64,omitempty"` // if not
 	Meta     map[string]string `json:"meta,omitempty"`
+	Tags     []string          `json:"tags,omitempty"`
 }
 
 const recordHeader = "POSITION  TIME                         STREAM/VERSION            TYPE              DATA"
@@ -65,7 +66,7 @@ func recordLine(r es.Record) string {
 }
 
 func asObject(r es.Record) recordObject {
-	o := recordObject{Position: r.Position, Stream: r.Stream.String(), Version: r.Version, Time: r.Time, Type: r.Type, Meta: r.Meta}
+	o := recordObject{Position: r.Position, Stream: r.Stream.String(), Version: r.Version, Time: r.Time, Type: r.Type, Meta: r.Meta, Tags: r.Tags}
 	if json.Valid(r.Data) {
 		o.Data = r.Data
 	} else {
@@ -85,6 +86,9 @@ func content(r es.Record) string {
 	}
 	for _, key := range slices.Sorted(maps.Keys(r.Meta)) {
 		fmt.Fprintf(&b, "  %s=%s", printable(key), printable(r.Meta[key]))
+	}
+	for _, tag := range r.Tags {
+		b.WriteString("  #" + printable(tag))
 	}
 	return b.String()
 }

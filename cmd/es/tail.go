@@ -11,6 +11,7 @@ type tail struct {
 	Lines  int      `short:"n" default:"10" help:"How many of the last events to begin with (10)."`
 	Kinds  []string `name:"kind" short:"k" sep:"none" help:"Only events of streams of this kind. May be repeated."`
 	Types  []string `name:"type" short:"t" sep:"none" help:"Only events of this type. May be repeated."`
+	Tags   []string `name:"tag" sep:"none" help:"Only events with this tag. May be repeated: events with all of them."`
 }
 
 // Run is called by kong.
@@ -24,7 +25,7 @@ func (v *tail) Run(s *session) (err error) {
 	if err != nil {
 		return err
 	}
-	filter := es.Filter{Kinds: v.Kinds, Types: v.Types}
+	filter := es.Filter{Kinds: v.Kinds, Types: v.Types, Tags: v.Tags}
 	records, err := v.last(s, db, last, filter)
 	if err != nil {
 		return err

@@ -122,8 +122,8 @@ func parks(t *trial) {
 
 func listsParked(t *trial) {
 	s := t.side()
-	bad := es.Record{Type: "odd", Data: []byte("bad"), Meta: map[string]string{"a": "b", "é": "{\"'"}}
-	t.append(s, es.Append{Stream: stream("a"), Expected: 0, Events: []es.Record{bad, {Type: "bare"}}})
+	bad := es.Record{Type: "odd", Data: []byte("bad"), Meta: map[string]string{"a": "b", "é": "{\"'"}, Tags: []string{`a"\`, "é"}}
+	t.append(s, es.Append{Stream: stream("a"), Expected: 0, Events: []es.Record{bad, {Type: "bare", Tags: []string{"b"}}}})
 	p := t.parking("lists", always)
 	t.project(s, p)
 	t.reach(s, p.Name, 2)

@@ -13,14 +13,15 @@ import (
 )
 
 // Filter returns the canonical form of a filter: a JSON object whose lists are sorted and have no duplicates. A record must match every
-// list that is there, by any name in it. Names that no record has are left out. A filter that matches nothing has the empty name,
+// list that is there: kinds and types by any name in it, and all tags. Kinds and types that no record has are left out. A filter that matches nothing has the empty name,
 // which no record has, as its only kind. The text is never empty.
 func Filter(f es.Filter) string {
-	kinds, types := names(f.Kinds, es.MaxKind), names(f.Types, es.MaxType)
-	if len(f.Kinds) > 0 && len(kinds) == 0 || len(f.Types) > 0 && len(types) == 0 {
-		kinds, types = []string{""}, nil
+	kinds, types, tags := names(f.Kinds, es.MaxKind), names(f.Types, es.MaxType), names(f.Tags, es.MaxTag)
+	impossible := slices.ContainsFunc(f.Tags, func(tag string) bool { return !slices.Contains(tags, tag) }) || len(tags) > es.MaxTags
+	if len(f.Kinds) > 0 && len(kinds) == 0 || len(f.Types) > 0 && len(types) == 0 || impossible {
+		kinds, types, tags = []string{""}, nil, nil
 	}
-	text, err := json.Marshal(es.Filter{Kinds: kinds, Types: types})
+	text, err := json.Marshal(es.Filter{Kinds: kinds, Types: types, Tags: tags})
 	if err != nil {
 		panic(err) // lists of strings have a JSON form
 	}

@@ -23,6 +23,8 @@ func TestFilter(t *testing.T) {
 		{es.Filter{Kinds: []string{"a", "", "\xff", "a\x00", strings.Repeat("k", es.MaxKind+1)}}, `{"kinds":["a"]}`},
 		{es.Filter{Kinds: []string{"\xff"}, Types: []string{"x"}}, `{"kinds":[""]}`}, // nothing
 		{es.Filter{Kinds: []string{"a"}, Types: []string{""}}, `{"kinds":[""]}`},     // nothing
+		{es.Filter{Tags: []string{"b", "a", "b"}}, `{"tags":["a","b"]}`},
+		{es.Filter{Kinds: []string{"a"}, Tags: []string{"a", ""}}, `{"kinds":[""]}`}, // nothing
 		{es.Filter{Types: []string{"<&>"}}, `{"types":["\u003c\u0026\u003e"]}`},
 	} {
 		if got := canon.Filter(test.filter); got != test.want {
@@ -37,16 +39,18 @@ func TestFilterFormsAreEqualIfTheMeaningIs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		list := rapid.SliceOfN(rapid.SampledFrom(names), 0, 4)
 		draw := func(label string) es.Filter {
-			return es.Filter{Kinds: list.Draw(t, label+" kinds"), Types: list.Draw(t, label+" types")}
+			return es.Filter{Kinds: list.Draw(t, label+" kinds"), Types: list.Draw(t, label+" types"), Tags: list.Draw(t, label+" tags")}
 		}
 		f, g := draw("one"), draw("other")
 		same := true
 		for _, kind := range []string{"a", "b", "c"} {
 			for _, typ := range []string{"a", "b", "c"} {
-				r := es.Record{Stream: es.Stream{Kind: kind, ID: "1"}, Type: typ}
-				same = same && f.Match(r) == g.Match(r)
-				if parsed, err := canon.Parse(canon.Filter(f)); err != nil || parsed.Match(r) != f.Match(r) {
-					t.Fatalf("%v has the form %s, which is parsed as %v (%v)", f, canon.Filter(f), parsed, err)
+				for _, tags := range [][]string{nil, {"a"}, {"b"}, {"a", "b"}, {"c"}} {
+					r := es.Record{Stream: es.Stream{Kind: kind, ID: "1"}, Type: typ, Tags: tags}
+					same = same && f.Match(r) == g.Match(r)
+					if parsed, err := canon.Parse(canon.Filter(f)); err != nil || parsed.Match(r) != f.Match(r) {
+						t.Fatalf("%v has the form %s, which is parsed as %v (%v)", f, canon.Filter(f), parsed, err)
+					}
 				}
 			}
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/canon"
+	"github.com/thalo-go/es/internal/tag"
 	"github.com/thalo-go/es/projection"
 )
 
@@ -272,13 +273,13 @@ func (l *sqlLedger[Tx]) Parked(ctx context.Context, after projection.Parked, lim
 // scanParked reads a row of parkedColumns, followed by more.
 func scanParked(scan func(...any) error, more ...any) (p projection.Parked, err error) {
 	var at, micros int64
-	var meta string
+	var meta, tags string
 	r := &p.Record
-	err = scan(append([]any{&p.Name, &p.Version, &r.Stream.Kind, &r.Stream.ID, &r.Version, &r.Position, &micros, &r.Type, &r.Data, &meta, &p.Error, &p.Attempts, &at}, more...)...)
+	err = scan(append([]any{&p.Name, &p.Version, &r.Stream.Kind, &r.Stream.ID, &r.Version, &r.Position, &micros, &r.Type, &r.Data, &meta, &tags, &p.Error, &p.Attempts, &at}, more...)...)
 	if err != nil {
 		return p, err
 	}
-	r.Time, p.At = TimeOf(micros), TimeOf(at)
+	r.Time, p.At, r.Tags = TimeOf(micros), TimeOf(at), tag.Split(tags)
 	if meta != "" {
 		err = json.Unmarshal([]byte(meta), &r.Meta)
 	}
@@ -501,7 +502,7 @@ func (l *sqlLedger[Tx]) Park(ctx context.Context, tx Tx, k Key, shard string, r 
 	if data == nil {
 		data = []byte{}
 	}
-	return l.set(ctx, tx, l.stmts.park, k.with(r.Stream.Kind, r.Stream.ID, int64(r.Version), int64(r.Position), r.Time.UnixMicro(), r.Type, data, meta,
+	return l.set(ctx, tx, l.stmts.park, k.with(r.Stream.Kind, r.Stream.ID, int64(r.Version), int64(r.Position), r.Time.UnixMicro(), r.Type, data, meta, tag.Join(r.Tags),
 		message, int64(attempts), shard)...)
 }
 

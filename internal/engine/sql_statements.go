@@ -40,7 +40,7 @@ const (
 	thisProjection = " where name = $1 and version = $2"
 	thisParked     = thisProjection + " and kind = $3 and id = $4 and stream_version = $5"
 	headerColumns  = "p.kind, p.source, p.filter, p.replaced, p.prepares, p.partitions, p.barrier, p.rebuild, p.identity, p.delays"
-	parkedColumns  = "name, version, kind, id, stream_version, position, time, type, data, meta, error, attempts, at"
+	parkedColumns  = "name, version, kind, id, stream_version, position, time, type, data, meta, tags, error, attempts, at"
 )
 
 // partOf is the part of a hash, of a number of parts. A hash is unsigned, and stored as a signed number.
@@ -147,7 +147,7 @@ func prepare(d Dialect) statements { //nolint:funlen // a list
 		deleteWorkers: d.SQL("delete from {es}workers" + thisProjection),
 		renameWorkers: d.SQL("update {es}workers set name = $2 where name = $1"),
 
-		park:    d.SQL("insert into {es}parked (" + parkedColumns + ", shard, request) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, {now}, $13, '')"),
+		park:    d.SQL("insert into {es}parked (" + parkedColumns + ", shard, request) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, {now}, $14, '')"),
 		waiting: d.SQL("select distinct kind, id from {es}parked" + thisProjection + " and shard = $3"),
 		parkedOf: d.SQL("select " + parkedColumns + ", request from {es}parked" + thisProjection +
 			" and kind = $3 and id = $4 order by stream_version limit 1"),

@@ -311,6 +311,6 @@ func sameRecord(a, b es.Record) bool { return a.Stream == b.Stream && a.Version 
 
 // clone copies what a caller may change.
 func clone(r es.Record) es.Record {
-	r.Data, r.Meta = slices.Clone(r.Data), maps.Clone(r.Meta)
+	r.Data, r.Meta, r.Tags = slices.Clone(r.Data), maps.Clone(r.Meta), slices.Clone(r.Tags)
 	return r
 }

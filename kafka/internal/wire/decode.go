@@ -69,6 +69,14 @@ func Check(store string, r *es.Record) error {
 			return fmt.Errorf("invalid metadata %.80q=%.80q", key, value)
 		}
 	}
+	if len(r.Tags) > es.MaxTags {
+		return fmt.Errorf("invalid tags: %d of them", len(r.Tags))
+	}
+	for _, tag := range r.Tags {
+		if tag == "" || len(tag) > es.MaxTag || !isText(tag) {
+			return fmt.Errorf("invalid tag %.80q", tag)
+		}
+	}
 	return r.Stream.Check()
 }
 
@@ -93,6 +101,9 @@ func decodeCompact(r *es.Record, headers []kafka.Header) (store string, err erro
 			if r.Part, err = strconv.Atoi(string(h.Value)); err != nil {
 				return "", fmt.Errorf("header %s: %w", h.Key, err)
 			}
+		}
+		if h.Key == headerCompactTags {
+			r.Tags = strings.Split(string(h.Value), "\x00")
 		}
 		if h.Key != headerMeta {
 			continue
@@ -128,6 +139,8 @@ func decodeCloudEvent(r *es.Record, headers []kafka.Header) (store string, err e
 			r.Version = es.Version(n)
 		case headerPart:
 			r.Part, err = strconv.Atoi(string(h.Value))
+		case headerTags:
+			err = json.Unmarshal(h.Value, &r.Tags)
 		case headerPosition:
 			var n int64
 			n, err = strconv.ParseInt(string(h.Value), 10, 64)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
@@ -41,6 +42,8 @@ const (
 	headerTrace       = "ce_traceparent"
 	headerTraceState  = "ce_tracestate"
 	headerCompactPart = "es-part"
+	headerTags        = "ce_tags" // a JSON array of strings
+	headerCompactTags = "es-tags" // separated by NUL
 )
 
 // defaultContentType is the media type of a record's data unless the relay has a function for it.
@@ -104,6 +107,9 @@ func (e *Encoder) SizeLimit(r *es.Record, extra *Extra) int {
 	size := fixed + len(e.mediaType(r, extra)) + len(r.Data) + 4*len(r.Stream.ID) + 3*len(r.Stream.Kind) + len(r.Type)
 	for key, value := range r.Meta {
 		size += 6*(len(key)+len(value)) + len(value) // as JSON, and perhaps in a header of its own
+	}
+	for _, tag := range r.Tags {
+		size += 6*len(tag) + 4 // as JSON
 	}
 	if extra != nil {
 		for _, h := range extra.Headers {
@@ -172,6 +178,9 @@ func (e *Encoder) compact(r *es.Record) {
 		b = strconv.AppendInt(b, int64(r.Part), 10)
 		e.headers = append(e.headers, kafka.Header{Key: headerCompactPart, Value: b[at:]})
 	}
+	if len(r.Tags) > 0 {
+		e.headers = append(e.headers, kafka.Header{Key: headerCompactTags, Value: []byte(strings.Join(r.Tags, "\x00"))})
+	}
 	e.scratch = b
 }
 
@@ -207,6 +216,13 @@ func (e *Encoder) cloudEvents(r *es.Record, extra *Extra) error {
 	at = len(e.scratch)
 	e.scratch = strconv.AppendInt(e.scratch, int64(r.Position), 10)
 	e.header(headerPosition, e.scratch[at:])
+	if len(r.Tags) > 0 {
+		text, err := json.Marshal(r.Tags)
+		if err != nil {
+			return err
+		}
+		e.headers = append(e.headers, kafka.Header{Key: headerTags, Value: text})
+	}
 	return e.meta(r)
 }
 

@@ -23,7 +23,8 @@ func Foreign(m *kafka.Message) bool {
 func ours(header string) bool {
 	switch header {
 	case headerCompact, headerMeta, headerSpecVersion, headerID, headerSource, headerType, headerTime, headerSubject,
-		headerVersion, headerPosition, headerCorrelation, headerCausation, headerOther, headerPart, headerCompactPart:
+		headerVersion, headerPosition, headerCorrelation, headerCausation, headerOther, headerPart, headerCompactPart,
+		headerTags, headerCompactTags:
 		return true
 	}
 	return strings.HasPrefix(header, headerEntryKind)

@@ -42,11 +42,14 @@ func TestTheFormOfMessagesIsFrozen(t *testing.T) {
 			Stream: es.Stream{Kind: "account", ID: "käthe/1"}, Version: 7, Position: 4711, Time: time.UnixMicro(1_795_860_000_123_456).UTC(),
 			Type: "deposited", Data: []byte(`{"amount":5}`), Meta: map[string]string{es.MetaCorrelation: "c-1", es.MetaCausation: "c-2", "user": "änne", "tab": "a\tb"},
 		},
+		"tagged": {
+			Stream: es.Stream{Kind: "a", ID: "b"}, Version: 1, Position: 1, Time: time.UnixMicro(1).UTC(), Type: "t", Tags: []string{`a"b`, "käthe", "z"},
+		},
 		"least": {Stream: es.Stream{Kind: "a", ID: "b"}, Version: 1, Position: 1, Time: time.UnixMicro(1).UTC(), Type: "t"},
 	}
 	names := map[wire.Encoding]string{wire.CloudEvents: "CloudEvents", wire.Compact: "Compact"}
 	for _, encoding := range []wire.Encoding{wire.CloudEvents, wire.Compact} {
-		for _, name := range []string{"whole", "least"} {
+		for _, name := range []string{"whole", "least", "tagged"} {
 			r := records[name]
 			m, err := wire.NewEncoder("STORE", encoding, nil).Encode(&r, &topic, nil)
 			if err != nil {

@@ -2,7 +2,9 @@ package wire
 
 import (
 	"bytes"
+	"encoding/json"
 	"slices"
+	"strings"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
@@ -12,7 +14,7 @@ import (
 // Match reports whether a filter lets a message through, from its headers alone. A filter that names kinds or types excludes
 // foreign messages, which have neither. It excludes a damaged message if what is left of its headers does not match.
 func Match(f es.Filter, m *kafka.Message) bool {
-	if len(f.Kinds) == 0 && len(f.Types) == 0 {
+	if len(f.Kinds) == 0 && len(f.Types) == 0 && len(f.Tags) == 0 {
 		return true
 	}
 	kind, name := peek(m)
@@ -20,7 +22,23 @@ func Match(f es.Filter, m *kafka.Message) bool {
 		return false
 	}
 	return (len(f.Kinds) == 0 || kind == "" || slices.Contains(f.Kinds, kind)) &&
-		(len(f.Types) == 0 || name == "" || slices.Contains(f.Types, name))
+		(len(f.Types) == 0 || name == "" || slices.Contains(f.Types, name)) &&
+		(len(f.Tags) == 0 || es.Filter{Tags: f.Tags}.Match(es.Record{Tags: peekTags(m)}))
+}
+
+// peekTags returns the tags of a message.
+func peekTags(m *kafka.Message) (tags []string) {
+	for _, h := range m.Headers {
+		switch h.Key {
+		case headerCompactTags:
+			return strings.Split(string(h.Value), "\x00")
+		case headerTags:
+			if json.Unmarshal(h.Value, &tags) != nil {
+				return nil
+			}
+		}
+	}
+	return tags
 }
 
 // peek returns the stream kind and the event type of a message, or "" for what its headers do not say.
