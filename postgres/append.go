@@ -312,7 +312,7 @@ func (b *batch) read(a *answer, row [][]byte) error {
 type answer struct {
 	before                  es.Position // the one before the first event, or answerRewound, or answerCollided
 	verdicts, firsts, lasts []int64     // of each append, if the function judged them
-	served                  bool        // another process has written it
+	served, serves          bool        // another process has written it; it was written with those of others
 }
 
 // Answers and verdicts of the functions in migrations/001.sql.
@@ -369,6 +369,8 @@ func (s *Store) settle(b *batch, a answer) {
 		s.watcher.served(position)
 	case last > 0:
 		s.watcher.wrote(position)
+	case a.serves:
+		s.watcher.announce()
 	}
 }
 

@@ -72,10 +72,10 @@ func (s *Store) attemptTogether(ctx context.Context, conn *pgx.Conn, b *batch, k
 	}
 	c.took = time.Since(began)
 	s.company.called(c)
-	if c.served > 0 {
-		s.watcher.announce() // also if its own batch is not written
+	if c.served > 0 && a.before < 0 { // settle does not see this answer
+		s.watcher.announce()
 	}
-	a.served = c.served < 0
+	a.served, a.serves = c.served < 0, c.served > 0
 	return a, nil
 }
 
