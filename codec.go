@@ -159,8 +159,8 @@ func (c *Codec[E]) Retire(names ...string) *Codec[E] {
 	return c
 }
 
-// Tag gives every event the tags that a function returns, such as "course:42", beside those that the encode function of a
-// [CodecFunc] returns. Tags are part of the stored event: they select records in a [Filter] and a [Condition]. The function
+// Tag adds the tags that a function returns for an event, such as "course:42". Those of the encode function of a [CodecFunc] are
+// kept. Tags are part of the stored event: they select records in a [Filter] and a [Condition]. The function
 // must depend on the event alone, and may be called concurrently.
 //
 // Tag panics if the codec has such a function already.

@@ -70,7 +70,7 @@ func (e *DuplicateError) Error() string {
 }
 
 // InvariantError is a refusal by the rules: the command would violate the invariant that Code names.
-// Execute returns it unwrapped.
+// Execute returns that of Decide as it is. A refusal by an inline projection is wrapped: use [errors.As].
 type InvariantError struct {
 	Code    string // for programs; stable, such as ACCOUNT_ALREADY_OPENED
 	Message string // for people

@@ -102,7 +102,7 @@ type Append struct {
 	Unless Condition
 
 	// Events are the records to write. Only Type, Data, Meta and Tags are used.
-	// With no events, Append only checks Expected, Unless and Command. So it can ask for the version of another stream.
+	// With no events, Append only checks Expected, Unless and Command. Use this to require a version of another stream.
 	Events []Record
 
 	// Command, if not empty, identifies the command that caused the events.
@@ -125,7 +125,7 @@ type Condition struct {
 //
 // All methods may be called concurrently. Several Store values, also in several processes, may share one database.
 //
-// Not for users to implement: it may gain methods. Package estest/conformance tests implementations.
+// It may gain methods, so applications must not implement it. A backend that does is tested by package estest/conformance.
 type Store interface {
 	// Append writes everything it is given or nothing, across any number of streams. It returns the position of the
 	// last record written, or 0 if there was nothing to write. Records are durable when it returns without an error.

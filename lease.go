@@ -40,8 +40,7 @@ type Checkpoints interface {
 	// LoadCheckpoint returns the checkpoint with a name, or 0 if there is none.
 	LoadCheckpoint(ctx context.Context, name string) (Position, error)
 
-	// MoveCheckpoint moves a checkpoint from one position to another, which may be lower, if it is at from.
-	// It reports whether it was. An invalid checkpoint is an error that wraps [ErrInvalid]; see [CheckCheckpoint].
+	// MoveCheckpoint sets a checkpoint to the position to, which may be lower, if it is at from. It reports whether it has. An invalid checkpoint is an error that wraps [ErrInvalid]; see [CheckCheckpoint].
 	// After any other error, except that of the context, the checkpoint may have moved: load it to find out.
 	MoveCheckpoint(ctx context.Context, name string, from, to Position) (moved bool, err error)
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // Limits, the same in every store and checked before anything is written.
-// They fit an index key, a Kafka message and a round trip.
+// Names fit an index key, and an event fits a Kafka message and a round trip.
 const (
 	MaxKind    = 128      // bytes of a stream's kind
 	MaxID      = 512      // bytes of a stream's id

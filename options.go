@@ -45,7 +45,7 @@ const maxStep = 128
 // [Meta] beside it takes precedence.
 //
 // ctx must be the handler's, or one made of it. Without it, and beside a CommandID, Execute returns an error that wraps [ErrInvalid].
-// A name has 1 to 128 bytes and no slash. Renaming a step makes it another one.
+// A name has 1 to 128 bytes and no slash. A renamed step is a new step: its command may take effect again.
 func Step(name string) ExecuteOption {
 	return func(s *settings) { s.step, s.hasStep = name, true }
 }

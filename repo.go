@@ -16,7 +16,7 @@ const defaultSnapshotEvery = 100
 // Commands that wait for the same aggregate are decided one after the other, each on its predecessor's state, and
 // appended together. States are cached, so that a command on a cached state reads nothing.
 //
-// The exported fields are settings, to be made before the first use. All methods may be called concurrently.
+// Set the exported fields before the first use. All methods may be called concurrently.
 // Any number of Repos, also in several processes, may work on the same aggregates.
 type Repo[S, C, E any] struct {
 	Config
@@ -67,12 +67,11 @@ type Versioned[S any] struct {
 type Result[S, E any] struct {
 	Versioned[S]
 
-	// Events are the events of the command as they are stored, and so as later loads see them; none if there was
-	// nothing to do.
+	// Events are the events of the command, as a later load decodes them; none if there was nothing to do.
 	Events []E
 
 	// Repeated reports that the command had taken effect before, and that this is the outcome of the first time.
-	// If the program did not send the command twice, two commands have one [CommandID].
+	// If the program did not send the command twice, two commands share a [CommandID], which is a bug of the program.
 	Repeated bool
 }
 

@@ -94,7 +94,7 @@ func (s Scenario[S, C, E]) When(command C) *Outcome[S, C, E] {
 	return o
 }
 
-// Outcome is the outcome of a command.
+// Outcome holds what a command returned, to be checked.
 type Outcome[S, C, E any] struct {
 	t       testing.TB
 	command C

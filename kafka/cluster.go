@@ -12,7 +12,7 @@ import (
 // ConfigMap is the configuration of librdkafka, by the names that it documents, such as "bootstrap.servers".
 type ConfigMap = kafka.ConfigMap
 
-// Cluster is how to reach a Kafka cluster. One value serves all relays, consumers and sources of a program.
+// Cluster configures the connection to a Kafka cluster. One value serves all relays, consumers and sources of a program.
 type Cluster struct {
 	// Config is librdkafka's configuration: "bootstrap.servers", and TLS, SASL and the like if the cluster requires them.
 	// Settings that a guarantee depends on are set by this package, and other values for them are refused.
@@ -24,7 +24,7 @@ type Cluster struct {
 	Token func(ctx context.Context) (Token, error)
 }
 
-// Token is confluent-kafka-go's token: its value, when it expires, and for whom it is.
+// Token is the token of confluent-kafka-go: its value, expiry and principal.
 type Token = kafka.OAuthBearerToken
 
 func (c Cluster) client() client.Cluster { return client.Cluster{Config: c.Config, Token: c.Token} }

@@ -61,7 +61,7 @@ type PartitionStats struct {
 	ErrorAt time.Time `json:"errorAt,omitzero"`
 }
 
-// Stats returns the state of the assigned partitions, sorted by topic and partition. There are none while Run does not run.
+// Stats returns the state of the assigned partitions, sorted by topic and partition. It returns none unless Run is active.
 // A topic without one has an entry with Partition -1 if there was an error: the topic does not exist, or the cluster is not available.
 func (c *Consumer) Stats() []PartitionStats {
 	c.mu.Lock()

@@ -23,7 +23,7 @@ func Framed(schema uint32, data []byte, message ...int) []byte {
 	return append(framed, data...)
 }
 
-// Unframed returns the id of the schema and the data that [Framed] has put together. The error wraps [es.ErrInvalid].
+// Unframed returns the schema id and the data of what [Framed] returns. The error wraps [es.ErrInvalid].
 func Unframed(framed []byte) (schema uint32, data []byte, err error) {
 	if len(framed) < 5 || framed[0] != 0 {
 		return 0, nil, client.Invalid("data of %d bytes has no schema id: it begins with a zero byte and four bytes", len(framed))

@@ -80,10 +80,10 @@ type Relay struct {
 	// The next process that runs the relay tries to publish them first, in order.
 	TooLarge es.OnError
 
-	// Batch is the most records of a transaction. 0 means 5000. A negative value is refused.
+	// Batch is the largest number of records in a transaction. 0 means 5000. A negative value is refused.
 	Batch int
 
-	// Bytes is about the most bytes of data of a transaction. 0 means 16 MiB. A negative value is refused.
+	// Bytes is the approximate maximum of bytes in a transaction. 0 means 16 MiB. A negative value is refused.
 	Bytes int
 
 	// KeepAlive is how long an idle relay waits before it commits an empty transaction, so that the cluster does not forget its transactional id.

@@ -78,7 +78,7 @@ type Config struct {
 	Schema string
 
 	// Inline are the projections that run in the transactions of appends, so that a read model never lags behind the events.
-	// See [Projection] for when to prefer this. Handle gets the records that one append, or several sharing a transaction, will write.
+	// Prefer a [Projection] where the read model may lag by milliseconds, because appends do not wait for it. Handle gets the records that one append, or several sharing a transaction, will write.
 	// If Handle returns an error, that append is not written and only its caller receives the error. A handler can therefore
 	// enforce an invariant across streams, such as a unique name. Handle must be quick, because all appends wait for it. It must
 	// use only its transaction, and return the errors it gets from it.
@@ -98,8 +98,8 @@ type Config struct {
 	// as long or a second. Where notifications arrive, Changed still polls once a second. The store polls only during a call of Changed.
 	PollInterval time.Duration
 
-	// Logger gets what an operator should know and no error reports: that notifications do not arrive, and that Open, or an append whose
-	// connection broke, waits for the server. nil discards.
+	// Logger receives conditions that no error reports: notifications do not arrive, or Open, or an append whose connection broke, waits for
+	// the server. nil discards.
 	Logger *slog.Logger
 
 	// ReadOnly opens an existing schema and changes nothing: the schema is neither created nor migrated, and methods that would write

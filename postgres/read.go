@@ -80,7 +80,7 @@ func (s *Store) Read(ctx context.Context, stream es.Stream, after es.Version) it
 	}
 }
 
-// All implements [es.Log]. It reads page by page, the next one while the loop body handles the one before.
+// All implements [es.Log]. It reads in pages, and prefetches the next one while the loop body runs.
 func (s *Store) All(ctx context.Context, after es.Position, filter es.Filter) iter.Seq2[es.Record, error] {
 	return func(yield func(es.Record, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)

@@ -27,8 +27,8 @@ type Projections[Tx any] interface {
 // It is not for users to implement: it may gain methods.
 type Admin interface {
 	// WaitFor waits until a projection has applied everything up to a position of its log. Use the Position of an [es.Result]
-	// to read your own writes. If there are several versions, WaitFor waits for the highest one that has ever caught up, or else for
-	// the highest. A projection that does not exist yet is waited for as well, because it may be about to start.
+	// to read your own writes. If several versions exist, WaitFor uses the highest that has caught up, or the highest if none has.
+	// WaitFor also waits for a projection that has never run, because it may be about to start, so pass a context with a deadline.
 	// If ctx is done first, the error wraps the context's and says where the projection is. A projection whose source is not a log
 	// is refused with an error that wraps [es.ErrInvalid].
 	WaitFor(ctx context.Context, name string, position es.Position) error
@@ -55,9 +55,9 @@ type Admin interface {
 	// have done would be done twice; see Replay.
 	Rebuild(ctx context.Context, name string, version int) error
 
-	// Replay moves the checkpoints of a projection or reaction to a place, so that it handles the records behind the place, again if it
-	// has handled them before. Prepare is not called. The read model gets these records twice unless Handle can apply a record again,
-	// and a reaction has its effects again. A place behind the checkpoint skips records. Parked records and timers behind the place are removed.
+	// Replay sets the checkpoints of a projection or reaction to a position. Records after it are handled, again if they were before.
+	// Prepare is not called. The read model gets these records twice unless Handle can apply a record again, and a reaction has its
+	// effects again. A position after the checkpoint skips records. Parked records and timers after the position are removed.
 	// If the source is not a log, only [Beginning] is possible; if it is a log of another store, also [After].
 	Replay(ctx context.Context, name string, version int, from Start) error
 

@@ -26,14 +26,14 @@ type Reaction struct {
 	// has no effect: see Replay of [Admin]. Topics have only Beginning and Head.
 	From Start
 
-	// Due, if set, says when a record is handled; the zero time means now. The record waits in the database, enrolled in the transaction
-	// that moves the checkpoint, and the records behind it do not wait. At its time it is read again and handled: then or later, and
-	// never before, by the clock of the database that has the checkpoint. A time in the past is due at once, and one after the year 9999
+	// Due, if set, says when a record is handled; the zero time means now. The record is stored as a timer in the transaction that
+	// moves the checkpoint, and later records do not wait for it. When it is due, it is read again and handled. It is never handled before
+	// its time, by the clock of the database that has the checkpoint. A time in the past is due at once, and one after the year 9999
 	// is an error of the record, like an error of Due. A record keeps the time that it was enrolled with, also if Due changes or is
 	// removed. If the record is gone from the log by then, it is dropped with a warning. Due may be called several times for a
 	// record. It needs a log as source: topics cannot be read again at a place, so they are refused.
 	//
-	// There is nothing to cancel: let Decide return no events if the matter is settled by then.
+	// A timer cannot be canceled. If the matter is settled by then, let Decide return no events.
 	Due func(r es.Record) (time.Time, error)
 
 	// Once has React return nil when all shards have reached the end of the source and nothing is due; timers that are not due stay.
@@ -45,7 +45,8 @@ type Reaction struct {
 	// Handle reacts to one record. Its context has the identity that [es.Step] requires.
 	Handle func(ctx context.Context, r es.Record) error
 
-	// Carry are the keys of Record.Meta that commands with [es.Step] take over, such as "user". Not that of a trace: link it.
+	// Carry are the keys of Record.Meta that commands with [es.Step] take over, such as "user". Do not carry
+	// the context of a trace: link the new trace to the old one.
 	Carry []string
 
 	OnError es.OnError    // as in Projection, like the fields below

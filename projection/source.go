@@ -45,10 +45,10 @@ type Feed interface {
 	Close() error
 }
 
-// Batch is a piece of a shard.
+// Batch is a range of consecutive records of a shard.
 type Batch struct {
 	Records []es.Record // that the filter lets through; there may be none
 	Cursors []Cursor    // the cursor after each record; nil means its Position
-	Next    Cursor      // the end of the piece, including records that the filter excluded
+	Next    Cursor      // the end of the range, including records that the filter excluded
 	End     Cursor      // the end of the shard as far as known; the feed has caught up when Next reaches it
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// Start is a place in a log to begin from: [Beginning], [Head], [After] or [Since]. Its zero value is no place and is refused.
+// Start says where in a log to begin: at the [Beginning], at the [Head], [After] a position or [Since] a time. The zero value is invalid.
 type Start struct {
 	kind  startKind
 	after es.Position
@@ -24,22 +24,22 @@ const (
 	startSince
 )
 
-// Beginning is before the first record.
+// Beginning returns the Start before the first record.
 func Beginning() Start { return After(0) }
 
-// Head is the end of the log at the time of the call that gets it.
+// Head returns the Start at the end of the log, which is looked up by the call that gets it.
 func Head() Start { return Start{kind: startHead} }
 
-// After is behind the record at a position.
+// After returns the Start just after position p.
 func After(p es.Position) Start { return Start{kind: startAfter, after: p} }
 
-// Since is before the first record whose time is t or later.
+// Since returns the Start before the first record whose time is t or later.
 func Since(t time.Time) Start { return Start{kind: startSince, since: t} }
 
-// Known returns the position behind which s begins, if that is known without the log: for [Beginning] and [After].
+// Known returns the position after which s begins, if that is known without the log: for [Beginning] and [After].
 func (s Start) Known() (es.Position, bool) { return s.after, s.kind == startAfter }
 
-// In returns the position of a log behind which s begins. The error wraps [es.ErrInvalid] if s is its zero value or beyond the end of the
+// In returns the position of a log after which s begins. The error wraps [es.ErrInvalid] if s is its zero value or beyond the end of the
 // log.
 func (s Start) In(ctx context.Context, log es.Log) (es.Position, error) {
 	head, err := es.Head(ctx, log)

@@ -122,7 +122,7 @@ func (t *tx) Write(ctx context.Context, requests []*commit.Request) {
 			requests, most, careful = requests[len(part):], 2*most, false
 		case !refused && isConstraint(err) && !careful:
 			careful = true // a stream that was assumed to be new exists: try again and read every head
-		case refused && errors.Is(err, engine.ErrCallsStore): // it takes long to find out whose event made the handler do that
+		case refused && (errors.Is(err, engine.ErrCallsStore) || errors.Is(err, engine.ErrEndsTransaction)): // it takes long to find out whose event made the handler do that
 			fail(part, refusal)
 			requests, most = requests[len(part):], 1
 		case (refused || isDatum(err)) && len(part) > 1:

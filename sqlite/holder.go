@@ -3,9 +3,12 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/mattn/go-sqlite3"
 
 	"github.com/thalo-go/es/internal/engine"
 )
@@ -15,6 +18,10 @@ import (
 type holder struct {
 	known atomic.Bool // whether the store has ever had a handler
 	hold  atomic.Pointer[engine.Hold]
+
+	hooked *sqlite3.SQLiteConn // the connection that refuses to commit while works is set
+	works  bool                // a handler has the transaction
+	tried  bool                // it has tried to commit
 }
 
 // held notes that a handler has the writing connection, until the returned function is called. After Config.BusyTimeout it lets the appends
@@ -42,6 +49,41 @@ func (s *Store) held(by *engine.Handler) (returned func()) {
 			s.queue.Unblock()
 		}
 	}
+}
+
+// whole calls handlers in a transaction. It returns [engine.ErrEndsTransaction] if a handler has ended the transaction, and lets none commit
+// it, because the checkpoint and what other handlers write belong to it.
+func (s *Store) whole(conn *sql.Conn, tx *sql.Tx, call func() error) error {
+	h := &s.holder
+	err := conn.Raw(func(driver any) error {
+		if c := driver.(*sqlite3.SQLiteConn); c != h.hooked {
+			h.hooked = c
+			c.RegisterCommitHook(func() int {
+				if h.works {
+					h.tried = true
+					return 1 // rolls it back
+				}
+				return 0
+			})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	h.works, h.tried = true, false
+	defer func() { h.works = false }() // also if a handler panics
+	err = call()
+	if h.tried || ended(tx) {
+		return engine.ErrEndsTransaction
+	}
+	return err
+}
+
+// ended reports whether Commit or Rollback was called.
+func ended(tx *sql.Tx) bool {
+	_, err := tx.ExecContext(background, "select 1")
+	return errors.Is(err, sql.ErrTxDone)
 }
 
 // writerConn takes the writing connection.

@@ -88,20 +88,19 @@ func (t *tx) apply(ctx context.Context, states []engine.State, before es.Positio
 	by := s.inline.Handler()
 	returned := s.held(by)
 	defer returned()
-	return s.inline.Apply(context.WithValue(ctx, inside{}, s), t.inline, states, before, records, by)
+	err := s.whole(t.conn, t.inline, func() error {
+		return s.inline.Apply(context.WithValue(ctx, inside{}, s), t.inline, states, before, records, by)
+	})
+	if errors.Is(err, engine.ErrEndsTransaction) {
+		return &engine.RefusedError{Projection: by.Projection, Err: err}
+	}
+	return err
 }
 
-// checkOpen returns an error if a handler has ended the transaction, or if SQLite has rolled it back after an error that the handler ignored.
+// checkOpen returns an error if SQLite has rolled the transaction back after an error that the handler ignored.
 func (t *tx) checkOpen() error {
-	ended := false
-	if err := t.conn.Raw(func(driver any) error {
-		ended = driver.(*sqlite3.SQLiteConn).AutoCommit()
+	if !undone(t.conn, t.inline) {
 		return nil
-	}); err != nil || !ended {
-		return err
-	}
-	if _, err := t.inline.ExecContext(background, "select 1"); errors.Is(err, sql.ErrTxDone) {
-		return fmt.Errorf("%w: the handler of an inline projection has ended the transaction", es.ErrUnknownOutcome)
 	}
 	return &engine.RefusedError{Projection: "that is inline", Err: errors.New("a statement of the handler failed, but the handler returned no error: return the errors of Exec and Query")}
 }

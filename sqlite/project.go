@@ -18,14 +18,14 @@ import (
 
 // Projection is a projection whose read model is in a SQLite database; see [projection.Projection].
 //
-// Its transactions are those of the store's only connection that writes: while Handle runs, appends to the same file wait. The store makes
+// It shares the only connection of the store that writes: while Handle runs, appends to the same file wait. The store makes
 // batches smaller until a transaction takes some 50 ms at most, and lets others have the lock in between; it cannot do more about a Handle
 // that is slow with one record. Handle must not call the store, because the call would wait for the transaction that Handle is in: it is
 // refused, or, if it has another context than that of Handle, the run ends with an error after [Config.BusyTimeout]. After that time
 // calls of others fail too while they wait for Handle, with an error that names the projection and wraps [es.ErrUnavailable].
 //
-// The driver runs a statement whose context can end on a goroutine of its own, for 3 µs. A Handle of many small statements saves that by
-// leaving their contexts out, as in stmt.Exec: when the run ends, the transaction is rolled back all the same.
+// The driver starts a goroutine for each statement whose context can end, which costs about 3 µs. A Handle of many small statements avoids
+// that with stmt.Exec, which has no context: when the run ends, the transaction is rolled back all the same.
 type Projection = projection.Projection[*sql.Tx]
 
 // A backend is the store as the engine of projections knows it.
@@ -67,12 +67,17 @@ func (b *backend) Transact(ctx context.Context, o engine.Options, work func(ctx 
 		returned := b.store.held(o.Handler)
 		defer returned()
 	}
-	err = work(context.WithValue(ctx, inside{}, b.store), tx)
+	ctx = context.WithValue(ctx, inside{}, b.store)
+	if o.Handler == nil {
+		err = work(ctx, tx)
+	} else {
+		err = b.store.whole(conn, tx, func() error { return work(ctx, tx) })
+	}
 	if err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
-		if undone(conn, tx) {
+		if !errors.Is(err, engine.ErrEndsTransaction) && undone(conn, tx) {
 			err = fmt.Errorf("%w: %w", errUndone, err)
 		}
 		return err
@@ -91,16 +96,12 @@ var errUndone = fmt.Errorf("sqlite: %w: SQLite rolled the transaction back: see 
 
 // undone reports whether SQLite has rolled a transaction back that the handler has not ended.
 func undone(conn *sql.Conn, tx *sql.Tx) bool {
-	ended := false
+	none := false // no transaction is open
 	_ = conn.Raw(func(driver any) error {
-		ended = driver.(*sqlite3.SQLiteConn).AutoCommit()
+		none = driver.(*sqlite3.SQLiteConn).AutoCommit()
 		return nil
 	})
-	if !ended {
-		return false
-	}
-	_, err := tx.ExecContext(background, "select 1")
-	return !errors.Is(err, sql.ErrTxDone)
+	return none && !ended(tx)
 }
 
 // rest lets other processes have the lock now and then.

@@ -154,7 +154,7 @@ func (s *shardWorker[Tx]) commit(ctx context.Context, p piece, handle func(conte
 	})
 	s.adapt(time.Since(began))
 	if err != nil {
-		if handled && !s.engine.ledger.Passing(err) {
+		if handled && !errors.Is(err, ErrEndsTransaction) && !s.engine.ledger.Passing(err) {
 			return &handlerError{err} // a deferred constraint, or an error that the handler ignored
 		}
 		return err

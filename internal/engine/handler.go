@@ -47,6 +47,9 @@ func (t *task[Tx]) transact(ctx context.Context, o Options, work func(ctx contex
 // ErrCallsStore is the error of a handler that has waited for its own transaction.
 var ErrCallsStore = fmt.Errorf("%w: Handle calls its own store, which waits for the transaction of Handle: use tx, or a reaction", es.ErrInvalid)
 
+// ErrEndsTransaction is the error of a handler that has ended its transaction.
+var ErrEndsTransaction = fmt.Errorf("%w: Handle ended the transaction, which only the store may end: return nil to commit it, or an error", es.ErrInvalid)
+
 // HeldError reports that a handler has had its transaction for too long, so that no other caller waits for it any more.
 type HeldError struct {
 	by    *Handler

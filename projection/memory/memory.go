@@ -98,13 +98,13 @@ func (t *Tx) end(committed bool) {
 	}
 }
 
-// Set sets an entry of a map until the transaction is rolled back.
+// Set sets m[key] to a value. A rollback restores the previous entry.
 func Set[M ~map[K]V, K comparable, V any](tx *Tx, m M, key K, value V) {
 	tx.OnRollback(restore(m, key))
 	m[key] = value
 }
 
-// Delete removes an entry of a map until the transaction is rolled back.
+// Delete removes m[key]. A rollback restores it.
 func Delete[M ~map[K]V, K comparable, V any](tx *Tx, m M, key K) {
 	tx.OnRollback(restore(m, key))
 	delete(m, key)
@@ -121,7 +121,7 @@ func restore[M ~map[K]V, K comparable, V any](m M, key K) func() {
 	}
 }
 
-// Clear removes all entries of a map until the transaction is rolled back. It is for [projection.Projection.Prepare].
+// Clear removes all entries of a map. A rollback restores them. It is for [projection.Projection.Prepare].
 func Clear[M ~map[K]V, K comparable, V any](tx *Tx, m M) {
 	old := maps.Clone(m)
 	tx.OnRollback(func() {
