@@ -185,8 +185,10 @@ func (c *Consumer) check() error {
 		return client.Invalid("consumer %s has no Topics: set those to read", c.Group)
 	case c.OnError != es.Stop && c.OnError != es.Park:
 		return client.Invalid("consumer %s: OnError %d: use es.Stop or es.Park", c.Group, c.OnError)
-	case c.Workers < 0 || c.Buffer < 0 || c.Replication < 0:
-		return client.Invalid("consumer %s: negative Workers, Buffer or Replication: 0 is the default", c.Group)
+	}
+	err := client.NotNegative("consumer "+c.Group, map[string]int64{"Workers": int64(c.Workers), "Buffer": int64(c.Buffer), "Replication": int64(c.Replication)})
+	if err != nil {
+		return err
 	}
 	for _, topic := range c.Topics {
 		if !client.IsTopicName(topic) {

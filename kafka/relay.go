@@ -241,8 +241,9 @@ func (r *Relay) check() error {
 		return client.Invalid("relay %s: invalid TooLarge %d; use es.Stop or es.Park", r.name(), r.TooLarge)
 	case r.TooLarge == es.Park && r.AtLeastOnce != nil:
 		return client.Invalid("relay %s: TooLarge es.Park needs transactions; leave out AtLeastOnce, or use es.Stop", r.name())
-	case r.Batch < 0 || r.Bytes < 0 || r.KeepAlive < 0 || r.Lease < 0 || r.Topics.Partitions < 0 || r.Topics.Replication < 0 || r.Topics.MinInSync < 0:
-		return client.Invalid("relay %s: negative Batch, Bytes, KeepAlive, Lease or Topics; 0 is the default", r.name())
 	}
-	return nil
+	return client.NotNegative("relay "+r.name(), map[string]int64{
+		"Batch": int64(r.Batch), "Bytes": int64(r.Bytes), "KeepAlive": int64(r.KeepAlive), "Lease": int64(r.Lease),
+		"Topics.Partitions": int64(r.Topics.Partitions), "Topics.Replication": int64(r.Topics.Replication), "Topics.MinInSync": int64(r.Topics.MinInSync),
+	})
 }

@@ -114,7 +114,7 @@ func ExampleConfig_inline() {
 		Name:   "names",
 		Filter: es.Filter{Types: []string{"named"}},
 		Prepare: func(ctx context.Context, tx pgx.Tx) error {
-			_, err := tx.Exec(ctx, "create table names (name text primary key, holder text)")
+			_, err := tx.Exec(ctx, "drop table if exists names; create table names (name text primary key, holder text)")
 			return err
 		},
 		Handle: func(ctx context.Context, tx pgx.Tx, records []es.Record) error {

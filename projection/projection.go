@@ -18,7 +18,7 @@ import (
 // another takes over if it dies.
 type Projection[Tx any] struct {
 	// Name identifies the projection among the projections and reactions of its database. It is UTF-8 of at most [es.MaxKind] bytes,
-	// without NUL.
+	// without NUL. A new name is a new projection, which starts over: Rename of [Admin] keeps the checkpoints.
 	Name string
 
 	// Version numbers the read model. Raise it to build a new read model beside the old one, from the beginning: Handle then writes
@@ -38,28 +38,28 @@ type Projection[Tx any] struct {
 	// The number may be changed at any time; the last program to start decides. Sources other than logs have their own shards.
 	Partitions int
 
-	// Prepare creates or empties the read model's tables. It is called before the first record, and by a rebuild,
-	// in the transaction that sets the checkpoints to the beginning. It may be nil.
+	// Prepare creates the read model's tables and leaves them empty: drop a table if it exists, and create it. It is called before the
+	// first record, and by a rebuild, in the transaction that sets the checkpoints to the beginning. If it keeps rows, a rebuild applies
+	// records to them a second time. It may be nil.
 	Prepare func(ctx context.Context, tx Tx) error
 
 	// Handle applies records to the read model. It must write through tx only, because it may be called again for the same records.
-	// It gets at least one record and at most Batch, of one shard, in order. An error or a panic rolls everything back; see OnError.
-	// Handle must not change the records or end the transaction.
+	// It must return every error of tx: if it ignores one, SQLite commits the rest. It gets at least one record and at most Batch, of one
+	// shard, in order. An error or a panic rolls everything back; see OnError. Handle must not change the records or end the transaction.
 	Handle func(ctx context.Context, tx Tx, records []es.Record) error
 
 	// OnError says what happens to a record that Handle fails on. It takes effect after the record has been tried alone and
 	// Retries more times. The zero value is [es.Stop].
 	//
-	// An error that wraps [*es.UnknownEventError] is not the record's fault, because another process may run a newer release. It is not
-	// retried and its record is not parked: the worker lets go of the shard, which waits for a worker that knows the event type.
-	// With Stop the run ends if there is no other worker that may know it.
+	// An error that wraps [*es.UnknownEventError] is neither retried nor parked, because another process may run a newer release: the
+	// worker releases the shard to one that knows the event type. With Stop or Once, the run ends if no other worker may know it.
 	OnError es.OnError
 
 	// Retries is the number of attempts after the first, with growing pauses, before a failed batch is divided to find the record
-	// that fails. That record alone gets as many. 0 means 5, a negative value none.
-	// Faults of the database and errors that wrap [es.ErrUnavailable] are retried indefinitely and do not count. A fault of the database
-	// is what it does to the transaction, whatever its statements are: a timeout, a lock, a full disk, a shutdown. Wrap the database's
-	// errors with %w, so that they are recognized.
+	// that fails. That record alone is then retried as often. 0 means 5, a negative value none.
+	// Faults of the database and errors that wrap [es.ErrUnavailable] are retried indefinitely and do not count. Faults of the database
+	// do not depend on the statement: a timeout, a lock, a full disk, a shutdown. Wrap the database's errors with %w, so that they are
+	// recognized.
 	Retries int
 
 	// Batch is the largest number of records in one transaction. 0 means 1000. A negative value is refused.
@@ -70,7 +70,7 @@ type Projection[Tx any] struct {
 	Lease time.Duration
 
 	// Once has Project return nil when all shards, in any process, have reached the end of the source, instead of waiting for more. Use it in
-	// tests, jobs and first deployments. Parked records do not keep it.
+	// tests, jobs and first deployments. Parked records do not prevent it.
 	Once bool
 
 	// OnProgress, if set, is called after each transaction, from one goroutine at a time. Its panic ends the run.
@@ -96,6 +96,8 @@ func (e *Error) Error() string {
 	remedy := "; fix the handler and restart, or use es.Park"
 	if _, has := errors.AsType[remedyError](e.Err); has {
 		remedy = "" // beside its own
+	} else if _, unknown := errors.AsType[*es.UnknownEventError](e.Err); unknown {
+		remedy = ", or exclude it by Filter" // it is never parked
 	}
 	return fmt.Sprintf("projection %s stopped before %s, a %q at position %d: %v%s",
 		displayName(e.Name, e.Version), e.Record.ID(), e.Record.Type, e.Record.Position, e.Err, remedy)

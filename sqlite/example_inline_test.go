@@ -17,7 +17,7 @@ func ExampleConfig_inline() {
 		Name:   "names",
 		Filter: es.Filter{Types: []string{"named"}},
 		Prepare: func(ctx context.Context, tx *sql.Tx) error {
-			_, err := tx.ExecContext(ctx, "create table names (name text primary key, holder text)")
+			_, err := tx.ExecContext(ctx, "drop table if exists names; create table names (name text primary key, holder text)")
 			return err
 		},
 		Handle: func(ctx context.Context, tx *sql.Tx, records []es.Record) error {

@@ -161,6 +161,9 @@ func (s *Store) connect(path string) error {
 		return err
 	}
 	if _, err := os.Stat(filepath.Dir(absolute)); err != nil {
+		if strings.Contains(path, "://") {
+			return fmt.Errorf("%w: it is a URL and not a path: give a path, or open a server by postgres.Open", es.ErrInvalid)
+		}
 		return fmt.Errorf("the folder must exist: %w", err)
 	}
 	if err := checkFile(absolute); err != nil {

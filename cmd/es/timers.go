@@ -2,8 +2,13 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strconv"
 	"time"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/projection"
 )
 
 type timers struct {
@@ -40,7 +45,17 @@ func (v *timers) Run(s *session) (err error) {
 		}
 		s.out.line("%s  %8s  %s", timestamp(timer.Due), strconv.FormatInt(int64(timer.Record.Position), 10), printable(timer.Record.ID()))
 	}
-	if n == 0 && !s.out.json {
+	if n > 0 {
+		return nil
+	}
+	states, err := db.Status(s.ctx)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(states, func(st projection.Status) bool { return st.Name == v.Reaction }) {
+		return fmt.Errorf("%w: there is no reaction %s: es status lists them", es.ErrInvalid, v.Reaction)
+	}
+	if !s.out.json {
 		s.out.line("No timer waits.")
 	}
 	return nil

@@ -26,6 +26,7 @@ type Engine[Tx any] struct {
 	changed broadcast // the workers of this process must read their projection's state
 	overdue overdue
 	clock   clock
+	inline  []Key // projections that run inside appends
 }
 
 // New returns an engine that keeps its rows in a ledger.

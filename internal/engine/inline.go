@@ -99,6 +99,7 @@ func (e *Engine[Tx]) Inline(projections []projection.Projection[Tx], page Pager[
 		}
 		x.tasks, x.names = append(x.tasks, t), append(x.names, t.key.Name)
 		x.either = strings.TrimPrefix(x.either+" or "+t.key.String(), " or ")
+		e.inline = append(e.inline, t.key)
 	}
 	return x, nil
 }

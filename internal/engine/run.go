@@ -68,6 +68,9 @@ func (e *Engine[Tx]) Project(ctx context.Context, p projection.Projection[Tx]) (
 	if err != nil {
 		return err
 	}
+	if slices.Contains(e.inline, t.key) {
+		return fmt.Errorf("es: %w: projection %s is inline in this store, so it must not run in Project as well", es.ErrInvalid, t.key)
+	}
 	return t.run(ctx)
 }
 
@@ -127,8 +130,10 @@ func (t *task[Tx]) check() error {
 		return fmt.Errorf("es: %w: projection %s: version %d is below 0: give 0 or more", es.ErrInvalid, t.key.Name, t.key.Version)
 	case t.partitions < 0 || t.partitions > maxPartitions:
 		return fmt.Errorf("es: %w: projection %s: %d partitions: give 1 to %d, or 0 for 1", es.ErrInvalid, t.key.Name, t.partitions, maxPartitions)
-	case t.batch < 0 || t.lease < 0:
-		return fmt.Errorf("es: %w: projection %s: a batch of %d and a lease of %v: neither can be below 0; give 0 for the default", es.ErrInvalid, t.key.Name, t.batch, t.lease)
+	case t.batch < 0:
+		return fmt.Errorf("es: %w: projection %s: Batch is %d: give 1 or more, or 0 for %d", es.ErrInvalid, t.key.Name, t.batch, defaultBatch)
+	case t.lease < 0:
+		return fmt.Errorf("es: %w: projection %s: Lease is %v: give a positive duration, or 0 for %v", es.ErrInvalid, t.key.Name, t.lease, defaultLease)
 	case t.onError != es.Stop && t.onError != es.Park:
 		return fmt.Errorf("es: %w: projection %s: OnError is %d: give es.Stop or es.Park", es.ErrInvalid, t.key.Name, t.onError)
 	}

@@ -46,14 +46,14 @@ func (s *shardWorker[Tx]) unknown(ctx context.Context, p piece, f *handlerError,
 	return &unknownError{eventType, s.unblocked(p.records)[0], f.error}
 }
 
-// letGo lets go of the shard whose next record has a type that this program does not know. If OnError is Stop and no other worker can
-// handle it, it returns an error that ends the run.
+// letGo lets go of the shard whose next record has a type that this program does not know. If OnError is Stop, or with Once, and no other
+// worker can handle it, it returns an error that ends the run.
 func (s *shardWorker[Tx]) letGo(ctx context.Context, u *unknownError) error {
 	s.task.log.Warn("event type not known: waiting for a worker that knows it", "type", u.eventType, "record", u.record.ID(), "shard", s.shard, "err", u.err)
 	s.task.lack(u.eventType)
 	s.recordError(ctx, u)
 	err := s.engine.ledger.Need(ctx, s.key, s.row, u.eventType)
-	if err == nil && s.task.onError == es.Stop {
+	if err == nil && (s.task.onError == es.Stop || s.task.once) {
 		var able bool
 		if able, err = s.task.othersKnow(ctx, u.eventType); err == nil && !able {
 			return &projection.Error{Name: s.key.Name, Version: s.key.Version, Record: u.record, Err: u.err}

@@ -3,6 +3,8 @@ package client
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 
@@ -12,6 +14,16 @@ import (
 // Invalid returns an error that wraps [es.ErrInvalid].
 func Invalid(format string, args ...any) error {
 	return fmt.Errorf("kafka: %w: %s", es.ErrInvalid, fmt.Sprintf(format, args...))
+}
+
+// NotNegative returns an error that names a setting below 0, if there is one.
+func NotNegative(of string, settings map[string]int64) error {
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		if settings[name] < 0 {
+			return Invalid("%s: %s is negative: leave it 0 for the default", of, name)
+		}
+	}
+	return nil
 }
 
 // PermanentError is an error that another attempt does not fix.
