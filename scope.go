@@ -123,7 +123,7 @@ func selected(ctx context.Context, log Log, after Position, query []Filter) iter
 		}
 		for _, f := range query {
 			next, stop := iter.Pull2(log.All(ctx, after, f))
-			defer stop()
+			defer stop() //nolint:revive // all are read until the end
 			c := &cursor{next: next}
 			open = append(open, c)
 			if err := advance(c); err != nil {

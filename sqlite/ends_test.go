@@ -18,7 +18,7 @@ func TestAHandlerThatEndsItsTransactionStopsTheRun(t *testing.T) {
 		"commit":                 (*sql.Tx).Commit,
 		"rollback":               (*sql.Tx).Rollback,
 		"commit, and an error":   func(tx *sql.Tx) error { return errors.Join(tx.Commit(), errors.New("of the handler")) },
-		"commit by a statement":  func(tx *sql.Tx) error { _, err := tx.Exec("commit"); return err },
+		"commit by a statement":  func(tx *sql.Tx) error { _, err := tx.ExecContext(context.Background(), "commit"); return err },
 		"rollback, and an error": func(tx *sql.Tx) error { return errors.Join(tx.Rollback(), errors.New("of the handler")) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -48,7 +48,7 @@ func TestAnInlineHandlerThatEndsItsTransactionRefusesTheAppend(t *testing.T) {
 	for name, end := range map[string]func(tx *sql.Tx) error{
 		"commit":                (*sql.Tx).Commit,
 		"rollback":              (*sql.Tx).Rollback,
-		"commit by a statement": func(tx *sql.Tx) error { _, err := tx.Exec("commit"); return err },
+		"commit by a statement": func(tx *sql.Tx) error { _, err := tx.ExecContext(context.Background(), "commit"); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
 			ends := true

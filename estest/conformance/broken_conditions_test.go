@@ -60,7 +60,10 @@ func failedCondition(m *es.Mem, appends []es.Append, until es.Position, match fu
 		if len(a.Unless.Match) == 0 || a.Unless.After > lastOf(m) {
 			continue
 		}
-		for r := range m.All(context.Background(), a.Unless.After, es.Filter{}) {
+		for r, err := range m.All(context.Background(), a.Unless.After, es.Filter{}) {
+			if err != nil {
+				return err
+			}
 			if r.Position > until {
 				break
 			}
