@@ -2,6 +2,7 @@ package es_test
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -91,7 +92,7 @@ func TestStatesAndResultsAreOfEventsAsStored(t *testing.T) {
 }
 
 // sameTime compares times with all that is in them.
-func sameTime(a, b time.Time) bool { return a == b } //nolint:revive,staticcheck // Equal ignores the zone and the monotonic clock
+func sameTime(a, b time.Time) bool { return reflect.DeepEqual(a, b) } // Equal ignores the zone and the monotonic clock
 
 func TestStatesDoNotShareMemoryWithCommands(t *testing.T) {
 	repo := es.NewRepo(new(es.Mem), "basket", baskets{}, basketCodec)
