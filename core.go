@@ -81,16 +81,16 @@ func (s *subject[S]) lane() string {
 // history reads the states of subjects.
 type history[S, E any] interface {
 	// load returns the state that the store has now.
-	load(ctx context.Context, on subject[S]) (state[S], error)
+	load(ctx context.Context, on *subject[S]) (state[S], error)
 
 	// refresh is load, given an earlier state.
-	refresh(ctx context.Context, on subject[S], base state[S]) (state[S], error)
+	refresh(ctx context.Context, on *subject[S], base state[S]) (state[S], error)
 
 	// before returns the state before a position.
-	before(ctx context.Context, on subject[S], p Position) (state[S], error)
+	before(ctx context.Context, on *subject[S], p Position) (state[S], error)
 
 	// firstOutcome returns the original result of a command that the store has already.
-	firstOutcome(ctx context.Context, on subject[S], d *DuplicateError) (Result[S, E], error)
+	firstOutcome(ctx context.Context, on *subject[S], d *DuplicateError) (Result[S, E], error)
 }
 
 // begin applies the settings once.
@@ -109,18 +109,18 @@ func (k *core[S, C, E]) begin(c Config, more func(log *slog.Logger) error) error
 }
 
 // execute runs a command on a subject.
-func (k *core[S, C, E]) execute(ctx context.Context, on subject[S], c *call[S, C, E]) (Result[S, E], error) {
-	if err := c.resolveStep(ctx, on.stream); err != nil {
+func (k *core[S, C, E]) execute(ctx context.Context, c *call[S, C, E]) (Result[S, E], error) {
+	if err := c.resolveStep(ctx, c.on.stream); err != nil {
 		return Result[S, E]{}, err
 	}
-	if err := c.check(on.stream); err != nil {
+	if err := c.check(c.on.stream); err != nil {
 		return Result[S, E]{}, err
 	}
 	if err := ctx.Err(); err != nil {
 		return Result[S, E]{}, err
 	}
-	if err := k.run(on, c); err != nil {
-		return Result[S, E]{}, fmt.Errorf("es: execute on %s: %w", on.stream, err)
+	if err := k.run(c); err != nil {
+		return Result[S, E]{}, fmt.Errorf("es: execute on %s: %w", c.on.stream, err)
 	}
 	if c.panicked != nil {
 		panic(c.panicked)
@@ -151,7 +151,7 @@ func (s *settings) check(stream Stream) error {
 }
 
 // start returns the state from which a round begins, and whether it was cached.
-func (k *core[S, C, E]) start(ctx context.Context, on subject[S]) (base state[S], cached bool, err error) {
+func (k *core[S, C, E]) start(ctx context.Context, on *subject[S]) (base state[S], cached bool, err error) {
 	base, cached = k.cached(on)
 	if !cached {
 		if base, err = k.history.load(ctx, on); err == nil {
@@ -162,7 +162,7 @@ func (k *core[S, C, E]) start(ctx context.Context, on subject[S]) (base state[S]
 }
 
 // cached returns the cached state of a subject.
-func (k *core[S, C, E]) cached(on subject[S]) (state[S], bool) {
+func (k *core[S, C, E]) cached(on *subject[S]) (state[S], bool) {
 	at, found := k.cache.get(on.key)
 	if found && on.scope != nil && !on.scope.begins(at.scope) {
 		k.cache.drop(on.key)
@@ -172,7 +172,7 @@ func (k *core[S, C, E]) cached(on subject[S]) (state[S], bool) {
 }
 
 // current returns the state that the store has now.
-func (k *core[S, C, E]) current(ctx context.Context, on subject[S]) (at state[S], err error) {
+func (k *core[S, C, E]) current(ctx context.Context, on *subject[S]) (at state[S], err error) {
 	if base, found := k.cached(on); found {
 		at, err = k.history.refresh(ctx, on, base)
 	} else {

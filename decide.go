@@ -9,7 +9,7 @@ import (
 )
 
 // decide lets the rules decide on one command and sets its result. It is ok if there is something to append.
-func (k *core[S, C, E]) decide(on subject[S], at state[S], c *call[S, C, E]) (a Append, next state[S], ok bool) {
+func (k *core[S, C, E]) decide(on *subject[S], at state[S], c *call[S, C, E]) (a Append, next state[S], ok bool) {
 	c.err, c.refused = nil, false
 	c.result = result[S, E](on, at, nil)
 	if !c.notAfter.IsZero() && time.Now().After(c.notAfter) {
@@ -58,7 +58,7 @@ func (s *subject[S]) question(at state[S]) Append {
 
 // evolve encodes new events into records and applies them to a state. It returns the events as others will load them:
 // an event that need not survive encoding is decoded again, so that a cached state equals a loaded one.
-func (k *core[S, C, E]) evolve(on subject[S], next *state[S], events []E, records []Record, meta map[string]string) ([]E, error) {
+func (k *core[S, C, E]) evolve(on *subject[S], next *state[S], events []E, records []Record, meta map[string]string) ([]E, error) {
 	stored, cloned := events, false
 	last := -1 // the last record that is in the state
 	for i, event := range events {
@@ -121,7 +121,7 @@ func (s *state[S]) place(before, last Position) {
 }
 
 // result returns the outcome of a command. It has no time, so that a repeated command has the result of the first one.
-func result[S, E any](on subject[S], at state[S], events []E) Result[S, E] {
+func result[S, E any](on *subject[S], at state[S], events []E) Result[S, E] {
 	at.Time = time.Time{}
 	if on.scope != nil {
 		at.Version = 0

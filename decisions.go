@@ -76,15 +76,13 @@ func (d *Decisions[S, C, E]) Execute(ctx context.Context, command C, options ...
 	for _, option := range options {
 		option(&c.settings)
 	}
-	on, err := d.subject(command)
-	if err != nil {
+	if c.on, err = d.subject(command); err != nil {
 		return Result[S, E]{}, err
 	}
 	if c.hasExpected {
-		return Result[S, E]{}, noVersion(on.stream)
+		return Result[S, E]{}, noVersion(c.on.stream)
 	}
-	c.scope = on.scope
-	return d.core.execute(ctx, on, c)
+	return d.core.execute(ctx, c)
 }
 
 func noVersion(stream Stream) error {
@@ -98,7 +96,7 @@ func (d *Decisions[S, C, E]) Load(ctx context.Context, command C) (_ Versioned[S
 	if err != nil {
 		return Versioned[S]{}, err
 	}
-	at, err := d.core.current(ctx, on)
+	at, err := d.core.current(ctx, &on)
 	if err != nil {
 		return Versioned[S]{}, err
 	}
@@ -126,12 +124,12 @@ func (d *Decisions[S, C, E]) subject(command C) (on subject[S], err error) {
 	return on, err
 }
 
-func (d *Decisions[S, C, E]) load(ctx context.Context, on subject[S]) (state[S], error) {
+func (d *Decisions[S, C, E]) load(ctx context.Context, on *subject[S]) (state[S], error) {
 	return d.read(ctx, on, on.scope.empty())
 }
 
 // refresh applies the records after a state.
-func (d *Decisions[S, C, E]) refresh(ctx context.Context, on subject[S], base state[S]) (state[S], error) {
+func (d *Decisions[S, C, E]) refresh(ctx context.Context, on *subject[S], base state[S]) (state[S], error) {
 	next, err := d.read(ctx, on, base)
 	if errors.Is(err, errDiverged) {
 		d.core.log.Warn("es: cached state does not match the store's history, reading all events", "stream", on.stream.String(), "position", int64(base.Position))
@@ -141,7 +139,7 @@ func (d *Decisions[S, C, E]) refresh(ctx context.Context, on subject[S], base st
 	return next, err
 }
 
-func (d *Decisions[S, C, E]) before(ctx context.Context, on subject[S], p Position) (state[S], error) {
+func (d *Decisions[S, C, E]) before(ctx context.Context, on *subject[S], p Position) (state[S], error) {
 	return d.fold(ctx, on, on.scope.empty(), p-1)
 }
 
@@ -153,7 +151,7 @@ func (s *scope[S]) empty() state[S] {
 
 // read returns the state at the head of the log, given an earlier one. The head is taken before the records are read, and later records are
 // left out. So the state is that of one moment, and a condition on what follows it is exact.
-func (d *Decisions[S, C, E]) read(ctx context.Context, on subject[S], at state[S]) (state[S], error) {
+func (d *Decisions[S, C, E]) read(ctx context.Context, on *subject[S], at state[S]) (state[S], error) {
 	head, err := Head(ctx, d.all)
 	if err != nil {
 		return at, fmt.Errorf("es: load the decision on %s: %w", on.stream, err)
@@ -164,7 +162,7 @@ func (d *Decisions[S, C, E]) read(ctx context.Context, on subject[S], at state[S
 // fold returns the state after the records that follow a state, up to a position.
 //
 // It reads the last record of the state again and compares: histories only grow, unless the store was restored from an older copy.
-func (d *Decisions[S, C, E]) fold(ctx context.Context, on subject[S], at state[S], upTo Position) (state[S], error) {
+func (d *Decisions[S, C, E]) fold(ctx context.Context, on *subject[S], at state[S], upTo Position) (state[S], error) {
 	verified := at.Position == 0
 	before := at.Version
 	var last Record
@@ -216,7 +214,7 @@ func (d *Decisions[S, C, E]) evolve(at *state[S], record Record) error {
 }
 
 // firstOutcome returns the original result of a command that the log has already.
-func (d *Decisions[S, C, E]) firstOutcome(ctx context.Context, on subject[S], first *DuplicateError) (Result[S, E], error) {
+func (d *Decisions[S, C, E]) firstOutcome(ctx context.Context, on *subject[S], first *DuplicateError) (Result[S, E], error) {
 	var events []E
 	var version Version
 	var last Position

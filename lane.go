@@ -26,7 +26,7 @@ type call[S, C, E any] struct {
 	group.Member
 	ctx     context.Context
 	command C
-	scope   *scope[S] // of a decision; nil for a command on one aggregate
+	on      subject[S]
 	settings
 
 	running   bool // the rules run for this call
@@ -42,8 +42,8 @@ type call[S, C, E any] struct {
 }
 
 // run executes a call on an aggregate and returns when its results are set, or with an error if its caller gave up.
-func (k *core[S, C, E]) run(on subject[S], c *call[S, C, E]) error {
-	l, lead, err := k.enter(on, c)
+func (k *core[S, C, E]) run(c *call[S, C, E]) error {
+	l, lead, err := k.enter(c)
 	switch {
 	case err != nil:
 		return err
@@ -57,20 +57,20 @@ func (k *core[S, C, E]) run(on subject[S], c *call[S, C, E]) error {
 }
 
 // enter joins the lane of an aggregate. If the lane was idle, the caller leads: it must run the round of its call.
-func (k *core[S, C, E]) enter(on subject[S], c *call[S, C, E]) (l *lane[S, C, E], lead bool, err error) {
+func (k *core[S, C, E]) enter(c *call[S, C, E]) (l *lane[S, C, E], lead bool, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.closed {
 		return nil, false, k.closedError()
 	}
-	key := on.lane()
+	key := c.on.lane()
 	if l = k.lanes[key]; l == nil {
 		l = &lane[S, C, E]{key: key}
 		k.lanes[key] = l
 		k.busy.Add(1)
 	}
 	if lead = l.Join(c); lead {
-		l.round = k.newRound(on, l.Lead(c))
+		l.round = k.newRound(l.Lead(c))
 	}
 	return l, lead, nil
 }
@@ -156,28 +156,27 @@ func (k *core[S, C, E]) next(l *lane[S, C, E]) bool {
 		delete(k.lanes, l.key)
 		return false
 	}
-	on := l.round.on
 	var fits func(c *call[S, C, E], first bool) bool
-	if on.scope != nil {
+	if l.round.on.scope != nil {
+		var begun *scope[S]
 		fits = func(c *call[S, C, E], first bool) bool {
 			if first {
-				on.scope = c.scope
+				begun = c.on.scope
 			}
-			return c.scope.begins(on.scope)
+			return c.on.scope.begins(begun)
 		}
 	}
-	calls := l.Take(fits)
-	l.round = k.newRound(on, calls)
+	l.round = k.newRound(l.Take(fits))
 	return true
 }
 
 // newRound returns the round of some calls. Its context is that of its only call, or ends when the last caller leaves.
-func (k *core[S, C, E]) newRound(on subject[S], calls *group.Round[*call[S, C, E]]) *round[S, C, E] {
+func (k *core[S, C, E]) newRound(calls *group.Round[*call[S, C, E]]) *round[S, C, E] {
 	ctx := calls.Calls[0].ctx
 	if len(calls.Calls) > 1 {
 		ctx = calls.Context(ctx)
 	}
-	return &round[S, C, E]{Round: calls, core: k, on: on, ctx: ctx}
+	return &round[S, C, E]{Round: calls, core: k, on: &calls.Calls[0].on, ctx: ctx}
 }
 
 // claim marks calls as possibly sent. It leaves out those that have an answer or were abandoned.

@@ -93,14 +93,14 @@ type Result[S, E any] struct {
 // If Decide or Evolve panics, Execute panics with a [*PanicError]. Other callers are not affected.
 func (r *Repo[S, C, E]) Execute(ctx context.Context, id string, command C, options ...ExecuteOption) (_ Result[S, E], err error) {
 	defer cause.Set(ctx, &err)
-	c := &call[S, C, E]{ctx: ctx, command: command}
+	c := &call[S, C, E]{ctx: ctx, command: command, on: r.subject(id)}
 	for _, option := range options {
 		option(&c.settings)
 	}
 	if err := r.start(); err != nil {
 		return Result[S, E]{}, err
 	}
-	return r.core.execute(ctx, r.subject(id), c)
+	return r.core.execute(ctx, c)
 }
 
 func (r *Repo[S, C, E]) subject(id string) subject[S] {
@@ -113,7 +113,8 @@ func (r *Repo[S, C, E]) Load(ctx context.Context, id string) (_ Versioned[S], er
 	if err := r.start(); err != nil {
 		return Versioned[S]{}, err
 	}
-	at, err := r.core.current(ctx, r.subject(id))
+	on := r.subject(id)
+	at, err := r.core.current(ctx, &on)
 	if err != nil {
 		return Versioned[S]{}, err
 	}

@@ -16,7 +16,7 @@ import (
 type round[S, C, E any] struct {
 	*group.Round[*call[S, C, E]]
 	core *core[S, C, E]
-	on   subject[S]
+	on   *subject[S]
 	ctx  context.Context // done when the contexts of all callers are
 
 	open    []*call[S, C, E] // calls without an answer

@@ -72,12 +72,12 @@ func (c *cache[S]) drop(id string) {
 	}
 }
 
-func (r *Repo[S, C, E]) load(ctx context.Context, on subject[S]) (state[S], error) {
+func (r *Repo[S, C, E]) load(ctx context.Context, on *subject[S]) (state[S], error) {
 	return r.loadAt(ctx, on.stream, math.MaxInt64)
 }
 
 // refresh applies the events after a state.
-func (r *Repo[S, C, E]) refresh(ctx context.Context, on subject[S], base state[S]) (state[S], error) {
+func (r *Repo[S, C, E]) refresh(ctx context.Context, on *subject[S], base state[S]) (state[S], error) {
 	next, err := r.fold(ctx, on.stream, base, math.MaxInt64, nil)
 	if errors.Is(err, errDiverged) {
 		r.core.log.Warn("es: cached state does not match the store's history, reading all events", "stream", on.stream.String(), "version", base.Version)
@@ -159,7 +159,7 @@ func (r *Repo[S, C, E]) evolve(at *state[S], record Record, see func(E)) error {
 }
 
 // before returns the state before a position.
-func (r *Repo[S, C, E]) before(ctx context.Context, on subject[S], p Position) (at state[S], err error) {
+func (r *Repo[S, C, E]) before(ctx context.Context, on *subject[S], p Position) (at state[S], err error) {
 	for record, err := range r.core.store.Read(ctx, on.stream, 0) {
 		if err != nil {
 			return at, fmt.Errorf("es: load %s: %w", on.stream, err)
@@ -175,7 +175,7 @@ func (r *Repo[S, C, E]) before(ctx context.Context, on subject[S], p Position) (
 }
 
 // firstOutcome returns the original result of a command that the store has already.
-func (r *Repo[S, C, E]) firstOutcome(ctx context.Context, on subject[S], d *DuplicateError) (Result[S, E], error) {
+func (r *Repo[S, C, E]) firstOutcome(ctx context.Context, on *subject[S], d *DuplicateError) (Result[S, E], error) {
 	var events []E
 	stream := on.stream
 	at, err := r.loadAt(ctx, stream, d.First-1)
