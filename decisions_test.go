@@ -137,6 +137,41 @@ func TestRefusedDecisionsRestOnTheCurrentState(t *testing.T) {
 	}
 }
 
+// Two decisions overlap in a course, or in a student. The other one is written between the reads of the first and its append.
+func TestDecisionsThatOverlapDoNotBothTakeEffect(t *testing.T) {
+	for _, test := range []struct {
+		first, between enrolment.Subscribe
+		want           string
+	}{
+		{enrolment.Subscribe{Course: "full", Student: "ann"}, enrolment.Subscribe{Course: "full", Student: "bob"}, "COURSE_FULL"},
+		{enrolment.Subscribe{Course: "full", Student: "cem"}, enrolment.Subscribe{Course: "go", Student: "cem"}, "TOO_MANY_COURSES"},
+		{enrolment.Subscribe{Course: "full", Student: "ann"}, enrolment.Subscribe{Course: "go", Student: "bob"}, ""},
+	} {
+		log := newSpy()
+		d, other := enrolment.New(log), enrolment.New(log.Log)
+		enrol(t, other, enrolment.Define{Course: "full", Capacity: 1})
+		enrol(t, other, enrolment.Define{Course: "go", Capacity: 10})
+		for _, s := range []string{"ann", "bob", "cem"} {
+			enrol(t, other, enrolment.Register{Student: s})
+		}
+		for n := range enrolment.MaxCourses - 1 {
+			enrol(t, other, enrolment.Define{Course: fmt.Sprint(n), Capacity: 1})
+			enrol(t, other, enrolment.Subscribe{Course: fmt.Sprint(n), Student: "cem"})
+		}
+		log.append = func(_ context.Context, _ []es.Append, write func() (es.Position, error)) (es.Position, error) {
+			log.append = nil
+			enrol(t, other, test.between)
+			return write()
+		}
+		if _, err := d.Execute(t.Context(), test.first); code(err) != test.want {
+			t.Errorf("%+v beside %+v: %v; want %q", test.first, test.between, err, test.want)
+		}
+		if retries := d.Stats().Retries; retries != int64(min(1, len(test.want))) {
+			t.Errorf("%+v beside %+v: %d retries", test.first, test.between, retries)
+		}
+	}
+}
+
 // Students of one course decide on different queries that overlap, in several processes. Each student takes one course too many.
 func TestRacersDoNotOverbook(t *testing.T) {
 	const courses, students, places = enrolment.MaxCourses + 1, 16, 5
