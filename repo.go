@@ -39,8 +39,7 @@ type Repo[S, C, E any] struct {
 	core core[S, C, E]
 }
 
-// NewRepo returns a Repo for the aggregates of one kind, such as "account". It panics if store, rules or codec is nil,
-// or if the kind is invalid; see [Stream.Check].
+// NewRepo returns a Repo for the aggregates of one kind, such as "account". It panics if store, rules or codec is nil.
 func NewRepo[S, C, E any](store Store, kind string, rules Aggregate[S, C, E], codec *Codec[E]) *Repo[S, C, E] {
 	switch {
 	case store == nil:
@@ -49,8 +48,6 @@ func NewRepo[S, C, E any](store Store, kind string, rules Aggregate[S, C, E], co
 		panic("es: NewRepo: rules are nil")
 	case codec == nil:
 		panic("es: NewRepo: codec is nil")
-	case (Stream{kind, "id"}).Check() != nil:
-		panic("es: NewRepo: " + (Stream{kind, "id"}).Check().Error())
 	}
 	r := &Repo[S, C, E]{kind: kind, core: core[S, C, E]{store: store, rules: rules, codec: codec, name: "repo is"}}
 	r.core.history = r

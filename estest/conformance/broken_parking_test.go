@@ -46,7 +46,7 @@ func eachAlone(park bool) func(*faultySide) {
 					if err := execute(ctx, tx, "rollback to one"); err != nil {
 						return err
 					}
-					if _, err := tx.ExecContext(ctx, "insert into es_parked select ?, 0, ?, ?, ?, ?, 1, 'happened', x'', '', 'bad', 2, 1, '0/1', '' where ?",
+					if _, err := tx.ExecContext(ctx, "insert into es_parked select ?, 0, ?, ?, ?, ?, 1, 'happened', x'', '', 'bad', 2, 1, '0/1', '', '' where ?",
 						p.Name, r.Stream.Kind, r.Stream.ID, int64(r.Version), int64(r.Position), park); err != nil {
 						return err
 					}

@@ -179,6 +179,7 @@ func duplicateBeforeCondition(t *trial) {
 			t.append(l, write(stream(fmt.Sprint("other ", i)), es.Condition{}, tagged("2", "a")))
 			return
 		}
+		var duplicate *es.DuplicateError // of this goroutine
 		if _, err := l.Append(t.ctx, a); !errors.As(err, &duplicate) {
 			t.Errorf("a repeated command in a race: %v; want a *es.DuplicateError", err)
 		}

@@ -131,9 +131,9 @@ func (t *task[Tx]) check() error {
 	case t.partitions < 0 || t.partitions > maxPartitions:
 		return fmt.Errorf("es: %w: projection %s: %d partitions: give 1 to %d, or 0 for 1", es.ErrInvalid, t.key.Name, t.partitions, maxPartitions)
 	case t.batch < 0:
-		return fmt.Errorf("es: %w: projection %s: Batch is %d: give 1 or more, or 0 for %d", es.ErrInvalid, t.key.Name, t.batch, defaultBatch)
+		return fmt.Errorf("es: %w: projection %s: Batch is %d: give 1 or more, or 0 for the default", es.ErrInvalid, t.key.Name, t.batch)
 	case t.lease < 0:
-		return fmt.Errorf("es: %w: projection %s: Lease is %v: give a positive duration, or 0 for %v", es.ErrInvalid, t.key.Name, t.lease, defaultLease)
+		return fmt.Errorf("es: %w: projection %s: Lease is %v: give a positive duration, or 0 for the default", es.ErrInvalid, t.key.Name, t.lease)
 	case t.onError != es.Stop && t.onError != es.Park:
 		return fmt.Errorf("es: %w: projection %s: OnError is %d: give es.Stop or es.Park", es.ErrInvalid, t.key.Name, t.onError)
 	}

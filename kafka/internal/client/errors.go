@@ -20,7 +20,7 @@ func Invalid(format string, args ...any) error {
 func NotNegative(of string, settings map[string]int64) error {
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		if settings[name] < 0 {
-			return Invalid("%s: %s is negative: leave it 0 for the default", of, name)
+			return Invalid("%s: %s is negative: 0 is the default", of, name)
 		}
 	}
 	return nil

@@ -113,7 +113,7 @@ func (s *session) publishAtLeastOnce(ctx context.Context, b batch, reports *repo
 func (s *session) deliver(ctx context.Context, reports *reports) error {
 	for i := range s.plan {
 		if err := s.send(ctx, i); err != nil {
-			return err
+			return reports.cause(ctx, err)
 		}
 	}
 	if err := s.r.step("produced"); err != nil {
@@ -219,6 +219,21 @@ func (r *reports) fail(err error) {
 	case r.failed <- err:
 	default:
 	}
+}
+
+// cause returns why the producer has failed for good, if that is why it does not take a message any more. The report of the message that
+// failed has the reason, and may not have arrived yet.
+func (r *reports) cause(ctx context.Context, err error) error {
+	if e, ok := client.KafkaError(err); !ok || e.Code() != kafka.ErrFatal {
+		return err
+	}
+	select {
+	case reason := <-r.failed:
+		return wrap("publish", reason)
+	case <-time.After(10 * time.Second):
+	case <-ctx.Done():
+	}
+	return err
 }
 
 // left returns how many messages are not acknowledged.
