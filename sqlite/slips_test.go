@@ -1,0 +1,47 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/sqlite"
+)
+
+// A projection runs inline or in Project. Both at once would wait for each other's checkpoint.
+func TestAnInlineProjectionIsRefusedByProject(t *testing.T) {
+	p := sqlite.Projection{Name: "both", Handle: func(context.Context, *sql.Tx, []es.Record) error { return nil }}
+	s, err := sqlite.Config{Inline: []sqlite.Projection{p}}.Open(":memory:")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Project(t.Context(), p); !errors.Is(err, es.ErrInvalid) || !strings.Contains(err.Error(), "projection both is inline") {
+		t.Errorf("Project returned %v, want it refused", err)
+	}
+	p.Version++ // another read model
+	p.Once = true
+	if err := s.Project(t.Context(), p); err != nil {
+		t.Errorf("Project of another version: %v", err)
+	}
+}
+
+// A run with Once returns although Park never parks an event of unknown type, because no other worker may come that knows it.
+func TestARunOnceEndsAtAnUnknownType(t *testing.T) {
+	s, err := sqlite.Open(":memory:")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	add(t, s, at("a", 0, "first"))
+	err = s.Project(t.Context(), sqlite.Projection{Name: "old", OnError: es.Park, Once: true, Handle: func(context.Context, *sql.Tx, []es.Record) error {
+		return &es.UnknownEventError{Type: "noted"}
+	}})
+	var unknown *es.UnknownEventError
+	if !errors.As(err, &unknown) || !strings.Contains(err.Error(), "or exclude it by Filter") || strings.Contains(err.Error(), "es.Park") {
+		t.Errorf("Project returned %v, want an error that names the type and the remedy", err)
+	}
+}
