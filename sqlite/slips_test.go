@@ -4,10 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -43,5 +46,34 @@ func TestARunOnceEndsAtAnUnknownType(t *testing.T) {
 	var unknown *es.UnknownEventError
 	if !errors.As(err, &unknown) || !strings.Contains(err.Error(), "or exclude it by Filter") || strings.Contains(err.Error(), "es.Park") {
 		t.Errorf("Project returned %v, want an error that names the type and the remedy", err)
+	}
+}
+
+// awayLog is a log whose database is away for the first calls.
+type awayLog struct {
+	*es.Mem
+	calls atomic.Int64
+}
+
+func (l *awayLog) Changed(ctx context.Context, after es.Position) (es.Position, error) {
+	if l.calls.Add(1) <= 3 {
+		return 0, fmt.Errorf("head of the log: %w", es.ErrUnavailable)
+	}
+	return l.Mem.Changed(ctx, after)
+}
+
+// A new reaction looks where the log of another store ends. It waits while that store is away, as it does later.
+func TestAReactionBeginsWhenItsLogIsBack(t *testing.T) {
+	s, err := sqlite.Open(":memory:")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for name, from := range map[string]projection.Start{"without From": {}, "head": projection.Head()} {
+		err = s.React(t.Context(), projection.Reaction{Name: "nudge " + name, Source: projection.FromLog(&awayLog{Mem: new(es.Mem)}), From: from, Once: true,
+			Handle: func(context.Context, es.Record) error { return nil }})
+		if err != nil {
+			t.Errorf("%s: React returned %v", name, err)
+		}
 	}
 }

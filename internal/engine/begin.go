@@ -29,6 +29,9 @@ func (t *task[Tx]) begins(ctx context.Context, names []string) (starts, error) {
 	s := make(starts, len(names))
 	if log := logOf(t.source); log != nil {
 		at, err := t.beginsIn(ctx, log)
+		if errors.Is(err, es.ErrUnavailable) { // of another database, which may be away when this one is not
+			err = classifySourceError(err)
+		}
 		for _, name := range names {
 			s[name] = at
 		}

@@ -204,11 +204,11 @@ func (t *task[Tx]) explain(ctx context.Context, err error) error {
 	return fmt.Errorf("es: projection %s: %w", t.key, err)
 }
 
-// persist retries do while its error is a transient fault of the database.
+// persist retries do while its error is a transient fault of the database, or of the log of another one.
 func (t *task[Tx]) persist(ctx context.Context, what string, do func(ctx context.Context) error) error {
 	for pause := (pause{}); ; {
 		err := do(ctx)
-		if err == nil || ctx.Err() != nil || !t.engine.passing(err) {
+		if err == nil || ctx.Err() != nil || !t.engine.passing(err) && !isSource(err) {
 			return err
 		}
 		t.log.Warn("retrying", "what", what, "err", err)
