@@ -86,9 +86,6 @@ type history[S, E any] interface {
 	// refresh is load, given an earlier state.
 	refresh(ctx context.Context, on *subject[S], base state[S]) (state[S], error)
 
-	// before returns the state before a position.
-	before(ctx context.Context, on *subject[S], p Position) (state[S], error)
-
 	// firstOutcome returns the original result of a command that the store has already.
 	firstOutcome(ctx context.Context, on *subject[S], d *DuplicateError) (Result[S, E], error)
 }

@@ -139,10 +139,6 @@ func (d *Decisions[S, C, E]) refresh(ctx context.Context, on *subject[S], base s
 	return next, err
 }
 
-func (d *Decisions[S, C, E]) before(ctx context.Context, on *subject[S], p Position) (state[S], error) {
-	return d.fold(ctx, on, on.scope.empty(), p-1)
-}
-
 func (s *scope[S]) empty() state[S] {
 	at := state[S]{scope: s}
 	at.State = s.initial

@@ -158,22 +158,6 @@ func (r *Repo[S, C, E]) evolve(at *state[S], record Record, see func(E)) error {
 	return nil
 }
 
-// before returns the state before a position.
-func (r *Repo[S, C, E]) before(ctx context.Context, on *subject[S], p Position) (at state[S], err error) {
-	for record, err := range r.core.store.Read(ctx, on.stream, 0) {
-		if err != nil {
-			return at, fmt.Errorf("es: load %s: %w", on.stream, err)
-		}
-		if record.Position >= p {
-			break
-		}
-		if err := r.evolve(&at, record, nil); err != nil {
-			return at, err
-		}
-	}
-	return at, nil
-}
-
 // firstOutcome returns the original result of a command that the store has already.
 func (r *Repo[S, C, E]) firstOutcome(ctx context.Context, on *subject[S], d *DuplicateError) (Result[S, E], error) {
 	var events []E
