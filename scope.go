@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/thalo-go/es/internal/tag"
 )
 
 // scope is the canonical form of a Boundary.
@@ -37,7 +39,7 @@ func newScope[S any](b Boundary[S]) (s *scope[S], key string, err error) {
 	}
 	filters := make([]keyed, len(b.Query))
 	for i, f := range b.Query {
-		f = Filter{Kinds: sorted(f.Kinds), Types: sorted(f.Types), Tags: sorted(f.Tags)}
+		f = Filter{Kinds: tag.Set(f.Kinds), Types: tag.Set(f.Types), Tags: tag.Set(f.Tags)}
 		filters[i] = keyed{f.key(), f}
 	}
 	slices.SortFunc(filters, func(a, b keyed) int { return cmp.Compare(a.key, b.key) })
@@ -53,16 +55,6 @@ func newScope[S any](b Boundary[S]) (s *scope[S], key string, err error) {
 	text.WriteString(b.Stream.String())
 	s.lane = text.String()
 	return s, key, nil
-}
-
-// sorted returns the set of some names.
-func sorted(names []string) []string {
-	if len(names) < 2 {
-		return slices.Clone(names)
-	}
-	names = slices.Clone(names)
-	slices.Sort(names)
-	return slices.Compact(names)
 }
 
 // key returns a text that is that of no other filter. Names are not empty and have no NUL.

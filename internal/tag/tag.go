@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Set returns a copy of tags, sorted and without duplicates, or nil if there are none.
+// Set returns a copy of tags, or of other names, sorted and without duplicates, or nil if there are none.
 func Set(tags []string) []string {
 	if len(tags) == 0 {
 		return nil
