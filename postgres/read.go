@@ -134,14 +134,20 @@ func (s *Store) logReader(ctx context.Context, after es.Position, filter es.Filt
 				return p
 			})
 		})
-		switch n := len(p.records); {
-		case p.upTo > 0:
-			after = p.upTo
-		case n > 0:
-			after = p.records[n-1].Position
-		}
+		after = p.end(after)
 		return p
 	}
+}
+
+// end returns the position up to which a page has what a filter lets through, if it begins after one.
+func (p *page) end(after es.Position) es.Position {
+	switch n := len(p.records); {
+	case p.upTo > 0:
+		return p.upTo
+	case n > 0:
+		return p.records[n-1].Position
+	}
+	return after
 }
 
 // recall returns the records at positions, which are in order, page by page.

@@ -253,12 +253,7 @@ func (s *Store) taggedReader(ctx context.Context, after es.Position, filter es.F
 				return p
 			})
 		})
-		switch n := len(p.records); {
-		case p.upTo > 0:
-			after = p.upTo
-		case n > 0:
-			after = p.records[n-1].Position
-		}
+		after = p.end(after)
 		return p
 	}
 }

@@ -10,11 +10,12 @@ import (
 	"unicode/utf8"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/tag"
 )
 
 // Filter returns the canonical form of a filter: a JSON object whose lists are sorted and have no duplicates. A record must match every
-// list that is there: kinds and types by any name in it, and all tags. Kinds and types that no record has are left out. A filter that matches nothing has the empty name,
-// which no record has, as its only kind. The text is never empty.
+// list that is there: kinds and types by any name in it, and all tags. Kinds and types that no record has are left out. A filter that
+// matches nothing has the empty name, which no record has, as its only kind. The text is never empty.
 func Filter(f es.Filter) string {
 	kinds, types, tags := names(f.Kinds, es.MaxKind), names(f.Types, es.MaxType), names(f.Tags, es.MaxTag)
 	impossible := slices.ContainsFunc(f.Tags, func(tag string) bool { return !slices.Contains(tags, tag) }) || len(tags) > es.MaxTags
@@ -40,8 +41,7 @@ func names(list []string, most int) []string {
 	list = slices.DeleteFunc(slices.Clone(list), func(name string) bool {
 		return name == "" || len(name) > most || !utf8.ValidString(name) || strings.ContainsRune(name, 0)
 	})
-	slices.Sort(list)
-	return slices.Compact(list)
+	return tag.Set(list)
 }
 
 // Parse returns the filter of a canonical form.

@@ -14,10 +14,11 @@ import (
 	"github.com/thalo-go/es/projection"
 )
 
-// A timer is a record that a reaction handles later. A record that is due when it is read is handled like one without a time. A timer is enrolled in the transaction that moves the checkpoint past the record, and removed
-// in the one that notes that it was handled. Both compare the claim of a shard: that of the record's stream. The row has the stream and no
-// shard, so a new division of the streams moves no timer. When a timer is due, its record is read again and handled like any other: it can
-// be retried, parked, or wait for a parked record of its stream.
+// A timer is a record that a reaction handles later. A record that is due when it is read is handled like one without a time. A timer is
+// enrolled in the transaction that moves the checkpoint past the record, and removed in the one that notes that it was handled. Both compare
+// the claim of a shard: that of the record's stream. The row has the stream and no shard, so a new division of the streams moves no timer.
+// When a timer is due, its record is read again and handled like any other: it can be retried, parked, or wait for a parked record of its
+// stream.
 
 // Timer is a record that is handled at a time.
 type Timer struct {
