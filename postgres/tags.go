@@ -258,9 +258,6 @@ func (s *Store) taggedReader(ctx context.Context, after es.Position, filter es.F
 	}
 }
 
-// addedAtOnce is the number of events that get their tags in one transaction.
-const addedAtOnce = 500
-
 // AddTags gives the stored events of a kind the tags that a function returns, usually [es.Codec.Tags]. Events that have tags keep them. From
 // the first call on, events of this kind are refused if they have no tags.
 //
@@ -287,61 +284,28 @@ func (s *Store) AddTags(ctx context.Context, kind string, tags func(r es.Record)
 	if err != nil {
 		return within(ctx, what, err)
 	}
-	page := newAdded(kind)
-	for r, err := range s.All(ctx, done, es.Filter{Kinds: []string{kind}}) {
-		if err != nil {
-			return err
-		}
-		if r.Position > upTo {
-			break
-		}
-		given, err := tags(r)
-		if err == nil {
-			err = es.CheckAppends(es.Append{Stream: r.Stream, Events: []es.Record{{Type: r.Type, Tags: given}}})
-		}
-		if err != nil {
-			return fmt.Errorf("postgres: add tags to %s: %w", r.ID(), err)
-		}
-		if page.add(r.Position, tag.Set(given), s.batch.tags.hash); page.positions.n >= addedAtOnce {
-			if err := s.once(ctx, s.runner(), s.statements.addTags, page.params(r.Position), ignore); err != nil {
-				return within(ctx, what, err)
-			}
-			page = newAdded(kind)
-		}
-	}
-	if done < upTo {
-		return within(ctx, what, s.once(ctx, s.runner(), s.statements.addTags, page.params(upTo), ignore))
-	}
-	return nil
+	return commit.AddTags(ctx, s, kind, done, upTo, tags, func(page []commit.Added, end es.Position) error {
+		return within(ctx, what, s.once(ctx, s.runner(), s.statements.addTags, s.addedParams(kind, page, end), ignore))
+	})
 }
 
-// added is the tags of older events.
-type added struct {
-	kind                              string
-	positions, texts, hash, hPosition array
-}
-
-func newAdded(kind string) *added {
-	a := &added{kind: kind}
-	for _, x := range []*array{&a.positions, &a.hash, &a.hPosition} {
-		x.reset(oidInt8)
+// addedParams returns the parameters of add_tags.
+func (s *Store) addedParams(kind string, page []commit.Added, end es.Position) [][]byte {
+	var positions, texts, hash, hPosition array
+	for _, a := range []*array{&positions, &hash, &hPosition} {
+		a.reset(oidInt8)
 	}
-	a.texts.reset(oidText)
-	return a
-}
-
-func (a *added) add(position es.Position, set []string, hash func(string) int64) {
-	if len(set) == 0 {
-		return
+	texts.reset(oidText)
+	for _, a := range page {
+		if len(a.Tags) == 0 {
+			continue
+		}
+		positions.int8(int64(a.Position))
+		texts.text(tag.Join(a.Tags))
+		for _, t := range a.Tags {
+			hash.int8(s.batch.tags.hash(t))
+			hPosition.int8(int64(a.Position))
+		}
 	}
-	a.positions.int8(int64(position))
-	a.texts.text(tag.Join(set))
-	for _, t := range set {
-		a.hash.int8(hash(t))
-		a.hPosition.int8(int64(position))
-	}
-}
-
-func (a *added) params(upTo es.Position) [][]byte {
-	return [][]byte{[]byte(a.kind), int8Param(int64(upTo)), a.positions.param(), a.texts.param(), a.hash.param(), a.hPosition.param()}
+	return [][]byte{[]byte(kind), int8Param(int64(end)), positions.param(), texts.param(), hash.param(), hPosition.param()}
 }

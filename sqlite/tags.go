@@ -281,9 +281,6 @@ func (w *writer) startKind(kind string, head es.Position) (pending bool, err err
 	return pending, err
 }
 
-// addedAtOnce is the number of events that get their tags in one transaction.
-const addedAtOnce = 500
-
 // AddTags gives the stored events of a kind the tags that a function returns, usually [es.Codec.Tags]. Events that have tags keep them. From
 // the first call on, events of this kind are refused if they have no tags.
 //
@@ -308,57 +305,24 @@ func (s *Store) AddTags(ctx context.Context, kind string, tags func(r es.Record)
 	if err != nil {
 		return fmt.Errorf("sqlite: add tags to kind %s: %w", kind, s.explain(err))
 	}
-	var page []added
-	flush := func(end es.Position) error {
-		err := s.tagging(ctx, func(w *writer) error { return w.addTags(kind, page, end) })
-		page = page[:0]
-		return err
-	}
-	for r, err := range s.All(ctx, done, es.Filter{Kinds: []string{kind}}) {
-		if err != nil {
-			return err
-		}
-		if r.Position > upTo {
-			break
-		}
-		given, err := tags(r)
-		if err != nil {
-			return fmt.Errorf("sqlite: add tags to %s: %w", r.ID(), err)
-		}
-		given = tag.Set(given)
-		if err := es.CheckAppends(es.Append{Stream: r.Stream, Events: []es.Record{{Type: r.Type, Tags: given}}}); err != nil {
-			return fmt.Errorf("sqlite: add tags to %s: %w", r.ID(), err)
-		}
-		if page = append(page, added{r.Position, given}); len(page) == addedAtOnce {
-			if err := flush(r.Position); err != nil {
-				return fmt.Errorf("sqlite: add tags to kind %s: %w", kind, s.explain(err))
-			}
-		}
-	}
-	if done < upTo {
-		if err := flush(upTo); err != nil {
+	return commit.AddTags(ctx, s, kind, done, upTo, tags, func(page []commit.Added, end es.Position) error {
+		if err := s.tagging(ctx, func(w *writer) error { return w.addTags(kind, page, end) }); err != nil {
 			return fmt.Errorf("sqlite: add tags to kind %s: %w", kind, s.explain(err))
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
-// added is the tags of an event from before.
-type added struct {
-	position es.Position
-	tags     []string
-}
-
-func (w *writer) addTags(kind string, page []added, end es.Position) error {
+func (w *writer) addTags(kind string, page []commit.Added, end es.Position) error {
 	for _, a := range page {
-		if len(a.tags) == 0 {
+		if len(a.Tags) == 0 {
 			continue
 		}
-		if err := w.run(updateTags, tag.Join(a.tags), int64(a.position)); err != nil {
+		if err := w.run(updateTags, tag.Join(a.Tags), int64(a.Position)); err != nil {
 			return err
 		}
-		for _, t := range a.tags {
-			if err := w.run(insertTag, w.hash(t), int64(a.position)); err != nil {
+		for _, t := range a.Tags {
+			if err := w.run(insertTag, w.hash(t), int64(a.Position)); err != nil {
 				return err
 			}
 		}

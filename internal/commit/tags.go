@@ -1,6 +1,7 @@
 package commit
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -36,4 +37,44 @@ func CloneCondition(c es.Condition) es.Condition {
 		f.Kinds, f.Types, f.Tags = slices.Clone(f.Kinds), slices.Clone(f.Types), slices.Clone(f.Tags)
 	}
 	return c
+}
+
+// Added is the tags of an event from before its codec had a Tag function. They are a set, and may be none.
+type Added struct {
+	Position es.Position
+	Tags     []string
+}
+
+// addedAtOnce is the number of events that get their tags in one transaction.
+const addedAtOnce = 500
+
+// AddTags gives the events of a kind after a position, up to another, the tags that a function returns. It calls write with some events at a
+// time, in order, and the position up to which all have their tags then. The caller has checked the kind.
+func AddTags(ctx context.Context, log es.Log, kind string, done, upTo es.Position, tags func(r es.Record) ([]string, error), write func(page []Added, end es.Position) error) error {
+	if done >= upTo {
+		return nil
+	}
+	var page []Added
+	for r, err := range log.All(ctx, done, es.Filter{Kinds: []string{kind}}) {
+		if err != nil {
+			return err
+		}
+		if r.Position > upTo {
+			break
+		}
+		given, err := tags(r)
+		if err == nil {
+			err = es.CheckAppends(es.Append{Stream: r.Stream, Events: []es.Record{{Type: r.Type, Tags: given}}})
+		}
+		if err != nil {
+			return fmt.Errorf("es: add tags to %s: %w", r.ID(), err)
+		}
+		if page = append(page, Added{r.Position, tag.Set(given)}); len(page) == addedAtOnce {
+			if err := write(page, r.Position); err != nil {
+				return err
+			}
+			page = page[:0]
+		}
+	}
+	return write(page, upTo)
 }
