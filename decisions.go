@@ -32,7 +32,7 @@ type Boundary[S any] struct {
 // the events. The append fails if a record that the boundary selects was written since it was read, and then the command is decided again.
 // So two decisions that rest on each other's events never both take effect. States are cached by their query.
 //
-// The exported fields are settings, to be made before the first use. All methods may be called concurrently. Any number of
+// Set the exported fields before the first use. All methods may be called concurrently. Any number of
 // Decisions and Repos, also in several processes, may work on one log.
 //
 // Every event that a boundary should see needs its tags from every codec that writes it; see [Codec.Tag].

@@ -78,9 +78,9 @@ type Config struct {
 	Schema string
 
 	// Inline are the projections that run in the transactions of appends, so that a read model never lags behind the events.
-	// Prefer a [Projection] where the read model may lag by milliseconds, because appends do not wait for it. Handle gets the records that one append, or several sharing a transaction, will write.
-	// If Handle returns an error, that append is not written and only its caller receives the error. A handler can therefore
-	// enforce an invariant across streams, such as a unique name. Handle must be quick, because all appends wait for it. It must
+	// Prefer a [Projection] where the read model may lag by milliseconds, because appends do not wait for it. Handle gets the records
+	// that one append, or several sharing a transaction, will write. If Handle returns an error, that append is not written and only its
+	// caller receives the error. A handler can therefore enforce an invariant across streams, such as a unique name. Handle must be quick, because all appends wait for it. It must
 	// use only its transaction, and return the errors it gets from it.
 	//
 	// Opening the store brings each projection to the end of the log, which may take long. Events from processes without the projection

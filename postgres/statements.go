@@ -23,6 +23,9 @@ type statements struct {
 // The first columns that memory.record reads. The token is for the fingerprint; see heads. The last column is that of the tags.
 const recordColumns = "e.position, e.version, e.time, e.type, e.data, e.meta, e.token"
 
+// The columns of a record of any stream.
+const logColumns = recordColumns + ", e.kind, e.id, e.tags"
+
 func (s *Store) prepare() {
 	s.statements = statements{
 		appendOne:    s.newStatement("select {schema}.append_one($1, $2, $3, $4, $5, $6, $7, $8, $9)"),
@@ -40,7 +43,7 @@ func (s *Store) prepare() {
 			union all select 0::bigint, 0::bigint, x.kind from {schema}.tagged x where x.done < x.upto`),
 		// The records of a span of the events of a tag, and in a last row the end of the log, and that of the span if there may be more. Limits
 		// within the subqueries keep the planner from other indexes.
-		tagged: s.newStatement("(select " + recordColumns + `, e.kind, e.id, e.tags
+		tagged: s.newStatement("(select " + logColumns + `
 				from (select t.position from {schema}.tags t where t.hash = $4 and t.position > $1 order by t.position limit $3) t
 				cross join lateral (select * from {schema}.events x where x.position = t.position limit 1) e
 				where e.tags ~~ $5 and ($6::text[] is null or e.kind = any ($6::text[])) and ($7::text[] is null or e.type = any ($7::text[])) order by e.position limit $2)
@@ -81,10 +84,10 @@ func (s *Store) prepare() {
 			cross join lateral (select * from {schema}.events e
 				where e.kind = q.kind and e.id = q.id and e.version > q.after order by e.version limit $4) e`),
 
-		all: s.newStatement("select " + recordColumns + `, e.kind, e.id, e.tags from {schema}.events e
+		all: s.newStatement("select " + logColumns + ` from {schema}.events e
 			where e.position > $1 order by e.position limit $2`),
 		// Records at any places in one round trip. The lateral join forces the index, place by place, whatever the planner thinks of the array.
-		at: s.newStatement("select " + recordColumns + `, e.kind, e.id from unnest($1::bigint[]) as q (position)
+		at: s.newStatement("select " + logColumns + ` from unnest($1::bigint[]) as q (position)
 			cross join lateral (select * from {schema}.events e where e.position = q.position limit 1) e order by e.position`),
 		kinds: s.filteredStatement("e.kind = any ($4::text[])"),
 		types: s.filteredStatement("e.type = any ($4::text[])"),
@@ -124,7 +127,7 @@ func (s *Store) prepare() {
 // The limit within the subquery keeps the planner from other indexes and from scanning more than the span. Positions have no gaps, so it is the
 // number of positions.
 func (s *Store) filteredStatement(condition string) *statement {
-	return s.newStatement("(select " + recordColumns + `, e.kind, e.id, e.tags
+	return s.newStatement("(select " + logColumns + `
 			from (select * from {schema}.events where position > $1 order by position limit $3) e where ` + condition + ` order by e.position limit $2)
 		union all (select position, null, null, null, null, null, null, null, null, null from {schema}.events order by position desc limit 1)`)
 }

@@ -32,6 +32,13 @@ func (w workshop) brokenTimers() []defect[conformance.Listed] {
 			now := r.Now
 			r.Now = func() time.Time { return now().Add(time.Minute) }
 		})),
+		w.broken("a record that is read again has other tags", timersFire, beginning(func(r *projection.Reaction) {
+			handle := r.Handle
+			r.Handle = func(ctx context.Context, record es.Record) error {
+				record.Tags = append(record.Tags, record.Stream.ID)
+				return handle(ctx, record)
+			}
+		})),
 		w.broken("timers never fire", timersFire, beginning(func(r *projection.Reaction) {
 			r.Now = func() time.Time { return time.Unix(1, 0) }
 		})).blocking(),

@@ -111,6 +111,31 @@ func timersFire(t *trial) {
 	h.move(time.Microsecond)
 	t.allFired(s, r.Name)
 	t.equal("the handled records", j.read(), recordIDs("a", 2, 4, 6, 8, 1, 3, 5, 7))
+	t.handledAsStored(s)
+}
+
+// handledAsStored checks that a record that is read again when it is due is the one in the log, with all its fields.
+func (t *trial) handledAsStored(s ReadSide[any]) {
+	h := newHand()
+	full := es.Record{Type: "tagged", Data: []byte("{}"), Meta: map[string]string{"user": "ann"}, Tags: []string{"a", "b"}}
+	t.append(s, es.Append{Stream: es.Stream{Kind: "tagged", ID: "1"}, Expected: es.AnyVersion, Events: []es.Record{full, full}})
+	r := t.timed("reads again", new(journal), h, nil)
+	r.Filter = es.Filter{Kinds: []string{"tagged"}}
+	var mu sync.Mutex
+	var handled []es.Record
+	r.Handle = func(_ context.Context, record es.Record) error {
+		mu.Lock()
+		defer mu.Unlock()
+		handled = append(handled, record)
+		return nil
+	}
+	t.react(s, r)
+	t.until("the timers wait", func() bool { return t.waiting(s, r.Name) == 2 })
+	h.move(time.Hour)
+	t.allFired(s, r.Name)
+	mu.Lock()
+	defer mu.Unlock()
+	t.equal("the records that were read again", handled, t.read(s, es.Stream{Kind: "tagged", ID: "1"}))
 }
 
 func timersByTheDatabase(t *trial) {
