@@ -335,6 +335,20 @@ func TestTimeLimitOfTheServer(t *testing.T) {
 	})
 }
 
+// appendAndLeave appends with a context that ends when the request waits at the server, and returns the caller's error.
+func appendAndLeave(t *testing.T, s *postgres.Store, url string, a es.Append) error {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan error)
+	go func() {
+		_, err := s.Append(ctx, a)
+		result <- err
+	}()
+	waitForRequests(t, url, 1)
+	cancel()
+	return <-result
+}
+
 // A caller whose context ends learns so at once, and nothing is cancelled at the server, where others may share the transaction.
 func TestCallerLeavesWhileCombining(t *testing.T) {
 	combining(t, func(t *testing.T, server *testserver.Server) {
@@ -342,15 +356,7 @@ func TestCallerLeavesWhileCombining(t *testing.T) {
 		s, other := openWith(t, postgres.Config{}, url), several(t, 1, url)[0]
 		mustAppend(t, s, at(account("a"), 0, 1))
 		b := block(t, other, url)
-		ctx, cancel := context.WithCancel(t.Context())
-		result := make(chan error)
-		go func() {
-			_, err := s.Append(ctx, at(account("a"), 1, 1))
-			result <- err
-		}()
-		waitForRequests(t, url, 1)
-		cancel()
-		if err := <-result; !errors.Is(err, es.ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {
+		if err := appendAndLeave(t, s, url, at(account("a"), 1, 1)); !errors.Is(err, es.ErrUnknownOutcome) || !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v, want es.ErrUnknownOutcome and the context's", err)
 		}
 		waiting := scalar[int](t, url, "select count(*)::integer from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'")

@@ -97,15 +97,7 @@ func TestSharingShowsWhatGoesOnUnseen(t *testing.T) {
 		mustAppend(t, s, at(account("a"), 0, 1))
 
 		b := block(t, other, url)
-		ctx, cancel := context.WithCancel(t.Context())
-		left := make(chan error)
-		go func() {
-			_, err := s.Append(ctx, at(account("a"), 1, 1))
-			left <- err
-		}()
-		waitForRequests(t, url, 1)
-		cancel()
-		if err := <-left; !errors.Is(err, es.ErrUnknownOutcome) {
+		if err := appendAndLeave(t, s, url, at(account("a"), 1, 1)); !errors.Is(err, es.ErrUnknownOutcome) {
 			t.Errorf("got %v, want es.ErrUnknownOutcome", err)
 		}
 		eventually(t, "the call drains", func() bool { return s.Sharing().Draining })
