@@ -108,13 +108,31 @@ func (s *Store) filtered(ctx context.Context, yield func(es.Record, error) bool,
 		return
 	}
 	kinds, types := names(filter.Kinds), names(filter.Types)
-	for after < head {
+	s.readSpans(ctx, yield, after, head, func(after es.Position) (es.Position, pageQuery, error) {
 		upTo := min(after+filterSpan, head)
+		return upTo, func(after es.Position, limit int) (string, []driver.Value) {
+			return selectFiltered, []driver.Value{int64(after), int64(upTo), int64(limit), kinds, types}
+		}, nil
+	})
+}
+
+// pageQuery returns the query for a page of records after a position.
+type pageQuery func(after es.Position, limit int) (string, []driver.Value)
+
+// readSpans reads the log after a position up to its head, one span after the other. span returns where the span after a position ends, and the
+// query for its pages.
+func (s *Store) readSpans(ctx context.Context, yield func(es.Record, error) bool, after, head es.Position, span func(after es.Position) (es.Position, pageQuery, error)) {
+	for after < head {
+		upTo, query, err := span(after)
+		if err != nil {
+			yield(es.Record{}, s.within(ctx, readLog, err))
+			return
+		}
 		more := s.readPages(ctx, yield, readLog, func(last *es.Record, limit int) (string, []driver.Value) {
 			if last != nil {
 				after = last.Position
 			}
-			return selectFiltered, []driver.Value{int64(after), int64(upTo), int64(limit), kinds, types}
+			return query(after, limit)
 		}, es.Stream{})
 		if !more {
 			return

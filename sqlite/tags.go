@@ -13,7 +13,6 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/cause"
 	"github.com/thalo-go/es/internal/commit"
-	"github.com/thalo-go/es/internal/progress"
 	"github.com/thalo-go/es/internal/tag"
 )
 
@@ -72,26 +71,12 @@ func (s *Store) tagged(ctx context.Context, yield func(es.Record, error) bool, a
 		return
 	}
 	rest := tagArgs(filter)
-	for after < head {
+	s.readSpans(ctx, yield, after, head, func(after es.Position) (es.Position, pageQuery, error) {
 		hash, upTo, err := s.tagSpan(ctx, filter.Tags, after, head)
-		if err != nil {
-			yield(es.Record{}, s.within(ctx, readLog, err))
-			return
-		}
-		more := s.readPages(ctx, yield, readLog, func(last *es.Record, limit int) (string, []driver.Value) {
-			if last != nil {
-				after = last.Position
-			}
+		return upTo, func(after es.Position, limit int) (string, []driver.Value) {
 			return selectTagged, []driver.Value{hash, int64(after), int64(upTo), int64(limit), rest[0], rest[1], rest[2]}
-		}, es.Stream{})
-		if !more {
-			return
-		}
-		after = upTo
-		if after < head && progress.Wanted(ctx) && !yield(progress.Mark(after), nil) {
-			return
-		}
-	}
+		}, err
+	})
 }
 
 // tagSpan returns the tag by which to read next, and up to which position: that of the last of so many of its events that a transaction scans.
