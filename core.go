@@ -3,6 +3,7 @@ package es
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -179,6 +180,19 @@ func (k *core[S, C, E]) current(ctx context.Context, on *subject[S]) (at state[S
 		k.cache.put(on.key, at)
 	}
 	return at, err
+}
+
+// apply decodes a record and applies its event to a state, unless the event is retired.
+func (k *core[S, C, E]) apply(at *state[S], record Record) (event E, kept bool, err error) {
+	event, err = k.codec.Decode(record)
+	switch {
+	case errors.Is(err, ErrRetired):
+		return event, false, nil
+	case err != nil:
+		return event, false, err
+	}
+	at.State = k.rules.Evolve(at.State, event)
+	return event, true, nil
 }
 
 func (k *core[S, C, E]) closedError() error { return fmt.Errorf("%s %w", k.name, ErrClosed) }

@@ -196,13 +196,8 @@ func (d *Decisions[S, C, E]) fold(ctx context.Context, on *subject[S], at state[
 }
 
 func (d *Decisions[S, C, E]) evolve(at *state[S], record Record) error {
-	event, err := d.core.codec.Decode(record)
-	switch {
-	case errors.Is(err, ErrRetired):
-	case err != nil:
+	if _, _, err := d.core.apply(at, record); err != nil {
 		return err
-	default:
-		at.State = d.core.rules.Evolve(at.State, event)
 	}
 	at.Version++
 	at.Position, at.Time = record.Position, record.Time

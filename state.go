@@ -143,16 +143,12 @@ func (r *Repo[S, C, E]) fold(ctx context.Context, stream Stream, at state[S], up
 }
 
 func (r *Repo[S, C, E]) evolve(at *state[S], record Record, see func(E)) error {
-	event, err := r.core.codec.Decode(record)
-	switch {
-	case errors.Is(err, ErrRetired):
-	case err != nil:
+	event, kept, err := r.core.apply(at, record)
+	if err != nil {
 		return err
-	default:
-		at.State = r.core.rules.Evolve(at.State, event)
-		if see != nil {
-			see(event)
-		}
+	}
+	if kept && see != nil {
+		see(event)
 	}
 	at.Version, at.Position, at.Time = record.Version, record.Position, record.Time
 	return nil
