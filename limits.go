@@ -118,16 +118,12 @@ func (r *Record) check(stream Stream) (bytes int, err error) {
 	if meta > MaxMeta {
 		return 0, invalid("append to %s: event %q has %d bytes of metadata: the limit is %d; put it into the data", stream, r.Type, meta, MaxMeta)
 	}
-	tags := 0
 	if len(r.Tags) > 0 {
 		if bad := badTags(r.Tags); bad != "" {
 			return 0, invalid("append to %s: event %q %s", stream, r.Type, bad)
 		}
-		for _, tag := range r.Tags {
-			tags += len(tag)
-		}
 	}
-	return len(r.Data) + meta + tags, nil
+	return len(r.Data) + meta + sizeOf(r.Tags), nil
 }
 
 // check returns the size of the names in a condition of an append.
@@ -150,7 +146,7 @@ func (c *Condition) check(stream Stream) (bytes int, err error) {
 			what  string
 			names []string
 			limit int
-		}{{"kind", f.Kinds, MaxKind}, {"type", f.Types, MaxType}, {"tag", f.Tags, MaxTag}} {
+		}{{"kind", f.Kinds, MaxKind}, {"type", f.Types, MaxType}} {
 			for _, name := range list.names {
 				if bad := badName(name, list.limit); bad != "" {
 					return 0, invalid("append to %s: condition: filter %d: %s %.80q %s", stream, i+1, list.what, name, bad)
@@ -158,8 +154,16 @@ func (c *Condition) check(stream Stream) (bytes int, err error) {
 				bytes += len(name)
 			}
 		}
+		bytes += sizeOf(f.Tags)
 	}
 	return bytes, nil
+}
+
+func sizeOf(names []string) (bytes int) {
+	for _, name := range names {
+		bytes += len(name)
+	}
+	return bytes
 }
 
 // badTags returns the rest of a sentence that says what is wrong with tags, or "".
