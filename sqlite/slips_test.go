@@ -77,3 +77,11 @@ func TestAReactionBeginsWhenItsLogIsBack(t *testing.T) {
 		}
 	}
 }
+
+// A URL is no path, and its password is not repeated.
+func TestOpenRefusesAURL(t *testing.T) {
+	_, err := sqlite.Open("postgres://ann:secret@localhost/bank")
+	if !errors.Is(err, es.ErrInvalid) || !strings.Contains(err.Error(), "postgres.Open") || strings.Contains(err.Error(), "secret") {
+		t.Errorf("Open returned %v, want an error with the remedy and without the password", err)
+	}
+}

@@ -24,6 +24,7 @@ import (
 	"github.com/thalo-go/es/internal/commit"
 	"github.com/thalo-go/es/internal/engine"
 	"github.com/thalo-go/es/internal/growth"
+	"github.com/thalo-go/es/internal/scheme"
 	"github.com/thalo-go/es/internal/tag"
 	"github.com/thalo-go/es/projection"
 )
@@ -94,6 +95,9 @@ func Open(path string) (*Store, error) { return Config{}.Open(path) }
 
 // Open is like the function [Open], with settings.
 func (c Config) Open(path string) (*Store, error) {
+	if err := refuseURL(path); err != nil {
+		return nil, fmt.Errorf("sqlite: %w", err)
+	}
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("sqlite: open %s: %w", path, err)
 	}
@@ -112,6 +116,18 @@ func (c Config) Open(path string) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("sqlite: open %s: %w", path, err), s.Close())
 	}
 	return s, nil
+}
+
+// refuseURL returns an error for what looks like a URL, unless it is the path of a file. The error has no more of it, such as a password.
+func refuseURL(path string) error {
+	err := scheme.Refuse(path, "the path of a file, or open a server by postgres.Open")
+	if err == nil {
+		return nil
+	}
+	if _, missing := os.Stat(filepath.Dir(path)); missing == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", es.ErrInvalid, err)
 }
 
 func (c Config) check() error {
@@ -161,9 +177,6 @@ func (s *Store) connect(path string) error {
 		return err
 	}
 	if _, err := os.Stat(filepath.Dir(absolute)); err != nil {
-		if strings.Contains(path, "://") {
-			return fmt.Errorf("%w: it is a URL and not a path: give a path, or open a server by postgres.Open", es.ErrInvalid)
-		}
 		return fmt.Errorf("the folder must exist: %w", err)
 	}
 	if err := checkFile(absolute); err != nil {

@@ -3,6 +3,7 @@ package open
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 
 	"github.com/thalo-go/es"
@@ -21,7 +22,7 @@ func Log(ctx context.Context, where string) (es.Log, func() error, error) {
 	case strings.HasPrefix(where, "mem:"):
 		return new(es.Mem), func() error { return nil }, nil
 	case strings.HasPrefix(where, "postgres:"), strings.HasPrefix(where, "postgresql:"):
-		store, err := postgres.Open(ctx, where)
+		store, err := postgres.Config{Logger: slog.Default()}.Open(ctx, where) // it says what it waits for
 		if err != nil {
 			return nil, nil, err
 		}
