@@ -62,6 +62,10 @@ func TestDependencies(t *testing.T) {
 		only: []string{root, root + "/projection", internal, xsync, lru},
 		why:  "a test of a service links no database",
 	}, {
+		pkg:  "./eshttp",
+		only: []string{root, internal, xsync, lru},
+		why:  "a web handler never sees a database",
+	}, {
 		pkg:   "./estest",
 		never: []string{root + "/estest/conformance", sqlite, postgres, pgx, sqlite3, kafka, kfake},
 		why:   "testing rules needs no database and no suite for implementers",
