@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 
+	"github.com/thalo-go/es/internal/redaction"
 	"github.com/thalo-go/es/internal/tag"
 )
 
@@ -80,6 +81,9 @@ func (c *Codec[E]) add(name string, t reflect.Type) {
 	if part := lossy(t, false, nil); part != "" {
 		panic(fmt.Sprintf("es: JSON: %q: encoding/json cannot keep %s, or give %v MarshalJSON and UnmarshalJSON methods", name, part, t))
 	}
+	if redaction.Reserved(name) {
+		panic(fmt.Sprintf("es: codec: event name %q begins with %q, which is reserved: give it another name, and Rename %q to it if it is stored", name, redaction.Prefix, name))
+	}
 	c.types[t] = eventType{name, exact(t)}
 	c.set(name, func(r Record, unmarshal func([]byte, any) error) (E, error) {
 		p := reflect.New(t)
@@ -103,6 +107,9 @@ func (c *Codec[E]) set(name string, decode Upcaster[E]) {
 func (c *Codec[E]) reserve(name string) {
 	if bad := badName(name, MaxType); bad != "" {
 		panic(fmt.Sprintf("es: codec: event name %.80q %s", name, bad))
+	}
+	if name == TypeRedacted || name == TypeRedaction {
+		panic(fmt.Sprintf("es: codec: event name %q is that of records of the store", name))
 	}
 	if c.decoders[name] != nil || c.retired[name] {
 		panic(fmt.Sprintf("es: codec: event name %q is used twice: a stored name has one meaning", name))
@@ -246,12 +253,15 @@ func (e encodeError) Unwrap() error { return e.error }
 // Encoding reports that the error is not about a stored event.
 func (e encodeError) Encoding() bool { return true }
 
-// Decode returns the event of a record. It returns [ErrRetired] if the event is retired, and an error that wraps an
+// Decode returns the event of a record. It returns [ErrRetired] if the event is retired or redacted, and an error that wraps an
 // [*UnknownEventError] if its type is unknown. Errors name the record.
 //
 // A Repo also decodes events before it appends them. Their records have no Position and Time.
 func (c *Codec[E]) Decode(r Record) (E, error) {
 	var none E
+	if r.Type == TypeRedacted || r.Type == TypeRedaction {
+		return none, ErrRetired
+	}
 	decode := c.decoders[r.Type]
 	if decode == nil {
 		switch {

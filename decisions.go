@@ -131,7 +131,12 @@ func (d *Decisions[S, C, E]) load(ctx context.Context, on *subject[S]) (state[S]
 // refresh applies the records after a state.
 func (d *Decisions[S, C, E]) refresh(ctx context.Context, on *subject[S], base state[S]) (state[S], error) {
 	next, err := d.read(ctx, on, base)
-	if errors.Is(err, errDiverged) {
+	switch {
+	case isRedacted(err):
+		d.core.log.Info("es: event of a cached state was redacted, reading all events", "stream", on.stream.String(), "position", int64(base.Position))
+		d.core.cache.drop(on.key)
+		return d.load(ctx, on)
+	case errors.Is(err, errDiverged):
 		d.core.log.Warn("es: cached state does not match the store's history, reading all events", "stream", on.stream.String(), "position", int64(base.Position))
 		d.core.cache.drop(on.key)
 		return d.load(ctx, on)
@@ -160,7 +165,7 @@ func (d *Decisions[S, C, E]) read(ctx context.Context, on *subject[S], at state[
 // It reads the last record of the state again and compares: histories only grow, unless the store was restored from an older copy.
 func (d *Decisions[S, C, E]) fold(ctx context.Context, on *subject[S], at state[S], upTo Position) (state[S], error) {
 	verified := at.Position == 0
-	before := at.Version
+	empty, before := verified, at.Version
 	var last Record
 	for record, err := range selected(ctx, d.all, max(at.Position-1, 0), on.scope.query) {
 		if err != nil {
@@ -175,6 +180,9 @@ func (d *Decisions[S, C, E]) fold(ctx context.Context, on *subject[S], at state[
 			}
 			at.Time = record.Time
 			continue
+		}
+		if record.Type == TypeRedaction && !empty {
+			return at, &redactedError{stream: record.Stream} // from the beginning, no record before it has its content
 		}
 		if err := d.evolve(&at, record); err != nil {
 			return at, err

@@ -78,6 +78,10 @@ func TestDependencies(t *testing.T) {
 		only: []string{},
 		why:  "the root package and every backend link it",
 	}, {
+		pkg:  "./internal/redaction",
+		only: []string{},
+		why:  "the root package and every backend link it",
+	}, {
 		pkg:  "./internal/tag",
 		only: []string{},
 		why:  "the root package and every backend link it",

@@ -34,7 +34,7 @@ var (
 	// ErrClosed indicates a call on a store or Repo that was closed. Nothing was written.
 	ErrClosed = errors.New("closed")
 
-	// ErrRetired is returned by [Codec.Decode] for a retired event: skip the record.
+	// ErrRetired is returned by [Codec.Decode] for a retired or redacted event: skip the record.
 	ErrRetired = errors.New("retired event type")
 )
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/thalo-go/es/internal/redaction"
 )
 
 // Limits, the same in every store and checked before anything is written.
@@ -104,6 +106,9 @@ func (a *Append) check() (bytes int, err error) {
 func (r *Record) check(stream Stream) (bytes int, err error) {
 	if bad := badName(r.Type, MaxType); bad != "" {
 		return 0, invalid("append to %s: event type %.80q %s", stream, r.Type, bad)
+	}
+	if redaction.Reserved(r.Type) {
+		return 0, invalid("append to %s: event type %q begins with %q, which is reserved: give it another name", stream, r.Type, redaction.Prefix)
 	}
 	if len(r.Data) > MaxData {
 		return 0, invalid("append to %s: event %q has %d bytes of data: the limit is %d; store large data elsewhere", stream, r.Type, len(r.Data), MaxData)

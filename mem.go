@@ -26,6 +26,7 @@ type Mem struct {
 	tagged      map[string][]Position // by tag, in order
 	kinds       map[string]Position   // kinds whose events have tags; those up to this position may not have theirs yet
 	snapshots   map[Stream]Snapshot
+	redactions  map[Stream]Version // the last record that says that an event was redacted; a snapshot below it may have its content
 	leases      map[string]memLease
 	checkpoints map[string]Position
 	changed     chan struct{} // closed by the next append; nil if there are no waiters
@@ -214,6 +215,9 @@ func (m *Mem) SaveSnapshot(ctx context.Context, s Snapshot) (err error) {
 	defer m.mu.Unlock()
 	if m.snapshots == nil {
 		m.snapshots = make(map[Stream]Snapshot)
+	}
+	if audit, found := m.redactions[s.Stream]; found && s.Version < audit {
+		return nil
 	}
 	if there, found := m.snapshots[s.Stream]; !found || !there.Newer(s) {
 		s.Data = bytes.Clone(s.Data)

@@ -39,6 +39,9 @@ func newScope[S any](b Boundary[S]) (s *scope[S], key string, err error) {
 	}
 	filters := make([]keyed, len(b.Query))
 	for i, f := range b.Query {
+		if len(f.Types) > 0 {
+			f.Types = slices.Concat(f.Types, []string{TypeRedaction}) // a state must be dropped when one of its records is redacted
+		}
 		f = Filter{Kinds: tag.Set(f.Kinds), Types: tag.Set(f.Types), Tags: tag.Set(f.Tags)}
 		filters[i] = keyed{f.key(), f}
 	}

@@ -78,9 +78,14 @@ func (r *Repo[S, C, E]) load(ctx context.Context, on *subject[S]) (state[S], err
 
 // refresh applies the events after a state.
 func (r *Repo[S, C, E]) refresh(ctx context.Context, on *subject[S], base state[S]) (state[S], error) {
-	next, err := r.fold(ctx, on.stream, base, math.MaxInt64, nil)
-	if errors.Is(err, errDiverged) {
+	next, err := r.fold(ctx, on.stream, base, math.MaxInt64, rereader{}, nil)
+	switch {
+	case errors.Is(err, errDiverged):
 		r.core.log.Warn("es: cached state does not match the store's history, reading all events", "stream", on.stream.String(), "version", base.Version)
+		r.core.cache.drop(on.key)
+		return r.load(ctx, on)
+	case isRedacted(err):
+		r.core.log.Info("es: event of a cached state was redacted, reading all events", "stream", on.stream.String(), "version", base.Version)
 		r.core.cache.drop(on.key)
 		return r.load(ctx, on)
 	}
@@ -90,10 +95,15 @@ func (r *Repo[S, C, E]) refresh(ctx context.Context, on *subject[S], base state[
 // loadAt reads a state from the store, up to a version. It starts with a snapshot if there is a suitable one.
 func (r *Repo[S, C, E]) loadAt(ctx context.Context, stream Stream, upTo Version) (state[S], error) {
 	from, found := r.core.snapshots.load(ctx, stream, upTo)
-	at, err := r.fold(ctx, stream, from, upTo, nil)
+	at, err := r.fold(ctx, stream, from, upTo, rereader{}, nil)
 	if found && errors.Is(err, errDiverged) {
 		r.core.log.Warn("es: snapshot does not match the store's history, reading all events", "stream", stream.String(), "version", from.Version)
-		return r.fold(ctx, stream, state[S]{}, upTo, nil)
+		return r.foldAll(ctx, stream, upTo)
+	}
+	if isRedacted(err) {
+		r.core.log.Info("es: event was redacted, reading all events", "stream", stream.String(), "version", from.Version)
+		from = state[S]{}
+		at, err = r.foldAll(ctx, stream, upTo)
 	}
 	if err == nil {
 		r.core.snapshots.consider(stream, from.Version, at)
@@ -105,7 +115,7 @@ func (r *Repo[S, C, E]) loadAt(ctx context.Context, stream Stream, upTo Version)
 //
 // It reads the last event of the state again and compares: histories only grow, unless the store was restored from an
 // older copy.
-func (r *Repo[S, C, E]) fold(ctx context.Context, stream Stream, at state[S], upTo Version, see func(E)) (state[S], error) {
+func (r *Repo[S, C, E]) fold(ctx context.Context, stream Stream, at state[S], upTo Version, redacted rereader, see func(E)) (state[S], error) {
 	if upTo <= 0 {
 		return at, nil
 	}
@@ -117,13 +127,18 @@ func (r *Repo[S, C, E]) fold(ctx context.Context, stream Stream, at state[S], up
 		}
 		switch {
 		case !verified:
-			if verified = at.derivesFrom(record); !verified {
+			if verified = at.derivesFrom(record); !verified && record.Type == TypeRedacted {
+				return at, &redactedError{stream: stream}
+			} else if !verified {
 				return at, errDiverged
 			}
 			at.Time = record.Time
 		case record.Version != at.Version+1:
 			return at, fmt.Errorf("es: load %s: version %d follows version %d: the history is damaged; run es verify", stream, record.Version, at.Version)
 		default:
+			if err := redacted.check(&record); err != nil {
+				return at, err
+			}
 			if err := r.evolve(&at, record, see); err != nil {
 				return at, err
 			}
@@ -160,7 +175,10 @@ func (r *Repo[S, C, E]) firstOutcome(ctx context.Context, on *subject[S], d *Dup
 	stream := on.stream
 	at, err := r.loadAt(ctx, stream, d.First-1)
 	if err == nil {
-		at, err = r.fold(ctx, stream, at, d.Last, func(event E) { events = append(events, event) })
+		at, err = r.fold(ctx, stream, at, d.Last, rereader{}, func(event E) { events = append(events, event) })
+	}
+	if isRedacted(err) && ctx.Err() == nil { // the event before its first one, since it was loaded
+		return r.firstOutcome(ctx, on, d)
 	}
 	if err == nil && at.Version != d.Last {
 		err = fmt.Errorf("es: execute on %s: %w, but the stream has only %d versions: the history is damaged; run es verify", stream, d, at.Version)

@@ -1,0 +1,52 @@
+// Package redaction holds what the root package and every backend agree on when the content of an event is erased.
+package redaction
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// The reserved types of records.
+const (
+	Prefix   = "es."          // of all reserved types
+	Redacted = "es.redacted"  // of a record whose content was erased
+	Audit    = "es.redaction" // of the record that says so, later in the same stream
+)
+
+// Reserved reports whether a type is not for events of programs.
+func Reserved(eventType string) bool { return strings.HasPrefix(eventType, Prefix) }
+
+type audit struct {
+	Version int64  `json:"version"`
+	Reason  string `json:"reason"`
+}
+
+// Data returns the data of the record that says which version of its stream was erased, and why.
+func Data(version int64, reason string) []byte {
+	data, _ := json.Marshal(audit{version, reason}) // cannot fail for a number and text
+	return data
+}
+
+// Version returns the version that such a record names, or 0 if its data is damaged.
+func Version(data []byte) int64 {
+	var a audit
+	if json.Unmarshal(data, &a) != nil {
+		return 0
+	}
+	return a.Version
+}
+
+// Refusal returns the rest of a sentence that says why the record at a version of a stream cannot be redacted, or "". The stream ends at
+// head, and eventType is the type of the record.
+func Refusal(version, head int64, eventType string) string {
+	switch {
+	case version > head && head == 0:
+		return fmt.Sprintf("there is no version %d: the stream has no events", version)
+	case version > head:
+		return fmt.Sprintf("there is no version %d: the stream ends at version %d", version, head)
+	case eventType != Redacted && Reserved(eventType):
+		return fmt.Sprintf("version %d is a record of the store, of type %s, and has no content of the program", version, eventType)
+	}
+	return ""
+}
