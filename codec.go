@@ -8,14 +8,15 @@ import (
 	"reflect"
 	"slices"
 
+	"github.com/thalo-go/es/internal/form"
 	"github.com/thalo-go/es/internal/redaction"
 	"github.com/thalo-go/es/internal/tag"
 )
 
-// Codec turns events into records and back. [JSON] and [CodecFunc] return one.
-// Encode, Decode and Names may be called concurrently.
+// Codec turns events into records and back. [JSON], [NewCodec] and [CodecFunc] return one; package protobuf has one for protocol buffers.
+// Encode, Decode, Tags, ContentType and Names may be called concurrently.
 //
-// Rename, Upcast, Retire and Tag configure a codec. They belong to its declaration, before its first use:
+// Rename, Upcast, Retire, Fallback, Tag and Exact configure a codec. They belong to its declaration, before its first use:
 //
 //	var Codec = es.JSON(map[string]Event{
 //		"opened":       Opened{},
@@ -25,16 +26,20 @@ import (
 //		Upcast("deposited", es.From(func(old struct{ Euros int64 }) Event { return Deposited{Cents: 100 * old.Euros} })).
 //		Retire("statement-printed")
 type Codec[E any] struct {
-	types     map[reflect.Type]eventType // of the events to encode
-	decoders  map[string]Upcaster[E]     // by stored name
-	retired   map[string]bool            // stored names
-	marshal   func(v any) ([]byte, error)
-	unmarshal func(data []byte, v any) error
+	contentType string                     // "" for CodecFunc
+	types       map[reflect.Type]eventType // of the events to encode
+	decoders    map[string]Upcaster[E]     // by stored name
+	retired     map[string]bool            // stored names
+	marshal     func(v any) ([]byte, error)
+	unmarshal   func(data []byte, v any) error
 
-	tags func(event E) []string // nil if events have none
+	tags     func(event E) []string // nil if events have none
+	fallback *Codec[E]              // nil if there is none
+	form     form.Form
 
 	encode func(event E) (Record, error) // of CodecFunc; otherwise nil
 	decode func(r Record) (E, error)     // of CodecFunc; otherwise nil
+	exact  bool                          // of CodecFunc: Exact was called
 }
 
 // JSON returns a codec that stores each event as JSON under the name that the map gives for its type. The map holds one
@@ -47,8 +52,41 @@ type Codec[E any] struct {
 // which it would silently drop a field, such as one with an unexported field or with two fields of one name.
 // Encode refuses text that is not UTF-8, which encoding/json would replace.
 func JSON[E any](events map[string]E) *Codec[E] {
-	c := &Codec[E]{types: make(map[reflect.Type]eventType), marshal: json.Marshal, unmarshal: json.Unmarshal}
 	for _, name := range slices.Sorted(maps.Keys(events)) { // sorted, so that a panic is the same every time
+		t := reflect.TypeOf(events[name])
+		if t == nil {
+			continue // NewCodec refuses it
+		}
+		if t.Kind() == reflect.Pointer {
+			panic(fmt.Sprintf("es: JSON: %q is a pointer, %v: events are values, give %v{}", name, t, t.Elem()))
+		}
+		if part := lossy(t, false, nil); part != "" {
+			panic(fmt.Sprintf("es: JSON: %q: encoding/json cannot keep %s, or give %v MarshalJSON and UnmarshalJSON methods", name, part, t))
+		}
+	}
+	c := NewCodec("application/json", events, marshalJSON, json.Unmarshal)
+	for t, event := range c.types {
+		c.types[t] = eventType{event.name, exact(t)}
+	}
+	return c
+}
+
+// NewCodec is [JSON] with another format, such as that of cbor.Marshal and cbor.Unmarshal. contentType is the media type of its data.
+//
+// Events may be pointers: each is decoded into a new value. Encode refuses a nil pointer. marshal gets an event, and unmarshal a pointer to
+// a value to fill, which is the event itself if that is a pointer. Both may be called concurrently.
+//
+// NewCodec cannot know what a format drops, such as unexported fields. Test that events survive by TestCodec of package estest.
+// A [Repo] decodes each event before it writes it, so it never writes one that cannot be read; see [Codec.Exact].
+//
+// NewCodec panics on two names for one type, a name without an event, an empty contentType and nil functions.
+func NewCodec[E any](contentType string, events map[string]E, marshal func(v any) ([]byte, error), unmarshal func(data []byte, v any) error) *Codec[E] {
+	if contentType == "" || marshal == nil || unmarshal == nil {
+		panic("es: codec: NewCodec needs a content type, marshal and unmarshal")
+	}
+	c := &Codec[E]{contentType: contentType, types: make(map[reflect.Type]eventType), marshal: marshal, unmarshal: unmarshal}
+	c.form.Types = make(map[string]reflect.Type)
+	for _, name := range slices.Sorted(maps.Keys(events)) {
 		c.add(name, reflect.TypeOf(events[name]))
 	}
 	return c
@@ -65,34 +103,48 @@ func CodecFunc[E any](encode func(event E) (Record, error), decode func(r Record
 // eventType is how events of a Go type are stored.
 type eventType struct {
 	name  string
-	exact bool // see exact
+	exact bool // see Codec.Exact
 }
 
 func (c *Codec[E]) add(name string, t reflect.Type) {
 	if t == nil {
-		panic(fmt.Sprintf("es: JSON: %q has no event: give a value of its type, such as Opened{}", name))
-	}
-	if t.Kind() == reflect.Pointer {
-		panic(fmt.Sprintf("es: JSON: %q is a pointer, %v: events are values, give %v{}", name, t, t.Elem()))
+		panic(fmt.Sprintf("es: codec: %q has no event: give a value of its type, such as Opened{}", name))
 	}
 	if other, twice := c.types[t]; twice {
-		panic(fmt.Sprintf("es: JSON: %v has two names, %q and %q: keep the one to write, and Rename the other", t, other.name, name))
-	}
-	if part := lossy(t, false, nil); part != "" {
-		panic(fmt.Sprintf("es: JSON: %q: encoding/json cannot keep %s, or give %v MarshalJSON and UnmarshalJSON methods", name, part, t))
+		panic(fmt.Sprintf("es: codec: %v has two names, %q and %q: keep the one to write, and Rename the other", t, other.name, name))
 	}
 	if redaction.Reserved(name) {
 		panic(fmt.Sprintf("es: codec: event name %q begins with %q, which is reserved: give it another name, and Rename %q to it if it is stored", name, redaction.Prefix, name))
 	}
-	c.types[t] = eventType{name, exact(t)}
+	c.types[t], c.form.Types[name] = eventType{name: name}, t
+	shape := maker{t}
 	c.set(name, func(r Record, unmarshal func([]byte, any) error) (E, error) {
-		p := reflect.New(t)
+		p := shape.new()
 		if err := unmarshal(r.Data, p.Interface()); err != nil {
 			var none E
 			return none, err
 		}
-		return p.Elem().Interface().(E), nil
+		return shape.value(p).(E), nil
 	})
+}
+
+// maker makes values of a type to fill from stored data.
+type maker struct{ t reflect.Type }
+
+// new returns a pointer to fill: the value itself if the type is a pointer, or else a pointer to the value.
+func (m maker) new() reflect.Value {
+	if m.t.Kind() == reflect.Pointer {
+		return reflect.New(m.t.Elem())
+	}
+	return reflect.New(m.t)
+}
+
+// value returns the value of what new has returned.
+func (m maker) value(p reflect.Value) any {
+	if m.t.Kind() == reflect.Pointer {
+		return p.Interface()
+	}
+	return p.Elem().Interface()
 }
 
 // set sets the decoder of a stored name, which must be free.
@@ -111,7 +163,7 @@ func (c *Codec[E]) reserve(name string) {
 	if name == TypeRedacted || name == TypeRedaction {
 		panic(fmt.Sprintf("es: codec: event name %q is that of records of the store", name))
 	}
-	if c.decoders[name] != nil || c.retired[name] {
+	if c.reads(name) {
 		panic(fmt.Sprintf("es: codec: event name %q is used twice: a stored name has one meaning", name))
 	}
 }
@@ -132,18 +184,24 @@ func (c *Codec[E]) Rename(old, name string) *Codec[E] {
 	return c.Upcast(old, decode)
 }
 
+// reads reports whether a name has a meaning, other than to a CodecFunc.
+func (c *Codec[E]) reads(name string) bool {
+	return c.decoders[name] != nil || c.retired[name] || c.fallback != nil && c.fallback.reads(name)
+}
+
 // Upcaster decodes an old shape of an event. unmarshal is that of the codec.
 type Upcaster[E any] func(r Record, unmarshal func(data []byte, v any) error) (E, error)
 
-// From returns an [Upcaster] that turns an old shape into an event of today.
+// From returns an [Upcaster] that turns an old shape into an event of today. If Old is a pointer, up gets one to a new value.
 func From[Old, E any](up func(old Old) E) Upcaster[E] {
+	shape := maker{reflect.TypeFor[Old]()}
 	return func(r Record, unmarshal func([]byte, any) error) (E, error) {
-		var old Old
-		if err := unmarshal(r.Data, &old); err != nil {
+		p := shape.new()
+		if err := unmarshal(r.Data, p.Interface()); err != nil {
 			var none E
 			return none, err
 		}
-		return up(old), nil
+		return up(shape.value(p).(Old)), nil
 	}
 }
 
@@ -170,7 +228,7 @@ func (c *Codec[E]) Retire(names ...string) *Codec[E] {
 // kept. Tags are part of the stored event: they select records in a [Filter] and a [Condition]. The function
 // must depend on the event alone, and may be called concurrently.
 //
-// Tag panics if the codec has such a function already.
+// Tag panics if the codec has such a function already. Without one, a codec with a [Codec.Fallback] tags as that does.
 func (c *Codec[E]) Tag(f func(event E) []string) *Codec[E] {
 	if f == nil || c.tags != nil {
 		panic("es: codec: Tag needs a function, and is called once")
@@ -197,8 +255,11 @@ func (c *Codec[E]) Tags(r Record) ([]string, error) {
 
 // tagsOf returns the tags of an event, given those that it has already.
 func (c *Codec[E]) tagsOf(tags []string, event E) []string {
-	if c.tags != nil {
+	switch {
+	case c.tags != nil:
 		tags = slices.Concat(tags, c.tags(event))
+	case c.fallback != nil:
+		return c.fallback.tagsOf(tags, event)
 	}
 	return tag.Set(tags)
 }
@@ -220,28 +281,37 @@ func (c *Codec[E]) Encode(event E) (Record, error) {
 	return r, err
 }
 
-// encodeExact is Encode. It also reports whether Decode is certain to return an equal event that shares no memory.
+// encodeExact is Encode. It also reports whether Decode is certain to return an equal event, so that it need not be called.
 func (c *Codec[E]) encodeExact(event E) (r Record, exact bool, err error) {
 	if c.encode != nil {
 		if r, err = c.encode(event); err != nil {
 			return r, false, encodeError{err}
 		}
 		r.Tags = c.tagsOf(r.Tags, event)
-		return r, false, nil
+		return r, c.exact, nil
 	}
 	t := reflect.TypeOf(event)
 	known, found := c.types[t]
 	if !found {
 		return Record{}, false, encodeError{fmt.Errorf("es: encode: %w", &UnknownEventError{fmt.Sprint(t)})}
 	}
+	if t.Kind() == reflect.Pointer && reflect.ValueOf(event).IsNil() {
+		return Record{}, false, encodeError{invalid("encode %s: the event is a nil %v", known.name, t)}
+	}
 	data, err := c.marshal(event)
 	if err != nil {
 		return Record{}, false, fmt.Errorf("es: encode %s: %w", known.name, err)
 	}
-	if altered(data, reflect.ValueOf(event)) {
-		return Record{}, false, invalid("encode %s: %+v has text that is not UTF-8: encode it as []byte", known.name, event)
-	}
 	return Record{Type: known.name, Data: data, Tags: c.tagsOf(nil, event)}, known.exact, nil
+}
+
+// marshalJSON is json.Marshal that refuses what it would alter.
+func marshalJSON(v any) ([]byte, error) {
+	data, err := json.Marshal(v)
+	if err == nil && altered(data, reflect.ValueOf(v)) {
+		return nil, fmt.Errorf("%w: %+v has text that is not UTF-8: encode it as []byte", ErrInvalid, v)
+	}
+	return data, err
 }
 
 // encodeError is the error of an event that could not be encoded. Projections tell it from a stored event that could not be decoded.
@@ -269,6 +339,8 @@ func (c *Codec[E]) Decode(r Record) (E, error) {
 			return none, ErrRetired
 		case c.decode != nil:
 			return c.decode(r)
+		case c.fallback != nil:
+			return c.fallback.Decode(r)
 		}
 		return none, fmt.Errorf("es: decode %s: %w", r.ID(), &UnknownEventError{r.Type})
 	}

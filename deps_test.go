@@ -22,6 +22,7 @@ func TestDependencies(t *testing.T) {
 		sqlite3 = "github.com/mattn/go-sqlite3/..."
 		kafka   = "github.com/confluentinc/confluent-kafka-go/v2/..."
 		kfake   = "github.com/twmb/franz-go/..."
+		proto   = "google.golang.org/protobuf/..."
 
 		relay      = root + "/kafka/internal/relay"
 		feed       = root + "/kafka/internal/feed"
@@ -54,6 +55,14 @@ func TestDependencies(t *testing.T) {
 		never: []string{postgres, pgx, kfake},
 		why:   "a service that reads topics has one database and no broker",
 	}, {
+		pkg:  "./protobuf",
+		only: []string{root, internal, xsync, lru, proto},
+		why:  "it is for rules",
+	}, {
+		pkg:  "./examples/wallet",
+		only: []string{root, root + "/examples/wallet/walletpb", root + "/protobuf", internal, xsync, lru, proto},
+		why:  "rules never see a database",
+	}, {
 		pkg:  "./projection",
 		only: []string{root, internal, xsync, lru},
 		why:  "a read side is declared without a database",
@@ -67,12 +76,16 @@ func TestDependencies(t *testing.T) {
 		why:  "a web handler never sees a database",
 	}, {
 		pkg:   "./estest",
-		never: []string{root + "/estest/conformance", sqlite, postgres, pgx, sqlite3, kafka, kfake},
+		never: []string{root + "/estest/conformance", sqlite, postgres, pgx, sqlite3, kafka, kfake, proto},
 		why:   "testing rules needs no database and no suite for implementers",
 	}, {
 		pkg:   "./estest/conformance",
 		never: []string{sqlite, postgres, pgx, sqlite3, kafka, kfake},
 		why:   "a conformance suite knows no backend",
+	}, {
+		pkg:  "./internal/form",
+		only: []string{},
+		why:  "the root package links it",
 	}, {
 		pkg:  "./internal/group",
 		only: []string{},
@@ -149,6 +162,28 @@ func TestDependencies(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestOnlyProtobufLinksProtocolBuffers checks that users of other packages do not link them, nor the format that an example shows.
+func TestOnlyProtobufLinksProtocolBuffers(t *testing.T) {
+	const root = "github.com/thalo-go/es"
+	may := []string{root + "/protobuf/...", root + "/examples/wallet/...", root + "/cmd/es", root + "/bench/..."}
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-f", `{{.ImportPath}}{{range .Deps}} {{.}}{{end}}`, "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		pkg, deps, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if matches(pkg, may) {
+			continue
+		}
+		for path := range strings.FieldsSeq(deps) {
+			if matches(path, []string{"google.golang.org/protobuf/...", "github.com/fxamacker/cbor/..."}) {
+				t.Errorf("%s links %s: only package protobuf, its example, es and bench may", pkg, path)
+				break
+			}
+		}
 	}
 }
 

@@ -60,12 +60,12 @@ func TestUndocumentedFinds(t *testing.T) {
 	}
 }
 
-// goPackages returns the source of every Go file of the module except tests, by directory and path.
+// goPackages returns the source of every Go file of the module except tests and generated code, by directory and path.
 func goPackages(t *testing.T) map[string]map[string]string {
 	t.Helper()
 	packages := make(map[string]map[string]string)
 	for name, source := range moduleFiles(t, ".go") {
-		if strings.HasSuffix(name, "_test.go") {
+		if strings.HasSuffix(name, "_test.go") || strings.HasSuffix(name, ".pb.go") {
 			continue
 		}
 		dir := path.Dir(name)

@@ -36,6 +36,8 @@ func (p *painter) paint(path string, v reflect.Value, within []unsafe.Pointer) {
 			p.line(path, "%p", at) // a time zone has hundreds of lines and never changes
 		case slices.Contains(within, at):
 			p.line(path, "a cycle")
+		case isMessage(v.Type()):
+			p.line(path, "%s", text(v))
 		default:
 			p.paint(path, v.Elem(), append(slices.Clip(within), at))
 		}
@@ -87,4 +89,17 @@ func (p *painter) paintMap(path string, v reflect.Value, within []unsafe.Pointer
 	for _, entry := range entries {
 		p.text.WriteString(entry)
 	}
+}
+
+// isMessage reports whether a type is a pointer to a protocol buffer, which has parts that change when it is encoded or compared.
+// Its method says so. This package does not link protocol buffers.
+func isMessage(t reflect.Type) bool {
+	_, found := t.MethodByName("ProtoReflect")
+	return found && t.Kind() == reflect.Pointer && t.Implements(reflect.TypeFor[fmt.Stringer]())
+}
+
+// text returns the text form of a message: every field that is set, in one way within a process.
+func text(message reflect.Value) string {
+	usable := reflect.NewAt(message.Type().Elem(), message.UnsafePointer()) // also if it is in an unexported field
+	return usable.Interface().(fmt.Stringer).String()
 }

@@ -93,6 +93,10 @@ func checkSamples[E any](t testing.TB, codec *es.Codec[E], samples []E) {
 			types[v.Type()] = make(fields)
 			order = append(order, v.Type())
 		}
+		if of := codec.Form().Fields; of != nil {
+			of(sample, func(path string, isSet bool) { types[v.Type()][path] = types[v.Type()][path] || isSet })
+			continue
+		}
 		types[v.Type()].look("", v, nil)
 	}
 	for _, name := range codec.Names() {

@@ -186,5 +186,11 @@ func list[E any](events []E) string {
 
 // difference compares all fields, including unexported ones.
 func difference[T any](want, got T) string {
-	return cmp.Diff(want, got, cmp.Exporter(func(reflect.Type) bool { return true }), cmpopts.EquateNaNs())
+	message := cmp.FilterPath(func(p cmp.Path) bool { return isMessage(p.Last().Type()) }, cmp.Transformer("Message", func(v any) string {
+		if m := reflect.ValueOf(v); !m.IsNil() {
+			return text(m)
+		}
+		return "nil"
+	}))
+	return cmp.Diff(want, got, cmp.Exporter(func(reflect.Type) bool { return true }), cmpopts.EquateNaNs(), message)
 }

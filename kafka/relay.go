@@ -38,7 +38,7 @@ type Relay struct {
 	// Encoding is the form of messages.
 	Encoding Encoding
 
-	// ContentType returns the media type of a record's data, for CloudEvents. nil means application/json.
+	// ContentType returns the media type of a record's data, for CloudEvents, such as [es.Codec.ContentType] does. nil and "" mean application/json.
 	ContentType func(r es.Record) string
 
 	// Filter selects the records that are published. It is kept with the checkpoint, and a changed one ends Run with an error that wraps

@@ -30,6 +30,7 @@ import (
 // table returns all figures in the order of measurement. Each backend adds its own.
 func table() []figure {
 	return slices.Concat(
+		codecFigures(),
 		sqliteFigures(),
 		postgresFigures(),
 		companyFigures(),

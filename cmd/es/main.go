@@ -91,8 +91,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 		panic(err) // the tags above are wrong
 	}
 	for i, arg := range args {
-		if arg == "-json" { // as Go's own tools have it
-			args[i] = "--json"
+		name, _, _ := strings.Cut(arg, "=")
+		if name == "-json" || name == "-descriptor" || name == "-message" { // as Go's own tools have it
+			args[i] = "-" + arg
 		}
 	}
 	parsed, err := parser.Parse(args)

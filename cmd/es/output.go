@@ -21,9 +21,11 @@ import (
 type output struct {
 	w    *bufio.Writer
 	json bool
+
+	decoder *decoder // nil shows data as it is
 }
 
-func newOutput(w io.Writer, json bool) *output { return &output{bufio.NewWriter(w), json} }
+func newOutput(w io.Writer, json bool) *output { return &output{w: bufio.NewWriter(w), json: json} }
 
 func (o *output) flush() error { return o.w.Flush() }
 
@@ -54,6 +56,7 @@ const recordHeader = "POSITION  TIME                         STREAM/VERSION     
 
 // record writes a record.
 func (o *output) record(r es.Record) error {
+	r.Data = o.decoder.data(r)
 	if o.json {
 		return o.object(asObject(r))
 	}

@@ -10,12 +10,16 @@ import (
 type read struct {
 	Stream string     `arg:"" help:"The stream, as kind/id: account/ann."`
 	After  es.Version `help:"Only what comes after this version."`
+	Form   form       `embed:""`
 }
 
 // Run is called by kong.
 func (v *read) Run(s *session) (err error) {
 	stream, err := es.ParseStream(v.Stream)
 	if err != nil {
+		return err
+	}
+	if s.out.decoder, err = v.Form.decoder(s.stderr); err != nil {
 		return err
 	}
 	db, err := s.open(true)

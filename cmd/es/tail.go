@@ -12,10 +12,14 @@ type tail struct {
 	Kinds  []string `name:"kind" short:"k" sep:"none" help:"Only events of streams of this kind. May be repeated."`
 	Types  []string `name:"type" short:"t" sep:"none" help:"Only events of this type. May be repeated."`
 	Tags   []string `name:"tag" sep:"none" help:"Only events with this tag. May be repeated: events with all of them."`
+	Form   form     `embed:""`
 }
 
 // Run is called by kong.
 func (v *tail) Run(s *session) (err error) {
+	if s.out.decoder, err = v.Form.decoder(s.stderr); err != nil {
+		return err
+	}
 	db, err := s.open(true)
 	if err != nil {
 		return err
