@@ -12,7 +12,7 @@ import (
 func TestTheSchemaOnlyExpands(t *testing.T) {
 	path := file(t)
 	open(t, path)
-	rows, err := connect(t, path).QueryContext(t.Context(), `select m.name || '.' || c.name || ' ' || c.type || case when c.pk > 0 then ' key' when c."notnull" and c.dflt_value is null then ' required' else '' end
+	rows, err := connect(t, path).QueryContext(t.Context(), `select m.name || '.' || c.name || ' ' || c.type || case when c.pk > 0 and c.dflt_value is null then ' key' when c."notnull" and c.dflt_value is null then ' required' else '' end
 		from sqlite_master m join pragma_table_info(m.name) c where m.type = 'table' order by m.name, c.cid`)
 	if err != nil {
 		t.Fatal(err)

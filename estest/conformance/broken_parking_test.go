@@ -16,6 +16,7 @@ import (
 const (
 	parksStream    = "failing record is parked with the later ones of its stream"
 	parkedAsIs     = "Parked returns records with error and attempts"
+	parkedInParts  = "messages made of one record are parked one by one"
 	retryFrees     = "Retry applies the parked records of a stream in order"
 	retryStops     = "Retry stops at the first record that fails again"
 	retryInPieces  = "Retry does not delay other streams until all parked are applied"
@@ -46,7 +47,7 @@ func eachAlone(park bool) func(*faultySide) {
 					if err := execute(ctx, tx, "rollback to one"); err != nil {
 						return err
 					}
-					if _, err := tx.ExecContext(ctx, "insert into es_parked select ?, 0, ?, ?, ?, ?, 1, 'happened', x'', '', 'bad', 2, 1, '0/1', '', '' where ?",
+					if _, err := tx.ExecContext(ctx, "insert into es_parked select ?, 0, ?, ?, ?, ?, 1, 'happened', x'', '', 'bad', 2, 1, '0/1', '', '', 0 where ?",
 						p.Name, r.Stream.Kind, r.Stream.ID, int64(r.Version), int64(r.Position), park); err != nil {
 						return err
 					}
@@ -93,6 +94,10 @@ func (w workshop) brokenParking() []defect[conformance.Listed] {
 				return f.Store.Project(ctx, p)
 			}
 		}).blocking(),
+		w.broken("all parts of a record are discarded", parkedInParts, tampering(`create trigger broken after delete on es_parked begin
+			delete from es_parked where kind = old.kind and id = old.id and stream_version = old.stream_version; end`)).blocking(),
+		w.broken("parts are parked in another order", parkedInParts, tampering(`create trigger broken after insert on es_parked when new.part = 3 begin
+			update es_parked set part = 1 where part = 3; end`)),
 		w.broken("parked records keep the number of their shard", parkedDivided,
 			tampering("create trigger broken before update of shard on es_parked begin select raise(ignore); end")).blocking(),
 	}

@@ -195,6 +195,40 @@ func (f *topicFeed) Applied(projection.Cursor) {}
 // Close implements [projection.Feed].
 func (f *topicFeed) Close() error { return nil }
 
+// inParts is a topic with one stream. Its first record was published as three messages, the second of which is bad.
+type inParts struct{ topic }
+
+// Shards implements [projection.Source].
+func (inParts) Shards(context.Context, int) ([]string, error) { return []string{"topic"}, nil }
+
+// Feed implements [projection.Source].
+func (inParts) Feed(_ context.Context, _ string, after projection.Cursor, _ es.Filter) (projection.Feed, error) {
+	return &partsFeed{at: after}, nil
+}
+
+type partsFeed struct {
+	topicFeed
+	at projection.Cursor
+}
+
+// Next implements [projection.Feed]. Message number n is at the cursor n.
+func (f *partsFeed) Next(ctx context.Context, _ int) (projection.Batch, error) {
+	const end = 4
+	if f.at == end {
+		<-ctx.Done()
+		return projection.Batch{}, ctx.Err()
+	}
+	f.at++
+	r := es.Record{Stream: es.Stream{Kind: "topic", ID: "1"}, Version: 1, Position: 1, Time: time.UnixMicro(1), Type: "t", Data: []byte("good"), Part: int(f.at)}
+	switch f.at {
+	case 2:
+		r.Data = []byte("bad")
+	case end:
+		r.Version, r.Position, r.Part = 2, 2, 0
+	}
+	return projection.Batch{Records: []es.Record{r}, Cursors: []projection.Cursor{f.at}, Next: f.at, End: end}, nil
+}
+
 func appliesShards(t *trial) {
 	s := t.side()
 	p := t.parking("topics", always)

@@ -42,6 +42,9 @@ func parkingClauses() []clause {
 		{"parked streams stay parked when partitions change",
 			"The stream moves to another shard. If that shard's worker does not know that it is parked, it applies its later records out of order.",
 			parksInNewShards},
+		{"messages made of one record are parked one by one",
+			"A relay can publish several messages for a record, with its version and position. If a row is kept for all of them, those behind the first are lost, or Drop discards them.",
+			parksParts},
 		{"Retry and Drop refuse a stream that is not parked",
 			"The error wraps es.ErrInvalid. Otherwise a misspelt name or stream looks like success.",
 			refusesRequests},
@@ -242,6 +245,33 @@ func dropsParked(t *trial) {
 	t.until("stream a is no longer parked", func() bool { return len(t.parkedIDs(s)) == 2 })
 	t.reach(s, p.Name, t.write(s, "a", "good"))
 	t.equal("the applied records", byStream(t.lines(p.Name)), byStream(slices.Concat(recordIDs("a", 1, 3, 4, 5, 6), recordIDs("b", 1, 2, 3), recordIDs("c", 1, 2, 3, 4, 5))))
+}
+
+func parksParts(t *trial) {
+	s := t.side()
+	stream := es.Stream{Kind: "topic", ID: "1"}
+	for _, test := range []struct {
+		name    string
+		end     func(ctx context.Context, name string, version int, stream es.Stream) error
+		applied []string
+	}{
+		{"retried parts", s.Retry, []string{"topic/1/1.1", "topic/1/1.2", "topic/1/1.3", "topic/1/2"}},
+		{"dropped parts", s.Drop, []string{"topic/1/1.1", "topic/1/1.3", "topic/1/2"}},
+	} {
+		var fixed atomic.Bool
+		p := t.parking(test.name, func() bool { return !fixed.Load() })
+		p.Source = inParts{}
+		r := t.project(s, p)
+		t.until("the records behind the bad part are parked", func() bool { return len(t.parkedIDs(s)) == 3 })
+		t.equal("the parked records", t.parkedIDs(s), []string{"topic/1/1.2", "topic/1/1.3", "topic/1/2"})
+		fixed.Store(true)
+		if err := test.end(t.ctx, p.Name, 0, stream); err != nil {
+			t.Fatalf("Retry or Drop returned %v", err)
+		}
+		t.until("no record is parked", func() bool { return len(t.parkedIDs(s)) == 0 })
+		t.cancel(r)
+		t.equal("the applied records", t.lines(p.Name), test.applied)
+	}
 }
 
 func parksForNext(t *trial) {

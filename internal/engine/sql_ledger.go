@@ -266,7 +266,7 @@ func (l *sqlLedger[Tx]) Parked(ctx context.Context, after projection.Parked, lim
 		p, err := scanParked(scan)
 		page = append(page, p)
 		return err
-	}, l.stmts.parked, after.Name, int64(after.Version), int64(r.Position), r.Stream.Kind, r.Stream.ID, int64(r.Version), int64(limit))
+	}, l.stmts.parked, after.Name, int64(after.Version), int64(r.Position), r.Stream.Kind, r.Stream.ID, int64(r.Version), int64(r.Part), int64(limit))
 	return page, err
 }
 
@@ -275,7 +275,7 @@ func scanParked(scan func(...any) error, more ...any) (p projection.Parked, err 
 	var at, micros int64
 	var meta, tags string
 	r := &p.Record
-	err = scan(append([]any{&p.Name, &p.Version, &r.Stream.Kind, &r.Stream.ID, &r.Version, &r.Position, &micros, &r.Type, &r.Data, &meta, &tags, &p.Error, &p.Attempts, &at}, more...)...)
+	err = scan(append([]any{&p.Name, &p.Version, &r.Stream.Kind, &r.Stream.ID, &r.Version, &r.Position, &micros, &r.Type, &r.Data, &meta, &tags, &r.Part, &p.Error, &p.Attempts, &at}, more...)...)
 	if err != nil {
 		return p, err
 	}
@@ -502,13 +502,13 @@ func (l *sqlLedger[Tx]) Park(ctx context.Context, tx Tx, k Key, shard string, r 
 	if data == nil {
 		data = []byte{}
 	}
-	return l.set(ctx, tx, l.stmts.park, k.with(r.Stream.Kind, r.Stream.ID, int64(r.Version), int64(r.Position), r.Time.UnixMicro(), r.Type, data, meta, tag.Join(r.Tags),
+	return l.set(ctx, tx, l.stmts.park, k.with(r.Stream.Kind, r.Stream.ID, int64(r.Version), int64(r.Position), r.Time.UnixMicro(), r.Type, data, meta, tag.Join(r.Tags), int64(r.Part),
 		message, int64(attempts), shard)...)
 }
 
 // record returns the parameters that identify a parked record.
 func (k Key) record(r es.Record, args ...any) []any {
-	return append(k.with(r.Stream.Kind, r.Stream.ID, int64(r.Version)), args...)
+	return append(k.with(r.Stream.Kind, r.Stream.ID, int64(r.Version), int64(r.Part)), args...)
 }
 
 // Unpark implements [Ledger].

@@ -38,9 +38,9 @@ type statements struct {
 
 const (
 	thisProjection = " where name = $1 and version = $2"
-	thisParked     = thisProjection + " and kind = $3 and id = $4 and stream_version = $5"
+	thisParked     = thisProjection + " and kind = $3 and id = $4 and stream_version = $5 and part = $6"
 	headerColumns  = "p.kind, p.source, p.filter, p.replaced, p.prepares, p.partitions, p.barrier, p.rebuild, p.identity, p.delays"
-	parkedColumns  = "name, version, kind, id, stream_version, position, time, type, data, meta, tags, error, attempts, at"
+	parkedColumns  = "name, version, kind, id, stream_version, position, time, type, data, meta, tags, part, error, attempts, at"
 )
 
 // partOf is the part of a hash, of a number of parts. A hash is unsigned, and stored as a signed number.
@@ -147,14 +147,15 @@ func prepare(d Dialect) statements { //nolint:funlen // a list
 		deleteWorkers: d.SQL("delete from {es}workers" + thisProjection),
 		renameWorkers: d.SQL("update {es}workers set name = $2 where name = $1"),
 
-		park:    d.SQL("insert into {es}parked (" + parkedColumns + ", shard, request) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, {now}, $14, '')"),
+		park:    d.SQL("insert into {es}parked (" + parkedColumns + ", shard, request) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, {now}, $15, '')"),
 		waiting: d.SQL("select distinct kind, id from {es}parked" + thisProjection + " and shard = $3"),
 		parkedOf: d.SQL("select " + parkedColumns + ", request from {es}parked" + thisProjection +
-			" and kind = $3 and id = $4 order by stream_version limit 1"),
+			" and kind = $3 and id = $4 order by stream_version, part limit 1"),
 		unpark:     d.SQL("delete from {es}parked" + thisParked),
-		failParked: d.SQL("update {es}parked set error = $6, attempts = attempts + 1, at = {now}, request = ''" + thisParked),
-		request: d.SQL("update {es}parked set request = $5" + thisProjection + ` and kind = $3 and id = $4 and stream_version =
-			(select min(q.stream_version) from {es}parked q where q.name = $1 and q.version = $2 and q.kind = $3 and q.id = $4)`),
+		failParked: d.SQL("update {es}parked set error = $7, attempts = attempts + 1, at = {now}, request = ''" + thisParked),
+		request: d.SQL("update {es}parked set request = $5" + thisProjection + ` and kind = $3 and id = $4 and (stream_version, part) =
+			(select q.stream_version, q.part from {es}parked q where q.name = $1 and q.version = $2 and q.kind = $3 and q.id = $4
+			order by q.stream_version, q.part limit 1)`),
 		requests: d.SQL("select shard, kind, id from {es}parked" + thisProjection + " and request <> '' order by position"),
 
 		parkedStreams: d.SQL("select distinct kind, id from {es}parked" + thisProjection),
@@ -163,8 +164,8 @@ func prepare(d Dialect) statements { //nolint:funlen // a list
 		deleteBehind:  d.SQL("delete from {es}parked" + thisProjection + " and position > $3"),
 		renameParked:  d.SQL("update {es}parked set name = $2 where name = $1"),
 		parked: d.SQL("select " + parkedColumns + ` from {es}parked
-			where (name, version, position, kind, id, stream_version) > ($1, $2, $3, $4, $5, $6)
-			order by name, version, position, kind, id, stream_version limit $7`),
+			where (name, version, position, kind, id, stream_version, part) > ($1, $2, $3, $4, $5, $6, $7)
+			order by name, version, position, kind, id, stream_version, part limit $8`),
 
 		now: d.SQL("select {now}"),
 		// The time is read once, so that no timer becomes due between the two lists. Being in a subquery, it bounds the part of the index that is read.

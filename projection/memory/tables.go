@@ -304,10 +304,12 @@ func (r *rows) set(old *parked, change func(p *parked)) {
 // comparePlaces orders parked records of one projection.
 func comparePlaces(a, b es.Record) int {
 	return cmp.Or(cmp.Compare(a.Position, b.Position), strings.Compare(a.Stream.Kind, b.Stream.Kind), strings.Compare(a.Stream.ID, b.Stream.ID),
-		cmp.Compare(a.Version, b.Version))
+		cmp.Compare(a.Version, b.Version), cmp.Compare(a.Part, b.Part))
 }
 
-func sameRecord(a, b es.Record) bool { return a.Stream == b.Stream && a.Version == b.Version }
+func sameRecord(a, b es.Record) bool {
+	return a.Stream == b.Stream && a.Version == b.Version && a.Part == b.Part
+}
 
 // clone copies what a caller may change.
 func clone(r es.Record) es.Record {
