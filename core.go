@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/thalo-go/es/internal/cause"
+	"github.com/thalo-go/es/internal/hist"
 )
 
 // Defaults of the settings.
@@ -27,19 +29,16 @@ type Config struct {
 	// CacheSize is the number of states kept in memory; the least recently used are dropped. 0 means 10,000, negative none.
 	CacheSize int
 
+	// Meta, if set, returns metadata for every event of a command, such as the user in ctx. Metadata of the options takes precedence.
+	// It is called once for each command, with the context of Tracer.
+	Meta func(ctx context.Context) map[string]string
+
+	// Tracer, if set, observes every command.
+	Tracer Tracer
+
 	// Logger receives warnings that have no caller to return to, such as that of a corrupt snapshot, and the stacks of
 	// panics. nil discards.
 	Logger *slog.Logger
-}
-
-// RepoStats are the counters of a [Repo] or [Decisions] since it was made.
-type RepoStats struct {
-	Commands    int64 // commands that got an outcome or an error from a round, including those below
-	Refused     int64 // commands that the rules refused
-	Repeated    int64 // commands that had taken effect before
-	Retries     int64 // attempts after a conflict
-	CacheHits   int64 // rounds that began with a cached state
-	CacheMisses int64 // rounds that read their state from the store
 }
 
 // core is what Repo and Decisions share: it runs the rounds of commands, each on its subject.
@@ -53,6 +52,9 @@ type core[S, C, E any] struct {
 	init      sync.Once
 	settings  error // what is wrong with the settings
 	retries   int
+	meta      func(ctx context.Context) map[string]string
+	tracer    Tracer
+	epoch     time.Time // when the clock of calls begins
 	log       *slog.Logger
 	cache     cache[S]
 	snapshots snapshotter[S]
@@ -60,6 +62,7 @@ type core[S, C, E any] struct {
 	mu     sync.Mutex // guards lanes, what they contain, and what follows
 	lanes  map[string]*lane[S, C, E]
 	stats  RepoStats
+	took   hist.Durations
 	closed bool
 	busy   sync.WaitGroup // lanes in use, and transactions
 }
@@ -98,6 +101,7 @@ func (k *core[S, C, E]) begin(c Config, more func(log *slog.Logger) error) error
 		if k.log == nil {
 			k.log = slog.New(slog.DiscardHandler)
 		}
+		k.meta, k.tracer, k.epoch = c.Meta, c.Tracer, time.Now()
 		k.retries = max(0, cmp.Or(c.Retries, defaultRetries))
 		k.cache.init(cmp.Or(c.CacheSize, defaultCacheSize))
 		k.lanes = make(map[string]*lane[S, C, E])
@@ -107,18 +111,35 @@ func (k *core[S, C, E]) begin(c Config, more func(log *slog.Logger) error) error
 }
 
 // execute runs a command on a subject.
-func (k *core[S, C, E]) execute(ctx context.Context, c *call[S, C, E]) (Result[S, E], error) {
-	if err := c.resolveStep(ctx, c.on.stream); err != nil {
+func (k *core[S, C, E]) execute(c *call[S, C, E]) (Result[S, E], error) {
+	c.began = k.clock()
+	if k.tracer != nil {
+		return k.trace(c)
+	}
+	return k.command(c)
+}
+
+// clock returns the time since the first command. It takes half of the time of time.Now, and a call keeps a third of it.
+func (k *core[S, C, E]) clock() time.Duration { return time.Since(k.epoch) }
+
+func (k *core[S, C, E]) command(c *call[S, C, E]) (Result[S, E], error) {
+	if err := c.resolveStep(c.ctx, c.on.stream); err != nil {
 		return Result[S, E]{}, err
+	}
+	if k.meta != nil {
+		c.meta = merge(k.meta(c.ctx), c.meta)
 	}
 	if err := c.check(c.on.stream); err != nil {
 		return Result[S, E]{}, err
 	}
-	if err := ctx.Err(); err != nil {
+	if err := c.ctx.Err(); err != nil {
 		return Result[S, E]{}, err
 	}
 	if err := k.run(c); err != nil {
 		return Result[S, E]{}, fmt.Errorf("es: execute on %s: %w", c.on.stream, err)
+	}
+	if c.traced != nil {
+		c.traced.returned = true
 	}
 	if c.panicked != nil {
 		panic(c.panicked)
@@ -200,7 +221,9 @@ func (k *core[S, C, E]) closedError() error { return fmt.Errorf("%s %w", k.name,
 func (k *core[S, C, E]) count() RepoStats {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.stats
+	stats := k.stats
+	stats.Execute = Histogram(k.took.Snapshot())
+	return stats
 }
 
 func (k *core[S, C, E]) close(ctx context.Context) error {

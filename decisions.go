@@ -82,7 +82,7 @@ func (d *Decisions[S, C, E]) Execute(ctx context.Context, command C, options ...
 	if c.hasExpected {
 		return Result[S, E]{}, noVersion(c.on.stream)
 	}
-	return d.core.execute(ctx, c)
+	return d.core.execute(c)
 }
 
 func noVersion(stream Stream) error {

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/thalo-go/es/internal/group"
 )
@@ -27,6 +28,7 @@ type call[S, C, E any] struct {
 	ctx     context.Context
 	command C
 	on      subject[S]
+	began   time.Duration // by core.clock
 	settings
 
 	running   bool // the rules run for this call
@@ -39,6 +41,8 @@ type call[S, C, E any] struct {
 	err      error
 	panicked *PanicError
 	exited   bool // the rules called runtime.Goexit, as t.FailNow does
+
+	traced *tracedCall // nil without a Tracer
 }
 
 // run executes a call on an aggregate and returns when its results are set, or with an error if its caller gave up.
@@ -215,6 +219,7 @@ func (k *core[S, C, E]) answer(calls []*call[S, C, E]) {
 			continue
 		}
 		k.stats.Commands++
+		k.took.Add(k.clock() - c.began)
 		switch {
 		case c.result.Repeated:
 			k.stats.Repeated++

@@ -97,7 +97,7 @@ func (r *Repo[S, C, E]) Execute(ctx context.Context, id string, command C, optio
 	if err := r.start(); err != nil {
 		return Result[S, E]{}, err
 	}
-	return r.core.execute(ctx, c)
+	return r.core.execute(c)
 }
 
 func (r *Repo[S, C, E]) subject(id string) subject[S] {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/thalo-go/es/internal/batch"
 	"github.com/thalo-go/es/internal/group"
 )
 
@@ -29,6 +30,9 @@ type round[S, C, E any] struct {
 // settle answers every call of the round. It returns when each has its answer or was abandoned by its caller.
 func (r *round[S, C, E]) settle() {
 	r.open = r.Calls
+	if r.core.tracer != nil {
+		r.queued()
+	}
 	base, cached, err := r.core.start(r.ctx, r.on)
 	if err != nil {
 		r.fail(r.open, err)
@@ -114,11 +118,8 @@ func (r *round[S, C, E]) plan() plan[S, C, E] {
 
 // append writes a plan, everything or nothing, and sets the position of each result.
 func (r *round[S, C, E]) append(p *plan[S, C, E]) error {
-	if len(p.appends) == 0 {
-		return nil
-	}
-	last, err := r.core.store.Append(r.ctx, p.appends...)
-	if err != nil {
+	last, err := r.send(p)
+	if err != nil || len(p.appends) == 0 {
 		return err
 	}
 	before := last - Position(p.end.ahead) // the records of one call of Append are consecutive
@@ -127,6 +128,22 @@ func (r *round[S, C, E]) append(p *plan[S, C, E]) error {
 		c.result.Position = c.result.Position.place(before)
 	}
 	return nil
+}
+
+// send hands a plan to the store. Without appends there is nothing to do.
+func (r *round[S, C, E]) send(p *plan[S, C, E]) (last Position, err error) {
+	ctx := r.ctx
+	var info *batch.Info
+	if r.core.tracer != nil {
+		ctx, info = batch.Ask(ctx)
+	}
+	if len(p.appends) > 0 {
+		last, err = r.core.store.Append(ctx, p.appends...)
+	}
+	if info != nil {
+		p.observed(info)
+	}
+	return last, err
 }
 
 // written answers the calls of a plan that was appended, and continues from its end.

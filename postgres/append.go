@@ -23,6 +23,8 @@ import (
 // It tries until the context ends. If the server cannot be reached within [Config.ConnectTimeout], nothing was written and the error
 // says so.
 func (s *Store) Append(ctx context.Context, appends ...es.Append) (_ es.Position, err error) {
+	began := s.queue.Clock()
+	defer func() { s.queue.Count(began, appends, err) }()
 	defer cause.Set(ctx, &err)
 	if err := es.CheckAppends(appends...); err != nil {
 		return 0, err

@@ -269,6 +269,9 @@ func (s *Store) ID() string { return s.id }
 // the one that the caller passed and still has to close.
 func (s *Store) Pool() *pgxpool.Pool { return s.pool }
 
+// Stats returns the counters since the store was opened. They do not have the appends of stores that In returns.
+func (s *Store) Stats() es.Stats { return s.queue.Stats() }
+
 // Close waits for appends in flight, ends waiting readers and, if the store opened the pool, closes it.
 // Methods called afterwards return an error that wraps [es.ErrClosed].
 // An append whose connection broke, and whose outcome is not yet known, returns [es.ErrUnknownOutcome].

@@ -21,6 +21,8 @@ import (
 // [es.ErrUnavailable]. If the commit fails with an I/O error, or the context ends while the transaction is being written for
 // other callers as well, the error wraps [es.ErrUnknownOutcome].
 func (s *Store) Append(ctx context.Context, appends ...es.Append) (_ es.Position, err error) {
+	began := s.queue.Clock()
+	defer func() { s.queue.Count(began, appends, err) }()
 	defer cause.Set(ctx, &err)
 	if err := es.CheckAppends(appends...); err != nil {
 		return 0, err

@@ -233,6 +233,9 @@ func (s *Store) ID() string { return s.id }
 // While a query uses it, all methods of the store wait.
 func (s *Store) DB() *sql.DB { return s.read }
 
+// Stats returns the counters since the store was opened.
+func (s *Store) Stats() es.Stats { return s.queue.Stats() }
+
 // Close waits for appends in flight, ends waiting readers and closes the database. Methods called afterwards return an error
 // that wraps [es.ErrClosed]. Close may be called again. If the handler of a projection has not returned within [Config.BusyTimeout],
 // Close returns an error that names it, and the files stay open until it returns.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/batch"
 	"github.com/thalo-go/es/internal/group"
 )
 
@@ -30,6 +31,10 @@ type Request struct {
 	Err      error
 
 	Broken bool // the condition of an append has failed already; for Tx.Write
+
+	size   int           // appends in its transaction
+	came   time.Duration // when it came, by Queue.Clock
+	waited time.Duration // for its transaction to begin
 
 	group.Member
 	detached bool // it is part of a transaction that may outlast its callers; guarded by Queue.mu
@@ -61,6 +66,9 @@ type Queue struct {
 	events int // limit of a transaction with more than one request
 	bytes  int
 	slots  chan struct{} // holds one element for each caller inside, to bound the queue
+	epoch  time.Time     // when the clock begins
+
+	counters counters
 
 	mu      sync.Mutex
 	group   group.Group[*Request]
@@ -87,7 +95,7 @@ type Options struct {
 func New(begin func(ctx context.Context) (Tx, error), o Options) *Queue {
 	q := &Queue{
 		begin: begin, events: cmp.Or(o.Events, 4096), bytes: cmp.Or(o.Bytes, 16<<20),
-		slots: make(chan struct{}, cmp.Or(o.Waiting, 16384)), returning: returning{part: 1},
+		slots: make(chan struct{}, cmp.Or(o.Waiting, 16384)), epoch: time.Now(), returning: returning{part: 1},
 	}
 	q.idle.L = &q.mu
 	return q
@@ -96,6 +104,7 @@ func New(begin func(ctx context.Context) (Tx, error), o Options) *Queue {
 // Append writes the appends and returns their verdict, as [es.Store] specifies.
 // If the context ends before they are part of a transaction, nothing is written.
 func (q *Queue) Append(ctx context.Context, appends []es.Append) (es.Position, error) {
+	came := q.Clock()
 	select {
 	case q.slots <- struct{}{}:
 		defer func() { <-q.slots }()
@@ -103,6 +112,7 @@ func (q *Queue) Append(ctx context.Context, appends []es.Append) (es.Position, e
 		return 0, ctx.Err()
 	}
 	r := newRequest(appends)
+	r.came = came
 	lead, err := q.join(r)
 	switch {
 	case err != nil:
@@ -195,7 +205,7 @@ func (r *Request) own() {
 func (q *Queue) wait(ctx context.Context, r *Request) (es.Position, error) {
 	select {
 	case <-r.Done():
-		return r.Position, r.Err
+		return r.verdict(ctx)
 	case <-ctx.Done():
 		return q.leave(ctx, r)
 	}
@@ -216,6 +226,12 @@ func (q *Queue) leave(ctx context.Context, r *Request) (es.Position, error) {
 		return 0, fmt.Errorf("%w: %w", es.ErrUnknownOutcome, ctx.Err())
 	}
 	<-r.Done()
+	return r.verdict(ctx)
+}
+
+// verdict returns the verdict of a request that was answered.
+func (r *Request) verdict(ctx context.Context) (es.Position, error) {
+	batch.Tell(ctx, r.size, r.waited)
 	return r.Position, r.Err
 }
 
@@ -229,8 +245,8 @@ func (q *Queue) lead(ctx context.Context, r *Request) (es.Position, error) {
 	}()
 	tx, err := q.begin(ctx)
 	if !isDetached(tx) && q.alone() {
-		q.write(ctx, tx, err, r)
-		return r.Position, r.Err
+		q.transact(ctx, tx, err, r)
+		return r.verdict(ctx)
 	}
 	handedOver = true
 	if ctx.Err() != nil { // only this caller was canceled
@@ -290,9 +306,7 @@ func (q *Queue) flush(tx Tx, err error) {
 			}
 		}
 		ctx, requests := q.take(isDetached(tx))
-		began := time.Now()
-		q.write(ctx, tx, err, requests...)
-		q.answer(requests, time.Since(began))
+		q.answer(requests, q.transact(ctx, tx, err, requests...))
 		cancel()
 		tx, err = nil, nil
 	}

@@ -49,6 +49,9 @@ func (r *RefusedError) Error() string {
 	return fmt.Sprintf("projection %s refused the append: %v", r.Projection, r.Err)
 }
 
+// Refuses tells a refusal from the errors that it wraps, for package commit.
+func (r *RefusedError) Refuses() {}
+
 // Unwrap returns the error of Handle.
 func (r *RefusedError) Unwrap() error { return r.Err }
 
