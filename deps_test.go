@@ -111,6 +111,14 @@ func TestDependencies(t *testing.T) {
 		never: []string{sqlite, postgres, pgx, sqlite3, kafka, kfake},
 		why:   "every backend links it",
 	}, {
+		pkg:  "./internal/sqltx",
+		only: []string{root, root + "/projection", internal, xsync, lru},
+		why:  "every SQL database links it",
+	}, {
+		pkg:   "./stores",
+		never: []string{kafka, kfake},
+		why:   "it opens databases, and only it links both",
+	}, {
 		pkg:   "./internal/engine",
 		never: []string{sqlite, postgres, pgx, sqlite3, kafka, kfake},
 		why:   "every backend with read models links it",

@@ -196,9 +196,12 @@ func scan(rows pgx.Rows, into []any) error {
 		if !is || field.Format != pgx.TextFormatCode {
 			continue
 		}
-		var err error
-		if *p, err = byteaText(rows.RawValues()[i]); err != nil {
-			return err
+		raw := rows.RawValues()[i]
+		if *p = nil; raw != nil {
+			var err error
+			if *p, err = byteaText(raw); err != nil {
+				return err
+			}
 		}
 		into[i] = nil // pgx skips the column
 	}
