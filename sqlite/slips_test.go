@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/test/logged"
 	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
@@ -83,5 +84,40 @@ func TestOpenRefusesAURL(t *testing.T) {
 	_, err := sqlite.Open("postgres://ann:secret@localhost/bank")
 	if !errors.Is(err, es.ErrInvalid) || !strings.Contains(err.Error(), "postgres.Open") || strings.Contains(err.Error(), "secret") {
 		t.Errorf("Open returned %v, want an error with the remedy and without the password", err)
+	}
+}
+
+// A misspelt kind selects nothing. The log says so, and says when a run begins anew, as it does under another name.
+func TestTheLogSaysThatAFilterSelectsNothing(t *testing.T) {
+	s, err := sqlite.Open(":memory:")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	const hint, begins = "filter has selected no record so far", "begins without checkpoints"
+	run := func(name, kind string) string {
+		var log logged.Text
+		p := sqlite.Projection{Name: name, Once: true, Logger: log.Logger(), Handle: func(context.Context, *sql.Tx, []es.Record) error { return nil }}
+		if kind != "" {
+			p.Filter.Kinds = []string{kind}
+		}
+		if err := s.Project(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		return log.String()
+	}
+	if text := run("early", "acount"); strings.Contains(text, hint) || !strings.Contains(text, begins) {
+		t.Errorf("with an empty log, the log has:\n%s", text)
+	}
+	add(t, s, at("a", 0, "first"))
+	kind := at("a", 0, "first").Stream.Kind
+	for _, test := range []struct {
+		name, kind string
+		hint, anew bool
+	}{{"early", "acount", true, false}, {"wrong", "acount", true, true}, {"right", kind, false, true}, {"right", kind, false, false}, {"all", "", false, true}} {
+		text := run(test.name, test.kind)
+		if strings.Contains(text, hint) != test.hint || strings.Contains(text, begins) != test.anew {
+			t.Errorf("projection %s of kind %q: hint %v and begin %v are wanted, but the log has:\n%s", test.name, test.kind, test.hint, test.anew, text)
+		}
 	}
 }

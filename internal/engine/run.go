@@ -43,6 +43,7 @@ type task[Tx any] struct {
 	now        func() time.Time // in place of the clock of the ledger; may be nil
 	onProgress func(projection.Progress)
 	onCaughtUp func(ctx context.Context) error
+	atEnd      bool // whether the run has reached the end
 	once       bool // whether the run ends when nothing is left to do
 	log        *slog.Logger
 
@@ -316,7 +317,12 @@ func (t *task[Tx]) reconcile(ctx context.Context) (atEnd bool, err error) {
 	switch {
 	case err == nil:
 		// The atEnd of a shard without a holder is from an earlier run.
-		return !seen.Rebuild && !slices.ContainsFunc(seen.Shards, func(r Shard) bool { return !r.AtEnd || r.Holder == "" || !r.Live }), nil
+		atEnd = !seen.Rebuild && !slices.ContainsFunc(seen.Shards, func(r Shard) bool { return !r.AtEnd || r.Holder == "" || !r.Live })
+		if atEnd && !t.atEnd {
+			t.atEnd = true
+			t.hint(seen)
+		}
+		return atEnd, nil
 	case ctx.Err() != nil:
 		return false, ctx.Err()
 	case t.engine.passing(err) || limit.Err() != nil:
@@ -324,6 +330,20 @@ func (t *task[Tx]) reconcile(ctx context.Context) (atEnd bool, err error) {
 		return false, nil
 	}
 	return false, err
+}
+
+// hint logs that the filter has selected nothing, for example because a kind or a type is misspelt. seen is that of a run that has reached the end.
+func (t *task[Tx]) hint(seen Overview) {
+	var cursor projection.Cursor
+	for _, s := range seen.Shards {
+		if s.Time != 0 {
+			return
+		}
+		cursor = max(cursor, s.Cursor)
+	}
+	if f := t.filter; cursor > 0 && len(f.Kinds)+len(f.Types)+len(f.Tags) > 0 {
+		t.log.Warn("filter has selected no record so far", "filter", t.filter.String(), "cursor", int64(cursor))
+	}
 }
 
 // heartbeatAndRead sends a heartbeat if one is due, and reads the state.

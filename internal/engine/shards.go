@@ -48,8 +48,9 @@ var errForgotten = errors.New("its checkpoints have just been removed")
 
 // enter is the transaction of join.
 func (t *task[Tx]) enter(ctx context.Context, names []string, wanted int) error {
-	return t.preparing(ctx, func(ctx context.Context, tx Tx) error {
-		made, err := t.engine.ledger.Insert(ctx, tx, t.key, t.header(wanted))
+	made := false
+	err := t.preparing(ctx, func(ctx context.Context, tx Tx) (err error) {
+		made, err = t.engine.ledger.Insert(ctx, tx, t.key, t.header(wanted))
 		if err != nil {
 			return err
 		}
@@ -92,6 +93,11 @@ func (t *task[Tx]) enter(ctx context.Context, names []string, wanted int) error 
 		}
 		return nil
 	})
+	if err == nil && made {
+		// Also after a change of its name, which es rename would have moved the checkpoints to.
+		t.log.Info("begins without checkpoints", "cursor", int64(t.starts[names[0]]))
+	}
+	return err
 }
 
 // mayRestart reports whether a requested rebuild can be carried out. Without Prepare everything would be done twice, so the request, of an

@@ -123,7 +123,7 @@ func (h *Header) fields() []any {
 func (l *sqlLedger[Tx]) Overview(ctx context.Context, k Key) (o Overview, err error) {
 	err = l.View(ctx, func(scan func(...any) error) error {
 		var s Shard
-		err := scan(append(o.fields(), &o.Workers, &o.Asked, &s.Name, &s.Cursor, &s.Claim, &s.AtEnd, &s.Holder, &s.Needs, &s.Past, &s.PastEnd, &s.Live)...)
+		err := scan(append(o.fields(), &o.Workers, &o.Asked, &s.Name, &s.Cursor, &s.Time, &s.Claim, &s.AtEnd, &s.Holder, &s.Needs, &s.Past, &s.PastEnd, &s.Live)...)
 		o.Found, o.Shards = true, append(o.Shards, s)
 		return err
 	}, l.stmts.state, k.with()...)

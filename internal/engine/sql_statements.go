@@ -191,7 +191,7 @@ func prepare(d Dialect) statements { //nolint:funlen // a list
 		state: d.SQL(`select ` + headerColumns + `,
 				(select count(*) from {es}workers w where w.name = p.name and w.version = p.version and {live}),
 				exists (select 1 from {es}parked q where q.name = p.name and q.version = p.version and q.request <> ''),
-				s.shard, s.cursor, s.claim, s.at_end, s.holder, s.needs, s.past, s.past_end,
+				s.shard, s.cursor, s.time, s.claim, s.at_end, s.holder, s.needs, s.past, s.past_end,
 				exists (select 1 from {es}workers w where w.name = s.name and w.version = s.version and w.worker = s.holder and {live})
 			from {es}projections p join {es}shards s on s.name = p.name and s.version = p.version
 			where p.name = $1 and p.version = $2 order by s.shard`),
