@@ -181,6 +181,10 @@ func (c *Codec[E]) Rename(old, name string) *Codec[E] {
 			return c.decode(r)
 		}
 	}
+	if c.form.Renamed == nil {
+		c.form.Renamed = make(map[string]string)
+	}
+	c.form.Renamed[old] = name
 	return c.Upcast(old, decode)
 }
 

@@ -41,7 +41,7 @@ func (c *Codec[E]) Fallback(old *Codec[E]) *Codec[E] {
 			panic(fmt.Sprintf("es: codec: event name %q is in both codecs: retire it in the old one alone", name))
 		}
 	}
-	c.fallback = old
+	c.fallback, c.form.Fallback = old, &old.form
 	return c
 }
 

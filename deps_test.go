@@ -87,6 +87,10 @@ func TestDependencies(t *testing.T) {
 		only: []string{},
 		why:  "the root package links it",
 	}, {
+		pkg:  "./internal/shape",
+		only: []string{},
+		why:  "tests and exports of events link it",
+	}, {
 		pkg:  "./internal/group",
 		only: []string{},
 		why:  "the root package and every backend link it",

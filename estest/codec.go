@@ -21,7 +21,7 @@ import (
 // The events that [es.Codec.Exact] is about must be equal in all their parts: an empty slice is no nil one, and a time keeps its zone. Protocol
 // buffers are equal if their text forms are.
 //
-// TestCodec cannot test that names and shapes are those of earlier releases. Keep some stored events to test that.
+// TestCodec cannot test that names and shapes are those of earlier releases; [TestSchemas] does.
 func TestCodec[E any](t testing.TB, codec *es.Codec[E], samples []E) {
 	t.Helper()
 	if len(samples) == 0 {

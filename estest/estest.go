@@ -1,7 +1,8 @@
 // Package estest tests the rules and codecs of an application. Package conformance beside it has the suites
 // for implementations of stores, sources and projections.
 //
-// [For] tests rules without a store: given these events, a command has that outcome. [TestCodec] tests that events survive encoding.
+// [For] tests rules without a store: given these events, a command has that outcome. [TestCodec] tests that events survive encoding,
+// and [TestSchemas] that what was ever stored is still read.
 // This is the complete test file of a bank account:
 //
 //	package account_test
@@ -31,6 +32,8 @@
 //			account.Opened{Owner: "Ann"}, account.Deposited{Amount: 1}, account.Withdrawn{Amount: 1}, account.Closed{}, account.Declined{Code: "x"},
 //		})
 //	}
+//
+//	func TestSchemas(t *testing.T) { estest.TestSchemas(t, account.Codec, "testdata/events.json") }
 //
 // [For] also checks that the rules are pure, which a [github.com/thalo-go/es.Repo] relies on.
 package estest

@@ -47,7 +47,7 @@ func New[E proto.Message](events map[string]E) *es.Codec[E] {
 	}
 	c := es.NewCodec(ContentType, events, marshal, unmarshal)
 	f := c.Form()
-	f.Schema, f.JSON, f.Fields = schema, toJSON, fields
+	f.Schema, f.JSON, f.Fields, f.Sample = schema, toJSON, fields, sample
 	return c
 }
 

@@ -33,3 +33,5 @@ func TestCodec(t *testing.T) {
 		&walletpb.Spent{Cents: 1, Items: []string{"tea"}, Reason: walletpb.Reason_REASON_FEE, Card: "1234"},
 	})
 }
+
+func TestSchemas(t *testing.T) { estest.TestSchemas(t, wallet.Codec, "testdata/events.json") }
