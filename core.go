@@ -23,7 +23,8 @@ const (
 // Config holds the settings of a [Repo] and of [Decisions]. Set them before the first use.
 type Config struct {
 	// Retries is the number of attempts after a conflict with another writer, with a growing jittered pause between
-	// them. 0 means 16, negative none.
+	// them. 0 means 16, negative none. Where many processes decide on the same stream, tag or [Transact] at once, give more:
+	// of n that race, one wins each time.
 	Retries int
 
 	// CacheSize is the number of states kept in memory; the least recently used are dropped. 0 means 10,000, negative none.
@@ -92,6 +93,9 @@ type history[S, E any] interface {
 
 	// firstOutcome returns the original result of a command that the store has already.
 	firstOutcome(ctx context.Context, on *subject[S], d *DuplicateError) (Result[S, E], error)
+
+	// asOf returns the state that the store had at a position.
+	asOf(ctx context.Context, on *subject[S], upTo Position) (state[S], error)
 }
 
 // begin applies the settings once.

@@ -10,7 +10,8 @@ import (
 
 // Tracer observes the commands of a [Repo] or [Decisions]. Package otel has one. It is not for users to implement: it may gain methods.
 //
-// Its methods are called in the goroutine of Execute, once each for a command. Their panics are panics of Execute.
+// Its methods are called in the goroutine of Execute, once each for a command. Their panics are panics of Execute. In a [Transact] they are
+// called for each command of each run of its function: a run that is repeated after a conflict ends with the conflict.
 type Tracer interface {
 	// StartCommand is called before a command begins. The context that it returns is the one that [Config.Meta] and the store get.
 	// It must be ctx or made of it. The stream is not checked yet.

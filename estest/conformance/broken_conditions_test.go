@@ -30,10 +30,14 @@ const (
 	conditionTypes     = "conditions on types that share a tag do not conflict"
 	conditionPairs     = "a record and a condition that it breaks are not both accepted"
 	conditionVerdicts  = "the verdicts of racing conditions are those of a full scan"
+	transactSum        = "transactions over two streams keep the sum"
+	transactSkew       = "transactions cannot skew a rule over two streams"
+	transactOnce       = "a repeated transaction has its first outcome on every stream"
+	transactSeats      = "a transaction over a stream and a decision is written by one call"
 )
 
 func TestEveryDefectOfConditionsIsCaughtByItsClause(t *testing.T) {
-	defects := slices.Concat(brokenTags(), brokenConditions(), brokenConditionRaces())
+	defects := slices.Concat(brokenTags(), brokenConditions(), brokenConditionRaces(), brokenTransactions())
 	for i := range defects {
 		defects[i].also = append(slices.Clone(defects[i].also), tagOlder) // most of them do without what AddTags needs
 	}
@@ -136,7 +140,7 @@ func brokenTags() []defect[es.Log] {
 }
 
 func brokenConditions() []defect[es.Log] {
-	everywhere := []string{conditionQuestion, conditionDuplicate, conditionOwnCall, conditionRace, conditionRaceApart, conditionSkew, conditionTypes, conditionPairs, conditionVerdicts, conditionRewound, conditionExact}
+	everywhere := []string{transactSeats, transactOnce, conditionQuestion, conditionDuplicate, conditionOwnCall, conditionRace, conditionRaceApart, conditionSkew, conditionTypes, conditionPairs, conditionVerdicts, conditionRewound, conditionExact}
 	// conflicts returns a log whose conflicts of conditions are changed.
 	conflicts := func(change func(err error, c *es.ConflictError) error) func(*es.Mem) *faulty {
 		return appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
@@ -241,7 +245,7 @@ func checksConditionsFirst(m *es.Mem, lock func(appends []es.Append) sync.Locker
 
 func brokenConditionRaces() []defect[es.Log] {
 	none := func([]es.Append) sync.Locker { return nil }
-	races := []string{conditionRace, conditionRaceApart, conditionSkew, conditionPairs, conditionVerdicts}
+	races := []string{transactSeats, conditionRace, conditionRaceApart, conditionSkew, conditionPairs, conditionVerdicts}
 	return []defect[es.Log]{
 		broken("a condition is checked, and then the records are written", conditionRace, func(m *es.Mem) *faulty {
 			return checksConditionsFirst(m, none, es.Filter.Match)
@@ -289,5 +293,55 @@ func brokenConditionRaces() []defect[es.Log] {
 				})
 			})
 		}),
+	}
+}
+
+func brokenTransactions() []defect[es.Log] {
+	calls := func(change func(appends []es.Append)) func(*es.Mem) *faulty {
+		return appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (es.Position, error) {
+			appends = slices.Clone(appends)
+			if len(appends) > 1 {
+				change(appends)
+			}
+			return m.Append(ctx, appends...)
+		})
+	}
+	return []defect[es.Log]{
+		broken("the appends of a call are written one by one", transactSum, appending(func(ctx context.Context, m *es.Mem, appends []es.Append) (last es.Position, err error) {
+			if err := es.CheckAppends(appends...); err != nil {
+				return 0, err
+			}
+			for _, a := range appends {
+				position, err := m.Append(ctx, a)
+				if err != nil {
+					return 0, err
+				}
+				last = max(last, position)
+			}
+			return last, nil
+		})).noticedBy(transactSkew, transactOnce, transactSeats, conditionQuestion, conditionOwnCall, conditionExact, tagUntagged),
+		broken("a question about a version is not asked in a call with events", transactSkew, calls(func(appends []es.Append) {
+			for i := range appends {
+				if len(appends[i].Events) == 0 && len(appends[i].Unless.Match) == 0 {
+					appends[i].Expected = es.AnyVersion
+				}
+			}
+		})).noticedBy(conditionQuestion),
+		broken("a command is recorded on the first stream of a call", transactOnce, calls(func(appends []es.Append) {
+			seen := false
+			for i := range appends {
+				if seen {
+					appends[i].Command = ""
+				}
+				seen = seen || len(appends[i].Events) > 0
+			}
+		})).noticedBy(transactSum),
+		broken("a condition is not checked in a call with versions", transactSeats, calls(func(appends []es.Append) {
+			if slices.ContainsFunc(appends, func(a es.Append) bool { return a.Expected != es.AnyVersion && len(a.Events) > 0 }) {
+				for i := range appends {
+					unchecked(&appends[i])
+				}
+			}
+		})),
 	}
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/thalo-go/es"
 )
 
-// conditionClauses test tags, filters by tag, and conditions.
+// conditionClauses test tags, filters by tag, conditions, and transactions.
 func conditionClauses() []clause {
-	return slices.Concat(tagClauses(), []clause{
+	return slices.Concat(tagClauses(), transactClauses(), []clause{
 		{"a condition fails if a record after its position matches a filter",
 			"Positions are dense and in commit order, so a condition after a head is exact: it fails if and only if a matching record was written since, also where the position is beyond the last match. The error names the condition, and nothing is written.",
 			conditionsAreExact},

@@ -31,8 +31,8 @@ func TestLog(t *testing.T, database func(t *testing.T) (open func() es.Log)) {
 	test(t, slices.Concat(storeClauses(), logClauses()), func(t *testing.T) *trial { return logTrial(database(t)) })
 }
 
-// TestConditions tests the tags and conditions of an implementation of [es.Log], beyond what [TestLog] tests. It calls database as [TestStore]
-// does.
+// TestConditions tests the tags and conditions of an implementation of [es.Log], and [es.Transact] on it, beyond what [TestLog] tests. It
+// calls database as [TestStore] does.
 func TestConditions(t *testing.T, database func(t *testing.T) (open func() es.Log)) {
 	t.Helper()
 	test(t, conditionClauses(), func(t *testing.T) *trial { return logTrial(database(t)) })

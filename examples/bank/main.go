@@ -70,7 +70,7 @@ func run(ctx context.Context, where string, transfers int, brokers string) (err 
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 	fmt.Printf("The events are stored in %s, which has %d so far.\n\n", where, b.run)
-	for _, step := range []func(context.Context) error{b.open, b.refusal, b.retry, b.history} {
+	for _, step := range []func(context.Context) error{b.open, b.refusal, b.retry, b.history, b.atOnce} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -192,5 +192,17 @@ func (b *bank) history(ctx context.Context) error {
 		}
 		fmt.Printf("    Bob's balance at version %d: %s\n", version, euros(a.Balance))
 	}
+	return nil
+}
+
+// atOnce moves money between two accounts in one append, several times with one ID.
+func (b *bank) atOnce(ctx context.Context) error {
+	for n := range 3 {
+		repeated, err := transfer.Now(ctx, b.accounts, fmt.Sprintf("rent-%d", b.run), b.id("ann"), b.id("bob"), 30_00)
+		if err != nil || repeated != (n > 0) {
+			return fmt.Errorf("transfer at once, attempt %d, repeated %t: %w", n+1, repeated, err)
+		}
+	}
+	fmt.Println("Ann pays Bob 30.00 at once, both accounts or neither; sent three times, it takes effect once.")
 	return nil
 }
