@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/engine"
@@ -193,7 +194,7 @@ func (b backend) each(rows pgx.Rows, row func(scan func(into ...any) error) erro
 func scan(rows pgx.Rows, into []any) error {
 	for i, field := range rows.FieldDescriptions() {
 		p, is := into[i].(*[]byte)
-		if !is || field.Format != pgx.TextFormatCode {
+		if !is || field.Format != pgx.TextFormatCode || field.DataTypeOID != pgtype.ByteaOID {
 			continue
 		}
 		raw := rows.RawValues()[i]

@@ -55,3 +55,44 @@ func Example() {
 	fmt.Println(balance)
 	// Output: 100
 }
+
+// The commonest read model: a row for each aggregate, with its state, and columns to search by.
+func Example_documents() {
+	ctx := context.Background()
+	store, err := stores.Open(ctx, "mem:")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	accounts := es.NewRepo(store, "account", account.Rules{}, account.Codec)
+	for id, amount := range map[string]int64{"ann": 100, "bob": 5} {
+		for _, command := range []account.Command{account.Open{Owner: id}, account.Deposit{Amount: amount}} {
+			if _, err := accounts.Execute(ctx, id, command); err != nil {
+				log.Fatal(err)
+			}
+		}
+	}
+
+	list := projection.NewDocuments("accounts", account.Codec, account.Rules{}.Evolve).
+		Column("balance", "bigint", func(a account.Account) any { return a.Balance })
+	err = store.Project(ctx, projection.SQLProjection{
+		Name: "accounts", Filter: es.Filter{Kinds: []string{"account"}}, Prepare: list.Prepare, Handle: list.Handle,
+		Once: true, // until all is applied
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	ann, found, err := list.Get(ctx, store, "ann")
+	fmt.Println(ann.Owner, ann.Balance, found, err)
+	for row, err := range store.Query(ctx, "select key, state->>'Owner' from accounts where balance < $1", 50) {
+		var id, owner string
+		if err == nil {
+			err = row.Scan(&id, &owner)
+		}
+		fmt.Println(id, owner, err)
+	}
+	// Output:
+	// ann 100 true <nil>
+	// bob bob <nil>
+}
