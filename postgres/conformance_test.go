@@ -50,6 +50,10 @@ func conforms(t *testing.T, url string) {
 		c := next()
 		return func() es.Snapshots { return openWith(t, c, url) }
 	})
+	conformance.TestRedaction(t, func(t *testing.T) func() conformance.Redactable {
+		c := next()
+		return func() conformance.Redactable { return openWith(t, c, url) }
+	})
 	conformance.TestLeases(t, func(t *testing.T) func() es.Leases {
 		c := next()
 		return func() es.Leases { return openWith(t, c, url) }

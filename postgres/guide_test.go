@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/test/testserver"
 )
 
@@ -60,17 +59,6 @@ func TestOperationsGuide(t *testing.T) {
 				t.Errorf("an append at a version that is past: %v", err)
 			}
 			dense(t, s)
-		})
-		t.Run("erasing personal data", func(t *testing.T) {
-			url := server.Database(t)
-			s := open(t, url)
-			mustAppend(t, s, add(es.Stream{Kind: "customer", ID: "42"}, 2), add(es.Stream{Kind: "customer", ID: "43"}, 1))
-			run(t, url, guide(t, "change_history"))
-			for _, r := range dense(t, s) {
-				if erased := string(r.Data) == "{}"; erased != (r.Stream.ID == "42") {
-					t.Errorf("%s is now %s", r.ID(), r.Data)
-				}
-			}
 		})
 		t.Run("finding the session that holds the lock", func(t *testing.T) {
 			url := server.Database(t)

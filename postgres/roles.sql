@@ -22,6 +22,9 @@ grant select, insert, update, delete on es.leases to es_writer;
 grant select, insert, update on es.checkpoints to es_writer;
 grant select, insert, update, delete on es.projections, es.shards, es.workers, es.parked, es.timers to es_writer; -- grant the tables of read models separately
 grant execute on all functions in schema es to es_writer;
+-- Store.Redact is for the owner. A writer lacks the rights for what it changes, and does not get the function either.
+revoke execute on function es.redact from es_writer;
+grant select on es.redactions to es_writer, es_reader;
 
 grant select on es.meta, es.events, es.tags, es.tagged, es.snapshots, es.leases, es.checkpoints, es.history to es_reader;
 grant select on es.projections, es.shards, es.workers, es.parked, es.timers to es_reader;

@@ -92,6 +92,35 @@ func TestRoles(t *testing.T) {
 				}
 			}
 		})
+		t.Run("only the owner redacts", func(t *testing.T) {
+			mustAppend(t, w, at(account("redacted"), 0, 1))
+			for _, s := range []*postgres.Store{w, r} {
+				_, err := s.Redact(t.Context(), account("redacted"), 1, "request 17")
+				wantRemedy(t, err)
+			}
+			// Also if the function was granted with all others.
+			run(t, owner, "grant execute on all functions in schema es to es_writer")
+			_, err := w.Redact(t.Context(), account("redacted"), 1, "request 17")
+			wantRemedy(t, err)
+			run(t, owner, "revoke execute on function es.redact from es_writer")
+			if done, err := open(t, owner).Redact(t.Context(), account("redacted"), 1, "request 17"); err != nil || done.Audit != 2 {
+				t.Errorf("the owner: got %+v, %v", done, err)
+			}
+			mustAppend(t, w, at(account("redacted"), 2, 1))
+			for s, err := range w.Read(t.Context(), account("redacted"), 1) {
+				if err != nil || s.Meta["role"] != "es_owner" {
+					t.Errorf("got %+v, %v", s, err)
+				}
+				break
+			}
+			late := es.Snapshot{Stream: account("redacted"), Version: 1, Position: 1, Data: []byte("x")}
+			if err := w.SaveSnapshot(t.Context(), late); err != nil {
+				t.Error(err)
+			}
+			if s, err := w.LoadSnapshot(t.Context(), account("redacted")); err != nil || s.Version != 0 {
+				t.Errorf("got %+v, %v", s, err)
+			}
+		})
 		t.Run("the owner migrates again", func(t *testing.T) {
 			if err := postgres.Migrate(t.Context(), newPool(t, owner)); err != nil {
 				t.Error(err)

@@ -22,6 +22,10 @@ func TestFile(t *testing.T) {
 		path := file(t)
 		return func() es.Snapshots { return open(t, path) }
 	})
+	conformance.TestRedaction(t, func(t *testing.T) func() conformance.Redactable {
+		path := file(t)
+		return func() conformance.Redactable { return open(t, path) }
+	})
 	conformance.TestLeases(t, func(t *testing.T) func() es.Leases {
 		path := file(t)
 		return func() es.Leases { return open(t, path) }
@@ -44,6 +48,10 @@ func TestMemory(t *testing.T) {
 	conformance.TestSnapshots(t, func(t *testing.T) func() es.Snapshots {
 		s := open(t, ":memory:")
 		return func() es.Snapshots { return s }
+	})
+	conformance.TestRedaction(t, func(t *testing.T) func() conformance.Redactable {
+		s := open(t, ":memory:")
+		return func() conformance.Redactable { return s }
 	})
 	conformance.TestLeases(t, func(t *testing.T) func() es.Leases {
 		s := open(t, ":memory:")

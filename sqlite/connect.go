@@ -17,12 +17,15 @@ const (
 	// The store waits for locks in Go, where a context can end the wait.
 	// SQLite checkpoints the write-ahead log at 16 MB instead of 4. A large transaction changes an index page for each stream, so with 4 MB
 	// every other one would checkpoint, with syncs of its own.
+	// What is deleted is overwritten with zeros, so that no erased content stays in unused bytes of the file. Events are not deleted, so appends
+	// do not pay for it.
 	writePragmas = `
 		pragma busy_timeout = 0;
 		pragma synchronous = full;
 		pragma fullfsync = on;
 		pragma checkpoint_fullfsync = on;
 		pragma wal_autocheckpoint = 4000;
+		pragma secure_delete = on;
 		pragma temp_store = memory;
 		pragma cache_size = -16384`
 	readPragmas = `

@@ -32,6 +32,8 @@ type database interface {
 	Retry(ctx context.Context, name string, version int, stream es.Stream) error
 	Drop(ctx context.Context, name string, version int, stream es.Stream) error
 
+	Redact(ctx context.Context, stream es.Stream, version es.Version, reason string) (es.Redaction, error)
+
 	// where names the store for people, without a password.
 	where() string
 

@@ -10,6 +10,7 @@
 //	es -s bank.db rebuild balances --yes  has a projection begin again
 //	es -s bank.db reconcile               after a restore, which readers know records that the log does not have
 //	es -s bank.db forget balances --yes   removes the checkpoints of a projection that is not run any more
+//	es -s bank.db redact person/ann 3     erases the content of an event and its copies; give --reason and --yes
 //
 // The verbs that only read open the store for reading: they neither make nor migrate nor change anything.
 package main
@@ -51,6 +52,8 @@ type cli struct {
 	Timers  timers  `cmd:"" help:"List the records that a reaction will handle later, the earliest first."`
 	Rebuild rebuild `cmd:"" help:"Have a projection begin again."`
 	Forget  forget  `cmd:"" help:"Remove the checkpoints and parked records of a projection that is not run any more."`
+
+	Redact redactEvent `cmd:"" help:"Erase the content of an event, and every copy that the store has of it."`
 
 	Replay   replay   `cmd:"" help:"Have a projection or reaction handle again what comes after a place."`
 	Refilter refilter `cmd:"" help:"Accept a changed filter of a projection or reaction."`

@@ -34,6 +34,7 @@ type trial struct {
 	checkpoints func() es.Checkpoints
 	side        func() ReadSide[any]
 	lists       Lists[any]
+	redactable  func() Redactable
 	source      func() projection.Source
 
 	ctx     context.Context // ends after the timeout

@@ -84,6 +84,16 @@ func (c Clause) TrySnapshots(ctx context.Context, open func() es.Snapshots, time
 	return c.test.try(ctx, &trial{snapshots: open, timeout: timeout})
 }
 
+// RedactionClauses returns the clauses of TestRedaction.
+func RedactionClauses() []Clause { return exported(redactionClauses()) }
+
+// TryRedaction returns the findings of a clause of RedactionClauses.
+func (c Clause) TryRedaction(ctx context.Context, open func() Redactable, timeout time.Duration) []string {
+	t := redactionTrial(open)
+	t.timeout = timeout
+	return c.test.try(ctx, t)
+}
+
 // TryLeases returns the findings of a clause of LeaseClauses.
 func (c Clause) TryLeases(ctx context.Context, open func() es.Leases, timeout time.Duration) []string {
 	return c.test.try(ctx, &trial{leases: open, timeout: timeout})

@@ -28,6 +28,13 @@ func TestMemSnapshots(t *testing.T) {
 	})
 }
 
+func TestMemRedaction(t *testing.T) {
+	conformance.TestRedaction(t, func(*testing.T) func() conformance.Redactable {
+		mem := new(es.Mem)
+		return func() conformance.Redactable { return mem }
+	})
+}
+
 func TestMemLeases(t *testing.T) {
 	conformance.TestLeases(t, func(*testing.T) func() es.Leases {
 		mem := new(es.Mem)

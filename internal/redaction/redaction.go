@@ -50,3 +50,42 @@ func Refusal(version, head int64, eventType string) string {
 	}
 	return ""
 }
+
+// Readers are what has read a log and may have copies of an event, as far as its store knows.
+type Readers struct {
+	Projections []string // that read the log; balances, or balances@2
+	Reactions   []string
+	Relays      []string
+}
+
+// Add adds what is stored about a reader: its name, version and kind.
+func (r *Readers) Add(name string, version int, kind string) {
+	switch {
+	case kind == "reaction":
+		r.Reactions = append(r.Reactions, name)
+	case version != 0:
+		r.Projections = append(r.Projections, fmt.Sprintf("%s@%d", name, version))
+	default:
+		r.Projections = append(r.Projections, name)
+	}
+}
+
+// Unreached lists the copies that no store can erase, and what to do about each.
+func (r Readers) Unreached(tags int) []string {
+	list := []string{"the id of the stream, and the ids of its commands: they stay, because streams and repeated commands are told by them"}
+	if tags > 0 {
+		list = append(list, fmt.Sprintf("%d tags of the record: they stay, because conditions are decided by them", tags))
+	}
+	for _, name := range r.Projections {
+		list = append(list, fmt.Sprintf("read model %s: rebuild it, or have its handler remove the content at a record of type %s", name, Audit))
+	}
+	for _, name := range r.Reactions {
+		list = append(list, fmt.Sprintf("what reaction %s has done with it, such as mail", name))
+	}
+	for _, name := range r.Relays {
+		list = append(list, fmt.Sprintf("topics of relay %s, and what their readers have kept: the relay publishes the record of type %s to them", name, Audit))
+	}
+	return append(list,
+		"logs, and error texts of handlers that were at work on the event",
+		"backups, replicas and other copies of the database: delete those that are older, or redact again after a restore")
+}
