@@ -75,6 +75,10 @@ func TestDependencies(t *testing.T) {
 		only: []string{root, internal, xsync, lru},
 		why:  "a web handler never sees a database",
 	}, {
+		pkg:  "./otel",
+		only: []string{root, root + "/projection", internal, xsync, lru, "go.opentelemetry.io/otel/...", "go.opentelemetry.io/auto/sdk/...", "github.com/cespare/xxhash/v2"},
+		why:  "telemetry links the API of OpenTelemetry, and no SDK, exporter, database or Kafka client",
+	}, {
 		pkg:   "./estest",
 		never: []string{root + "/estest/conformance", sqlite, postgres, pgx, sqlite3, kafka, kfake, proto},
 		why:   "testing rules needs no database and no suite for implementers",
@@ -177,23 +181,35 @@ func TestDependencies(t *testing.T) {
 	}
 }
 
-// TestOnlyProtobufLinksProtocolBuffers checks that users of other packages do not link them, nor the format that an example shows.
-func TestOnlyProtobufLinksProtocolBuffers(t *testing.T) {
+// TestOnlyThoseWhoImportItLinkIt checks that users of other packages do not link protocol buffers, OpenTelemetry, Prometheus, nor the format that
+// an example shows.
+func TestOnlyThoseWhoImportItLinkIt(t *testing.T) {
 	const root = "github.com/thalo-go/es"
-	may := []string{root + "/protobuf/...", root + "/examples/wallet/...", root + "/cmd/es", root + "/bench/..."}
+	rules := []struct {
+		linked, may []string
+	}{
+		{
+			[]string{"google.golang.org/protobuf/...", "github.com/fxamacker/cbor/..."},
+			[]string{root + "/protobuf/...", root + "/examples/wallet/...", root + "/examples/watched", root + "/cmd/es", root + "/bench/..."},
+		},
+		{[]string{"go.opentelemetry.io/..."}, []string{root + "/otel/...", root + "/examples/watched"}},
+		{[]string{"github.com/prometheus/...", "go.opentelemetry.io/otel/sdk/..."}, []string{root + "/examples/watched"}},
+	}
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-f", `{{.ImportPath}}{{range .Deps}} {{.}}{{end}}`, "./...").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(out)) {
 		pkg, deps, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if matches(pkg, may) {
-			continue
-		}
-		for path := range strings.FieldsSeq(deps) {
-			if matches(path, []string{"google.golang.org/protobuf/...", "github.com/fxamacker/cbor/..."}) {
-				t.Errorf("%s links %s: only package protobuf, its example, es and bench may", pkg, path)
-				break
+		for _, rule := range rules {
+			if matches(pkg, rule.may) {
+				continue
+			}
+			for path := range strings.FieldsSeq(deps) {
+				if matches(path, rule.linked) {
+					t.Errorf("%s links %s: only %s may", pkg, path, strings.Join(rule.may, ", "))
+					break
+				}
 			}
 		}
 	}

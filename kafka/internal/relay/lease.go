@@ -3,11 +3,11 @@ package relay
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/relaynote"
 	"github.com/thalo-go/es/kafka/internal/client"
 )
 
@@ -113,5 +113,5 @@ func (r *Relay) keepLease(ctx context.Context, lose context.CancelCauseFunc) {
 // note is the text of the lease, for tools that list leases.
 func (r *Relay) note() string {
 	s := r.Stats.Snapshot()
-	return fmt.Sprintf("position %d, %d behind, %.0f records/s", s.Position, max(0, s.Head-s.Position), s.Rate)
+	return relaynote.Note{Position: int64(s.Position), Behind: int64(max(0, s.Head-s.Position)), Rate: s.Rate, Age: s.Age}.String()
 }

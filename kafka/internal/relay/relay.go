@@ -18,6 +18,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/canon"
+	"github.com/thalo-go/es/internal/relaynote"
 	"github.com/thalo-go/es/kafka/internal/client"
 	"github.com/thalo-go/es/kafka/internal/wire"
 )
@@ -132,7 +133,7 @@ func New(c Config) (*Relay, error) {
 func (r *Relay) checkpoints() client.Partition { return client.Partition{Topic: r.Checkpoints} }
 
 // lease is the name of the lease, and of the checkpoint in a store.
-func (r *Relay) lease() string { return "relay/" + r.Prefix + "/" + r.Name }
+func (r *Relay) lease() string { return relaynote.Lease(r.Prefix, r.Name) }
 
 // Run publishes until ctx is done or an error is permanent.
 func (r *Relay) Run(ctx context.Context) error {
