@@ -59,6 +59,10 @@ func TestDependencies(t *testing.T) {
 		only: []string{root, internal, xsync, lru, proto},
 		why:  "it is for rules",
 	}, {
+		pkg:  "./schema",
+		only: []string{root, internal, xsync, lru},
+		why:  "a program that exports its events links no validator",
+	}, {
 		pkg:  "./examples/wallet",
 		only: []string{root, root + "/examples/wallet/walletpb", root + "/protobuf", internal, xsync, lru, proto},
 		why:  "rules never see a database",
@@ -92,7 +96,7 @@ func TestDependencies(t *testing.T) {
 		why:  "the root package links it",
 	}, {
 		pkg:  "./internal/shape",
-		only: []string{},
+		only: []string{root + "/internal/form"},
 		why:  "tests and exports of events link it",
 	}, {
 		pkg:  "./internal/group",

@@ -196,7 +196,7 @@ func (g *gate[E]) check(name string, was *goldenEvent) {
 	var now shape.Schema
 	if t != nil {
 		var err error
-		if now, err = schemaOf(t, of); err != nil {
+		if now, err = shape.Describe(t, of); err != nil {
 			g.broken("%q: %v", name, err)
 			return
 		}
@@ -260,7 +260,7 @@ func (g *gate[E]) decode(name string, i int, stored goldenShape, t reflect.Type,
 // like returns the name of an event that has the schema of another one, for a message.
 func (g *gate[E]) like(was shape.Schema) string {
 	for _, name := range g.codec.Names() {
-		if now, err := schemaOf(g.codec.Form().Types[name], g.codec.Form()); err == nil && reflect.DeepEqual(was, now) {
+		if now, err := shape.Describe(g.codec.Form().Types[name], g.codec.Form()); err == nil && reflect.DeepEqual(was, now) {
 			return fmt.Sprintf("%q", name)
 		}
 	}
@@ -275,22 +275,11 @@ func (g *gate[E]) render(event E, of *form.Form) ([]byte, error) {
 	return json.Marshal(event)
 }
 
-func schemaOf(t reflect.Type, of *form.Form) (shape.Schema, error) {
-	if of.Schema == nil {
-		return shape.Normal(shape.Of(t))
-	}
-	s, err := of.Schema(t)
-	if err != nil {
-		return nil, err
-	}
-	return shape.Normal(s)
-}
-
 // add adds an event that is written, if the file has no such shape of it.
 func (g *gate[E]) add(name string, golden *goldenFile) {
 	f := g.codec.Form()
 	t := f.Types[name]
-	now, err := schemaOf(t, f)
+	now, err := shape.Describe(t, f)
 	if err != nil {
 		g.broken("%q: %v", name, err)
 		return

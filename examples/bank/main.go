@@ -7,6 +7,8 @@
 //	go run ./examples/bank -store mem:           in memory
 //	go run ./examples/bank -store postgres://user@host/database
 //	go run ./examples/bank -kafka localhost:9092 publish to a cluster instead of a broker in the program; see package notify
+//	go run ./examples/bank -schema               print an AsyncAPI document of the events that are published
+//	go run ./examples/bank -check -store bank.db decode the newest events of each type
 package main
 
 import (
@@ -32,10 +34,21 @@ func main() {
 	store := flag.String("store", "", open.Usage+" (default a SQLite file in a temporary folder)")
 	transfers := flag.Int("transfers", 500, "the number of transfers")
 	brokers := flag.String("kafka", "", "`addresses` of brokers of a cluster to publish to (default a broker in this program)")
+	printSchemas := flag.Bool("schema", false, "print an AsyncAPI document of the events, and nothing else")
+	checkStore := flag.Bool("check", false, "decode the newest events of each type in the store, and nothing else")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *store, *transfers, *brokers); err != nil {
+	var err error
+	switch {
+	case *printSchemas:
+		err = schemas(os.Stdout)
+	case *checkStore:
+		err = check(ctx, os.Stdout, *store)
+	default:
+		err = run(ctx, *store, *transfers, *brokers)
+	}
+	if err != nil {
 		log.Fatal("bank: ", err)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/thalo-go/es/internal/form"
 )
 
 // Schema is a JSON Schema of draft 2020-12. Its numbers are of type json.Number.
@@ -40,6 +42,18 @@ func Of(t reflect.Type) Schema {
 		s["$defs"] = d.defs
 	}
 	return s
+}
+
+// Describe returns the Normal schema of a type of events of a form.
+func Describe(t reflect.Type, of *form.Form) (Schema, error) {
+	if of.Schema == nil {
+		return Normal(Of(t))
+	}
+	s, err := of.Schema(t)
+	if err != nil {
+		return nil, err
+	}
+	return Normal(s)
 }
 
 // definer collects the schemas of structs, which may contain themselves.

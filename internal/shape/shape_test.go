@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"pgregory.net/rapid"
 
 	"github.com/thalo-go/es/internal/shape"
@@ -442,6 +443,35 @@ func TestSafeMeansThatOldDataDecodes(t *testing.T) {
 	if verdicts[true] == 0 || verdicts[false] == 0 {
 		t.Errorf("verdicts by safety: %v: both must come about", verdicts)
 	}
+}
+
+// TestSchemasAcceptWhatTheyDescribe validates random values of random types.
+func TestSchemasAcceptWhatTheyDescribe(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		of := structure(t, 3)
+		c := jsonschema.NewCompiler()
+		c.AssertFormat()
+		if err := c.AddResource("http://test/schema.json", normal(t, of)); err != nil {
+			t.Fatal(err)
+		}
+		schema, err := c.Compile("http://test/schema.json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := reflect.New(of).Elem()
+		random(t, v, 3)
+		data, err := json.Marshal(v.Interface())
+		if err != nil {
+			return // 1e400 with the option string
+		}
+		value, err := shape.Decode(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := schema.Validate(value); err != nil {
+			t.Fatalf("%v: %s: %v", of, data, err)
+		}
+	})
 }
 
 // TestSamplesSetEveryField looks at samples of types with methods.
