@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/thalo-go/es"
@@ -38,16 +39,18 @@ func (d *Documents[S, E]) loading(tx SQL, keys []string) (query string, args []a
 
 // placeholders returns ($4, $5) after 3 others. The placeholder at a place is cast to bigint, unless that is negative.
 func placeholders(after, n, number int) string {
-	b := make([]byte, 0, 6*n)
+	b := make([]byte, 0, 8*n+len("cast( as bigint)"))
 	b = append(b, '(')
 	for i := range n {
 		if i > 0 {
 			b = append(b, ", "...)
 		}
 		if i == number {
-			b = fmt.Appendf(b, "cast($%d as bigint)", after+i+1)
-		} else {
-			b = fmt.Appendf(b, "$%d", after+i+1)
+			b = append(b, "cast("...)
+		}
+		b = strconv.AppendInt(append(b, '$'), int64(after+i+1), 10)
+		if i == number {
+			b = append(b, " as bigint)"...)
 		}
 	}
 	return string(append(b, ')'))

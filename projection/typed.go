@@ -42,7 +42,7 @@ func Typed[E any](codec *es.Codec[E], handle func(ctx context.Context, r es.Reco
 // decode returns the event of a record, or that it is to be skipped.
 func decode[E any](codec *es.Codec[E], r es.Record) (event E, skip bool, err error) {
 	event, err = codec.Decode(r)
-	if errors.Is(err, es.ErrRetired) {
+	if err != nil && errors.Is(err, es.ErrRetired) {
 		return event, true, nil
 	}
 	return event, false, err

@@ -34,7 +34,7 @@ func table() []figure {
 		sqliteFigures(),
 		postgresFigures(),
 		companyFigures(),
-		projectionFigures(), timerFigures(),
+		projectionFigures(), documentFigures(), timerFigures(),
 		inlineFigures(),
 		kafkaFigures(),
 	)
