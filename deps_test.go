@@ -47,6 +47,10 @@ func TestDependencies(t *testing.T) {
 		only: []string{root, internal, xsync, lru},
 		why:  "rules never see a database",
 	}, {
+		pkg:  "./examples/profiles/profile",
+		only: []string{root, root + "/sealed", internal, xsync, lru},
+		why:  "rules hold sealed values, and never see a database",
+	}, {
 		pkg:  "./examples/orders/shop",
 		only: []string{root, root + "/projection", internal, xsync, lru},
 		why:  "a process never sees a database",
@@ -82,6 +86,10 @@ func TestDependencies(t *testing.T) {
 		pkg:  "./otel",
 		only: []string{root, root + "/projection", internal, xsync, lru, "go.opentelemetry.io/otel/...", "go.opentelemetry.io/auto/sdk/...", "github.com/cespare/xxhash/v2"},
 		why:  "telemetry links the API of OpenTelemetry, and no SDK, exporter, database or Kafka client",
+	}, {
+		pkg:  "./sealed",
+		only: []string{root, internal, xsync, lru},
+		why:  "rules hold sealed values, and never see a database; the program brings the driver of that of the keys",
 	}, {
 		pkg:   "./estest",
 		never: []string{root + "/estest/conformance", sqlite, postgres, pgx, sqlite3, kafka, kfake, proto},

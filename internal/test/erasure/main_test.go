@@ -39,9 +39,10 @@ type database struct {
 
 	open func() store // another process
 
-	rows  func(text string) (found []string) // the tables that have a text in a row
-	files func(text string) (found []string) // the files that have a text
-	clean func()                             // does what the documentation says so that files lose what was erased
+	rows       func(text string) (found []string) // the tables that have a text in a row
+	files      func(text string) (found []string) // the files that have a text
+	everywhere func(text string) (found []string) // files, and also the write-ahead log
+	clean      func()                             // does what the documentation says so that files lose what was erased
 }
 
 func must(t testing.TB, err error) {
@@ -72,10 +73,11 @@ func openSQLite(t *testing.T) database {
 		project: func(ctx context.Context, once bool, name string, onError es.OnError, handle func(r es.Record) error) error {
 			return s.Project(ctx, sqlite.Projection{Name: name, OnError: onError, Retries: -1, Once: once, Handle: each[*sql.Tx](handle)})
 		},
-		open:  func() store { return open() },
-		rows:  func(text string) []string { return find(t, folder, text) },
-		files: func(text string) []string { return find(t, folder, text) },
-		clean: func() {},
+		open:       func() store { return open() },
+		rows:       func(text string) []string { return find(t, folder, text) },
+		files:      func(text string) []string { return find(t, folder, text) },
+		everywhere: func(text string) []string { return find(t, folder, text) },
+		clean:      func() {},
 	}
 }
 
@@ -117,6 +119,10 @@ func openPostgres(t *testing.T) database {
 		files: func(text string) []string {
 			exec("checkpoint")
 			return find(t, filepath.Join(server.Dir(), "base"), text)
+		},
+		everywhere: func(text string) []string {
+			exec("checkpoint")
+			return find(t, server.Dir(), text)
 		},
 		clean: func() {
 			for _, table := range []string{"events", "snapshots", "parked", "shards", "requests", "answers"} {
