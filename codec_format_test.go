@@ -50,7 +50,7 @@ func TestCodecOfAnotherFormat(t *testing.T) {
 			t.Errorf("%s is decoded to %#v, %v", name, got, err)
 		}
 	}
-	if _, err := codec.Decode(es.Record{Type: "printed"}); err != es.ErrRetired { //nolint:errorlint // Decode returns it bare
+	if _, err := codec.Decode(es.Record{Type: "printed"}); err != es.ErrRetired {
 		t.Errorf("%v, want ErrRetired", err)
 	}
 	if _, err := codec.Encode((*counted)(nil)); !errors.Is(err, es.ErrInvalid) || !strings.Contains(err.Error(), "counted: the event is a nil") {

@@ -167,12 +167,12 @@ func (g *goldenFile) write(file string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { //nolint:gosec // it belongs in version control
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
 	// A test that is killed leaves the file as it was.
 	part := file + ".part"
-	if err := os.WriteFile(part, append(data, '\n'), 0o644); err != nil { //nolint:gosec // it belongs in version control
+	if err := os.WriteFile(part, append(data, '\n'), 0o644); err != nil {
 		return err
 	}
 	return os.Rename(part, file)
@@ -294,7 +294,7 @@ func (g *gate[E]) add(name string, golden *goldenFile) {
 		}
 		g.safe = append(g.safe, fmt.Sprintf("%q has changed", name))
 	}
-	stored, err := g.sample(name, t, f)
+	stored, err := g.sample(t, f)
 	if err != nil {
 		g.broken("%q: no sample can be made up: %v: give one to TestSchemas", name, err)
 		return
@@ -304,17 +304,18 @@ func (g *gate[E]) add(name string, golden *goldenFile) {
 }
 
 // sample encodes a sample of an event.
-func (g *gate[E]) sample(name string, t reflect.Type, f *form.Form) (s goldenShape, err error) {
+func (g *gate[E]) sample(t reflect.Type, f *form.Form) (s goldenShape, err error) {
 	event, found := g.given(t)
 	if !found {
 		var made any
-		if f.Sample != nil {
+		switch {
+		case f.Sample != nil:
 			made = f.Sample(t)
-		} else if t.Kind() == reflect.Pointer {
+		case t.Kind() == reflect.Pointer:
 			p := reflect.New(t.Elem())
 			p.Elem().Set(shape.Sample(t.Elem()))
 			made = p.Interface()
-		} else {
+		default:
 			made = shape.Sample(t).Interface()
 		}
 		event = made.(E)

@@ -57,7 +57,7 @@ func descriptor(t reflect.Type) (d protoreflect.MessageDescriptor) {
 	if t.Kind() != reflect.Pointer || t.Elem().Kind() != reflect.Struct {
 		return nil
 	}
-	m, isMessage := reflect.New(t.Elem()).Interface().(proto.Message)
+	m, isMessage := reflect.TypeAssert[proto.Message](reflect.New(t.Elem()))
 	if !isMessage {
 		return nil
 	}

@@ -3,6 +3,7 @@ package protobuf_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -213,7 +214,7 @@ type keeps struct{}
 
 func (keeps) Decide(_ kept, c proto.Message) ([]proto.Message, error) { return []proto.Message{c}, nil }
 func (keeps) Evolve(k kept, e proto.Message) kept {
-	return kept{append(k.events[:len(k.events):len(k.events)], e)}
+	return kept{append(slices.Clip(k.events), e)}
 }
 
 // TestStatesDoNotShareMessagesWithCommands changes a message after it has been written.

@@ -2,6 +2,7 @@ package protobuf
 
 import (
 	"reflect"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -9,7 +10,7 @@ import (
 
 // sample returns a message in which each field is set, and of fields that exclude each other the first.
 func sample(t reflect.Type) any {
-	m, isMessage := reflect.New(t.Elem()).Interface().(proto.Message)
+	m, isMessage := reflect.TypeAssert[proto.Message](reflect.New(t.Elem()))
 	if !isMessage {
 		return nil
 	}
@@ -19,15 +20,15 @@ func sample(t reflect.Type) any {
 
 func fill(m protoreflect.Message, within []protoreflect.FullName) {
 	d := m.Descriptor()
-	within = append(within[:len(within):len(within)], d.FullName())
+	within = append(slices.Clip(within), d.FullName())
 	for i := range d.Fields().Len() {
 		fd := d.Fields().Get(i)
-		if one := fd.ContainingOneof(); one != nil && m.WhichOneof(one) != nil || fd.Message() != nil && !fd.IsMap() && contains(within, fd.Message()) {
+		if one := fd.ContainingOneof(); one != nil && m.WhichOneof(one) != nil || fd.Message() != nil && !fd.IsMap() && slices.Contains(within, fd.Message().FullName()) {
 			continue
 		}
 		switch {
 		case fd.IsMap():
-			if value := fd.MapValue(); value.Message() == nil || !contains(within, value.Message()) {
+			if value := fd.MapValue(); value.Message() == nil || !slices.Contains(within, value.Message().FullName()) {
 				entries := m.Mutable(fd).Map()
 				entries.Set(scalar(fd.MapKey()).MapKey(), valueOf(value, entries.NewValue, within))
 			}
@@ -38,15 +39,6 @@ func fill(m protoreflect.Message, within []protoreflect.FullName) {
 			m.Set(fd, valueOf(fd, func() protoreflect.Value { return m.NewField(fd) }, within))
 		}
 	}
-}
-
-func contains(names []protoreflect.FullName, d protoreflect.MessageDescriptor) bool {
-	for _, name := range names {
-		if name == d.FullName() {
-			return true
-		}
-	}
-	return false
 }
 
 // valueOf returns a value for a field, an element or an entry. empty makes an empty message.

@@ -3,6 +3,7 @@ package protobuf
 import (
 	"fmt"
 	"reflect"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -112,12 +113,10 @@ func fields(event any, note func(path string, isSet bool)) {
 
 func look(path string, m protoreflect.Message, within []protoreflect.FullName, note func(path string, isSet bool)) {
 	d := m.Descriptor()
-	for _, name := range within {
-		if name == d.FullName() {
-			return // a message within itself: its fields are noted already
-		}
+	if slices.Contains(within, d.FullName()) {
+		return // a message within itself: its fields are noted already
 	}
-	within = append(within[:len(within):len(within)], d.FullName())
+	within = append(slices.Clip(within), d.FullName())
 	for i := range d.Fields().Len() {
 		fd := d.Fields().Get(i)
 		at := path + "." + string(fd.Name())

@@ -2,10 +2,10 @@
 package wallet
 
 import (
+	"time"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
-
-	"time"
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/wallet/walletpb"
@@ -70,7 +70,10 @@ func (c Open) decide(w Wallet) ([]proto.Message, error) {
 	return []proto.Message{&walletpb.Opened{Owner: c.Owner}}, nil
 }
 
-func (c Receive) decide(Wallet) ([]proto.Message, error) {
+func (c Receive) decide(w Wallet) ([]proto.Message, error) {
+	if w.Owner == "" {
+		return nil, es.Invariant("WALLET_NOT_OPEN", "there is no such wallet")
+	}
 	return []proto.Message{&walletpb.Received{Cents: c.Cents, Source: &walletpb.Received_Card{Card: c.Card}, At: timestamppb.New(c.At)}}, nil
 }
 

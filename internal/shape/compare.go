@@ -15,14 +15,14 @@ import (
 // that was stored has a place, and fields that were added are zero in old data. Both schemas are Normal.
 //
 // What a type makes of itself by a method is not compared: a stored sample must tell.
-func Breaks(old, new Schema) []string {
-	c := comparison{old: old, new: new, seen: make(map[[2]string]bool)}
-	c.compare("", old, new)
+func Breaks(old, now Schema) []string {
+	c := comparison{old: old, now: now, seen: make(map[[2]string]bool)}
+	c.compare("", old, now)
 	return c.breaks
 }
 
 type comparison struct {
-	old, new Schema // the roots, for references
+	old, now Schema // the roots, for references
 	seen     map[[2]string]bool
 	breaks   []string
 }
@@ -59,8 +59,8 @@ func (p part) String() string {
 
 func resolve(root, s Schema) part {
 	p := part{Schema: s}
-	if any, isUnion := s["anyOf"].([]any); isUnion && len(any) == 2 {
-		p.Schema, _ = any[0].(Schema)
+	if union, isUnion := s["anyOf"].([]any); isUnion && len(union) == 2 {
+		p.Schema, _ = union[0].(Schema)
 		p.null = true
 	}
 	for range 100 { // references lead to definitions
@@ -103,8 +103,8 @@ func resolve(root, s Schema) part {
 	return p
 }
 
-func (c *comparison) compare(path string, old, new Schema) {
-	o, n := resolve(c.old, old), resolve(c.new, new)
+func (c *comparison) compare(path string, old, now Schema) {
+	o, n := resolve(c.old, old), resolve(c.now, now)
 	switch {
 	case o.kind == "custom" || n.kind == "custom" || o.kind == "text" && n.kind == "text":
 		return // the sample must tell
@@ -140,13 +140,13 @@ func (c *comparison) compare(path string, old, new Schema) {
 	case "quoted":
 		c.within(path, o.Schema["contentSchema"], n.Schema["contentSchema"])
 	case "object":
-		c.object(path, old, new, o, n)
+		c.object(path, old, now, o, n)
 	}
 }
 
-func (c *comparison) within(path string, old, new any) {
+func (c *comparison) within(path string, old, now any) {
 	o, _ := old.(Schema)
-	n, _ := new.(Schema)
+	n, _ := now.(Schema)
 	c.compare(path, o, n)
 }
 
@@ -169,9 +169,9 @@ func less(a, b any) bool {
 	return okX && okY && x.Cmp(y) < 0
 }
 
-func (c *comparison) object(path string, old, new Schema, o, n part) {
+func (c *comparison) object(path string, old, now Schema, o, n part) {
 	if from, isRef := ref(old); isRef {
-		if to, isRef := ref(new); isRef {
+		if to, isRef := ref(now); isRef {
 			if c.seen[[2]string{from, to}] {
 				return
 			}

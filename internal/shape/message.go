@@ -53,9 +53,9 @@ func (c *comparison) messages(path string, was, is Schema) {
 }
 
 // nested compares the messages that fields contain.
-func (c *comparison) nested(path string, old, new any) {
+func (c *comparison) nested(path string, old, now any) {
 	o, _ := old.(Schema)
-	n, _ := new.(Schema)
+	n, _ := now.(Schema)
 	for _, inside := range []string{"items", "additionalProperties"} {
 		if o[inside] != nil && n[inside] != nil {
 			o, _ = o[inside].(Schema)

@@ -53,7 +53,7 @@ func in[T any]() reflect.Type { return reflect.TypeFor[struct{ F T }]() }
 
 // TestVerdicts is the table of changes.
 func TestVerdicts(t *testing.T) {
-	is := func(v any) reflect.Type { return reflect.TypeOf(v) }
+	is := reflect.TypeOf
 	for _, test := range []struct {
 		name     string
 		old, new reflect.Type
@@ -411,8 +411,8 @@ func random(t *rapid.T, v reflect.Value, depth int) {
 			v.SetMapIndex(key, value)
 		}
 	case reflect.Struct:
-		for i := range v.NumField() {
-			random(t, v.Field(i), depth-1)
+		for _, field := range v.Fields() {
+			random(t, field, depth-1)
 		}
 	}
 }
