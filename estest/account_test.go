@@ -28,6 +28,8 @@ func TestCodec(t *testing.T) {
 	})
 }
 
+func TestSchemas(t *testing.T) { estest.TestSchemas(t, account.Codec, "testdata/events.json") }
+
 // TestPackageExampleMatchesThisFile compares the example in the package comment with the tests above, which the compiler checks.
 func TestPackageExampleMatchesThisFile(t *testing.T) {
 	comment, err := os.ReadFile("estest.go")

@@ -35,7 +35,7 @@
 //
 //	func TestSchemas(t *testing.T) { estest.TestSchemas(t, account.Codec, "testdata/events.json") }
 //
-// [Project] tests read models: it applies the records of [Records] on a real database.
-//
 // [For] also checks that the rules are pure, which a [github.com/thalo-go/es.Repo] relies on.
+//
+// [Project] tests read models: it applies the records of [Records] on a real database.
 package estest
