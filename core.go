@@ -56,12 +56,14 @@ type core[S, C, E any] struct {
 	meta      func(ctx context.Context) map[string]string
 	tracer    Tracer
 	epoch     time.Time // when the clock of calls begins
+	number    uint64    // of this core in the process
 	log       *slog.Logger
 	cache     cache[S]
 	snapshots snapshotter[S]
 
 	mu     sync.Mutex // guards lanes, what they contain, and what follows
 	lanes  map[string]*lane[S, C, E]
+	turns  map[string]*turn // of transactions
 	stats  RepoStats
 	took   hist.Durations
 	closed bool
@@ -109,6 +111,7 @@ func (k *core[S, C, E]) begin(c Config, more func(log *slog.Logger) error) error
 		k.retries = max(0, cmp.Or(c.Retries, defaultRetries))
 		k.cache.init(cmp.Or(c.CacheSize, defaultCacheSize))
 		k.lanes = make(map[string]*lane[S, C, E])
+		k.number = coreNumbers.Add(1)
 		k.settings = more(k.log)
 	})
 	return k.settings

@@ -19,6 +19,9 @@ type part[S, C, E any] struct {
 	fresh bool     // base was read after the transaction began
 	stale bool     // the store has a later one
 
+	turn *turn
+	has  bool // the turn is that of this transaction
+
 	// Of one run of the function.
 	begun    bool
 	at       state[S] // base, and the records of this run
@@ -82,6 +85,10 @@ func (p *part[S, C, E]) leave() {
 	for _, began := range p.began {
 		p.core.took.Add(p.core.clock() - began)
 	}
+	p.endTurn()
+	if p.turn.users--; p.turn.users == 0 {
+		delete(p.core.turns, p.on.lane())
+	}
 	p.core.mu.Unlock()
 	p.core.busy.Done()
 }
@@ -113,7 +120,7 @@ func (k *core[S, C, E]) part(tx *Tx, on subject[S]) (*part[S, C, E], error) {
 		return nil, fmt.Errorf("es: execute on %s: %w", on.stream, k.closedError())
 	}
 	k.busy.Add(1)
-	p := &part[S, C, E]{core: k, on: on}
+	p := &part[S, C, E]{core: k, on: on, turn: k.join(on.lane())}
 	tx.parts = append(tx.parts, p)
 	return p, nil
 }
@@ -210,6 +217,9 @@ func (p *part[S, C, E]) begin(tx *Tx, c *call[S, C, E]) (err error) {
 // catchUp sets the state before a command: the one of the store, and what this run has decided.
 func (p *part[S, C, E]) catchUp(ctx context.Context, tx *Tx) error {
 	if !p.begun {
+		if !p.read {
+			tx.takeTurn(ctx, p)
+		}
 		if err := p.load(ctx); err != nil {
 			return err
 		}
@@ -250,9 +260,12 @@ func (p *part[S, C, E]) load(ctx context.Context) (err error) {
 			k.stats.CacheMisses++
 		}
 		k.mu.Unlock()
-	case p.stale:
+	default:
 		if later, found := k.cached(&p.on); found && later.after(p.base) {
-			p.base, p.fresh = later, false // another goroutine has it already
+			p.base, p.fresh = later, false // another transaction has written it since
+			break
+		}
+		if !p.stale {
 			break
 		}
 		if p.base, err = k.history.refresh(ctx, &p.on, p.base); err != nil {

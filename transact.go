@@ -30,6 +30,7 @@ type Tx struct {
 
 	store     Store // of all participants
 	parts     []participant
+	hasTurn   bool
 	conflicts int
 
 	// What one run of the function has decided. One append for each command that is to be recognised or that has events, in order.
@@ -75,6 +76,11 @@ type participant interface {
 
 	// failed forgets the cached state.
 	failed()
+
+	// takeTurn, endTurn and place are for Tx.takeTurns.
+	takeTurn(ctx context.Context, wait bool) bool
+	endTurn()
+	place() (core uint64, key string)
 
 	// leave counts the commands of the last run. The Repo or Decisions may be closed then.
 	leave()
@@ -343,9 +349,13 @@ func (tx *Tx) retry(c *ConflictError, failure error) (again bool, _ error) {
 	if tx.conflicts > limit {
 		return false, fmt.Errorf("es: transact: gave up after %d attempts: %w", tx.conflicts, failure)
 	}
+	for _, p := range tx.parts {
+		p.endTurn()
+	}
 	if err := pause(tx.ctx, tx.conflicts); err != nil {
 		return false, fmt.Errorf("es: transact: %w", err)
 	}
+	tx.takeTurns()
 	return true, nil
 }
 

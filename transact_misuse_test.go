@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -247,4 +248,55 @@ func TestTransactReturnsTheErrorOfItsContext(t *testing.T) {
 	if records := collect(t, store, 0); len(records) != 0 {
 		t.Errorf("%d records were written", len(records))
 	}
+}
+
+// Many transactions of one process use the same accounts, in both orders. Each has its turn, so the default number of retries is enough.
+func TestTransactsOfOneProcessTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const callers = 64
+		store := newSpy()
+		b := newBank(store)
+		opened(t, b, "ann", 10*callers)
+		opened(t, b, "bob", 10*callers)
+		store.append = func(_ context.Context, _ []es.Append, write func() (es.Position, error)) (es.Position, error) {
+			time.Sleep(time.Millisecond)
+			return write()
+		}
+		var all sync.WaitGroup
+		for n := range callers {
+			all.Go(func() {
+				for range 3 {
+					transfer(t, b, []string{"ann", "bob"}[n%2], []string{"bob", "ann"}[n%2], 1)
+				}
+			})
+		}
+		all.Wait()
+		holds(t, store, map[string]int64{"ann": 10 * callers, "bob": 10 * callers})
+	if n := b.Stats().Retries; n > 4*callers {
+			t.Errorf("%d retries of %d transfers", n, 3*callers)
+		}
+	})
+}
+
+// A Transact within the function of another one uses the same stream. It must not wait for it without end.
+func TestATransactWithinAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newSpy()
+		repo := newTally(store)
+		runs := 0
+		_, err := es.Transact(t.Context(), func(tx *es.Tx) error {
+			if _, err := repo.ExecuteTx(t.Context(), tx, "1", add(1)); err != nil || runs > 0 {
+				return err
+			}
+			runs++
+			_, err := es.Transact(t.Context(), func(tx *es.Tx) error {
+				_, err := repo.ExecuteTx(t.Context(), tx, "1", add(10))
+				return err
+			})
+			return err
+		})
+		if at, loading := repo.Load(t.Context(), "1"); err != nil || loading != nil || at.State.N != 11 || at.Version != 2 {
+			t.Errorf("%v, %+v, %v; want both to take effect", err, at, loading)
+		}
+	})
 }
