@@ -272,7 +272,7 @@ func TestTransactsOfOneProcessTakeTurns(t *testing.T) {
 		}
 		all.Wait()
 		holds(t, store, map[string]int64{"ann": 10 * callers, "bob": 10 * callers})
-	if n := b.Stats().Retries; n > 4*callers {
+		if n := b.Stats().Retries; n > 4*callers {
 			t.Errorf("%d retries of %d transfers", n, 3*callers)
 		}
 	})

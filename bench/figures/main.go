@@ -35,6 +35,7 @@ func table() []figure {
 		postgresFigures(),
 		companyFigures(),
 		projectionFigures(), documentFigures(), timerFigures(),
+		tagFigures(),
 		inlineFigures(),
 		kafkaFigures(),
 	)
@@ -59,6 +60,8 @@ func dispatch(ctx context.Context, args []string) error {
 			return measureWrite(ctx, args[1:], os.Stdin, os.Stdout)
 		case companyWord:
 			return measureCompany(ctx, args[1:], os.Stdin, os.Stdout)
+		case decideWord:
+			return measureDecide(ctx, args[1:], os.Stdin, os.Stdout)
 		case wakeWord:
 			return measureWake(ctx, args[1:], os.Stdin, os.Stdout)
 		}

@@ -19,6 +19,11 @@ func Serve(ctx context.Context, store es.Store, name string, writers, bytes int,
 		stream.ID += "-" + name
 		return to(ctx, stream, after, events)
 	}, writers, 1, bytes)
+	return Answer(ctx, side, in, out)
+}
+
+// Answer is Serve with any operation.
+func Answer(ctx context.Context, side measure.Side, in io.Reader, out io.Writer) error {
 	fmt.Fprintln(out, "ready")
 	for lines := bufio.NewScanner(in); lines.Scan(); {
 		length, err := time.ParseDuration(lines.Text())
@@ -34,7 +39,7 @@ func Serve(ctx context.Context, store es.Store, name string, writers, bytes int,
 	return nil
 }
 
-// Together makes processes that run [Serve] append at the same time. It returns the total of their events and the longest time.
+// Together makes processes that run [Serve] or [Answer] work at the same time. It returns the total of their events and the longest time.
 func Together(processes []*Process, length time.Duration) (sum measure.Sample, err error) {
 	for _, p := range processes {
 		if err := p.Send(length.String()); err != nil {
