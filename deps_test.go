@@ -91,6 +91,10 @@ func TestDependencies(t *testing.T) {
 		only: []string{root, internal, xsync, lru},
 		why:  "rules hold sealed values, and never see a database; the program brings the driver of that of the keys",
 	}, {
+		pkg:   "./examples/watched",
+		never: []string{postgres, pgx, kafka, kfake},
+		why:   "it shows metrics of a service with one database and no broker",
+	}, {
 		pkg:   "./estest",
 		never: []string{root + "/estest/conformance", sqlite, postgres, pgx, sqlite3, kafka, kfake, proto},
 		why:   "testing rules needs no database and no suite for implementers",

@@ -233,9 +233,8 @@ func TestMetaOfTheContext(t *testing.T) {
 		if _, err := repo.Execute(t.Context(), "1", test.command, test.options...); err != nil {
 			t.Fatal(err)
 		}
-		var last es.Record
-		for last = range log.Read(t.Context(), es.Stream{Kind: "account", ID: "1"}, 0) {
-		}
+		all := stored(t, log, es.Stream{Kind: "account", ID: "1"})
+		last := all[len(all)-1]
 		if diff := cmp.Diff(test.want, last.Meta); diff != "" {
 			t.Errorf("metadata of %s (-want +got):\n%s", last.ID(), diff)
 		}

@@ -72,8 +72,8 @@ func keep[T metric.Observable](i *instruments, made T, err error) T {
 	return made
 }
 
-func (i *instruments) count(name, unit, what string) metric.Int64ObservableCounter {
-	made, err := i.meter.Int64ObservableCounter(name, metric.WithUnit(unit), metric.WithDescription(what))
+func (i *instruments) count(name, what string) metric.Int64ObservableCounter {
+	made, err := i.meter.Int64ObservableCounter(name, metric.WithDescription(what))
 	return keep(i, made, err)
 }
 
@@ -82,8 +82,8 @@ func (i *instruments) sum(name, what string) metric.Float64ObservableCounter {
 	return keep(i, made, err)
 }
 
-func (i *instruments) gauge(name, unit, what string) metric.Int64ObservableGauge {
-	made, err := i.meter.Int64ObservableGauge(name, metric.WithUnit(unit), metric.WithDescription(what))
+func (i *instruments) gauge(name, what string) metric.Int64ObservableGauge {
+	made, err := i.meter.Int64ObservableGauge(name, metric.WithDescription(what))
 	return keep(i, made, err)
 }
 
@@ -99,7 +99,7 @@ type durations struct {
 }
 
 func (i *instruments) durations(name, what string) durations {
-	return durations{i.sum(name, what), i.count(name+".bucket", "", what+": values up to le")}
+	return durations{i.sum(name, what), i.count(name+".bucket", what+": values up to le")}
 }
 
 func (d durations) observe(o metric.Observer, h es.Histogram, of ...attribute.KeyValue) {
@@ -111,7 +111,7 @@ func (d durations) observe(o metric.Observer, h es.Histogram, of ...attribute.Ke
 type sizes struct{ sum, buckets metric.Int64ObservableCounter }
 
 func (i *instruments) sizes(name, what string) sizes {
-	return sizes{i.count(name, "", what), i.count(name+".bucket", "", what+": values up to le")}
+	return sizes{i.count(name, what), i.count(name+".bucket", what+": values up to le")}
 }
 
 func (s sizes) observe(o metric.Observer, h es.Histogram) {
@@ -154,34 +154,34 @@ type metrics struct {
 }
 
 func (m *metrics) make() {
-	m.calls = m.count("es.append.calls", "", "Calls of Append, by outcome")
-	m.events = m.count("es.append.events", "", "Events written")
+	m.calls = m.count("es.append.calls", "Calls of Append, by outcome")
+	m.events = m.count("es.append.events", "Events written")
 	m.append = m.durations("es.append.duration", "Time of calls of Append")
-	m.batches = m.count("es.append.batches", "", "Transactions that appends have shared")
+	m.batches = m.count("es.append.batches", "Transactions that appends have shared")
 	m.batch = m.durations("es.append.batch.duration", "Time of transactions")
 	m.size = m.sizes("es.append.batch.size", "Appends in transactions")
-	m.waiting = m.gauge("es.append.waiting", "", "Calls of Append that wait for a transaction")
-	m.available = m.gauge("es.store.available", "", "1 if the database has answered this collection, 0 if not")
+	m.waiting = m.gauge("es.append.waiting", "Calls of Append that wait for a transaction")
+	m.available = m.gauge("es.store.available", "1 if the database has answered this collection, 0 if not")
 
-	m.commands = m.count("es.command.calls", "", "Commands, by outcome")
-	m.retries = m.count("es.command.retries", "", "Attempts of commands after a conflict")
-	m.cache = m.count("es.cache.rounds", "", "Rounds of commands, by whether their state was in the cache")
+	m.commands = m.count("es.command.calls", "Commands, by outcome")
+	m.retries = m.count("es.command.retries", "Attempts of commands after a conflict")
+	m.cache = m.count("es.cache.rounds", "Rounds of commands, by whether their state was in the cache")
 	m.execute = m.durations("es.command.duration", "Time of commands")
 
-	m.lag = m.gauge("es.projection.lag", "", "Records from the checkpoint to the end of the log")
+	m.lag = m.gauge("es.projection.lag", "Records from the checkpoint to the end of the log")
 	m.age = m.seconds("es.projection.age", "Time since the first record after the checkpoint was written")
-	m.parked = m.gauge("es.projection.parked", "", "Records that are set aside")
-	m.worker = m.gauge("es.projection.worker", "", "1 if a process works on the shard, 0 if none does")
-	m.failing = m.gauge("es.projection.error", "", "1 if the last attempt failed, or if no worker knows the next type of event")
-	m.caughtUp = m.gauge("es.projection.caught_up", "", "1 if the shard has ever reached the end of its source")
-	m.position = m.gauge("es.projection.cursor", "", "The checkpoint")
-	m.timers = m.gauge("es.projection.waiting", "", "Records that a reaction will handle when they are due")
+	m.parked = m.gauge("es.projection.parked", "Records that are set aside")
+	m.worker = m.gauge("es.projection.worker", "1 if a process works on the shard, 0 if none does")
+	m.failing = m.gauge("es.projection.error", "1 if the last attempt failed, or if no worker knows the next type of event")
+	m.caughtUp = m.gauge("es.projection.caught_up", "1 if the shard has ever reached the end of its source")
+	m.position = m.gauge("es.projection.cursor", "The checkpoint")
+	m.timers = m.gauge("es.projection.waiting", "Records that a reaction will handle when they are due")
 	m.overdue = m.seconds("es.projection.overdue", "Time since the earliest of them was due; 0 if it is not")
 
-	m.relayLag = m.gauge("es.relay.lag", "", "Records from the checkpoint of a relay to the end of the log")
+	m.relayLag = m.gauge("es.relay.lag", "Records from the checkpoint of a relay to the end of the log")
 	m.relayAge = m.seconds("es.relay.age", "Time since the first record after the checkpoint of a relay was written")
-	m.relayWorker = m.gauge("es.relay.worker", "", "1 if a process has the lease of the relay, 0 if it has expired")
-	m.relayPosition = m.gauge("es.relay.position", "", "The checkpoint of a relay")
+	m.relayWorker = m.gauge("es.relay.worker", "1 if a process has the lease of the relay, 0 if it has expired")
+	m.relayPosition = m.gauge("es.relay.position", "The checkpoint of a relay")
 }
 
 // observe is the callback of a collection.

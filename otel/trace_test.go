@@ -26,9 +26,9 @@ import (
 )
 
 // spans returns a tracer, and what has ended with it so far.
-func spans(options ...sdktrace.TracerProviderOption) (trace.Tracer, func() tracetest.SpanStubs) {
+func spans() (trace.Tracer, func() tracetest.SpanStubs) {
 	exporter := tracetest.NewInMemoryExporter()
-	provider := sdktrace.NewTracerProvider(append(options, sdktrace.WithSyncer(exporter))...)
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter))
 	return provider.Tracer("test"), func() tracetest.SpanStubs {
 		defer exporter.Reset()
 		return exporter.GetSpans()
