@@ -100,7 +100,8 @@ func (r *Repo[S, C, E]) foldAll(ctx context.Context, stream Stream, upTo Version
 
 // Redact erases the content of one event, as the stores of packages sqlite and postgres do: its type becomes [TypeRedacted], data and
 // metadata are removed, and so is the snapshot of its stream. Version, position, time and tags stay. A record of type [TypeRedaction] with
-// the reason is appended to the stream. Records that readers hold already are theirs.
+// the reason is appended to the stream. Records that readers hold already are theirs,
+// and so are those that a store of package projection/memory has parked.
 func (m *Mem) Redact(ctx context.Context, stream Stream, version Version, reason string) (_ Redaction, err error) {
 	defer cause.Set(ctx, &err)
 	if err := CheckRedaction(stream, version, reason); err != nil {

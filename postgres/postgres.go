@@ -180,6 +180,7 @@ func (c Config) store(pool *pgxpool.Pool) (*Store, error) {
 	s.batch.tags.hash = tag.Hash
 	s.unprepared.Store(pool.Config().ConnConfig.DefaultQueryExecMode != pgx.QueryExecModeCacheStatement)
 	s.prepare()
+	s.prepareRedact()
 	s.pace.init()
 	s.heads.init()
 	s.company.init(c.sharesNever(), c.Logger)

@@ -67,6 +67,17 @@ func (s *Store) Redact(ctx context.Context, stream es.Stream, version es.Version
 	return done, nil
 }
 
+// prepareRedact makes the statements of Redact.
+func (s *Store) prepareRedact() {
+	s.statements.redactable = s.newStatement(`select (select h.version from {schema}.events h where h.kind = $1 and h.id = $2 order by h.version desc limit 1), e.type, e.tags, r.audit
+		from (select $1::text as kind, $2::text as id, $3::bigint as version) q
+		left join {schema}.events e on e.kind = q.kind and e.id = q.id and e.version = q.version
+		left join {schema}.redactions r on r.kind = q.kind and r.id = q.id and r.version = q.version`)
+	s.statements.redact = s.newStatement("select r.audit, r.snapshots, r.parked, r.timers from {schema}.redact($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) r")
+	s.statements.readers = s.newStatement(`select p.name, p.version, p.kind, 1 from {schema}.projections p where p.source = $1
+		union all select l.name, null::bigint, null::text, 2 from {schema}.leases l where starts_with(l.name, 'relay/') order by 4, 1, 2`)
+}
+
 // redactable is an event whose content may be erased.
 type redactable struct {
 	stream          es.Stream

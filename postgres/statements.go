@@ -111,15 +111,6 @@ func (s *Store) prepare() {
 		releaseLease: s.newStatement("delete from {schema}.leases where name = $1 and holder = $2"),
 		listLeases:   s.newStatement("select holder, until, note, name from {schema}.leases order by name"),
 
-		// See redact.go.
-		redactable: s.newStatement(`select (select h.version from {schema}.events h where h.kind = $1 and h.id = $2 order by h.version desc limit 1), e.type, e.tags, r.audit
-			from (select $1::text as kind, $2::text as id, $3::bigint as version) q
-			left join {schema}.events e on e.kind = q.kind and e.id = q.id and e.version = q.version
-			left join {schema}.redactions r on r.kind = q.kind and r.id = q.id and r.version = q.version`),
-		redact: s.newStatement("select r.audit, r.snapshots, r.parked, r.timers from {schema}.redact($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) r"),
-		readers: s.newStatement(`select p.name, p.version, p.kind, 1 from {schema}.projections p where p.source = $1
-			union all select l.name, null::bigint, null::text, 2 from {schema}.leases l where starts_with(l.name, 'relay/') order by 4, 1, 2`),
-
 		loadCheckpoint: s.newStatement("select position from {schema}.checkpoints where name = $1"),
 		firstCheckpoint: s.newStatement(`insert into {schema}.checkpoints as c (name, position) values ($1, $2)
 			on conflict (name) do update set position = excluded.position where c.position = 0 returning 1`),

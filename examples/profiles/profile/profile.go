@@ -88,8 +88,11 @@ func (c ChangeEmail) decide(p Profile) ([]Event, error) {
 }
 
 func (Forget) decide(p Profile) ([]Event, error) {
-	if p.Forgotten {
+	switch {
+	case p.Forgotten:
 		return nil, nil
+	case !p.Registered:
+		return nil, es.Invariant("NOT_REGISTERED", "there is no such profile")
 	}
 	return []Event{Forgotten{}}, nil
 }

@@ -18,6 +18,7 @@ func TestRules(t *testing.T) {
 	s := estest.For(t, profile.Rules{})
 	s.When(profile.Register{Email: first}).Then(profile.Registered{Email: first})
 	s.When(profile.ChangeEmail{Email: first}).ThenCode("NOT_REGISTERED")
+	s.When(profile.Forget{}).ThenCode("NOT_REGISTERED")
 	registered := s.Given(profile.Registered{Email: first})
 	registered.When(profile.Register{Email: second}).ThenCode("REGISTERED")
 	registered.When(profile.ChangeEmail{Email: second}).Then(profile.EmailChanged{Email: second})

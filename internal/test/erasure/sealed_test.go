@@ -126,7 +126,9 @@ func publish(t *testing.T, db database, n int) []byte {
 	go func() { ended <- relay.Run(ctx) }()
 	eventually.True(t, "all is published", func() bool { return relay.Stats().Position >= es.Position(n) })
 	cancel()
-	<-ended
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
 	client, err := kgo.NewClient(kgo.SeedBrokers(broker.Bootstrap()), kgo.ConsumeTopics("erasure."+profile.Kind), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	must(t, err)
 	defer client.Close()
