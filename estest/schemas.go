@@ -2,15 +2,11 @@ package estest
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -45,7 +41,7 @@ func TestSchemas[E any](t testing.TB, codec *es.Codec[E], file string, samples .
 		t.Errorf("TestSchemas needs a codec with names, such as that of es.JSON")
 		return
 	}
-	golden, err := readGolden(file)
+	golden, err := shape.ReadFile(file)
 	if err != nil {
 		t.Errorf("%v", err)
 		return
@@ -67,7 +63,7 @@ func TestSchemas[E any](t testing.TB, codec *es.Codec[E], file string, samples .
 		t.Errorf("%s: %s: this is safe: go test -update-schemas writes it", file, strings.Join(g.safe, "; "))
 		return
 	}
-	if err := golden.write(file); err != nil {
+	if err := golden.Write(file); err != nil {
 		t.Errorf("%v", err)
 	}
 }
@@ -78,104 +74,6 @@ func updating() bool {
 	}
 	f := flag.Lookup("update")
 	return f != nil && f.Value.String() == "true"
-}
-
-// goldenFile is the content of a golden file.
-type goldenFile struct {
-	About  string                  `json:"about"`
-	Events map[string]*goldenEvent `json:"events"`
-	Sum    string                  `json:"sum"` // of the names and sums of all events
-}
-
-const about = "Written by estest.TestSchemas: every shape of every event that was ever stored, the oldest first. Do not edit it. Run go test -update-schemas."
-
-type goldenEvent struct {
-	Shapes []goldenShape `json:"shapes"`
-	Sum    string        `json:"sum"` // of the shapes
-}
-
-// goldenShape is a shape that an event was stored in.
-type goldenShape struct {
-	ContentType string          `json:"contentType"`
-	Schema      shape.Schema    `json:"schema"`
-	Sample      json.RawMessage `json:"sample"`         // as JSON, for people and comparisons
-	Data        []byte          `json:"data,omitempty"` // the sample as it is stored, if that is not JSON
-}
-
-func (s goldenShape) stored() []byte {
-	if len(s.Data) > 0 || s.ContentType != "application/json" {
-		return s.Data
-	}
-	return s.Sample
-}
-
-func readGolden(file string) (*goldenFile, error) {
-	golden := &goldenFile{About: about, Events: make(map[string]*goldenEvent)}
-	data, err := os.ReadFile(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return golden, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	d.DisallowUnknownFields()
-	if err := d.Decode(golden); err != nil {
-		return nil, fmt.Errorf("%s was edited by hand, or is not of TestSchemas: %w: restore it", file, err)
-	}
-	for _, name := range slices.Sorted(maps.Keys(golden.Events)) {
-		if e := golden.Events[name]; e == nil || len(e.Shapes) == 0 || e.Sum != sum(e.Shapes) {
-			return nil, fmt.Errorf("%s was edited by hand at %q: restore it, and run go test -update-schemas", file, name)
-		}
-	}
-	if golden.Sum != golden.sum() {
-		return nil, fmt.Errorf("%s was edited by hand: an event was added, removed or renamed in it: restore it, and run go test -update-schemas", file)
-	}
-	return golden, nil
-}
-
-func (g *goldenFile) sum() string {
-	sums := make(map[string]string)
-	for name, e := range g.Events {
-		sums[name] = e.Sum
-	}
-	return sum(sums)
-}
-
-// sum returns a hash of a value that does not depend on how its JSON is laid out.
-func sum(v any) string {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return ""
-	}
-	normal, err := shape.Decode(data)
-	if err != nil {
-		return ""
-	}
-	data, _ = json.Marshal(normal) // it was JSON
-	hash := sha256.Sum256(data)
-	return hex.EncodeToString(hash[:8])
-}
-
-func (g *goldenFile) write(file string) error {
-	for _, e := range g.Events {
-		e.Sum = sum(e.Shapes)
-	}
-	g.About, g.Sum = about, g.sum()
-	data, err := json.MarshalIndent(g, "", "\t")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	// A test that is killed leaves the file as it was.
-	part := file + ".part"
-	if err := os.WriteFile(part, append(data, '\n'), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(part, file)
 }
 
 // gate compares a codec with a golden file.
@@ -191,7 +89,7 @@ func (g *gate[E]) broken(format string, args ...any) {
 }
 
 // check checks that what is in the file under a name is still read.
-func (g *gate[E]) check(name string, was *goldenEvent) {
+func (g *gate[E]) check(name string, was *shape.Event) {
 	t, of := g.codec.Form().Find(name)
 	var now shape.Schema
 	if t != nil {
@@ -222,8 +120,8 @@ func (g *gate[E]) check(name string, was *goldenEvent) {
 }
 
 // decode decodes a stored sample and looks for parts that it loses.
-func (g *gate[E]) decode(name string, i int, stored goldenShape, t reflect.Type, of *form.Form) {
-	r := es.Record{Stream: es.Stream{Kind: "estest", ID: "schemas"}, Version: es.Version(i + 1), Type: name, Data: bytes.Clone(stored.stored())}
+func (g *gate[E]) decode(name string, i int, stored shape.Stored, t reflect.Type, of *form.Form) {
+	r := es.Record{Stream: es.Stream{Kind: "estest", ID: "schemas"}, Version: es.Version(i + 1), Type: name, Data: bytes.Clone(stored.Bytes())}
 	event, err := g.codec.Decode(r)
 	var unknown *es.UnknownEventError
 	switch {
@@ -276,7 +174,7 @@ func (g *gate[E]) render(event E, of *form.Form) ([]byte, error) {
 }
 
 // add adds an event that is written, if the file has no such shape of it.
-func (g *gate[E]) add(name string, golden *goldenFile) {
+func (g *gate[E]) add(name string, golden *shape.File) {
 	f := g.codec.Form()
 	t := f.Types[name]
 	now, err := shape.Describe(t, f)
@@ -287,7 +185,7 @@ func (g *gate[E]) add(name string, golden *goldenFile) {
 	was := golden.Events[name]
 	if was == nil {
 		g.safe = append(g.safe, fmt.Sprintf("%q is new", name))
-		was = new(goldenEvent)
+		was = new(shape.Event)
 	} else {
 		if reflect.DeepEqual(was.Shapes[len(was.Shapes)-1].Schema, now) {
 			return
@@ -300,11 +198,11 @@ func (g *gate[E]) add(name string, golden *goldenFile) {
 		return
 	}
 	stored.Schema = now
-	golden.Events[name] = &goldenEvent{Shapes: append(slices.Clip(was.Shapes), stored)}
+	golden.Events[name] = &shape.Event{Shapes: append(slices.Clip(was.Shapes), stored)}
 }
 
 // sample encodes a sample of an event.
-func (g *gate[E]) sample(t reflect.Type, f *form.Form) (s goldenShape, err error) {
+func (g *gate[E]) sample(t reflect.Type, f *form.Form) (s shape.Stored, err error) {
 	event, found := g.given(t)
 	if !found {
 		var made any

@@ -104,11 +104,11 @@ func (d *document) topic(topic string, events map[string][]byte) error {
 }
 
 func (d *document) message(component, name string, s shape.Schema) object {
-	contentType, given := s[contentTypeKey].(string)
+	contentType, given := s[shape.ContentTypeKey].(string)
 	if !given {
 		contentType = "application/json"
 	}
-	delete(s, contentTypeKey)
+	delete(s, shape.ContentTypeKey)
 	delete(s, "$schema")
 	defs, _ := s["$defs"].(shape.Schema)
 	delete(s, "$defs")

@@ -4,7 +4,6 @@
 package schema
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,9 +11,6 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/shape"
 )
-
-// contentTypeKey is the keyword of a schema that says how the data is stored, if not as JSON.
-const contentTypeKey = "x-content-type"
 
 // JSON returns the JSON Schema, of draft 2020-12, of each event that a codec writes, by its stored name. Events of old shapes are not among them.
 //
@@ -34,12 +30,7 @@ func JSON[E any](codec *es.Codec[E]) (map[string][]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("schema: %s: %w", name, err)
 		}
-		s["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-		s["title"] = name
-		if format := codec.ContentType(es.Record{Type: name}); format != "application/json" {
-			s[contentTypeKey] = format
-		}
-		if schemas[name], err = json.MarshalIndent(s, "", "\t"); err != nil {
+		if schemas[name], err = shape.Document(name, codec.ContentType(es.Record{Type: name}), s); err != nil {
 			return nil, fmt.Errorf("schema: %s: %w", name, err)
 		}
 	}

@@ -10,6 +10,7 @@
 //	es -s bank.db rebuild balances --yes  has a projection begin again
 //	es -s bank.db reconcile               after a restore, which readers know records that the log does not have
 //	es -s bank.db forget balances --yes   removes the checkpoints of a projection that is not run any more
+//	es schema account/testdata/events.json  JSON Schemas of events, from the file of their test
 //	es -s bank.db redact person/ann 3     erases the content of an event and its copies; give --reason and --yes
 //
 // The verbs that only read open the store for reading: they neither make nor migrate nor change anything.
@@ -38,7 +39,7 @@ const (
 )
 
 type cli struct {
-	Store   string        `short:"s" env:"ES_STORE" required:"" placeholder:"STORE" help:"A SQLite file, or a postgres:// URL. Can stand in $ES_STORE instead, where a password is better kept."`
+	Store   string        `short:"s" env:"ES_STORE" placeholder:"STORE" help:"A SQLite file, or a postgres:// URL. Can stand in $ES_STORE instead, where a password is better kept."`
 	Schema  string        `default:"es" help:"The schema of a Postgres store (es)."`
 	JSON    bool          `name:"json" help:"Write one JSON object a line, for programs."`
 	Timeout time.Duration `default:"10s" help:"How long to wait for a server that does not answer (10s)."`
@@ -58,6 +59,8 @@ type cli struct {
 	Replay   replay   `cmd:"" help:"Have a projection or reaction handle again what comes after a place."`
 	Refilter refilter `cmd:"" help:"Accept a changed filter of a projection or reaction."`
 	Rename   rename   `cmd:"" help:"Move a projection or reaction to another name."`
+
+	Schemas schema `cmd:"" name:"schema" help:"Write JSON Schemas, or an AsyncAPI document, of the events in golden files of estest.TestSchemas. It needs no store."`
 
 	Reconcile reconcile `cmd:"" help:"After a restore: compare the log with all that has read it, and say how to bring them together. Exit code 3 if a reader is ahead."`
 }
@@ -100,6 +103,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 		}
 	}
 	parsed, err := parser.Parse(args)
+	if err == nil && c.Store == "" && !strings.HasPrefix(parsed.Command(), "schema") {
+		err = errors.New("missing flags: --store=STORE")
+	}
 	if err != nil {
 		fmt.Fprintf(stderr, "es: %s; es --help tells what there is\n", redact(err.Error(), c.Store))
 		return exitUsage

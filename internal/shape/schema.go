@@ -280,6 +280,19 @@ func Decode(data []byte) (v any, err error) {
 	return v, nil
 }
 
+// ContentTypeKey is the keyword of a Document that says how the data is stored, if not as JSON.
+const ContentTypeKey = "x-content-type"
+
+// Document returns the schema of an event as a document for others. It adds to s.
+func Document(name, contentType string, s Schema) ([]byte, error) {
+	s["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+	s["title"] = name
+	if contentType != "application/json" {
+		s[ContentTypeKey] = contentType
+	}
+	return json.MarshalIndent(s, "", "\t")
+}
+
 // Normal returns a schema as it is once it has been written and read.
 func Normal(s Schema) (Schema, error) {
 	data, err := json.Marshal(s)
