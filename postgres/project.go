@@ -28,10 +28,19 @@ type backend struct{ store *Store }
 func (b backend) Dialect() engine.Dialect {
 	return engine.Dialect{
 		Prefix: b.store.schema + ".", Now: "(extract(epoch from clock_timestamp()) * 1000000)::bigint",
-		Lock: "for update", Skip: "for update skip locked", Parameter: "$", Arrays: true,
+		Holding: holding, Lock: "for update", Skip: "for update skip locked", Parameter: "$", Arrays: true,
 		Finish: qualify.SQL,
 	}
 }
+
+// holding finds the transaction that has updated the row of a shard, as each does before it calls Handle. What lasts less than a second is normal.
+const holding = `select l.pid, coalesce((left(a.state, 19) = 'idle in transaction') and a.still, false), coalesce((a.wait_event_type = 'Lock') and a.still, false),
+		coalesce(a.query, ''), coalesce(a.since, 0), coalesce(b.pid, 0), coalesce(b.query, '')
+	from {es}shards s join pg_catalog.pg_locks l on l.locktype = 'transactionid' and l.transactionid = s.xmax and l.granted
+	left join lateral (select pid, state, wait_event_type, query, ((clock_timestamp() - state_change) > interval '1 second') as still,
+			(extract(epoch from state_change) * 1000000)::bigint as since from pg_catalog.pg_stat_activity) a on a.pid = l.pid
+	left join pg_catalog.pg_stat_activity b on b.pid = (pg_catalog.pg_blocking_pids(l.pid))[1]
+	where s.name = $1 and s.version = $2 and s.shard = $3`
 
 // Transact implements engine.Database.
 func (b backend) Transact(ctx context.Context, o engine.Options, work func(ctx context.Context, tx pgx.Tx) error) error {

@@ -36,6 +36,10 @@ type Admin interface {
 	// Status returns the state of every shard of every projection and reaction, sorted by name, version and shard.
 	Status(ctx context.Context) ([]Status, error)
 
+	// Why returns why a projection or reaction is behind, and what to do: the first of the causes of [CauseCode] that holds, or
+	// [CauseNone]. It takes up to a second to see whether checkpoints move. One that has never run is an error that wraps [es.ErrInvalid].
+	Why(ctx context.Context, name string, version int) (Cause, error)
+
 	// Parked returns the parked records, ordered by name, version and position. The sequence can be used like that of [es.Store.Read].
 	Parked(ctx context.Context) iter.Seq2[Parked, error]
 

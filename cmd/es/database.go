@@ -22,6 +22,7 @@ type database interface {
 
 	// These are of projection.Projections.
 	Status(ctx context.Context) ([]projection.Status, error)
+	Why(ctx context.Context, name string, version int) (projection.Cause, error)
 	Rebuild(ctx context.Context, name string, version int) error
 	Replay(ctx context.Context, name string, version int, from projection.Start) error
 	Refilter(ctx context.Context, name string, version int, filter es.Filter, past projection.Past) error

@@ -49,6 +49,7 @@ type cli struct {
 	Read    read    `cmd:"" help:"Show the events of a stream."`
 	Tail    tail    `cmd:"" help:"Show the last events of the log."`
 	Status  status  `cmd:"" help:"Show how projections, reactions and relays stand."`
+	Why     why     `cmd:"" help:"Say why a projection, reaction or relay is behind, and what to do."`
 	Park    park    `cmd:"" help:"List, retry and drop the records that projections have put aside."`
 	Timers  timers  `cmd:"" help:"List the records that a reaction will handle later, the earliest first."`
 	Rebuild rebuild `cmd:"" help:"Have a projection begin again."`

@@ -29,6 +29,9 @@ const (
 	reactionGoesOn = "reaction resumes at its checkpoint"
 	reactionStops  = "failing reaction stops before its record"
 	reactionParks  = "reaction parks and retries failing records"
+	whyHalted      = "Why names what keeps a projection from working"
+	whyLags        = "Why tells a projection that advances from one that does not"
+	whyWaits       = "Why names shards that are waited for, and timers"
 	runsOnce       = "run with Once returns when nothing is left to do"
 )
 
@@ -94,6 +97,16 @@ func (w workshop) brokenSources() []defect[conformance.Listed] {
 				return b, err
 			}}
 		})).blocking(),
+	}
+}
+
+// explaining changes what Why returns.
+func explaining(change func(c *projection.Cause)) func(*faultySide) {
+	return func(f *faultySide) {
+		f.onWhy = func(c projection.Cause) projection.Cause {
+			change(&c)
+			return c
+		}
 	}
 }
 
@@ -169,6 +182,27 @@ func (w workshop) brokenAnswers() []defect[conformance.Listed] {
 		w.broken("WaitFor follows the highest version", waitsForOld, waitingUntil(func(all []projection.Status, position es.Position) bool {
 			return all[len(all)-1].Cursor >= projection.Cursor(position)
 		})).blocking(),
+		w.broken("Why does not name the record", whyHalted, explaining(func(c *projection.Cause) {
+			if c.Code == projection.CauseStopped {
+				c.Message = "stopped"
+			}
+		})),
+		w.broken("Why takes every error for a fault of the database", whyHalted, explaining(func(c *projection.Cause) {
+			if c.Code == projection.CauseFailing || c.Code == projection.CauseSource {
+				c.Code = projection.CauseDatabase
+			}
+		})).blocking(),
+		w.broken("Why does not say how long it takes", whyLags, explaining(func(c *projection.Cause) { c.Left = 0 })),
+		w.broken("Why takes a handler that stands still for one that advances", whyLags, explaining(func(c *projection.Cause) {
+			if c.Code == projection.CauseHandling {
+				c.Code = projection.CauseCatchingUp
+			}
+		})).blocking(),
+		w.broken("Why has a remedy where nothing is wrong", whyWaits, explaining(func(c *projection.Cause) {
+			if c.Code == projection.CauseNotDue {
+				c.Remedy = "restart it"
+			}
+		})),
 		w.broken("the lag is counted from the beginning of the log", statusLag, reporting(func(s *projection.Status) { s.Lag.Positions = int64(s.Lag.Head) })),
 		w.broken("the age of the lag is always 0", statusLag, reporting(func(s *projection.Status) { s.Lag.Age = 0 })),
 		w.broken("the time of the last record is missing", statusLag, reporting(func(s *projection.Status) { s.Time = time.Time{} })),

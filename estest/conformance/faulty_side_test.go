@@ -20,6 +20,7 @@ type faultySide struct {
 	onReact    func(ctx context.Context, r projection.Reaction) error
 	onWait     func(ctx context.Context, name string, position es.Position) error
 	onStatus   func(all []projection.Status) []projection.Status
+	onWhy      func(c projection.Cause) projection.Cause
 	onRebuild  func(ctx context.Context, name string, version int) error
 	onRefilter func(ctx context.Context, name string, version int, filter es.Filter, past projection.Past) error
 	onReplay   func(ctx context.Context, name string, version int, from projection.Start) error
@@ -56,6 +57,14 @@ func (f *faultySide) Status(ctx context.Context) ([]projection.Status, error) {
 		all = f.onStatus(all)
 	}
 	return all, err
+}
+
+func (f *faultySide) Why(ctx context.Context, name string, version int) (projection.Cause, error) {
+	c, err := f.Store.Why(ctx, name, version)
+	if f.onWhy != nil && err == nil {
+		c = f.onWhy(c)
+	}
+	return c, err
 }
 
 func (f *faultySide) Rebuild(ctx context.Context, name string, version int) error {

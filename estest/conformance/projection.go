@@ -73,7 +73,7 @@ func (u untypedSide[Tx]) Project(ctx context.Context, p projection.Projection[an
 
 func projectionClauses() []clause {
 	return endingRuns(slices.Concat(applyClauses(), workerClauses(), errorClauses(), unknownClauses(), parkingClauses(), rebuildClauses(), identityClauses(),
-		foreignClauses(), statusClauses(), reactionClauses(), stepClauses(), timerClauses()))
+		foreignClauses(), statusClauses(), reactionClauses(), stepClauses(), timerClauses(), whyClauses()))
 }
 
 // endingRuns makes clauses end their runs before they return.

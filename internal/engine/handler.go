@@ -56,8 +56,11 @@ type HeldError struct {
 	limit time.Duration
 }
 
+// inHandle is in the text of a HeldError, by which Why knows it.
+const inHandle = "has been in Handle for over"
+
 func (e *HeldError) Error() string {
-	return fmt.Sprintf("projection %s has been in Handle for over %v: it must be quick, and call tx in place of the store", e.by.Projection, e.limit)
+	return fmt.Sprintf("projection %s %s %v: it must be quick, and call tx in place of the store", e.by.Projection, inHandle, e.limit)
 }
 
 // Is reports whether the target is [es.ErrUnavailable].

@@ -29,6 +29,11 @@ type Ledger[Tx any] interface {
 	// the clock of the ledger; Lag is nil if that is not known. The worker of a shard is "" unless it has a recent heartbeat.
 	// NeedsType is the type last stored by Need, unless the checkpoint has moved since or a worker with a recent heartbeat knows it.
 	Status(ctx context.Context) ([]projection.Status, error)
+	// Holding returns the session whose transaction holds a shard, if the database tells.
+	Holding(ctx context.Context, k Key, shard string) (s Session, found bool, err error)
+	// Last returns the last sign of life of a shard.
+	Last(ctx context.Context, k Key, shard string) (Last, error)
+
 	// Blocked returns the streams of a shard that have parked records.
 	Blocked(ctx context.Context, k Key, shard string) ([]es.Stream, error)
 	// Requests returns the requests for parked records, each once, the lowest position first.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -130,6 +131,12 @@ type sourceError struct{ error }
 
 func (e *sourceError) Unwrap() error { return e.error }
 
+// Beginnings of errors in Status, by which Why tells them apart.
+const (
+	sourcePrefix   = "source: "
+	databasePrefix = "database: "
+)
+
 func isSource(err error) bool {
 	var source *sourceError
 	return errors.As(err, &source)
@@ -144,7 +151,7 @@ func classifySourceError(err error) error {
 	case errors.Is(err, es.ErrInvalid), errors.Is(err, es.ErrClosed), errors.Is(err, context.Canceled):
 		return err
 	}
-	return &sourceError{fmt.Errorf("source: %w", err)}
+	return &sourceError{fmt.Errorf(sourcePrefix+"%w", err)}
 }
 
 // retrying logs and records an error that is followed by another attempt.
@@ -168,7 +175,11 @@ func (s *shardWorker[Tx]) recordError(ctx context.Context, err error) { s.fail(c
 func (s *shardWorker[Tx]) fail(ctx context.Context, row Shard, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if err := s.engine.ledger.Fail(ctx, s.key, row, errorText(err)); err != nil {
+	text := errorText(err)
+	if s.engine.ledger.Passing(err) && !isSource(err) && !strings.Contains(text, inHandle) {
+		text = databasePrefix + text
+	}
+	if err := s.engine.ledger.Fail(ctx, s.key, row, text); err != nil {
 		s.task.log.Warn("cannot record the error", "shard", s.shard, "err", err)
 	}
 }

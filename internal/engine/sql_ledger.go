@@ -38,6 +38,7 @@ type Dialect struct {
 	Lock      string // after a select: locks the rows, and waits for other transactions
 	Skip      string // after a select: locks the rows that are not locked, and omits the others
 	Parameter string // before the number of a parameter
+	Holding   string // a query for the session whose transaction holds shard $3, as Session has it; empty if the database does not tell
 	Arrays    bool   // a parameter can be an array, and unnest makes rows of it
 
 	Finish func(text string) string // changes the text of each statement; nil leaves it
@@ -228,6 +229,24 @@ func collect(streams *[]es.Stream) func(scan func(...any) error) error {
 		*streams = append(*streams, s)
 		return err
 	}
+}
+
+// Holding implements [Ledger].
+func (l *sqlLedger[Tx]) Holding(ctx context.Context, k Key, shard string) (s Session, found bool, err error) {
+	if l.stmts.holding == "" {
+		return s, false, nil
+	}
+	err = l.View(ctx, func(scan func(...any) error) error {
+		found = true
+		return scan(&s.PID, &s.Idle, &s.Waits, &s.Query, &s.Since, &s.Blocker, &s.Blocks)
+	}, l.stmts.holding, k.with(shard)...)
+	return s, found, err
+}
+
+// Last implements [Ledger].
+func (l *sqlLedger[Tx]) Last(ctx context.Context, k Key, shard string) (last Last, err error) {
+	err = l.View(ctx, func(scan func(...any) error) error { return scan(&last.Holder, &last.Beat, &last.Moved) }, l.stmts.last, k.with(shard)...)
+	return last, err
 }
 
 // Blocked implements [Ledger].

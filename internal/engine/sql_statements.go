@@ -33,7 +33,7 @@ type statements struct {
 	enrolAll                                                                        string          // any number, from arrays; empty where there are none
 
 	// State, for workers, WaitFor and Status.
-	state, cursors, status string
+	state, cursors, status, last, holding string
 }
 
 const (
@@ -195,6 +195,10 @@ func prepare(d Dialect) statements { //nolint:funlen // a list
 				exists (select 1 from {es}workers w where w.name = s.name and w.version = s.version and w.worker = s.holder and {live})
 			from {es}projections p join {es}shards s on s.name = p.name and s.version = p.version
 			where p.name = $1 and p.version = $2 order by s.shard`),
+		last: d.SQL(`select coalesce(w.worker, ''), coalesce(w.beat, 0), s.moved
+			from {es}shards s left join {es}workers w on w.name = s.name and w.version = s.version and w.worker = s.holder
+			where s.name = $1 and s.version = $2 and s.shard = $3`),
+		holding: d.SQL(d.Holding),
 		cursors: d.SQL(`select p.version, p.kind, p.partitions, min(case when s.past_end > 0 then s.past else s.cursor end), sum(case when s.caught_up then 0 else 1 end), max(s.error)
 			from {es}projections p join {es}shards s on s.name = p.name and s.version = p.version
 			where p.name = $1 group by p.version, p.kind, p.partitions order by p.version desc`),

@@ -15,14 +15,24 @@ type Note struct {
 	Behind   int64         // records between it and the end of the log
 	Rate     float64       // records per second
 	Age      time.Duration // since the first record after the checkpoint was written; 0 in the note of a release before 2026-12
+	Throttle time.Duration // for how long the broker has held back answers
+	Error    string        // of the last attempt; "" if it succeeded
 }
 
 // String returns the text.
 func (n Note) String() string {
-	return fmt.Sprintf("position %d, %d behind, %.0f records/s, %.1f s old", n.Position, n.Behind, n.Rate, n.Age.Seconds())
+	text := fmt.Sprintf("position %d, %d behind, %.0f records/s, %.1f s old", n.Position, n.Behind, n.Rate, n.Age.Seconds())
+	if n.Throttle > 0 {
+		text += fmt.Sprintf(", throttled %.1f s", n.Throttle.Seconds())
+	}
+	if n.Error != "" {
+		const most = 500 // bytes
+		text += ", error: " + strings.ToValidUTF8(strings.ReplaceAll(n.Error[:min(len(n.Error), most)], "\x00", ""), "")
+	}
+	return text
 }
 
-var form = regexp.MustCompile(`^position (\d+), (\d+) behind, (\d+) records/s(?:, (\d+\.\d) s old)?$`)
+var form = regexp.MustCompile(`(?s)^position (\d+), (\d+) behind, (\d+) records/s(?:, (\d+\.\d) s old)?(?:, throttled (\d+\.\d) s)?(?:, error: (.*))?$`)
 
 // Parse returns the Note of a text, if it is one.
 func Parse(text string) (n Note, ok bool) {
@@ -36,6 +46,8 @@ func Parse(text string) (n Note, ok bool) {
 	n.Rate, _ = strconv.ParseFloat(m[3], 64)
 	age, _ := strconv.ParseFloat(m[4], 64)
 	n.Age = time.Duration(age * float64(time.Second))
+	throttle, _ := strconv.ParseFloat(m[5], 64)
+	n.Throttle, n.Error = time.Duration(throttle*float64(time.Second)), m[6]
 	return n, errs[0] == nil && errs[1] == nil
 }
 

@@ -133,6 +133,24 @@ func (l *ledger) Status(ctx context.Context) ([]projection.Status, error) {
 	return list, l.check(ctx)
 }
 
+// Holding implements [engine.Ledger].
+func (l *ledger) Holding(ctx context.Context, _ engine.Key, _ string) (engine.Session, bool, error) {
+	return engine.Session{}, false, l.check(ctx)
+}
+
+// Last implements [engine.Ledger].
+func (l *ledger) Last(ctx context.Context, k engine.Key, name string) (last engine.Last, err error) {
+	for _, s := range l.read(k).shards {
+		if s.Name == name {
+			last.Moved = s.moved
+			if l.has(k, s.Holder) {
+				last.Holder = s.Holder
+			}
+		}
+	}
+	return last, l.check(ctx)
+}
+
 // Blocked implements [engine.Ledger].
 func (l *ledger) Blocked(ctx context.Context, k engine.Key, shard string) ([]es.Stream, error) {
 	var streams []es.Stream

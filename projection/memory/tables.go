@@ -94,6 +94,14 @@ func (t *tables) alive(k engine.Key, name string) bool {
 	return t.beats[worker{k, name}].expires > now()
 }
 
+// has reports whether a worker has not ended, as far as is known.
+func (t *tables) has(k engine.Key, name string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, found := t.beats[worker{k, name}]
+	return found
+}
+
 // workers returns the number of workers with a recent heartbeat.
 func (t *tables) workers(k engine.Key) int {
 	return len(t.lacks(k))

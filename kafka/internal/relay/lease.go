@@ -113,5 +113,5 @@ func (r *Relay) keepLease(ctx context.Context, lose context.CancelCauseFunc) {
 // note is the text of the lease, for tools that list leases.
 func (r *Relay) note() string {
 	s := r.Stats.Snapshot()
-	return relaynote.Note{Position: int64(s.Position), Behind: int64(max(0, s.Head-s.Position)), Rate: s.Rate, Age: s.Age}.String()
+	return relaynote.Note{Position: int64(s.Position), Behind: int64(max(0, s.Head-s.Position)), Rate: s.Rate, Age: s.Age, Throttle: s.Throttle, Error: s.Error}.String()
 }
