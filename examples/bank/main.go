@@ -12,26 +12,27 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"log"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/account"
 	"github.com/thalo-go/es/examples/bank/transfer"
-	"github.com/thalo-go/es/examples/internal/open"
+	"github.com/thalo-go/es/projection"
+	"github.com/thalo-go/es/stores"
 )
 
 func main() {
 	log.SetFlags(0)
-	store := flag.String("store", "", open.Usage+" (default a SQLite file in a temporary folder)")
+	store := flag.String("store", "", stores.Usage+" (default a SQLite file in a temporary folder)")
 	transfers := flag.Int("transfers", 500, "the number of transfers")
 	brokers := flag.String("kafka", "", "`addresses` of brokers of a cluster to publish to (default a broker in this program)")
 	printSchemas := flag.Bool("schema", false, "print an AsyncAPI document of the events, and nothing else")
@@ -65,18 +66,16 @@ func run(ctx context.Context, where string, transfers int, brokers string) (err 
 		defer os.RemoveAll(dir)
 		where = filepath.Join(dir, "bank.db")
 	}
-	store, read, closeStore, err := open.Store(ctx, where)
+	store, err := stores.Config{Logger: slog.Default()}.Open(ctx, where) // it says what it waits for
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeStore()) }()
-
-	published, err := publish(ctx, store, brokers)
+	defer func() { err = errors.Join(err, store.Close()) }()
+	published, err := publish(store, brokers)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, published.close()) }()
-
+	defer published.close()
 	b, err := newBank(ctx, store)
 	if err != nil {
 		return err
@@ -88,55 +87,38 @@ func run(ctx context.Context, where string, transfers int, brokers string) (err 
 			return err
 		}
 	}
-	return inBackground(ctx, b.workers(read), func(ctx context.Context) error {
+	done, finish := context.WithCancel(ctx)
+	defer finish()
+	err = es.Run(done, append(b.workers(published.relay), func(ctx context.Context) error {
+		defer finish() // ends the workers
 		if err := b.transfer(ctx, transfers); err != nil {
 			return err
 		}
-		if err := b.show(ctx, read); err != nil {
+		if err := b.show(ctx); err != nil {
 			return err
 		}
 		if err := audit(ctx, store); err != nil {
 			return err
 		}
 		return published.show(ctx, store)
-	})
-}
-
-// inBackground runs workers until do returns. If a worker fails, it ends the others and do.
-func inBackground(ctx context.Context, workers []func(context.Context) error, do func(context.Context) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	done := errors.New("done")
-	group, ctx := errgroup.WithContext(ctx)
-	for _, work := range workers {
-		group.Go(func() error { return work(ctx) })
-	}
-	group.Go(func() error {
-		if err := do(ctx); err != nil {
-			return err
-		}
-		return done
-	})
-	if err := group.Wait(); !errors.Is(err, done) {
-		return err
-	}
-	return nil
+	})...)
+	return cmp.Or(err, ctx.Err())
 }
 
 // bank is one run of the program. The IDs of its accounts contain the position at which the run began, so that the program can run again on the same store.
 type bank struct {
-	log       es.Log
+	store     projection.Database
 	accounts  *es.Repo[account.Account, account.Command, account.Event]
 	transfers *es.Repo[transfer.Transfer, transfer.Command, transfer.Event]
 	run       es.Position
 }
 
-func newBank(ctx context.Context, log es.Log) (*bank, error) {
-	run, err := es.Head(ctx, log)
+func newBank(ctx context.Context, store projection.Database) (*bank, error) {
+	run, err := es.Head(ctx, store)
 	return &bank{
-		log:       log,
-		accounts:  es.NewRepo(log, "account", account.Rules{}, account.Codec),
-		transfers: es.NewRepo(log, transfer.Kind, transfer.Rules{}, transfer.Codec),
+		store:     store,
+		accounts:  es.NewRepo(store, "account", account.Rules{}, account.Codec),
+		transfers: es.NewRepo(store, transfer.Kind, transfer.Rules{}, transfer.Codec),
 		run:       run,
 	}, err
 }

@@ -7,7 +7,6 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/account"
-	"github.com/thalo-go/es/examples/internal/open"
 	"github.com/thalo-go/es/internal/test/testserver"
 )
 
@@ -78,12 +77,5 @@ func TestAuditFinds(t *testing.T) {
 				t.Errorf("got %v, want %s", err, test.want)
 			}
 		})
-	}
-}
-
-func TestOpenErrorNamesTheStore(t *testing.T) {
-	where := filepath.Join(t.TempDir(), "none", "bank.db")
-	if _, _, err := open.Log(t.Context(), where); err == nil || !strings.Contains(err.Error(), where) {
-		t.Errorf("got %v, want an error that names %s", err, where)
 	}
 }

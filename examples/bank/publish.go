@@ -13,6 +13,7 @@ import (
 	"github.com/thalo-go/es/examples/bank/notices"
 	"github.com/thalo-go/es/kafka"
 	"github.com/thalo-go/es/kafka/kafkatest"
+	"github.com/thalo-go/es/projection"
 	"github.com/thalo-go/es/sqlite"
 )
 
@@ -21,13 +22,11 @@ type publication struct {
 	brokers  string
 	embedded *kafkatest.Broker // nil if Kafka is real
 	relay    *kafka.Relay
-	cancel   context.CancelFunc
-	ended    chan error
 }
 
-// publish starts to publish the log to a cluster, or to a broker in this process if brokers is empty.
-func publish(ctx context.Context, log es.Log, brokers string) (*publication, error) {
-	p := &publication{brokers: brokers, ended: make(chan error, 1)}
+// publish prepares to publish the log to a cluster, or to a broker in this process if brokers is empty.
+func publish(store projection.Database, brokers string) (*publication, error) {
+	p := &publication{brokers: brokers}
 	if brokers == "" {
 		var err error
 		if p.embedded, err = kafkatest.New(kafkatest.Options{}); err != nil {
@@ -36,15 +35,13 @@ func publish(ctx context.Context, log es.Log, brokers string) (*publication, err
 		p.brokers = p.embedded.Bootstrap()
 	}
 	p.relay = &kafka.Relay{
-		Log:     log,
+		Log:     store,
+		Leases:  store,
 		Prefix:  "bank",
 		Cluster: kafka.Cluster{Config: kafka.ConfigMap{"bootstrap.servers": p.brokers}},
 		Topics:  kafka.Topics{Partitions: 4},
 		Logger:  slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
-	p.relay.Leases, _ = log.(es.Leases) // all stores have leases
-	ctx, p.cancel = context.WithCancel(ctx)
-	go func() { p.ended <- p.relay.Run(ctx) }()
 	return p, nil
 }
 
@@ -55,9 +52,6 @@ func (p *publication) await(ctx context.Context, position es.Position) error {
 	for p.relay.Stats().Position < position {
 		select {
 		case <-tick.C:
-		case err := <-p.ended:
-			p.ended <- err
-			return err
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -95,9 +89,6 @@ func (p *publication) where() string {
 	return p.brokers
 }
 
-// errCaughtUp ends the projection when it has caught up.
-var errCaughtUp = errors.New("caught up")
-
 // consume runs the projection of program notify until it has caught up.
 func consume(ctx context.Context, brokers, path string) (err error) {
 	source, err := notices.Open(ctx, brokers)
@@ -111,8 +102,8 @@ func consume(ctx context.Context, brokers, path string) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	p := notices.Projection(source)
-	p.OnCaughtUp = func(context.Context) error { return errCaughtUp }
-	if err := store.Project(ctx, p); !errors.Is(err, errCaughtUp) {
+	p.Once = true
+	if err := store.Project(ctx, p); err != nil {
 		return err
 	}
 	s, err := notices.Summarize(ctx, store, 3)
@@ -126,15 +117,9 @@ func consume(ctx context.Context, brokers, path string) (err error) {
 	return nil
 }
 
-// close ends the relay and the embedded broker.
-func (p *publication) close() error {
-	p.cancel()
-	err := <-p.ended
+// close ends the embedded broker.
+func (p *publication) close() {
 	if p.embedded != nil {
 		p.embedded.Close()
 	}
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
 }

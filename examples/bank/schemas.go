@@ -8,8 +8,8 @@ import (
 
 	"github.com/thalo-go/es/examples/bank/account"
 	"github.com/thalo-go/es/examples/bank/transfer"
-	"github.com/thalo-go/es/examples/internal/open"
 	"github.com/thalo-go/es/schema"
+	"github.com/thalo-go/es/stores"
 )
 
 // schemas writes an AsyncAPI document of the topics that the bank publishes.
@@ -35,11 +35,11 @@ func check(ctx context.Context, w io.Writer, where string) (err error) {
 	if where == "" {
 		return errors.New("-check needs -store")
 	}
-	store, _, closeStore, err := open.Store(ctx, where)
+	store, err := stores.Open(ctx, where)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeStore()) }()
+	defer func() { err = errors.Join(err, store.Close()) }()
 	accounts, errAccounts := schema.Check(ctx, store, account.Codec, 100, "account")
 	transfers, errTransfers := schema.Check(ctx, store, transfer.Codec, 100, transfer.Kind)
 	if err := errors.Join(errAccounts, errTransfers); err != nil {

@@ -11,7 +11,8 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/examples/bank/transfer"
-	"github.com/thalo-go/es/examples/internal/open"
+	"github.com/thalo-go/es/kafka"
+	"github.com/thalo-go/es/projection"
 )
 
 // unclaimed is the bank's account for money that can be neither delivered nor returned.
@@ -27,22 +28,18 @@ func (b *bank) process() transfer.Process {
 	return transfer.Process{Transfers: b.transfers, Accounts: b.accounts, Unclaimed: unclaimed, Limit: acceptance}
 }
 
-// workers returns what runs in the background: the transfer process and the read models.
-func (b *bank) workers(read open.ReadSide) []func(context.Context) error {
-	return []func(context.Context) error{
-		func(ctx context.Context) error {
-			r := b.process().Reaction(partitions)
-			r.Lease = open.Lease
-			return read.React(ctx, r)
-		},
-		func(ctx context.Context) error {
-			r := b.process().Expiry()
-			r.Lease = open.Lease
-			return read.React(ctx, r)
-		},
-		func(ctx context.Context) error { return read.Project(ctx, accountList()) },
-		func(ctx context.Context) error { return read.Project(ctx, statements()) },
+// workers returns what runs in the background: the relay, the transfer process and the read models.
+func (b *bank) workers(relay *kafka.Relay) []func(context.Context) error {
+	tasks := []func(context.Context) error{
+		relay.Run,
+		func(ctx context.Context) error { return b.store.Project(ctx, accountList()) },
+		func(ctx context.Context) error { return b.store.Project(ctx, statements()) },
 	}
+	for _, r := range []projection.Reaction{b.process().Reaction(partitions), b.process().Expiry()} {
+		r.Lease = lease
+		tasks = append(tasks, func(ctx context.Context) error { return b.store.React(ctx, r) })
+	}
+	return tasks
 }
 
 // transfer lets many customers request transfers between a few accounts concurrently.
@@ -74,28 +71,30 @@ func (b *bank) transfer(ctx context.Context, transfers int) error {
 }
 
 // settled waits until no transfer is in flight, including those of earlier runs, and returns the head of the log.
-func (b *bank) settled(ctx context.Context, read open.ReadSide) (es.Position, error) {
+func (b *bank) settled(ctx context.Context) (es.Position, error) {
 	for {
-		head, err := es.Head(ctx, b.log)
-		if err == nil {
-			err = read.WaitFor(ctx, "transfers", head)
-		}
+		head, err := es.Head(ctx, b.store)
 		if err != nil {
 			return 0, err
 		}
-		waiting, err := timers(ctx, read)
+		for _, name := range []string{b.process().Reaction(partitions).Name, b.process().Expiry().Name} { // which shows what waits once it is there
+			if err := b.store.WaitFor(ctx, name, head); err != nil {
+				return 0, err
+			}
+		}
+		waiting, err := timers(ctx, b.store)
 		if err != nil {
 			return 0, err
 		}
-		if end, err := es.Head(ctx, b.log); err != nil || end == head && waiting == 0 { // the process has appended nothing since
+		if end, err := es.Head(ctx, b.store); err != nil || end == head && waiting == 0 { // the process has appended nothing since
 			return end, err
 		}
 	}
 }
 
 // timers returns how many transfers may wait for their acceptance.
-func timers(ctx context.Context, read open.ReadSide) (n int, err error) {
-	all, err := read.Status(ctx)
+func timers(ctx context.Context, store projection.Admin) (n int, err error) {
+	all, err := store.Status(ctx)
 	for _, s := range all {
 		n += s.Waiting
 	}
@@ -151,7 +150,7 @@ func (e ends) follow(ctx context.Context, b *bank, how map[string]int) error {
 	if len(e) == 0 {
 		return nil
 	}
-	for r, err := range es.Follow(ctx, b.log, b.run, es.Filter{Types: []string{"brought", "refused", "returned"}}) {
+	for r, err := range es.Follow(ctx, b.store, b.run, es.Filter{Types: []string{"brought", "refused", "returned"}}) {
 		if err != nil {
 			return err
 		}

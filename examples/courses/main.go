@@ -14,17 +14,18 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strconv"
 
 	"github.com/thalo-go/es/examples/courses/enrolment"
-	"github.com/thalo-go/es/examples/internal/open"
+	"github.com/thalo-go/es/stores"
 )
 
 func main() {
 	flag.Usage = func() {
-		fmt.Fprintf(flag.CommandLine.Output(), "usage: courses STORE COMMAND\nSTORE is %s\n%v\n", open.Usage, errUsage)
+		fmt.Fprintf(flag.CommandLine.Output(), "usage: courses STORE COMMAND\nSTORE is %s\n%v\n", stores.Usage, errUsage)
 	}
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -42,19 +43,19 @@ func run(ctx context.Context, out io.Writer, args []string) (err error) {
 	if len(args) < 2 {
 		return errUsage
 	}
-	log, closeLog, err := open.Log(ctx, args[0])
+	store, err := stores.Config{Logger: slog.Default()}.Open(ctx, args[0]) // it says what it waits for
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeLog()) }()
+	defer func() { err = errors.Join(err, store.Close()) }()
 	if args[1] == "stress" && len(args) == 2 {
-		return stress(ctx, out, log)
+		return stress(ctx, out, store)
 	}
 	c, err := parse(args[1:])
 	if err != nil {
 		return err
 	}
-	result, err := enrolment.New(log).Execute(ctx, c)
+	result, err := enrolment.New(store).Execute(ctx, c)
 	if err != nil {
 		return err
 	}

@@ -2,28 +2,31 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/examples/internal/open"
 	"github.com/thalo-go/es/examples/loans/application"
 	"github.com/thalo-go/es/projection"
 )
 
+// tables are those of the read model. The times are milliseconds.
+const tables = `drop table if exists applications;
+	drop table if exists reached;
+	create table applications (id text primary key, amount bigint not null);
+	create table reached (application text not null, stage text not null, at bigint not null, primary key (application, stage))`
+
 // funnelModel returns the read model of the funnel: which application has reached which stage, and when. It is queried with SQL.
-func funnelModel() open.Model {
-	return open.Model{
+func funnelModel() projection.SQLProjection {
+	return projection.SQLProjection{
 		Name:   "funnel",
 		Filter: es.Filter{Kinds: []string{kind}, Types: []string{"submitted", "moved"}},
-		Prepare: []string{
-			"drop table if exists applications",
-			"drop table if exists reached",
-			"create table applications (id text primary key, amount bigint not null)",
-			"create table reached (application text not null, stage text not null, at bigint not null, primary key (application, stage))", // milliseconds
+		Prepare: func(ctx context.Context, tx projection.SQL) error {
+			_, err := tx.Exec(ctx, tables)
+			return err
 		},
-		Handle: func(ctx context.Context, exec open.Exec, records []es.Record) error {
+		Handle: func(ctx context.Context, tx projection.SQL, records []es.Record) error {
 			var applications, reached [][]any
 			for _, r := range records {
 				event, err := application.Codec.Decode(r)
@@ -37,15 +40,19 @@ func funnelModel() open.Model {
 				case application.Moved:
 					stage = e.To
 				}
-				reached = append(reached, []any{r.Stream.ID, string(stage), event.Logged().At.UnixMilli()})
+				reached = append(reached, []any{r.Stream.ID, stage, event.Logged().At.UnixMilli()})
 			}
-			return errors.Join(insert(ctx, exec, "applications (id, amount)", applications), insert(ctx, exec, "reached (application, stage, at)", reached))
+			err := insert(ctx, tx, "applications (id, amount)", applications)
+			if err == nil {
+				err = insert(ctx, tx, "reached (application, stage, at)", reached)
+			}
+			return err
 		},
 	}
 }
 
 // insert inserts rows, up to 200 with each statement. Rows that exist stay, so each stage has the time at which it was first reached.
-func insert(ctx context.Context, exec open.Exec, into string, rows [][]any) error {
+func insert(ctx context.Context, tx projection.SQL, into string, rows [][]any) error {
 	const most = 200
 	for len(rows) > 0 {
 		n := min(most, len(rows))
@@ -58,7 +65,7 @@ func insert(ctx context.Context, exec open.Exec, into string, rows [][]any) erro
 			}
 			values[i] = "(" + strings.Join(marks, ", ") + ")"
 		}
-		if err := exec(ctx, "insert into "+into+" values "+strings.Join(values, ", ")+" on conflict do nothing", args...); err != nil {
+		if _, err := tx.Exec(ctx, "insert into "+into+" values "+strings.Join(values, ", ")+" on conflict do nothing", args...); err != nil {
 			return err
 		}
 		rows = rows[n:]
@@ -113,52 +120,48 @@ func (f *funnel) count(s application.Stage) (n int) {
 	return n
 }
 
-// buildFunnel brings the read model up to date.
-func buildFunnel(ctx context.Context, read open.ReadSide, onProgress func(projection.Progress)) error {
-	done := errors.New("caught up")
+// buildFunnel brings the read model up to date with a source, which is nil for the store itself.
+func buildFunnel(ctx context.Context, store projection.Database, source projection.Source, onProgress func(projection.Progress)) error {
 	m := funnelModel()
-	m.OnProgress = onProgress
-	m.OnCaughtUp = func(context.Context) error { return done }
-	if err := read.Project(ctx, m); !errors.Is(err, done) {
-		return err
-	}
-	return nil
+	m.Source, m.OnProgress, m.Once = source, onProgress, true
+	m.Lease = 2 * time.Second // short, because the example is often interrupted and started again
+	return store.Project(ctx, m)
 }
 
 // queryFunnel queries the read model.
-func queryFunnel(ctx context.Context, read open.ReadSide) (*funnel, error) {
+func queryFunnel(ctx context.Context, db projection.Querier) (*funnel, error) {
 	f := &funnel{reached: make(map[application.Stage][]int), waits: make(map[step][]wait)}
-	err := read.Query(ctx, func(scan func(...any) error) error {
-		var stage string
+	for row, err := range db.Query(ctx, countStages) {
+		var s application.Stage
 		var b, n int
-		if err := scan(&stage, &b, &n); err != nil {
-			return err
+		if err == nil {
+			err = row.Scan(&s, &b, &n)
 		}
-		s := application.Stage(stage)
+		if err != nil {
+			return nil, err
+		}
 		if f.reached[s] == nil {
 			f.reached[s] = make([]int, len(bands))
 		}
 		f.reached[s][b] = n
-		return nil
-	}, countStages)
-	if err != nil {
-		return nil, err
 	}
 	const day = 24 * 60 * 60 * 1000
-	return f, read.Query(ctx, func(scan func(...any) error) error {
-		var from, to string
+	for row, err := range db.Query(ctx, timeSteps) {
+		var s step
 		var b, n int
 		var median, p90 int64
-		if err := scan(&from, &to, &b, &n, &median, &p90); err != nil {
-			return err
+		if err == nil {
+			err = row.Scan(&s.from, &s.to, &b, &n, &median, &p90)
 		}
-		s := step{application.Stage(from), application.Stage(to)}
+		if err != nil {
+			return nil, err
+		}
 		if f.waits[s] == nil {
 			f.waits[s] = make([]wait, len(bands))
 		}
 		f.waits[s][b] = wait{n, float64(median) / day, float64(p90) / day}
-		return nil
-	}, timeSteps)
+	}
+	return f, nil
 }
 
 // funnelStages are the stages in the order of the table and the chart.

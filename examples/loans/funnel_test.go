@@ -8,23 +8,30 @@ import (
 	"testing"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/examples/internal/open"
 	"github.com/thalo-go/es/examples/loans/application"
+	"github.com/thalo-go/es/projection"
+	"github.com/thalo-go/es/stores"
 )
+
+func opened(t *testing.T, where string) projection.Database {
+	t.Helper()
+	store, err := stores.Open(t.Context(), where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return store
+}
 
 // funnelAgrees builds the funnel of a log in a separate database and compares it with counts.
 func funnelAgrees(t *testing.T, log es.Log, want map[application.Stage]int) *funnel {
 	t.Helper()
-	read, closeRead, err := open.Beside(log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := closeRead(); err != nil {
-			t.Error(err)
-		}
-	}()
-	if err := buildFunnel(t.Context(), read, nil); err != nil {
+	read := opened(t, "mem:")
+	if err := buildFunnel(t.Context(), read, projection.FromLog(log), nil); err != nil {
 		t.Fatal(err)
 	}
 	f, err := queryFunnel(t.Context(), read)
@@ -62,15 +69,7 @@ func TestTheFunnel(t *testing.T) {
 	})
 	for name, where := range map[string]string{"in memory": "mem:", "in a file": filepath.Join(t.TempDir(), "loans.db")} {
 		t.Run("is printed and drawn from a store "+name, func(t *testing.T) {
-			store, read, closeStore, err := open.Store(t.Context(), where)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() {
-				if err := closeStore(); err != nil {
-					t.Error(err)
-				}
-			}()
+			store := opened(t, where)
 			if _, err := replayed(t, store, sample(t)); err != nil {
 				t.Fatal(err)
 			}
@@ -78,7 +77,7 @@ func TestTheFunnel(t *testing.T) {
 			var out strings.Builder
 			for range 2 { // the second time the read model is up to date
 				out.Reset()
-				if err := showFunnel(t.Context(), read, chart, &out); err != nil {
+				if err := showFunnel(t.Context(), store, chart, &out); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -22,6 +22,7 @@ import (
 	"io"
 	"io/fs"
 	"log"
+	"log/slog"
 	"net/url"
 	"os"
 	"os/signal"
@@ -32,14 +33,14 @@ import (
 	"golang.org/x/term"
 
 	"github.com/thalo-go/es"
-	"github.com/thalo-go/es/examples/internal/open"
 	"github.com/thalo-go/es/projection"
+	"github.com/thalo-go/es/stores"
 )
 
 func main() {
 	log.SetFlags(0)
 	path := flag.String("log", "", "the log of the BPI Challenge 2012: an XES `file`, plain or gzip (default a small synthetic log)")
-	store := flag.String("store", "", open.Usage+" (default a SQLite file in a temporary folder)")
+	store := flag.String("store", "", stores.Usage+" (default a SQLite file in a temporary folder)")
 	atOnce := flag.Int("at-once", 256, "how many applications to process concurrently")
 	chart := flag.String("chart", "", "draw how many applications reached each stage into a `file`: .svg, .png or .pdf")
 	flag.Parse()
@@ -67,11 +68,11 @@ func run(ctx context.Context, path, where string, atOnce int, chart string) (err
 		defer os.RemoveAll(dir)
 		where = filepath.Join(dir, "loans.db")
 	}
-	store, read, closeStore, err := open.Store(ctx, where)
+	store, err := stores.Config{Logger: slog.Default()}.Open(ctx, where) // it says what it waits for
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeStore()) }()
+	defer func() { err = errors.Join(err, store.Close()) }()
 	name := path
 	if name == "" {
 		name = "the synthetic log (give a real one with -log)"
@@ -81,20 +82,20 @@ func run(ctx context.Context, path, where string, atOnce int, chart string) (err
 	if err := replay(ctx, store, io.TeeReader(file, bar), bar, atOnce, os.Stdout); err != nil {
 		return err
 	}
-	return showFunnel(ctx, read, chart, os.Stdout)
+	return showFunnel(ctx, store, chart, os.Stdout)
 }
 
 // showFunnel brings the read model of the funnel up to date, prints it, and draws it if chart names a file.
-func showFunnel(ctx context.Context, read open.ReadSide, chart string, out io.Writer) error {
+func showFunnel(ctx context.Context, store projection.Database, chart string, out io.Writer) error {
 	bar := newBar(-1, "projecting")
-	if err := buildFunnel(ctx, read, func(p projection.Progress) {
+	if err := buildFunnel(ctx, store, nil, func(p projection.Progress) {
 		bar.ChangeMax64(int64(p.End))
 		_ = bar.Set64(int64(p.Cursor)) // not worth an error
 	}); err != nil {
 		return err
 	}
 	_ = bar.Finish()
-	f, err := queryFunnel(ctx, read)
+	f, err := queryFunnel(ctx, store)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/thalo-go/es/examples/internal/open"
 	"github.com/thalo-go/es/internal/test/testserver"
 )
 
@@ -13,20 +12,12 @@ func TestMain(m *testing.M) { os.Exit(testserver.Run(m)) }
 
 func TestTheFunnelOnPostgres(t *testing.T) {
 	server := testserver.Postgres(t, testserver.Postgres18)
-	store, read, closeStore, err := open.Store(t.Context(), server.Database(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := closeStore(); err != nil {
-			t.Error(err)
-		}
-	}()
+	store := opened(t, server.Database(t))
 	if _, err := replayed(t, store, sample(t)); err != nil {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	if err := showFunnel(t.Context(), read, "", &out); err != nil {
+	if err := showFunnel(t.Context(), store, "", &out); err != nil {
 		t.Fatal(err)
 	}
 	beside := funnelAgrees(t, store, nil)
