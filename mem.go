@@ -131,7 +131,7 @@ func (m *Mem) Read(ctx context.Context, stream Stream, after Version) iter.Seq2[
 		records := m.streams[stream]
 		m.mu.Unlock()
 		records = records[min(max(after, 0), Version(len(records))):]
-		each(ctx, records, Filter{}, yield)
+		each(ctx, len(records), func(i int) *Record { return &records[i] }, Filter{}, yield)
 	}
 }
 
@@ -151,27 +151,36 @@ func (m *Mem) All(ctx context.Context, after Position, filter Filter) iter.Seq2[
 		m.mu.Lock()
 		records := m.records
 		err := m.tagsAdded(filter)
+		after := min(max(after, 0), Position(len(records)))
+		var tagged []Position
+		if len(filter.Tags) > 0 {
+			tagged = m.taggedAfter(filter, after)
+		}
 		m.mu.Unlock()
 		if err != nil {
 			yield(Record{}, err)
 			return
 		}
-		records = records[min(max(after, 0), Position(len(records))):]
-		each(ctx, records, filter, yield)
+		if len(filter.Tags) > 0 {
+			each(ctx, len(tagged), func(i int) *Record { return &records[tagged[i]-1] }, filter, yield)
+			return
+		}
+		records = records[after:]
+		each(ctx, len(records), func(i int) *Record { return &records[i] }, filter, yield)
 	}
 }
 
-func each(ctx context.Context, records []Record, filter Filter, yield func(Record, error) bool) {
+func each(ctx context.Context, n int, record func(i int) *Record, filter Filter, yield func(Record, error) bool) {
 	if err := ctx.Err(); err != nil {
 		yield(Record{}, cause.Of(ctx, err))
 		return
 	}
-	for _, r := range records {
+	for i := range n {
 		if err := ctx.Err(); err != nil {
 			yield(Record{}, cause.Of(ctx, err))
 			return
 		}
-		if filter.Match(r) && !yield(r.clone(), nil) {
+		if r := record(i); filter.Match(*r) && !yield(r.clone(), nil) {
 			return
 		}
 	}

@@ -22,15 +22,21 @@ func (m *Mem) checkCondition(a *Append) error {
 		if err := m.tagsAdded(f); err != nil {
 			return err
 		}
-		positions := m.tagged[f.Tags[0]]
-		first, _ := slices.BinarySearch(positions, a.Unless.After+1)
-		for _, p := range positions[first:] {
+		for _, p := range m.taggedAfter(f, a.Unless.After) {
 			if f.Match(m.records[p-1]) {
 				return conflict
 			}
 		}
 	}
 	return nil
+}
+
+// taggedAfter returns the positions after one of the records with the rarest tag of a filter.
+func (m *Mem) taggedAfter(f Filter, after Position) []Position {
+	rarest := slices.MinFunc(f.Tags, func(a, b string) int { return len(m.tagged[a]) - len(m.tagged[b]) })
+	positions := m.tagged[rarest]
+	first, _ := slices.BinarySearch(positions, after+1)
+	return positions[first:]
 }
 
 // checkTags refuses events without tags of a kind whose events have tags.
@@ -93,6 +99,9 @@ func (m *Mem) index(r *Record) {
 	for _, tag := range r.Tags {
 		positions := m.tagged[tag]
 		at, _ := slices.BinarySearch(positions, r.Position)
+		if at < len(positions) {
+			positions = slices.Clone(positions) // readers have the old one
+		}
 		m.tagged[tag] = slices.Insert(positions, at, r.Position)
 	}
 }
