@@ -10,6 +10,7 @@ import (
 type read struct {
 	Stream string     `arg:"" help:"The stream, as kind/id: account/ann."`
 	After  es.Version `help:"Only what comes after this version."`
+	Tags   []string   `name:"tag" sep:"none" help:"Only events with this tag. May be repeated: events with all of them."`
 	Form   form       `embed:""`
 }
 
@@ -32,6 +33,9 @@ func (v *read) Run(s *session) (err error) {
 		if err != nil {
 			return err
 		}
+		if !(es.Filter{Tags: v.Tags}).Match(r) {
+			continue
+		}
 		if empty && !s.out.json {
 			s.out.line(recordHeader)
 		}
@@ -39,6 +43,9 @@ func (v *read) Run(s *session) (err error) {
 		if err := s.out.record(r); err != nil {
 			return err
 		}
+	}
+	if empty && len(v.Tags) > 0 {
+		return fmt.Errorf("%s has no events after version %d with all of the tags %q", printable(v.Stream), v.After, v.Tags)
 	}
 	if empty {
 		return fmt.Errorf("%s has no events after version %d: es streams -k %s lists what there is", printable(v.Stream), v.After, printable(stream.Kind))
