@@ -114,6 +114,8 @@ func TestCodecFindsDefects(t *testing.T) {
 		}, []string{"estest_test.order: Lines[].Name: zero or empty in every sample"}},
 		{"an empty element", es.JSON(map[string]any{"texts": texts{}}), []any{texts{Lists: [][]string{{}}}}, []string{"estest_test.texts: Lists[]: zero"}},
 		{"a plain type that is zero", es.JSON(map[string]any{"count": count(0)}), []any{count(0)}, []string{"estest_test.count: the value: zero"}},
+		{"a promise that holds", es.JSON(map[string]any{"texts": texts{}}).Exact("texts"), []any{texts{Lists: [][]string{{"a"}, {}}}, texts{Lists: [][]string{{"b"}, nil}}}, nil},
+		{"a promise that does not hold of a time", es.JSON(map[string]any{"moved": moved{}}).Exact(), []any{whole}, []string{`stored as "moved"`, "Exact says that it is equal"}},
 		{"fields set in several samples", es.JSON(map[string]any{"moved": moved{}, "closed": closed{}}), []any{
 			moved{Amount: 1, From: &from}, moved{At: time.Now(), Tags: []string{"b"}}, closed{},
 		}, nil},
