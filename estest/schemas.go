@@ -34,6 +34,8 @@ var updateSchemas = flag.Bool("update-schemas", false, "have estest.TestSchemas 
 //
 // Samples are made up. Give one for an event whose type has a method of its own that accepts only certain values.
 //
+// The type inside a sealed value is compared too, although the log has only its ciphertext.
+//
 // What a type makes of itself by MarshalJSON or another method is known from the sample alone. A codec of [es.CodecFunc] has no names to test.
 func TestSchemas[E any](t testing.TB, codec *es.Codec[E], file string, samples ...E) {
 	t.Helper()

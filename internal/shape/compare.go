@@ -191,6 +191,9 @@ func (c *comparison) object(path string, old, now Schema, o, n part) {
 		}
 		c.within(path+"."+name, was[name], is[name])
 	}
+	if o.Schema["x-sealed"] != nil && n.Schema["x-sealed"] != nil {
+		c.within(path+" (sealed)", o.Schema["x-sealed"], n.Schema["x-sealed"])
+	}
 }
 
 func ref(s Schema) (string, bool) {

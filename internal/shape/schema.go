@@ -189,7 +189,19 @@ func (d *definer) object(t reflect.Type) Schema {
 	if len(required) > 0 {
 		s["required"] = required
 	}
+	if inside := sealedType(t); inside != nil {
+		s["x-sealed"] = d.schema(inside)
+	}
 	return s
+}
+
+// sealedType returns the T of a Value[T] of package sealed, which is encrypted in its fields, or nil for other types.
+func sealedType(t reflect.Type) reflect.Type {
+	open, found := t.MethodByName("Open")
+	if !found || open.Type.NumOut() == 0 || !strings.HasSuffix(t.PkgPath(), "/es/sealed") {
+		return nil
+	}
+	return open.Type.Out(0)
 }
 
 // quoted returns the schema of a value with the option string, which is JSON in a string.

@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/thalo-go/es/internal/shape"
+	"github.com/thalo-go/es/sealed"
 )
 
 type (
@@ -187,6 +188,10 @@ func TestVerdicts(t *testing.T) {
 		{"a field of a field is removed", in[inner](), in[innerB](), "F.A is gone"},
 		{"a type is renamed", in[inner](), in[struct{ A, B int64 }](), ""},
 
+		{"a sealed value stays", in[sealed.Value[inner]](), in[*sealed.Value[struct{ A, B, C int64 }]](), ""},
+		{"a sealed value is of another type", in[sealed.Value[string]](), in[sealed.Value[int64]](), "F (sealed) was string, is integer"},
+		{"a sealed value loses a field", in[sealed.Value[inner]](), in[sealed.Value[innerB]](), "F (sealed).A is gone"},
+		{"text becomes a sealed value", in[string](), in[sealed.Value[string]](), "F was string, is object"},
 		{"a type within itself", is(chain{}), is(chain{}), ""},
 		{"a type within itself gets a field", is(chain{}), is(chain2{}), ""},
 		{"a type within itself loses a field", is(chain2{}), is(chain{}), "More is gone"},
