@@ -75,7 +75,8 @@ func (s *Store) prepareRedact() {
 		left join {schema}.redactions r on r.kind = q.kind and r.id = q.id and r.version = q.version`)
 	s.statements.redact = s.newStatement("select r.audit, r.snapshots, r.parked, r.timers from {schema}.redact($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) r")
 	s.statements.readers = s.newStatement(`select p.name, p.version, p.kind, 1 from {schema}.projections p where p.source = $1
-		union all select l.name, null::bigint, null::text, 2 from {schema}.leases l where starts_with(l.name, 'relay/') order by 4, 1, 2`)
+		union all select l.name, null::bigint, null::text, 2 from {schema}.leases l where starts_with(l.name, 'relay/')
+		union select c.name, null::bigint, null::text, 2 from {schema}.checkpoints c where starts_with(c.name, 'relay/') and right(c.name, 7) <> '/filter' order by 4, 1, 2`)
 }
 
 // redactable is an event whose content may be erased.

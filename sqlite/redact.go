@@ -17,18 +17,19 @@ import (
 )
 
 const (
-	selectRedactable   = "select position, type, tags from es_events where kind = ? and id = ? and version = ?"
-	selectRedaction    = "select audit from es_redactions where kind = ? and id = ? and version = ?"
-	selectEventChecks  = `select name, sql from sqlite_master where type = 'trigger' and tbl_name = 'es_events' and name like 'es\_%' escape '\'`
-	redactEvent        = "update es_events set type = ?, data = x'', meta = null where position = ?"
-	insertRedaction    = "insert into es_redactions (kind, id, version, audit) values (?, ?, ?, ?)"
-	deleteSnapshot     = "delete from es_snapshots where kind = ? and id = ?"
-	redactParked       = `update es_parked set type = ?, data = x'', meta = '', error = case error when '' then '' else 'erased' end where ` + parkedOfEvent
-	parkedOfEvent      = "kind = ? and id = ? and stream_version = ? and (name, version) in (select name, version from es_projections where source = ?)"
-	redactErrors       = "update es_shards set error = 'erased' where instr(error, ?) > 0"
-	selectTimersOf     = "select count(*) from es_timers where position = ? and (name, version) in (select name, version from es_projections where source = ?)"
-	selectReaders      = "select name, version, kind from es_projections where source = ? order by name, version"
-	selectRelays       = "select distinct name from es_leases where name like 'relay/%' order by name"
+	selectRedactable  = "select position, type, tags from es_events where kind = ? and id = ? and version = ?"
+	selectRedaction   = "select audit from es_redactions where kind = ? and id = ? and version = ?"
+	selectEventChecks = `select name, sql from sqlite_master where type = 'trigger' and tbl_name = 'es_events' and name like 'es\_%' escape '\'`
+	redactEvent       = "update es_events set type = ?, data = x'', meta = null where position = ?"
+	insertRedaction   = "insert into es_redactions (kind, id, version, audit) values (?, ?, ?, ?)"
+	deleteSnapshot    = "delete from es_snapshots where kind = ? and id = ?"
+	redactParked      = `update es_parked set type = ?, data = x'', meta = '', error = case error when '' then '' else 'erased' end where ` + parkedOfEvent
+	parkedOfEvent     = "kind = ? and id = ? and stream_version = ? and (name, version) in (select name, version from es_projections where source = ?)"
+	redactErrors      = "update es_shards set error = 'erased' where instr(error, ?) > 0"
+	selectTimersOf    = "select count(*) from es_timers where position = ? and (name, version) in (select name, version from es_projections where source = ?)"
+	selectReaders     = "select name, version, kind from es_projections where source = ? order by name, version"
+	selectRelays      = `select name from es_leases where name like 'relay/%'
+		union select name from es_checkpoints where name like 'relay/%' and name not like '%/filter' order by name`
 	countChanges       = "select changes()"
 	busyUntilEmptied   = 1000 // milliseconds
 	selectWALTruncated = "pragma wal_checkpoint(truncate)"

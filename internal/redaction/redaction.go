@@ -55,7 +55,7 @@ func Refusal(version, head int64, eventType string) string {
 type Readers struct {
 	Projections []string // that read the log; balances, or balances@2
 	Reactions   []string
-	Relays      []string
+	Relays      []string // those that have left a lease or a checkpoint
 }
 
 // Add adds what is stored about a reader: its name, version and kind.
@@ -82,10 +82,12 @@ func (r Readers) Unreached(tags int) []string {
 	for _, name := range r.Reactions {
 		list = append(list, fmt.Sprintf("what reaction %s has done with it, such as mail", name))
 	}
-	for _, name := range r.Relays {
-		list = append(list, fmt.Sprintf("topics of relay %s, and what their readers have kept: the relay publishes the record of type %s to them", name, Audit))
+	topics := "topics of relays"
+	if len(r.Relays) > 0 {
+		topics += ", such as " + strings.Join(r.Relays, " and ")
 	}
 	return append(list,
+		fmt.Sprintf("%s, and what their readers have kept: a relay publishes the record of type %s to them", topics, Audit),
 		"logs, and error texts of handlers that were at work on the event",
 		"backups, replicas and other copies of the database: delete those that are older, or redact again after a restore")
 }

@@ -89,6 +89,10 @@ func TestRedactionReachesEveryCopy(t *testing.T) {
 			},
 		}
 		must(t, db.React(t.Context(), reminder))
+		_, err = db.store.(es.Leases).AcquireLease(t.Context(), "relay/bank/relay", "host", time.Hour, "")
+		must(t, err)
+		_, err = db.store.(es.Checkpoints).MoveCheckpoint(t.Context(), "relay/shop/relay", 0, 1)
+		must(t, err)
 		if len(db.rows(name)) == 0 || len(db.files(name)) == 0 {
 			t.Fatal("the test does not find the name where it is")
 		}
@@ -122,7 +126,7 @@ func TestRedactionReachesEveryCopy(t *testing.T) {
 		if done.Snapshots != 1 || done.Parked != 1 || done.Timers != 1 || done.Audit != before.Version+1 {
 			t.Errorf("got %+v", done)
 		}
-		for _, copies := range []string{"read model parks", "read model stops", "reaction reminds", "backups", "the id of the stream"} {
+		for _, copies := range []string{"read model parks", "read model stops", "reaction reminds", "such as bank/relay and shop/relay", "backups", "the id of the stream"} {
 			if !slices.ContainsFunc(done.Unreached, func(s string) bool { return strings.Contains(s, copies) }) {
 				t.Errorf("what is not reached does not have %s: %q", copies, done.Unreached)
 			}
