@@ -1,6 +1,6 @@
 // Orders is a shop with a web handler: an order that is not paid in time expires, and its stock is free again.
 //
-//	go run ./examples/orders orders.db
+//	go run ./examples/orders orders.db      or postgres://user@host/database
 //	curl -X POST localhost:8080/stock/cup -d '{"Quantity": 10}'
 //	curl -X POST localhost:8080/orders/1 -d '{"Item": "cup", "Quantity": 2}'
 //	curl -X POST localhost:8080/orders/1/pay
@@ -12,16 +12,16 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/signal"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
+	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/eshttp"
 	"github.com/thalo-go/es/examples/orders/shop"
-	"github.com/thalo-go/es/sqlite"
+	"github.com/thalo-go/es/stores"
 )
 
 func main() {
@@ -40,33 +40,21 @@ func main() {
 const lease = time.Second
 
 // run serves until ctx is done.
-func run(ctx context.Context, path, listen string, limit time.Duration) (err error) {
-	if path == "" {
-		return errors.New("give the file of the database")
+func run(ctx context.Context, where, listen string, limit time.Duration) (err error) {
+	if where == "" {
+		return errors.New("give the file of the database, or its URL")
 	}
-	store, err := sqlite.Open(path)
+	store, err := stores.Config{Logger: slog.Default()}.Open(ctx, where) // it says what it waits for
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
-	if err != nil {
-		return err
-	}
 	process := shop.NewProcess(store, limit)
-	server := &http.Server{Handler: web(store, process), ReadHeaderTimeout: time.Second}
-	group, ctx := errgroup.WithContext(ctx)
+	tasks := []func(context.Context) error{func(ctx context.Context) error { return store.Project(ctx, overview()) }}
 	for _, r := range process.Reactions() {
 		r.Lease = lease
-		group.Go(func() error { return store.React(ctx, r) })
+		tasks = append(tasks, func(ctx context.Context) error { return store.React(ctx, r) })
 	}
-	list := overview()
-	list.Lease = lease
-	group.Go(func() error { return store.Project(ctx, list) })
-	group.Go(func() error { return server.Serve(listener) })
-	group.Go(func() error {
-		<-ctx.Done()
-		return server.Close()
-	})
-	return group.Wait()
+	server := &http.Server{Addr: listen, Handler: web(store, process), ReadHeaderTimeout: time.Second}
+	return es.Run(ctx, append(tasks, eshttp.Serve(server))...)
 }

@@ -8,15 +8,18 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/estest"
 	"github.com/thalo-go/es/examples/orders/shop"
 	"github.com/thalo-go/es/internal/test/child"
 	"github.com/thalo-go/es/internal/test/eventually"
 	"github.com/thalo-go/es/sqlite"
+	"github.com/thalo-go/es/stores"
 )
 
 const (
@@ -148,33 +151,56 @@ func check(t *testing.T, store *sqlite.Store, p shop.Process) (open int) {
 }
 
 func TestWeb(t *testing.T) {
-	store, err := sqlite.Open(":memory:")
+	store, err := stores.Open(t.Context(), "mem:")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer store.Close()
 	p := shop.NewProcess(store, time.Hour)
 	handler := web(store, p)
+	position := ""
 	request := func(method, path, body string, want int, text string) {
 		t.Helper()
 		r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
-		r.Header.Set("Idempotency-Key", path)
+		if method == http.MethodPost {
+			r.Header.Set("Idempotency-Key", path)
+		} else {
+			r.Header.Set("Es-Position", position)
+		}
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, r)
 		if w.Code != want || !strings.Contains(w.Body.String(), text) {
 			t.Errorf("%s %s: %d %s: want %d %s", method, path, w.Code, w.Body, want, text)
 		}
+		if at := w.Header().Get("Es-Position"); at != "" {
+			position = at
+		}
 	}
 	request("POST", "/stock/cup", `{"Quantity": 10}`, http.StatusOK, `"Free":10`)
 	request("POST", "/stock/cup", `{"Quantity": 10}`, http.StatusOK, `"Free":10`) // the same request
 	request("POST", "/orders/1", `{"Item": "cup", "Quantity": 2}`, http.StatusOK, "placed")
-	request("POST", "/orders/2", `{`, http.StatusBadRequest, "")
-	request("POST", "/orders/2/pay", "", http.StatusConflict, "NOT_OPEN")
+	request("POST", "/orders/2", `{`, http.StatusBadRequest, "body")
+	request("POST", "/orders/2/pay", "", http.StatusUnprocessableEntity, "NOT_OPEN")
 	request("POST", "/orders/1/pay", "", http.StatusOK, "paid")
-	o := overview()
-	o.Once = true
-	if err := store.Project(t.Context(), o); err != nil {
+	list := overview()
+	list.Once = true
+	if err := store.Project(t.Context(), list); err != nil {
 		t.Fatal(err)
 	}
-	request("GET", "/orders", "", http.StatusOK, `{"Order":"1","Item":"cup","Quantity":2,"Stage":"paid"}`)
+	request("GET", "/orders", "", http.StatusOK, `[{"Order":"1","Item":"cup","Quantity":2,"Stage":"paid"}]`)
+}
+
+func TestOverview(t *testing.T) {
+	store, err := stores.Open(t.Context(), "mem:")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	records := estest.Records(t, shop.OrderCodec, "order/1", []shop.OrderEvent{shop.Placed{Item: "cup", Quantity: 2}, shop.Expired{}})
+	estest.Project(t, store, overview(), append(records, estest.Records(t, shop.OrderCodec, "order/2", []shop.OrderEvent{shop.Placed{Item: "pot", Quantity: 1}})...))
+	list, err := orders(httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/orders", http.NoBody), store)
+	want := []row{{"1", shop.Order{Item: "cup", Quantity: 2, Stage: shop.StageExpired}}, {"2", shop.Order{Item: "pot", Quantity: 1, Stage: shop.StagePlaced}}}
+	if err != nil || !slices.Equal(list, want) {
+		t.Errorf("got %v, %v: want %v", list, err, want)
+	}
 }
