@@ -15,6 +15,7 @@ type faultyRedaction struct {
 	*faulty
 	onRedact redacting
 	onSave   saving
+	onLoad   fetching
 }
 
 type redacting func(ctx context.Context, stream es.Stream, version es.Version, reason string) (es.Redaction, error)
@@ -33,10 +34,18 @@ func (f *faultyRedaction) SaveSnapshot(ctx context.Context, s es.Snapshot) error
 	return f.Mem.SaveSnapshot(ctx, s)
 }
 
+func (f *faultyRedaction) LoadSnapshot(ctx context.Context, stream es.Stream) (es.Snapshot, error) {
+	if f.onLoad != nil {
+		return f.onLoad(ctx, stream)
+	}
+	return f.Mem.LoadSnapshot(ctx, stream)
+}
+
 const (
 	keepsPlace      = "a redacted record keeps its place and loses its content"
 	isRecorded      = "a redaction is a record of its stream"
 	removesSnapshot = "a redaction removes the snapshot of the stream, and an older one does not come back"
+	savedDuring     = "a snapshot that is saved during a redaction does not stay"
 	knowsCommand    = "the command of a redacted event stays known"
 	redactsOnce     = "a second redaction changes nothing"
 	refusesOthers   = "what cannot be redacted is refused"
@@ -112,13 +121,42 @@ func brokenRedactions() []defect[conformance.Redactable] {
 				err = m.SaveSnapshot(ctx, before)
 			}
 			return done, err
-		})),
+		})).noticedBy(savedDuring),
 		brokenRedaction("older snapshots are saved afterwards", removesSnapshot, func(m *es.Mem, f *faultyRedaction) {
 			f.onSave = func(ctx context.Context, s es.Snapshot) error {
 				if there, err := m.LoadSnapshot(ctx, s.Stream); err == nil && there.Version == 0 {
 					s.Version += 10 // past the record of the redaction
 				}
 				return m.SaveSnapshot(ctx, s)
+			}
+		}).noticedBy(savedDuring),
+		brokenRedaction("redactions are looked for before the lock", savedDuring, func(m *es.Mem, f *faultyRedaction) {
+			var kept table[es.Snapshot]
+			var audits table[es.Version]
+			f.onSave = func(ctx context.Context, s es.Snapshot) error {
+				name := s.Stream.String()
+				old, found := kept.get(name)
+				if audit, redacted := audits.get(name); redacted && s.Version < audit || found && old.Newer(s) {
+					return ended(ctx)
+				}
+				window()
+				kept.put(name, s)
+				return ended(ctx)
+			}
+			f.onLoad = func(ctx context.Context, stream es.Stream) (es.Snapshot, error) {
+				s, _ := kept.get(stream.String())
+				return s, ended(ctx)
+			}
+			f.onRedact = func(ctx context.Context, stream es.Stream, version es.Version, reason string) (es.Redaction, error) {
+				done, err := m.Redact(ctx, stream, version, reason)
+				if err == nil && !done.Repeated {
+					audits.put(stream.String(), done.Audit)
+					if old, _ := kept.get(stream.String()); old.Version > 0 {
+						kept.put(stream.String(), es.Snapshot{})
+						done.Snapshots = 1
+					}
+				}
+				return done, err
 			}
 		}),
 		brokenRedaction("commands are forgotten", knowsCommand, func(m *es.Mem, f *faultyRedaction) {

@@ -45,6 +45,9 @@ func redactionClauses() []clause {
 		{"a redaction removes the snapshot of the stream, and an older one does not come back",
 			"A snapshot has the content. A process that is about to save one that it made before the redaction must not bring the content back.",
 			redactsSnapshot},
+		{"a snapshot that is saved during a redaction does not stay",
+			"A store that looks for redactions before it locks keeps a snapshot that has the content.",
+			snapshotDuringRedaction},
 		{"the command of a redacted event stays known",
 			"A command that is sent again must not take effect again.",
 			redactedCommand},
@@ -159,6 +162,37 @@ func redactsSnapshot(t *trial) {
 	old.Schema++ // a newer program with an older state
 	t.save(other, old)
 	t.equal("a snapshot from after the redaction, and an older one with a higher schema", load(stream("x")), later)
+}
+
+func snapshotDuringRedaction(t *trial) {
+	const streams = 6
+	stores := []Redactable{t.redactable(), t.redactable()}
+	for i := range streams {
+		t.append(stores[0], add(stream(fmt.Sprint(i)), 1))
+	}
+	saved := make([]*flag, streams)
+	var redacted [streams]atomic.Bool
+	for i := range saved {
+		saved[i] = newFlag()
+	}
+	t.race(2*streams, func(i int) {
+		s, n := stores[i%2], i/2
+		if i%2 == 0 {
+			t.await(saved[n], "a snapshot is saved")
+			t.redact(s, stream(fmt.Sprint(n)), 1)
+			redacted[n].Store(true)
+			return
+		}
+		for !redacted[n].Load() && t.ctx.Err() == nil {
+			t.save(s, es.Snapshot{Stream: stream(fmt.Sprint(n)), Version: 1, Position: es.Position(n + 1), Data: []byte("Ann Smith")})
+			saved[n].raise()
+		}
+	})
+	for i := range streams {
+		if snapshot, err := stores[0].LoadSnapshot(t.ctx, stream(fmt.Sprint(i))); err != nil || snapshot.Version != 0 {
+			t.Errorf("after the redaction stream %d has a snapshot of version %d, saved during it, and error %v", i, snapshot.Version, err)
+		}
+	}
 }
 
 func redactedCommand(t *trial) {
