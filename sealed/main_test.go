@@ -43,7 +43,7 @@ func (d keyDatabase) keys(t testing.TB) sealed.Keys {
 }
 
 func sqliteKeys(t testing.TB) keyDatabase {
-	return keyDatabase{"sqlite3", filepath.Join(t.TempDir(), "keys.db") + "?_journal_mode=wal"}
+	return keyDatabase{"sqlite3", filepath.Join(t.TempDir(), "keys.db") + "?_journal_mode=wal&_busy_timeout=60000"}
 }
 
 // databases runs a test on an empty database of each kind.
