@@ -22,6 +22,7 @@ type database interface {
 
 	// These are of projection.Projections.
 	Status(ctx context.Context) ([]projection.Status, error)
+	Diff(ctx context.Context, before, after projection.Table) iter.Seq2[projection.Difference, error]
 	Why(ctx context.Context, name string, version int) (projection.Cause, error)
 	Rebuild(ctx context.Context, name string, version int) error
 	Replay(ctx context.Context, name string, version int, from projection.Start) error

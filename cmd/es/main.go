@@ -35,7 +35,7 @@ const (
 	exitOK     = 0
 	exitFailed = 1 // it could not be done
 	exitUsage  = 2
-	exitDamage = 3 // verify or reconcile has found something
+	exitDamage = 3 // verify, reconcile or diff has found something
 )
 
 type cli struct {
@@ -57,6 +57,7 @@ type cli struct {
 
 	Redact redactEvent `cmd:"" help:"Erase the content of an event, and every copy that the store has of it."`
 
+	Diff     diff     `cmd:"" help:"Compare the read models of two projections at one position. Exit code 3 if they differ."`
 	Replay   replay   `cmd:"" help:"Have a projection or reaction handle again what comes after a place."`
 	Refilter refilter `cmd:"" help:"Accept a changed filter of a projection or reaction."`
 	Rename   rename   `cmd:"" help:"Move a projection or reaction to another name."`
@@ -89,7 +90,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 	var c cli
 	parser, err := kong.New(&c,
 		kong.Name("es"),
-		kong.Description("Look into a store of events.\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 verify or reconcile has found something."),
+		kong.Description("Look into a store of events.\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 verify, reconcile or diff has found something."),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { panic(exited(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
