@@ -17,7 +17,7 @@ import (
 )
 
 // Three stores on three servers publish to one topic, which feeds one read model. Each server is killed in turn: the records of the others
-// arrive meanwhile, and in the end those of all are there, once and in order.
+// arrive in that time, and in the end those of all are there, once and in order.
 func TestStoresOnSeveralServersFeedOneReadModel(t *testing.T) {
 	if testing.Short() {
 		t.Skip("short mode: needs servers of its own")
