@@ -272,6 +272,35 @@ func TestARelayThatIsDead(t *testing.T) {
 	}
 }
 
+// A process that may only read reports projections and relays too.
+func TestMetricsOfAReader(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log.db")
+	writer, err := sqlite.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	balances := sqlite.Projection{Name: "balances", Once: true, Handle: func(context.Context, *sql.Tx, []es.Record) error { return nil }}
+	if err := errors.Join(writer.Project(t.Context(), balances), writer.Close()); err != nil {
+		t.Fatal(err)
+	}
+	store, err := sqlite.Config{ReadOnly: true}.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	if _, err := store.Append(t.Context(), es.Append{Stream: es.Stream{Kind: "k", ID: "i"}, Events: []es.Record{{Type: "x"}}}); !errors.Is(err, es.ErrInvalid) {
+		t.Fatalf("append: %v", err)
+	}
+	got, err := collect(t, register(t, store, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectValues(t, got, map[string]float64{
+		"es.store.available{}": 1, "es.append.calls{outcome=refused}": 1, "es.append.calls{outcome=written}": 0,
+		"es.projection.worker{kind=projection,projection=balances,shard=0/1,version=0}": 0,
+	})
+}
+
 func TestMetricsRefuses(t *testing.T) {
 	meter := metricnoop.NewMeterProvider().Meter("test")
 	if _, err := otel.Metrics(meter, nil, nil); !errors.Is(err, es.ErrInvalid) {
