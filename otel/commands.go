@@ -62,10 +62,11 @@ func Commands(tracer trace.Tracer, c *es.Config) {
 	}
 }
 
-// Meta returns the trace of a context as metadata, traceparent and tracestate, or nil if it has none. It is for programs that append
-// without a Repo, and for [es.Config.Meta] without spans.
+// Meta returns the trace of a context as metadata, traceparent and tracestate. It is for programs that append without a Repo, and for
+// [es.Config.Meta] without spans. It returns nil if the context has no trace, and also if that is not sampled: nothing is recorded of it
+// that a link could lead to, so the events need not keep it.
 func Meta(ctx context.Context) map[string]string {
-	if !trace.SpanContextFromContext(ctx).IsValid() {
+	if !trace.SpanContextFromContext(ctx).IsSampled() {
 		return nil
 	}
 	meta := make(propagation.MapCarrier, 2)

@@ -3,7 +3,7 @@
 //
 // # Traces
 //
-// [Commands] traces the commands of a Repo or Decisions, each as a child of the span in its context. Their events keep the trace in the
+// [Commands] traces the commands of a Repo or Decisions, each as a child of the span in its context. The events of a trace that is sampled keep it in the
 // metadata traceparent and tracestate, which a relay also writes into the header ce_traceparent of its messages.
 //
 // What happens to the events later has traces of its own, with links to those of the commands: [Projection] for each batch, [Reaction] and

@@ -116,22 +116,32 @@ func TestACommandIsTracedFromTheRequestToItsEvents(t *testing.T) {
 	}
 }
 
-// A trace that is not sampled is kept too: the one that samples is the client.
-func TestACommandThatIsNotSampledKeepsItsTrace(t *testing.T) {
-	for name, tracer := range map[string]trace.Tracer{
-		"sdk":   sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())).Tracer("test"),
-		"no-op": noop.NewTracerProvider().Tracer("test"),
+// The events of a trace that is not sampled do not keep it, and a client's decision holds. A program without a provider passes a client's trace on.
+func TestSampling(t *testing.T) {
+	never := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())).Tracer("test")
+	always := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.AlwaysSample()))).Tracer("test")
+	off := noop.NewTracerProvider().Tracer("test")
+	for _, test := range []struct {
+		name   string
+		tracer trace.Tracer
+		flags  string
+		kept   bool
+	}{
+		{"the provider never samples", never, "01", false},
+		{"the client does not sample", always, "00", false},
+		{"the client samples", always, "01", true},
+		{"no-op, and the client does not sample", off, "00", false},
+		{"no-op, and the client samples", off, "01", true},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
 			log := new(es.Mem)
-			repo := newRepo(log, tracer)
-			repo.Meta = nil
-			otel.Commands(tracer, &repo.Config)
-			ctx := propagation.TraceContext{}.Extract(t.Context(), propagation.MapCarrier{"traceparent": "00-" + clientTrace + "-00f067aa0ba902b7-00"})
+			repo := newRepo(log, test.tracer)
+			ctx := propagation.TraceContext{}.Extract(t.Context(), propagation.MapCarrier{"traceparent": "00-" + clientTrace + "-00f067aa0ba902b7-" + test.flags})
 			if _, err := repo.Execute(ctx, "ann", account.Open{Owner: "ann"}); err != nil {
 				t.Fatal(err)
 			}
-			if parent := records(t, log)[0].Meta["traceparent"]; !strings.HasPrefix(parent, "00-"+clientTrace) || !strings.HasSuffix(parent, "-00") {
+			parent := records(t, log)[0].Meta["traceparent"]
+			if kept := strings.HasPrefix(parent, "00-"+clientTrace); kept != test.kept || !kept && parent != "" {
 				t.Errorf("the event has the traceparent %q", parent)
 			}
 		})
