@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/thalo-go/es/internal/cause"
@@ -64,11 +65,9 @@ func (p *part[S, C, E]) conflicted(rewound bool) {
 func (s state[S]) after(other state[S]) bool { return s.Version > other.Version || s.upTo > other.upTo }
 
 func (p *part[S, C, E]) written(tx *Tx, last Position) {
-	for _, r := range tx.records[p.seen:] {
-		if p.on.selects(r) {
-			p.failed() // the state lacks this record, and what the rules do now must not undo the transaction
-			return
-		}
+	if slices.ContainsFunc(tx.records[p.seen:], p.on.selects) {
+		p.failed() // the state lacks such a record, and what the rules do now must not undo the transaction
+		return
 	}
 	if len(tx.records) == 0 {
 		return
@@ -146,7 +145,7 @@ func (k *core[S, C, E]) executeTx(tx *Tx, c *call[S, C, E], wrong error) (_ Resu
 	}()
 	c.began = k.clock()
 	if wrong == nil && k.tracer != nil {
-		end = tx.trace(k.tracer, c.on.stream, &c.ctx)
+		c.ctx, end = tx.trace(c.ctx, k.tracer, c.on.stream)
 	}
 	result, err = k.takePart(tx, c, wrong)
 	if c.panicked != nil {
@@ -184,11 +183,11 @@ func (k *core[S, C, E]) takePart(tx *Tx, c *call[S, C, E], wrong error) (_ Resul
 	} else {
 		err = p.begin(tx, c)
 	}
-	if err == nil && c.panicked != nil {
-		return Result[S, E]{}, nil
-	}
 	if err != nil {
 		return Result[S, E]{}, tx.breaks(err)
+	}
+	if c.panicked != nil {
+		return Result[S, E]{}, nil
 	}
 	p.commands++
 	p.began = append(p.began, c.began)
@@ -290,7 +289,7 @@ func (p *part[S, C, E]) decide(tx *Tx, c *call[S, C, E]) error {
 			return c.err
 		}
 		if p.asked && !c.hasCommandID {
-			return nil
+			return nil //nolint:nilerr // a refusal is the outcome of the command
 		}
 		a = p.on.question(p.at)
 		a.Command = c.commandID

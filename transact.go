@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -236,12 +237,12 @@ type trace struct {
 	done   CommandTrace
 }
 
-// trace begins the trace of a command. It replaces the context of the command, and returns what to call with its outcome.
-func (tx *Tx) trace(tracer Tracer, stream Stream, ctx *context.Context) func(events int, repeated bool, err error) {
-	*ctx = tracer.StartCommand(*ctx, stream)
+// trace begins the trace of a command. It returns the context of the command, and what to call with its outcome.
+func (tx *Tx) trace(ctx context.Context, tracer Tracer, stream Stream) (context.Context, func(events int, repeated bool, err error)) {
+	ctx = tracer.StartCommand(ctx, stream)
 	i := len(tx.traces)
-	tx.traces = append(tx.traces, trace{tracer: tracer, ctx: *ctx})
-	return func(events int, repeated bool, err error) {
+	tx.traces = append(tx.traces, trace{tracer: tracer, ctx: ctx})
+	return ctx, func(events int, repeated bool, err error) {
 		tx.traces[i].done = CommandTrace{Events: events, Attempts: 1, Repeated: repeated, Err: err}
 	}
 }
@@ -305,12 +306,7 @@ func (tx *Tx) repeat(d *DuplicateError) error {
 }
 
 func (tx *Tx) sent(c command) bool {
-	for _, other := range tx.commands {
-		if c == other {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(tx.commands, c)
 }
 
 // found notes the positions of a command that has taken effect before.

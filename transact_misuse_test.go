@@ -160,10 +160,10 @@ func TestPanicsInATransact(t *testing.T) {
 			return err
 		}, nil},
 	} {
-		err, panicked := func() (err error, panicked any) { //nolint:revive // the error of a call that may panic
+		panicked, err := func() (panicked any, err error) {
 			defer func() { panicked = recover() }()
 			_, err = es.Transact(t.Context(), test.f)
-			return err, nil
+			return nil, err
 		}()
 		var p *es.PanicError
 		if e, ok := panicked.(error); ok && errors.As(e, &p) {

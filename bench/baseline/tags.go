@@ -162,7 +162,7 @@ func OpenSQLiteTags(path string) (*SQLiteTags, error) {
 		"insert into tags (tag, position) values (?, ?)": &s.in,
 	} {
 		if err == nil {
-			*statement, err = plain.write.Prepare(text)
+			*statement, err = plain.write.Prepare(text) //nolint:sqlclosecheck // closed with the database
 		}
 	}
 	if err != nil {
@@ -183,14 +183,14 @@ func (s *SQLiteTags) AppendUnless(stream es.Stream, version es.Version, query []
 	defer func() { _ = tx.Rollback() }() // no effect after Commit
 	for _, tag := range query {
 		var found int64
-		switch err := tx.Stmt(s.last).QueryRow(tag, int64(after)).Scan(&found); {
+		switch err := tx.Stmt(s.last).QueryRow(tag, int64(after)).Scan(&found); { //nolint:sqlclosecheck // closed with the transaction
 		case err == nil:
 			return 0, ErrConflict
 		case !errors.Is(err, sql.ErrNoRows):
 			return 0, err
 		}
 	}
-	result, err := tx.Stmt(s.event).Exec(stream.Kind, stream.ID, int64(version), time.Now().UnixMicro(), event.Type, event.Data)
+	result, err := tx.Stmt(s.event).Exec(stream.Kind, stream.ID, int64(version), time.Now().UnixMicro(), event.Type, event.Data) //nolint:sqlclosecheck // closed with the transaction
 	if err != nil {
 		return 0, conflict(err)
 	}

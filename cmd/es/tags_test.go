@@ -30,7 +30,7 @@ func TestTagsSelectEvents(t *testing.T) {
 	for _, verb := range [][]string{{"read", "course/go"}, {"tail"}} {
 		for tags, want := range map[string]string{"student:ann": "1 3", "student:ann late": "3", "course:go": "1 2 3"} {
 			args := append([]string{"-s", path}, verb...)
-			for _, tag := range strings.Fields(tags) {
+			for tag := range strings.FieldsSeq(tags) {
 				args = append(args, "--tag", tag)
 			}
 			code, stdout, stderr := program(t, append(args, "-json")...)

@@ -41,6 +41,6 @@ func TestCheckedInAnotherSnapshot(t *testing.T) {
 		_, err = b.pool.Exec(t.Context(), insertUnless, "go", "bob", 0)
 		must(t, err)
 		must(t, ann.Commit(t.Context()))
-		return oneHasTheSeat(b.students(t, "go"))
+		return oneHasTheSeat(b.students(t))
 	})
 }
