@@ -187,7 +187,7 @@ func (k *core[S, C, E]) takePart(tx *Tx, c *call[S, C, E], wrong error) (_ Resul
 		return Result[S, E]{}, tx.breaks(err)
 	}
 	if c.panicked != nil {
-		return Result[S, E]{}, nil
+		return Result[S, E]{}, nil //nolint:nilerr // executeTx panics with it
 	}
 	p.commands++
 	p.began = append(p.began, c.began)
@@ -281,7 +281,7 @@ func (p *part[S, C, E]) load(ctx context.Context) (err error) {
 func (p *part[S, C, E]) decide(tx *Tx, c *call[S, C, E]) error {
 	a, next, ok := p.core.decide(&p.on, p.at, c)
 	if c.panicked != nil {
-		return nil
+		return nil //nolint:nilerr // executeTx panics with it
 	}
 	if !ok {
 		var unexpected *ConflictError
@@ -289,7 +289,7 @@ func (p *part[S, C, E]) decide(tx *Tx, c *call[S, C, E]) error {
 			return c.err
 		}
 		if p.asked && !c.hasCommandID {
-			return nil //nolint:nilerr // a refusal is the outcome of the command
+			return nil
 		}
 		a = p.on.question(p.at)
 		a.Command = c.commandID

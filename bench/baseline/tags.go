@@ -199,7 +199,7 @@ func (s *SQLiteTags) AppendUnless(stream es.Stream, version es.Version, query []
 		return 0, err
 	}
 	for _, tag := range event.Tags {
-		if _, err := tx.Stmt(s.in).Exec(tag, id); err != nil {
+		if _, err := tx.Stmt(s.in).Exec(tag, id); err != nil { //nolint:sqlclosecheck // closed with the transaction
 			return 0, err
 		}
 	}
