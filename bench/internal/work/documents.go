@@ -139,7 +139,7 @@ func SQLiteDocuments(ctx context.Context, tx *sql.Tx, records []es.Record) error
 	for i, key := range f.keys {
 		keys[i] = key
 	}
-	rows, err := tx.QueryContext(ctx, "select key, state from sums where key in (?"+strings.Repeat(", ?", len(keys)-1)+")", keys...)
+	rows, err := tx.QueryContext(ctx, "select key, state from sums where key in (?"+strings.Repeat(", ?", len(keys)-1)+")", keys...) //nolint:gosec // no value is in the text
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func SQLiteDocuments(ctx context.Context, tx *sql.Tx, records []es.Record) error
 	for i, key := range f.keys {
 		args = append(args, key, states[i], counts[i])
 	}
-	_, err = tx.ExecContext(ctx, "insert into sums values (?, ?, ?)"+strings.Repeat(", (?, ?, ?)", len(f.keys)-1)+replaceDocuments, args...)
+	_, err = tx.ExecContext(ctx, "insert into sums values (?, ?, ?)"+strings.Repeat(", (?, ?, ?)", len(f.keys)-1)+replaceDocuments, args...) //nolint:gosec // no value is in the text
 	return err
 }
 
