@@ -12,7 +12,6 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/canon"
 	"github.com/thalo-go/es/internal/diff"
-	"github.com/thalo-go/es/internal/qualify"
 	"github.com/thalo-go/es/projection"
 )
 
@@ -77,7 +76,7 @@ func (*snapshot) Distinct() string { return "is distinct from" }
 
 // Columns implements diff.Snapshot.
 func (n *snapshot) Columns(ctx context.Context, table string) (quoted string, columns []diff.Column, err error) {
-	rows, err := n.tx.Query(ctx, qualify.SQL(`select s.nspname::text, c.relname::text, a.attname::text, a.atttypid = 'pg_catalog.json'::pg_catalog.regtype
+	rows, err := n.tx.Query(ctx, n.store.text(`select s.nspname::text, c.relname::text, a.attname::text, a.atttypid = 'pg_catalog.json'::pg_catalog.regtype
 		from pg_catalog.pg_class c join pg_catalog.pg_namespace s on s.oid = c.relnamespace join pg_catalog.pg_attribute a on a.attrelid = c.oid
 		where c.oid = to_regclass($1) and a.attnum > 0 and not a.attisdropped order by a.attnum`), table)
 	if err != nil {
@@ -101,8 +100,8 @@ func (n *snapshot) Columns(ctx context.Context, table string) (quoted string, co
 
 // Shards implements diff.Snapshot.
 func (n *snapshot) Shards(ctx context.Context, name string, version int) (cursors []projection.Cursor, filter es.Filter, err error) {
-	rows, err := n.tx.Query(ctx, qualify.SQL(`select case when s.past_end > 0 then s.past else s.cursor end, coalesce(p.filter, '')
-		from `+n.store.schema+`.shards s join `+n.store.schema+`.projections p on p.name = s.name and p.version = s.version where s.name = $1 and s.version = $2`), name, version)
+	rows, err := n.tx.Query(ctx, n.store.text(`select case when s.past_end > 0 then s.past else s.cursor end, coalesce(p.filter, '')
+		from {schema}.shards s join {schema}.projections p on p.name = s.name and p.version = s.version where s.name = $1 and s.version = $2`), name, version)
 	if err != nil {
 		return nil, filter, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/test/testserver"
 	"github.com/thalo-go/es/postgres"
+	"github.com/thalo-go/es/projection"
 )
 
 // shadow creates a schema with a function, operator and domain in place of each built-in one, none of which may be executed. A statement
@@ -128,6 +129,7 @@ func TestHostileSearchPath(t *testing.T) {
 		} else {
 			t.Run("log", func(t *testing.T) { conforms(t, url) })
 		}
+		t.Run("diff", func(t *testing.T) { compares(t, url, plain) })
 		t.Run("inline", func(t *testing.T) { inlineOn(t, url) })
 		t.Run("In", func(t *testing.T) { inTransaction(t, url) })
 		t.Run("statements", func(t *testing.T) {
@@ -156,6 +158,32 @@ func TestHostileSearchPath(t *testing.T) {
 			}
 		})
 	})
+}
+
+// compares compares two tables. Rows are compared by operators, whose path cannot be that of the session.
+func compares(t *testing.T, url, plain string) {
+	s := openWith(t, postgres.Config{Schema: "compared"}, url)
+	mustAppend(t, s, add(account("a"), 1))
+	for _, table := range []string{"one", "two"} {
+		run(t, plain, "create table "+table+" (id text primary key, state json)")
+		p := postgres.Projection{Name: table, Once: true, Filter: es.Filter{Kinds: []string{"account"}}, Handle: func(context.Context, pgx.Tx, []es.Record) error { return nil }}
+		if err := s.Project(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(t, plain, `insert into one values ('a', '{"n": 1}'), ('b', '{"n": 1}')`, `insert into two values ('a', '{"n": 2}'), ('b', '{"n":1}')`)
+	found := 0
+	for d, err := range s.Diff(t.Context(), projection.Table{Projection: "one", Table: "public.one", Key: []string{"id"}}, projection.Table{Projection: "two", Table: "public.two", Key: []string{"id"}}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found++; d.Key["id"] != "a" || d.Last.Version != 1 {
+			t.Errorf("the difference is %+v", d)
+		}
+	}
+	if found != 1 {
+		t.Errorf("%d rows differ, want 1", found)
+	}
 }
 
 // The function below matches better than the built-in one, which takes anyarray, so no special path is needed.
