@@ -25,6 +25,9 @@ import (
 )
 
 // collect returns all values, by name and attributes, as in es.append.calls{outcome=written}.
+// A store that stores.Open returns has metrics too.
+var _ otel.Store = projection.Database(nil)
+
 func collect(t *testing.T, reader metric.Reader) (map[string]float64, error) {
 	t.Helper()
 	var all metricdata.ResourceMetrics

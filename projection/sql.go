@@ -68,6 +68,9 @@ type Database interface {
 	Projections[SQL]
 	Querier
 
+	// Stats returns the counters since the store was opened.
+	Stats() es.Stats
+
 	// Close closes the store.
 	Close() error
 }
