@@ -33,11 +33,10 @@ func wantCombined(t *testing.T, s *postgres.Store) {
 // The conformance suites hold while every batch is left as a request.
 func TestConformanceWhileCombining(t *testing.T) {
 	combining(t, func(t *testing.T, server *testserver.Server) {
-		parameters := map[testserver.Version]string{
-			testserver.Postgres14: "pool_max_conns=9&default_transaction_isolation=repeatable%20read&default_query_exec_mode=exec",
-			testserver.Postgres18: "pool_max_conns=1&default_transaction_isolation=serializable",
-		}[server.Version()]
-		t.Run("with "+parameters, func(t *testing.T) { conforms(t, with(server.Database(t), parameters)) })
+		if server.Version() == testserver.Postgres14 { // one version is enough for a suite that takes long
+			const parameters = "pool_max_conns=9&default_transaction_isolation=repeatable%20read&default_query_exec_mode=exec"
+			t.Run("with "+parameters, func(t *testing.T) { conforms(t, with(server.Database(t), parameters)) })
+		}
 		for _, mode := range []string{"transaction", "statement"} {
 			t.Run("through pgbouncer in mode "+mode, func(t *testing.T) {
 				url := server.Database(t)

@@ -16,7 +16,6 @@ func TestConformance(t *testing.T) {
 		version    testserver.Version
 		parameters string
 	}{
-		{"as it comes", testserver.Postgres14, ""},
 		{"as it comes", testserver.Postgres18, ""},
 		{"one connection, and serializable by default", testserver.Postgres18, "pool_max_conns=1&default_transaction_isolation=serializable"},
 		{"two connections, repeatable read by default, and no prepared statements", testserver.Postgres14, "pool_max_conns=2&default_transaction_isolation=repeatable%20read&default_query_exec_mode=exec"},
