@@ -17,7 +17,7 @@ func whyClauses() []clause {
 			"No worker, an error, a source that does not answer: each has another remedy. The wrong one costs the operator the night.",
 			saysWhatHalts},
 		{"Why tells a projection that advances from one that does not",
-			"Both lag and report no error. One needs patience, the other does not end by itself.",
+			"Both lag and report no error. One reaches the end, the other needs an operator.",
 			saysWhatLags},
 		{"Why names shards that are waited for, and timers",
 			"A shard at a barrier and a reaction with timers have records left, and nothing is wrong with them.",

@@ -109,7 +109,13 @@ func (e *Engine[Tx]) reached(ctx context.Context, name string) (at place, err er
 // Status implements [projection.Projections].
 func (e *Engine[Tx]) Status(ctx context.Context) (_ []projection.Status, err error) {
 	defer cause.Set(ctx, &err)
+	return e.status(ctx, func(projection.Status) bool { return true })
+}
+
+// status returns the shards that which selects. The lag of each costs a look at the log.
+func (e *Engine[Tx]) status(ctx context.Context, which func(projection.Status) bool) ([]projection.Status, error) {
 	list, err := e.ledger.Status(ctx)
+	list = slices.DeleteFunc(list, func(s projection.Status) bool { return !which(s) })
 	for i := range list {
 		if s := &list[i]; s.Kind == projection.KindInline && s.Worker == "" {
 			s.Worker = projection.InlineWorker

@@ -53,15 +53,15 @@ func (e *Engine[Tx]) why(ctx context.Context, k Key) (c projection.Cause, err er
 	if len(shards) == 0 {
 		return c, fmt.Errorf("%w: it has never run here: Status lists what has", es.ErrInvalid)
 	}
-	var causes []projection.Cause
+	var found []projection.Cause
 	for _, s := range shards {
-		found, err := e.halted(ctx, k, s)
+		halted, err := e.halted(ctx, k, s)
 		if err != nil {
 			return c, err
 		}
-		causes = append(causes, found)
+		found = append(found, halted)
 	}
-	if c = first(causes); c.Code == projection.CauseNone {
+	if c = first(found); c.Code == projection.CauseNone {
 		c, err = e.divided(ctx, k)
 	}
 	if err == nil && c.Code == projection.CauseNone {
@@ -77,8 +77,7 @@ func (e *Engine[Tx]) why(ctx context.Context, k Key) (c projection.Cause, err er
 }
 
 func (e *Engine[Tx]) statusOf(ctx context.Context, k Key) ([]projection.Status, error) {
-	all, err := e.Status(ctx)
-	return slices.DeleteFunc(all, func(s projection.Status) bool { return s.Name != k.Name || s.Version != k.Version }), err
+	return e.status(ctx, func(s projection.Status) bool { return s.Name == k.Name && s.Version == k.Version })
 }
 
 // causes are those of shards, the gravest first.
@@ -126,19 +125,18 @@ func (e *Engine[Tx]) halted(ctx context.Context, k Key, s projection.Status) (pr
 		return session.cause(s.Shard), err
 	}
 	text, isSource := strings.CutPrefix(s.Error, sourcePrefix)
-	_, isDatabase := strings.CutPrefix(s.Error, databasePrefix)
 	switch {
 	case s.Error == "":
 		return projection.Cause{}, nil
 	case isSource:
-		c.Code, c.Message, c.Remedy = projection.CauseSource, fmt.Sprintf("source %s does not answer: %s", s.Source, text), "bring it back: the worker tries again by itself"
-	case isDatabase:
-		c.Code, c.Message, c.Remedy = projection.CauseDatabase, s.Error, "fix the database: the worker tries again by itself"
+		c.Code, c.Message, c.Remedy = projection.CauseSource, fmt.Sprintf("source %s does not answer: %s", s.Source, text), "bring it back: the worker tries again"
+	case strings.HasPrefix(s.Error, databasePrefix):
+		c.Code, c.Message, c.Remedy = projection.CauseDatabase, s.Error, "fix the database: the worker tries again"
 	case strings.Contains(s.Error, inHandle):
 		c.Code, c.Message, c.Remedy = projection.CauseHandling, s.Error, "do less in Handle, and call nothing there that may wait"
 	default:
 		c.Code, c.Message = projection.CauseFailing, fmt.Sprintf("%s fails, and is tried again: %s", e.next(ctx, s), s.Error)
-		c.Remedy = "fix that: the worker tries again by itself, until OnError applies"
+		c.Remedy = "fix that: the worker tries again, until OnError applies"
 	}
 	return c, nil
 }
@@ -260,19 +258,19 @@ func (e *Engine[Tx]) divided(ctx context.Context, k Key) (c projection.Cause, er
 // behind returns why shards with workers, which report nothing, are not at the end.
 func (e *Engine[Tx]) behind(ctx context.Context, k Key, before []projection.Status) (projection.Cause, error) {
 	var found []projection.Cause
-	moving := slices.Clone(before)
-	moving = slices.DeleteFunc(moving, func(s projection.Status) bool {
+	var moving []projection.Status
+	for _, s := range before {
 		if s.Lag == nil || s.Lag.Positions == 0 {
-			return true
+			continue
 		}
-		_, has := e.left(ctx, s)
-		if has == none {
-			found = append(found, projection.Cause{
-				Code: projection.CauseFiltered, Shard: s.Shard, Message: fmt.Sprintf("the %d records after %d are excluded by its filter or belong to other shards", s.Lag.Positions, s.Cursor),
-			})
+		if _, has := e.left(ctx, s); has != none {
+			moving = append(moving, s)
+			continue
 		}
-		return has == none
-	})
+		found = append(found, projection.Cause{
+			Code: projection.CauseFiltered, Shard: s.Shard, Message: fmt.Sprintf("the %d records after %d are excluded by its filter or belong to other shards", s.Lag.Positions, s.Cursor),
+		})
+	}
 	if len(moving) == 0 {
 		return first(found), nil
 	}
