@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/sqltx"
 	"github.com/thalo-go/es/projection"
 )
 
@@ -58,17 +59,7 @@ type untypedSide[Tx any] struct{ ReadSide[Tx] }
 
 // Project implements [projection.Projections].
 func (u untypedSide[Tx]) Project(ctx context.Context, p projection.Projection[any]) error {
-	typed := projection.Projection[Tx]{
-		Name: p.Name, Version: p.Version, Source: p.Source, Filter: p.Filter, Partitions: p.Partitions, OnError: p.OnError, Retries: p.Retries,
-		Batch: p.Batch, Lease: p.Lease, Once: p.Once, OnProgress: p.OnProgress, OnCaughtUp: p.OnCaughtUp, Logger: p.Logger,
-	}
-	if p.Prepare != nil {
-		typed.Prepare = func(ctx context.Context, tx Tx) error { return p.Prepare(ctx, tx) }
-	}
-	if p.Handle != nil {
-		typed.Handle = func(ctx context.Context, tx Tx, records []es.Record) error { return p.Handle(ctx, tx, records) }
-	}
-	return u.ReadSide.Project(ctx, typed)
+	return u.ReadSide.Project(ctx, sqltx.Retype(p, func(tx Tx, do func(any) error) error { return do(tx) }))
 }
 
 func projectionClauses() []clause {

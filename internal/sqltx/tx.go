@@ -47,18 +47,23 @@ type Tx struct {
 
 // Convert returns a projection of a database. open returns the transaction of a handler.
 func Convert[T any](p projection.SQLProjection, open func(tx T) *Tx) projection.Projection[T] {
-	c := projection.Projection[T]{
+	return Retype(p, func(tx T, do func(projection.SQL) error) error { return open(tx).run(do) })
+}
+
+// Retype returns a projection with transactions of another type. call calls a handler with the transaction that it understands.
+func Retype[From, To any](p projection.Projection[From], call func(tx To, do func(From) error) error) projection.Projection[To] {
+	c := projection.Projection[To]{
 		Name: p.Name, Version: p.Version, Source: p.Source, Filter: p.Filter, Partitions: p.Partitions, OnError: p.OnError, Retries: p.Retries,
 		Batch: p.Batch, Lease: p.Lease, Once: p.Once, OnProgress: p.OnProgress, OnCaughtUp: p.OnCaughtUp, Logger: p.Logger,
 	}
 	if p.Prepare != nil {
-		c.Prepare = func(ctx context.Context, tx T) error {
-			return open(tx).run(func(tx projection.SQL) error { return p.Prepare(ctx, tx) })
+		c.Prepare = func(ctx context.Context, tx To) error {
+			return call(tx, func(tx From) error { return p.Prepare(ctx, tx) })
 		}
 	}
 	if p.Handle != nil {
-		c.Handle = func(ctx context.Context, tx T, records []es.Record) error {
-			return open(tx).run(func(tx projection.SQL) error { return p.Handle(ctx, tx, records) })
+		c.Handle = func(ctx context.Context, tx To, records []es.Record) error {
+			return call(tx, func(tx From) error { return p.Handle(ctx, tx, records) })
 		}
 	}
 	return c
