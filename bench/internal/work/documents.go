@@ -74,12 +74,25 @@ func foldingOf(records []es.Record) (*folding, error) {
 	return f, nil
 }
 
-// loaded notes a document of the table.
-func (f *folding) loaded(key string, state []byte) error {
-	var s Statement
-	err := json.Unmarshal(state, &s)
-	f.states[key] = s
-	return err
+// load reads documents of the table, from the rows of either driver.
+func (f *folding) load(rows interface {
+	Next() bool
+	Scan(dest ...any) error
+	Err() error
+}) error {
+	for rows.Next() {
+		var key string
+		var state []byte
+		if err := rows.Scan(&key, &state); err != nil {
+			return err
+		}
+		var s Statement
+		if err := json.Unmarshal(state, &s); err != nil {
+			return err
+		}
+		f.states[key] = s
+	}
+	return rows.Err()
 }
 
 // fold returns the new columns.
@@ -109,17 +122,7 @@ func PostgresDocuments(ctx context.Context, tx pgx.Tx, records []es.Record) erro
 		return err
 	}
 	defer rows.Close()
-	for rows.Next() {
-		var key string
-		var state []byte
-		if err := rows.Scan(&key, &state); err != nil {
-			return err
-		}
-		if err := f.loaded(key, state); err != nil {
-			return err
-		}
-	}
-	if err := rows.Err(); err != nil {
+	if err := f.load(rows); err != nil {
 		return err
 	}
 	states, counts, err := f.fold()
@@ -139,22 +142,12 @@ func SQLiteDocuments(ctx context.Context, tx *sql.Tx, records []es.Record) error
 	for i, key := range f.keys {
 		keys[i] = key
 	}
-	rows, err := tx.QueryContext(ctx, "select key, state from sums where key in (?"+strings.Repeat(", ?", len(keys)-1)+")", keys...) //nolint:gosec // no value is in the text
+	rows, err := tx.QueryContext(ctx, "select key, state from sums where key in (?"+strings.Repeat(", ?", len(keys)-1)+")", keys...) //nolint:gosec,rowserrcheck // no value is in the text, and load checks the error
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
-	for rows.Next() {
-		var key string
-		var state []byte
-		if err := rows.Scan(&key, &state); err != nil {
-			return err
-		}
-		if err := f.loaded(key, state); err != nil {
-			return err
-		}
-	}
-	if err := rows.Err(); err != nil {
+	if err := f.load(rows); err != nil {
 		return err
 	}
 	states, counts, err := f.fold()
