@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/thalo-go/es"
+	"github.com/thalo-go/es/internal/qualify"
 )
 
 // Documents is a read model that keeps one row for each key: the state that Evolve makes of the key's events, as JSON, and columns
@@ -86,7 +87,7 @@ func quoteName(name string) string {
 	if name == "" || len(name) > maxName || !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
 		panic(fmt.Sprintf("projection: documents: the name %.80q is not UTF-8 of 1 to %d bytes without NUL: give another", name, maxName))
 	}
-	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+	return qualify.Name(name)
 }
 
 // Prepare creates the empty table, for [Projection.Prepare]. It drops a table that exists.

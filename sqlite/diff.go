@@ -10,6 +10,7 @@ import (
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/canon"
 	"github.com/thalo-go/es/internal/diff"
+	"github.com/thalo-go/es/internal/qualify"
 	"github.com/thalo-go/es/projection"
 )
 
@@ -34,7 +35,7 @@ func (s *Store) Diff(ctx context.Context, before, after projection.Table) iter.S
 type snapshot struct{ conn *sql.Conn }
 
 func (s *Store) snapshotOf(ctx context.Context) (snapshot, error) {
-	conn, err := s.read.Conn(ctx)
+	conn, err := s.reader(ctx)
 	if err != nil {
 		return snapshot{}, err
 	}
@@ -63,7 +64,7 @@ func (n snapshot) Columns(ctx context.Context, table string) (string, []diff.Col
 		columns = append(columns, diff.Column{Name: fmt.Sprint(values[0])})
 		return true
 	})
-	return diff.Quote(table), columns, err
+	return qualify.Name(table), columns, err
 }
 
 // Shards implements diff.Snapshot.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/thalo-go/es"
 	"github.com/thalo-go/es/internal/engine"
+	"github.com/thalo-go/es/internal/qualify"
 	"github.com/thalo-go/es/projection"
 )
 
@@ -41,7 +42,7 @@ type Column struct {
 }
 
 func (c Column) compared(side string) string {
-	value := side + "." + Quote(c.Name)
+	value := side + "." + qualify.Name(c.Name)
 	if c.Cast != "" {
 		value = "cast(" + value + " as " + c.Cast + ")"
 	}
@@ -169,20 +170,20 @@ func statement(ctx context.Context, s Snapshot, before, after projection.Table) 
 	}
 	var keys, on, values, differ []string
 	for _, k := range after.Key {
-		k = Quote(k)
+		k = qualify.Name(k)
 		keys = append(keys, "coalesce(o."+k+", n."+k+")")
 		on = append(on, "o."+k+" = n."+k)
 	}
-	there := func(side string) string { return side + "." + Quote(after.Key[0]) + " is not null" }
+	there := func(side string) string { return side + "." + qualify.Name(after.Key[0]) + " is not null" }
 	for _, side := range []string{"o", "n"} {
 		for _, c := range columns {
-			values = append(values, side+"."+Quote(c.Name))
+			values = append(values, side+"."+qualify.Name(c.Name))
 		}
 	}
 	for _, c := range columns {
 		differ = append(differ, c.compared("o")+" "+s.Distinct()+" "+c.compared("n"))
 	}
-	differ = append(differ, "o."+Quote(after.Key[0])+" is null", "n."+Quote(after.Key[0])+" is null")
+	differ = append(differ, "o."+qualify.Name(after.Key[0])+" is null", "n."+qualify.Name(after.Key[0])+" is null")
 	id := "cast(" + keys[0] + " as text)"
 	fields := append(slices.Clone(keys), there("o"), there("n"))
 	fields = append(append(fields, values...), "e.version", "e.position", "e.time", "e.type")
@@ -190,9 +191,6 @@ func statement(ctx context.Context, s Snapshot, before, after projection.Table) 
 		" left join " + s.Events() + " e on e.kind = $1 and e.id = " + id + " and e.version = (select max(x.version) from " + s.Events() +
 		" x where x.kind = $1 and x.id = " + id + ") where " + strings.Join(differ, " or ") + " order by " + strings.Join(keys, ", "), names, nil
 }
-
-// Quote returns a name for SQL.
-func Quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
 func difference(values []any, keys, columns []string, kind string) (d projection.Difference) {
 	take := func(names []string) map[string]any {

@@ -25,6 +25,9 @@ func SQL(text string) string {
 	return q.out.String()
 }
 
+// Name returns a name in quotes, for SQL.
+func Name(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
 type qualifier struct {
 	text   string
 	pos    int // of what is not read yet
