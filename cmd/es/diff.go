@@ -48,7 +48,9 @@ func (v *diff) Run(s *session) (err error) {
 			return err
 		}
 		if n++; v.Limit > 0 && n > v.Limit {
-			s.out.line("... and more: give --limit 0")
+			if !s.out.json {
+				s.out.line("... and more: give --limit 0")
+			}
 			break
 		}
 		if err := s.difference(d); err != nil {

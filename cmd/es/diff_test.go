@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -51,6 +52,10 @@ func TestDiffOfReadModels(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
+	}
+	jsonArgs := []string{"-s", path, "diff", "balances", "balances@1", "--old-table", "balances_0", "--new-table", "balances_1", "--key", "id", "--json", "-n", "1"}
+	if _, stdout, _ := program(t, jsonArgs...); strings.Count(stdout, "\n") != 1 || !json.Valid([]byte(stdout)) {
+		t.Errorf("the JSON of one difference is %q", stdout)
 	}
 	for _, test := range []struct {
 		args []string
